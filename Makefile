@@ -1,0 +1,39 @@
+# make demo    a picture from a sentence, with the bundled model
+# make test    the test suite             make lint    style, docstrings, types of public names
+# make test-comfyui COMFYUI=/path/to/ComfyUI    the plugin inside a real ComfyUI server
+# make clean   what the other targets made, without the environment
+
+PYTHON  ?= python3
+OUTPUT  ?= demo
+COMFYUI ?=
+
+BIN   := .venv/bin
+READY := .venv/.unclip-ready
+
+.PHONY: demo test lint test-comfyui clean
+
+demo: $(READY)
+	@echo "== Running workflows/api/text_to_image.json; pictures go to $(OUTPUT)/"
+	@$(BIN)/python -m unclip run workflows/api/text_to_image.json --output "$(OUTPUT)"
+
+test: $(READY)
+	@$(BIN)/python -m pytest --ignore=tests/comfyui -q
+
+lint: $(READY)
+	@$(BIN)/python -m ruff check .
+
+test-comfyui: $(READY)
+	@test -n "$(COMFYUI)" || { echo "Say where ComfyUI is: make test-comfyui COMFYUI=/path/to/ComfyUI"; exit 2; }
+	@COMFYUI="$(COMFYUI)" $(BIN)/python -m pytest tests/comfyui -q
+
+clean:
+	rm -rf build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# The stamp is newer than pyproject.toml once the environment holds what pyproject.toml asks for.
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || { echo "== Making the Python environment .venv"; $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
+	@echo "== Installing unclip and what it needs into .venv (torch is large: the first time takes minutes)"
+	@$(BIN)/python -m pip install --progress-bar off -e ".[test,dev]" | sed -n -e '/^Collecting/p' -e '/^Downloading/p' -e '/^Installing/p'
+	@touch $@
