@@ -1,0 +1,1 @@
+"""The procedural picture world that the bundled model is trained on, and its analytic judge."""
