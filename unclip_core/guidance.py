@@ -1,0 +1,114 @@
+"""Classifier-free guidance, once, as a wrapper of a net (Ho & Salimans 2022)."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .denoiser import per_sample
+
+__all__ = ["Guided"]
+
+Condition = Mapping[str, Any] | Tensor | None
+ConditionedModel = Callable[[Tensor, Tensor, Any], Tensor]
+
+
+class Guided:
+    """A net (x, t, cond) -> raw output made a net (x, t) -> guided raw output.
+
+    The guided mean is ``uncond + scale * (cond - uncond)``, both halves in one batch, the conditional first. It acts
+    on the raw output's first C channels (C = those of x); where there are 2C, the variance half is the conditional's.
+    cond, uncond: a tensor, None or (nested) mapping of them, all with the batch first and alike in structure; an
+    unconditional tensor of batch 1 serves all samples.
+    scale: finite. 1 runs the conditional half only.
+    interval: (low, high) fractions of t / train_steps, inclusive, in which guidance acts (Kynkäänniemi et al. 2024);
+    elsewhere the conditional half alone is run, if that is so for the whole batch. Anything but (0, 1) costs one
+    wait for the device a step.
+    rescale: 0..1, how far the guided mean's standard deviation is drawn back to the conditional's
+    (Lin et al. 2023, section 3.4, eq. 15 and 16).
+    """
+
+    def __init__(
+        self,
+        model: ConditionedModel,
+        cond: Condition,
+        uncond: Condition,
+        scale: float,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rescale: float = 0.0,
+        train_steps: int = 1000,
+    ) -> None:
+        """Check the numbers and join the conditions. Raises ValueError for either."""
+        if not math.isfinite(scale):
+            raise ValueError(f"guidance scale must be a finite number, got {scale}")
+        low, high = interval
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"guidance interval must satisfy 0 <= low <= high <= 1, got ({low}, {high})")
+        if not 0 <= rescale <= 1:
+            raise ValueError(f"guidance rescale must be within 0..1, got {rescale}")
+        self._model, self._cond = model, cond
+        self._scale, self._rescale, self._train_steps = scale, rescale, train_steps
+        self._interval = None if (low, high) == (0, 1) else (low, high)
+        self._both = None if scale == 1 else _join(cond, uncond, "condition")
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the guided raw output for x [B, C, …] at t [B]. Raises ValueError if shapes disagree."""
+        _check_batch(self._cond, len(x), "condition")
+        scale = self._scale_at(x, t)
+        if scale is None:
+            return self._model(x, t, self._cond)
+        raw = self._model(torch.cat([x, x]), torch.cat([t, t]), self._both)
+        if raw.shape[1] not in (x.shape[1], 2 * x.shape[1]):
+            raise ValueError(f"guidance of a state of {x.shape[1]} channels cannot read a net's {raw.shape[1]}")
+        cond, uncond = raw.chunk(2)
+        mean, variance = cond[:, : x.shape[1]], cond[:, x.shape[1] :]
+        other = uncond[:, : x.shape[1]]
+        guided = self._restore_std(other + scale * (mean - other), mean)
+        return torch.cat([guided, variance], dim=1)
+
+    def _scale_at(self, x: Tensor, t: Tensor) -> Tensor | float | None:
+        """Return the scale (a number, or [B, 1, …] where samples differ), or None where nothing is guided."""
+        if self._scale == 1:
+            return None
+        if self._interval is None:
+            return self._scale
+        position = t.to(torch.float32) / self._train_steps
+        inside = (position >= self._interval[0]) & (position <= self._interval[1])
+        if not bool(inside.any()):
+            return None
+        return per_sample(torch.where(inside, self._scale, 1.0), x)
+
+    def _restore_std(self, guided: Tensor, cond: Tensor) -> Tensor:
+        """Draw the guided mean's standard deviation, sample by sample, towards the conditional's."""
+        if self._rescale == 0:
+            return guided
+        ratio = cond.flatten(1).std(dim=1) / guided.flatten(1).std(dim=1)
+        return guided * per_sample(1 + self._rescale * (ratio - 1), guided)
+
+
+def _join(cond: Condition, uncond: Condition, where: str) -> Any:  # noqa: ANN401 - a tree of tensors
+    """Concatenate two condition trees, leaf by leaf; ``where`` names the leaf in an error."""
+    if cond is None and uncond is None:
+        return None
+    if isinstance(cond, Mapping) and isinstance(uncond, Mapping):
+        if cond.keys() != uncond.keys():
+            raise ValueError(f"{where}: keys {sorted(cond)} and unconditional keys {sorted(uncond)} differ")
+        return {key: _join(cond[key], uncond[key], f"{where}.{key}") for key in cond}
+    if not (isinstance(cond, Tensor) and isinstance(uncond, Tensor)):
+        raise ValueError(f"{where}: cannot join {type(cond).__name__} with unconditional {type(uncond).__name__}")
+    if len(uncond) == 1:
+        uncond = uncond.expand(len(cond), *uncond.shape[1:])
+    if cond.shape != uncond.shape:
+        raise ValueError(f"{where}: shape {tuple(cond.shape)} and unconditional {tuple(uncond.shape)} differ")
+    return torch.cat([cond, uncond])
+
+
+def _check_batch(cond: Condition, batch: int, where: str) -> None:
+    """Raise ValueError if a tensor of the tree has another batch than the state."""
+    if isinstance(cond, Mapping):
+        for key, value in cond.items():
+            _check_batch(value, batch, f"{where}.{key}")
+    elif cond is not None and len(cond) != batch:
+        raise ValueError(f"{where}: batch {len(cond)} does not fit the state's {batch}")

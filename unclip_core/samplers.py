@@ -1,0 +1,266 @@
+"""Samplers: one signature, one loop, one registry.
+
+All work in variance-preserving coordinates, ``x = alpha * x0 + sigma * eps`` with alpha = sqrt(alpha_bar) and
+sigma = sqrt(1 - alpha_bar), and every step is a linear combination of the state, the predicted x0 (and its
+predecessor) and noise. The coefficients are Python floats from the plan's float64 values, so that nothing in the
+loop waits for the device. "s" is where a step starts, "t" where it ends, as in Lu et al. 2022.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser, Prediction
+from .noise import Noise
+from .schedules import Steps
+
+__all__ = ["SAMPLERS", "OnStep", "Sampler", "SamplerSpec", "StepInfo", "ddim", "ddpm", "dpmpp_2m", "dpmpp_sde", "sample"]
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a callback is told after a step.
+
+    index: 0-based; total: N; t: the timestep that the net was told; x: the state after the step; x0: the clean sample
+    predicted in it. Both tensors are the sampler's own: read, do not write.
+    """
+
+    index: int
+    total: int
+    t: int
+    x: Tensor
+    x0: Tensor
+
+
+OnStep = Callable[[StepInfo], None]
+
+
+class Sampler(Protocol):
+    """The signature of all samplers."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        steps: Steps,
+        noise: Noise,
+        *,
+        eta: float = 0.0,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return x0 from the state x (float32 or float64 [B, …]) at the plan's first noise level."""
+        ...
+
+
+Update = Callable[[int, Tensor, Prediction], Tensor]
+
+
+def ddpm(
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+) -> Tensor:
+    """Ancestral sampling: each step draws from q(x_t | x_s, x0) (Ho et al. 2020, eq. 6 and 7). Ignores ``eta``.
+
+    The variance is the prediction's: beta_tilde, beta, or between them (Nichol & Dhariwal 2021, eq. 15), with beta of
+    the plan's own steps, as Karlo and improved diffusion respace them. The last step adds no noise.
+    """
+    rules = [_posterior(s, t) for s, t in _pairs(steps)]
+    last = len(rules) - 1
+
+    def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
+        rule = rules[i]
+        mean = rule.c_x0 * prediction.x0 + rule.c_x * x
+        if i == last:
+            return mean
+        return mean + rule.std(prediction.variance_fraction) * noise.normal(x.shape[1:], x.device, x.dtype)
+
+    return _loop(denoiser, x, steps, update, on_step)
+
+
+def ddim(
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+) -> Tensor:
+    """DDIM (Song et al. 2021a, eq. 12 and 16): ``eta`` 0 follows the probability-flow ODE, 1 is as noisy as ddpm.
+
+    Epsilon is derived from the clipped x0, so that state, x0 and epsilon always fit together.
+    Raises ValueError unless 0 <= eta <= 1.
+    """
+    _check_eta(eta)
+    rules = [_ddim_rule(s, t, eta) for s, t in _pairs(steps)]
+
+    def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
+        c_x0, c_x, std = rules[i]
+        return _add_noise(c_x0 * prediction.x0 + c_x * x, std, noise)
+
+    return _loop(denoiser, x, steps, update, on_step)
+
+
+def dpmpp_2m(
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): order 2, deterministic. Ignores ``eta``.
+
+    The first step has no history and the last one ends at infinite log-SNR: both are of order 1.
+    """
+    return _dpmpp(denoiser, x, steps, noise, stochastic=False, on_step=on_step)
+
+
+def dpmpp_sde(
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+) -> Tensor:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, section 5): the diffusion SDE. Ignores ``eta``.
+
+    First and last step are of order 1, as in ``dpmpp_2m``; the last adds no noise.
+    """
+    return _dpmpp(denoiser, x, steps, noise, stochastic=True, on_step=on_step)
+
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """A registry entry: the function, whether it reads eta, its order of convergence, whether it always draws noise."""
+
+    function: Sampler
+    uses_eta: bool
+    order: int
+    stochastic: bool
+
+
+SAMPLERS: dict[str, SamplerSpec] = {
+    "ddpm": SamplerSpec(ddpm, uses_eta=False, order=1, stochastic=True),
+    "ddim": SamplerSpec(ddim, uses_eta=True, order=1, stochastic=False),
+    "dpmpp_2m": SamplerSpec(dpmpp_2m, uses_eta=False, order=2, stochastic=False),
+    "dpmpp_sde": SamplerSpec(dpmpp_sde, uses_eta=False, order=1, stochastic=True),
+}
+"""The samplers by name."""
+
+
+def sample(
+    name: str,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Run the sampler of that name; see Sampler. ``eta`` is read where ``SAMPLERS[name].uses_eta``, else ignored.
+
+    ``on_step`` is called after each step; what it raises ends the sampling and passes on.
+    Raises ValueError for an unknown name, an eta outside 0..1, or a state that is neither float32 nor float64.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
+    _check_eta(eta)
+    return SAMPLERS[name].function(denoiser, x, steps, noise, eta=eta, on_step=on_step)
+
+
+def _loop(denoiser: Denoiser, x: Tensor, steps: Steps, update: Update, on_step: OnStep | None) -> Tensor:
+    """Denoise and update once a step; the only loop over timesteps."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"a sampler's state must be float32 or float64, got {x.dtype} (the net itself may run lower)")
+    numbers, times = steps.timesteps.tolist(), steps.timesteps.to(x.device)
+    for i, number in enumerate(numbers):
+        prediction = denoiser(x, times[i].expand(len(x)))
+        if prediction.x0.shape != x.shape:
+            raise ValueError(f"the denoiser returned x0 of {tuple(prediction.x0.shape)} for {tuple(x.shape)}")
+        x = update(i, x, prediction)
+        if on_step is not None:
+            on_step(StepInfo(i, len(numbers), number, x, prediction.x0))
+    return x
+
+
+def _pairs(steps: Steps) -> list[tuple[float, float]]:
+    """Return the alpha-bars (start, end) of each step."""
+    levels = steps.alpha_bar.tolist()
+    return list(zip(levels[:-1], levels[1:], strict=True))
+
+
+def _add_noise(x: Tensor, std: float, noise: Noise) -> Tensor:
+    """Return x with noise of that standard deviation; draws none where it is 0."""
+    return x if std == 0 else x + std * noise.normal(x.shape[1:], x.device, x.dtype)
+
+
+@dataclass(frozen=True)
+class _Posterior:
+    """q(x_t | x_s, x0) = N(c_x0 * x0 + c_x * x_s, var) with log var between log_small and log_large."""
+
+    c_x0: float
+    c_x: float
+    log_small: float
+    log_large: float
+
+    def std(self, fraction: Tensor | float) -> Tensor | float:
+        """Return the standard deviation at that fraction of the logarithmic range (0: small, 1: large)."""
+        if isinstance(fraction, Tensor):
+            return torch.exp(0.5 * (self.log_small + fraction * (self.log_large - self.log_small)))
+        return math.exp(0.5 * (fraction * self.log_large + (1 - fraction) * self.log_small))
+
+
+def _posterior(s: float, t: float) -> _Posterior:
+    """Return the posterior of a step between alpha-bars s < t (Ho et al. 2020, eq. 7, with respaced betas)."""
+    beta = 1 - s / t
+    small = (1 - t) / (1 - s) * beta
+    return _Posterior(
+        c_x0=math.sqrt(t) * beta / (1 - s),
+        c_x=math.sqrt(1 - beta) * (1 - t) / (1 - s),
+        log_small=math.log(max(small, 1e-20)),
+        log_large=math.log(beta),
+    )
+
+
+def _ddim_rule(s: float, t: float, eta: float) -> tuple[float, float, float]:
+    """Return the factors of x0 and the state, and the noise's standard deviation."""
+    std = eta * math.sqrt((1 - t) / (1 - s) * (1 - s / t))
+    c_x = math.sqrt(max(1 - t - std**2, 0.0) / (1 - s))  # of x; eps = (x - sqrt(s) x0) / sqrt(1 - s) is put in
+    return math.sqrt(t) - math.sqrt(s) * c_x, c_x, std
+
+
+def _dpmpp(
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, stochastic: bool, on_step: OnStep | None
+) -> Tensor:
+    """Run the multistep solver of order 2; ``stochastic`` picks the SDE."""
+    pairs = _pairs(steps)
+    h = [_half_log_snr(t) - _half_log_snr(s) for s, t in pairs]
+    rules = [_dpmpp_rule(s, t, stochastic) for s, t in pairs]
+    history: list[Tensor] = []
+
+    def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
+        c_x0, c_x, std = rules[i]
+        estimate = prediction.x0
+        if 0 < i < len(rules) - 1:
+            # D_i of algorithm 2: x0 extrapolated to the middle of the step; 1 / (2 r) = h_i / (2 h_{i-1})
+            estimate = estimate + (0.5 * h[i] / h[i - 1]) * (estimate - history[-1])
+        history[:] = [prediction.x0]
+        return _add_noise(c_x0 * estimate + c_x * x, std, noise)
+
+    return _loop(denoiser, x, steps, update, on_step)
+
+
+def _dpmpp_rule(s: float, t: float, stochastic: bool) -> tuple[float, float, float]:
+    """Return the factors of x0 and the state, and the noise's standard deviation, for a step over h in lambda.
+
+    ODE: ``sigma_t / sigma_s * x + alpha_t * (1 - e^-h) * x0``.
+    SDE: ``sigma_t / sigma_s * e^-h * x + alpha_t * (1 - e^-2h) * x0 + sigma_t * sqrt(1 - e^-2h) * z``.
+    e^-h is written as (sigma_t * alpha_s) / (alpha_t * sigma_s), which holds where sigma_t or alpha_s is 0.
+    """
+    decay = math.sqrt((1 - t) * s / (t * (1 - s)))
+    c_x = math.sqrt((1 - t) / (1 - s))
+    if not stochastic:
+        return math.sqrt(t) * (1 - decay), c_x, 0.0
+    return math.sqrt(t) * (1 - decay**2), c_x * decay, math.sqrt((1 - t) * (1 - decay**2))
+
+
+def _half_log_snr(ab: float) -> float:
+    """Return lambda = log(alpha / sigma), infinite at the ends."""
+    if ab in (0.0, 1.0):
+        return math.inf if ab == 1.0 else -math.inf
+    return 0.5 * (math.log(ab) - math.log1p(-ab))
+
+
+def _check_eta(eta: float) -> None:
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be within 0..1, got {eta}")
