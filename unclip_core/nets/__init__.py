@@ -1,0 +1,1 @@
+"""Networks: layers, prior transformer, UNet, conditioners, and the presets that configure them."""

@@ -1,0 +1,183 @@
+"""How a CLIP embedding reaches the decoder's UNet: two conditioners with one interface.
+
+Both turn (image embedding, text) into a Condition: a plain dict of tensors, batch first, whose keys are
+among "embed" [B, E] (added to the time embedding), "context" [B, S, W] with "context_mask" [B, S] bool
+(attended), and "maps.<level>" [B, C, h, w] (added to the features that enter that level).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .params import params_from_dict, require_positive
+
+Condition = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TokenConditionerParams:
+    """Karlo's text projection: widths of embeddings, token states, time embedding and context."""
+
+    embed_dim: int
+    text_width: int
+    time_embed_dim: int
+    context_dim: int
+    extra_tokens: int = 4
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a field that is not positive."""
+        require_positive("TokenConditionerParams", **vars(self))
+
+
+@dataclass(frozen=True)
+class MapConditionerParams:
+    """The bundled model's conditioner: MLP of `depth` hidden layers, then feature maps.
+
+    map_channels and map_sizes (side of the square map) have one entry a level of the UNet, 0 = no map.
+    """
+
+    embed_dim: int
+    hidden: int
+    time_embed_dim: int
+    map_channels: tuple[int, ...]
+    map_sizes: tuple[int, ...]
+    depth: int = 2
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for fields that are not positive or disagree."""
+        require_positive("MapConditionerParams", embed_dim=self.embed_dim, hidden=self.hidden,
+                         time_embed_dim=self.time_embed_dim, depth=self.depth)
+        if len(self.map_channels) != len(self.map_sizes):
+            raise ValueError(f"MapConditionerParams: {len(self.map_channels)} map_channels, "
+                             f"but {len(self.map_sizes)} map_sizes")
+        for level, (channels, size) in enumerate(zip(self.map_channels, self.map_sizes, strict=True)):
+            if (channels > 0) != (size > 0) or channels < 0:
+                raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels of side {size}")
+
+
+def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
+    """Rows of `embeds` [B, D] where `drop` [B] bool is set, replaced by `null` [D]."""
+    return embeds if drop is None else torch.where(drop[:, None], null, embeds)
+
+
+class TokenConditioner(nn.Module):
+    """DALL·E 2's conditioning (Ramesh et al. 2022, section 2.1) as Karlo trained it.
+
+    "projecting and adding CLIP embeddings to the existing timestep embedding", and "projecting CLIP
+    embeddings into four extra tokens of context that are concatenated to the sequence of outputs from
+    the GLIDE text encoder" (here in front of CLIP's own token states).
+    """
+
+    def __init__(self, params: TokenConditionerParams) -> None:
+        """Make the projections and the learned embedding of "no picture given"."""
+        super().__init__()
+        self.params = params
+        self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
+        self.text_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
+        self.image_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
+        self.image_tokens = nn.Linear(params.embed_dim, params.extra_tokens * params.context_dim)
+        self.text_tokens = nn.Linear(params.text_width, params.context_dim)
+        self.text_norm = nn.LayerNorm(params.context_dim)
+
+    def forward(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor | None = None,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        drop_image: Tensor | None = None,
+        drop_text: Tensor | None = None,
+    ) -> Condition:
+        """image_embeds, text_embeds [B, D]; text_states [B, T, W]; text_mask [B, T] bool; drops [B] bool.
+
+        Raises ValueError without a text (or for drop_text): this family has learned no "no text"; give
+        the encoding of the empty prompt instead.
+        """
+        if text_embeds is None or text_states is None or text_mask is None or drop_text is not None:
+            raise ValueError("TokenConditioner: needs the text's embedding, states and mask; for 'no text' "
+                             "give those of the empty prompt \"\"")
+        dtype = self.null_image.dtype
+        image = replace_dropped(image_embeds.to(dtype), self.null_image, drop_image)
+        # Karlo's layout: the projection is channels first, (B, context_dim, extra_tokens).
+        extra = self.image_tokens(image).unflatten(1, (-1, self.params.extra_tokens)).transpose(1, 2)
+        states = self.text_norm(self.text_tokens(text_states.to(dtype)))
+        return {
+            "embed": self.image_embed(image) + self.text_embed(text_embeds.to(dtype)),
+            "context": torch.cat([extra, states], dim=1),
+            "context_mask": F.pad(text_mask, (self.params.extra_tokens, 0), value=True),
+        }
+
+
+class MapConditioner(nn.Module):
+    """Embeddings → MLP → a vector for the time embedding, and feature maps that carry the layout.
+
+    A small decoder that hears of the embedding only through modulation draws shapeless blobs; maps give
+    every place its own signal. Both embeddings are normalised here (LayerNorm without weights), so their
+    scale does not matter.
+    """
+
+    def __init__(self, params: MapConditionerParams) -> None:
+        """Make the MLP, its heads, and the learned vectors that stand for a missing picture or text."""
+        super().__init__()
+        self.params = params
+        self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
+        self.null_text = nn.Parameter(torch.zeros(params.embed_dim))
+        widths = [2 * params.embed_dim] + [params.hidden] * params.depth
+        self.mlp = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.embed = nn.Linear(params.hidden, params.time_embed_dim)
+        self.maps = nn.ModuleDict({
+            str(level): nn.Linear(params.hidden, channels * size * size)
+            for level, (channels, size) in enumerate(zip(params.map_channels, params.map_sizes, strict=True))
+            if channels
+        })
+
+    def forward(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor | None = None,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        drop_image: Tensor | None = None,
+        drop_text: Tensor | None = None,
+    ) -> Condition:
+        """image_embeds [B, D]; text_embeds [B, D] or None (= no text); drops [B] bool.
+
+        text_states and text_mask belong to the common interface and are not read. A missing text and a
+        dropped one are the same.
+        """
+        dtype, (dim,) = self.null_image.dtype, self.null_image.shape
+        image = replace_dropped(F.layer_norm(image_embeds.to(dtype), (dim,)), self.null_image, drop_image)
+        if text_embeds is None:
+            text = self.null_text.expand(len(image), -1)
+        else:
+            text = replace_dropped(F.layer_norm(text_embeds.to(dtype), (dim,)), self.null_text, drop_text)
+        h = torch.cat([image, text], dim=1)
+        for layer in self.mlp:
+            h = F.silu(layer(h))
+        return {"embed": self.embed(h)} | {f"maps.{level}": self._map(level, h) for level in self.maps}
+
+    def _map(self, level: str, h: Tensor) -> Tensor:
+        """Project to the level's map [B, C, size, size], laid out channels last as the UNet likes it."""
+        size = self.params.map_sizes[int(level)]
+        return self.maps[level](h).unflatten(1, (size, size, -1)).permute(0, 3, 1, 2)
+
+
+CONDITIONERS = {"token": (TokenConditioner, TokenConditionerParams), "map": (MapConditioner, MapConditionerParams)}
+ConditionerParams = TokenConditionerParams | MapConditionerParams
+
+
+def make_conditioner(params: ConditionerParams) -> TokenConditioner | MapConditioner:
+    """Build the conditioner that `params` belongs to."""
+    return (TokenConditioner if isinstance(params, TokenConditionerParams) else MapConditioner)(params)
+
+
+def conditioner_params_from_dict(config: Mapping[str, object]) -> ConditionerParams:
+    """Read params from a dict whose "kind" is "token" or "map". Raises ValueError for another kind."""
+    fields = dict(config)
+    kind = fields.pop("kind", None)
+    if kind not in CONDITIONERS:
+        raise ValueError(f"conditioner: kind must be one of {sorted(CONDITIONERS)}, got {kind!r}")
+    return params_from_dict(CONDITIONERS[kind][1], fields)

@@ -1,0 +1,131 @@
+"""The decoder: a conditioner and a UNet, joined by a Condition."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .conditioning import (
+    Condition,
+    ConditionerParams,
+    MapConditionerParams,
+    TokenConditioner,
+    TokenConditionerParams,
+    conditioner_params_from_dict,
+    make_conditioner,
+)
+from .params import params_from_dict, params_to_dict
+from .unet import UNet, UNetParams
+
+
+@dataclass(frozen=True)
+class DecoderParams:
+    """Shape of a decoder; `image_size` is the side in pixels of the square pictures it was trained on."""
+
+    conditioner: ConditionerParams
+    unet: UNetParams
+    image_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Check that conditioner and UNet fit; raises ValueError stating the numbers that disagree."""
+        cond, unet = self.conditioner, self.unet
+        if cond.time_embed_dim != unet.time_embed_dim:
+            raise ValueError(f"DecoderParams: conditioner.time_embed_dim {cond.time_embed_dim} is not "
+                             f"unet.time_embed_dim {unet.time_embed_dim}")
+        context_dim = cond.context_dim if isinstance(cond, TokenConditionerParams) else None
+        if context_dim != unet.context_dim:
+            raise ValueError(f"DecoderParams: conditioner.context_dim {context_dim} is not "
+                             f"unet.context_dim {unet.context_dim}")
+        self._check_maps()
+
+    def _check_maps(self) -> None:
+        levels = len(self.unet.channels)
+        is_map = isinstance(self.conditioner, MapConditionerParams)
+        given = self.conditioner.map_channels if is_map else (0,) * levels
+        if given != self.unet.map_channels:
+            raise ValueError(f"DecoderParams: conditioner.map_channels {given} are not "
+                             f"unet.map_channels {self.unet.map_channels}")
+        for level, channels in enumerate(given):
+            side = self.image_size // (self.unet.patch_size * 2**level)
+            if channels and self.conditioner.map_sizes[level] != side:
+                raise ValueError(f"DecoderParams: level {level} of a {self.image_size} px picture has side {side}, "
+                                 f"conditioner.map_sizes says {self.conditioner.map_sizes[level]}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the params as a dict that JSON can hold."""
+        kind = "token" if isinstance(self.conditioner, TokenConditionerParams) else "map"
+        return {
+            "conditioner": {"kind": kind} | params_to_dict(self.conditioner),
+            "unet": params_to_dict(self.unet),
+            "image_size": self.image_size,
+        }
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "DecoderParams":
+        """Read what to_dict wrote. Raises ValueError for unknown or missing keys, and for bad values."""
+        parts = dict(config)
+        if "conditioner" in parts:
+            parts["conditioner"] = conditioner_params_from_dict(parts["conditioner"])
+        if "unet" in parts:
+            parts["unet"] = params_from_dict(UNetParams, parts["unet"])
+        return params_from_dict(cls, parts)
+
+
+class DecoderNet(nn.Module):
+    """(noisy picture, time, Condition) -> raw output. Compute the Condition once a run, not once a step."""
+
+    def __init__(self, params: DecoderParams) -> None:
+        """Build conditioner and UNet."""
+        super().__init__()
+        self.params = params
+        self.conditioner = make_conditioner(params.conditioner)
+        self.unet = UNet(params.unet)
+
+    def condition(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor | None = None,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        drop_image: Tensor | None = None,
+        drop_text: Tensor | None = None,
+    ) -> Condition:
+        """What the UNet hears of embeddings [B, D] and text; see the conditioner's forward."""
+        return self.conditioner(image_embeds, text_embeds, text_states, text_mask, drop_image, drop_text)
+
+    def null_condition(
+        self,
+        count: int,
+        text_embeds: Tensor | None = None,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
+    ) -> Condition:
+        """The unconditional Condition of `count` pictures: no image embedding, and no text.
+
+        A TokenConditioner (Karlo) has no learned "no text": give it the encoding of "". A MapConditioner
+        takes its learned one when text is left out. Raises ValueError as the conditioner's forward does.
+        """
+        null = self.conditioner.null_image
+        drop = torch.ones(count, dtype=torch.bool, device=null.device)
+        blank = null.detach().new_zeros(count, len(null))
+        return self.conditioner(blank, text_embeds, text_states, text_mask, drop_image=drop)
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether condition() and null_condition() cannot do without a text."""
+        return isinstance(self.conditioner, TokenConditioner)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """x [B, C, H, W], t [B] -> [B, out_channels, H, W]."""
+        maps = {int(key[len("maps."):]): value for key, value in condition.items() if key.startswith("maps.")}
+        return self.unet(
+            x, t, embed=condition.get("embed"), context=condition.get("context"),
+            context_mask=condition.get("context_mask"), maps=maps,
+        )
+
+
+def decoder_from_config(config: Mapping[str, Any]) -> DecoderNet:
+    """Build a decoder from the dict form of its params (DecoderParams.to_dict)."""
+    return DecoderNet(DecoderParams.from_dict(config))

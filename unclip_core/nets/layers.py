@@ -1,0 +1,150 @@
+"""Layers that the prior and the UNets share: time embedding, attention, residual block."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAX_PERIOD = 10000.0
+TIME_SHIFTS = ("scale_shift", "add")
+RESAMPLERS: dict[str | None, Callable[[], nn.Module]] = {
+    None: nn.Identity,
+    "down": lambda: nn.AvgPool2d(2),
+    "up": lambda: nn.Upsample(scale_factor=2, mode="nearest"),
+}
+
+
+def timestep_embedding(t: Tensor, dim: int, order: str = "cos_sin") -> Tensor:
+    """Sinusoids of the time: [B] (whole or fractional steps) -> [B, dim], float32.
+
+    Frequencies fall geometrically from 1 to nearly 1/10000 (Ho et al. 2020, after Vaswani et al. 2017,
+    section 3.5). `order` is "cos_sin" (Karlo, GLIDE) or "sin_cos". Raises ValueError for an odd `dim`
+    or an unknown order. Always in float32: in half precision neighbouring times would fall together.
+    """
+    if dim % 2:
+        raise ValueError(f"timestep_embedding: dim must be even, got {dim}")
+    if order not in ("cos_sin", "sin_cos"):
+        raise ValueError(f"timestep_embedding: order must be 'cos_sin' or 'sin_cos', got {order!r}")
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * index / half)
+    parts = (angles.cos(), angles.sin()) if order == "cos_sin" else (angles.sin(), angles.cos())
+    return torch.cat(parts, dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Times [B] -> [B, out_dim]: sinusoids of `dim`, then Linear, SiLU, Linear (in the weights' dtype)."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        """Keep `dim`, the number of sinusoids, and make the two Linears."""
+        super().__init__()
+        self.dim = dim
+        self.linear1 = nn.Linear(dim, out_dim)
+        self.linear2 = nn.Linear(out_dim, out_dim)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed the times `t` [B]."""
+        waves = timestep_embedding(t, self.dim).to(self.linear1.weight.dtype)
+        return self.linear2(F.silu(self.linear1(waves)))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention on [B, heads, tokens, head_dim]; `bias` is added to the scores.
+
+    `bias` broadcasts to [B, heads, queries, keys]. With gradients the product is written out, because
+    the fused kernel's backward is several times slower on a CPU; without, the fused kernel runs.
+    """
+    if not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if bias is not None:
+        scores = scores + bias
+    return scores.softmax(dim=-1) @ v
+
+
+def split_heads(x: Tensor, head_dim: int) -> Tensor:
+    """[B, tokens, heads * head_dim] -> [B, heads, tokens, head_dim]."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, heads, tokens, head_dim] -> [B, tokens, heads * head_dim]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class AddedKVAttention(nn.Module):
+    """Self-attention of a picture whose keys and values are led by those of a context (GLIDE, section 3).
+
+    The picture is group-normalised; the context (if any) has key and value projections of its own and
+    stands before the picture's. Heads are `head_dim` wide. The result is added to the input.
+    """
+
+    def __init__(self, channels: int, head_dim: int, context_dim: int | None, groups: int, eps: float) -> None:
+        """Make the projections; `context_dim` None leaves plain self-attention."""
+        super().__init__()
+        self.head_dim = head_dim
+        self.norm = nn.GroupNorm(groups, channels, eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        if context_dim is not None:
+            self.context_k = nn.Linear(context_dim, channels)
+            self.context_v = nn.Linear(context_dim, channels)
+        self.to_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.to_out.weight)
+        nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, context_bias: Tensor | None = None) -> Tensor:
+        """Attend: x [B, C, H, W], context [B, S, W], context_bias [B, S] on its scores -> [B, C, H, W]."""
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        if context is not None:
+            k = torch.cat([self.context_k(context), k], dim=1)
+            v = torch.cat([self.context_v(context), v], dim=1)
+        bias = None
+        if context_bias is not None:  # the picture's own keys are never masked
+            bias = F.pad(context_bias, (0, tokens.shape[1]))[:, None, None, :]
+        heads = (split_heads(part, self.head_dim) for part in (q, k, v))
+        out = self.to_out(merge_heads(attend(*heads, bias)))
+        return x + out.transpose(1, 2).reshape(x.shape)
+
+
+class ResBlock(nn.Module):
+    """Residual block of Dhariwal & Nichol 2021 (appendix A), conditioned on the time embedding.
+
+    norm1 → SiLU → [resample] → conv1 → norm2 · (1 + scale) + shift → SiLU → conv2, plus the input
+    (resampled likewise, through a 1x1 convolution where the width changes). With time_shift "add" the
+    embedding is added before norm2 instead. `resample` is None, "down" (2x2 average) or "up" (nearest).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, embed_dim: int, *,
+        groups: int, eps: float, time_shift: str = "scale_shift", resample: str | None = None,
+    ) -> None:
+        """Make the layers; the last convolution starts at zero, so that the block starts as identity."""
+        super().__init__()
+        self.resample = RESAMPLERS[resample]()
+        self.scale_shift = time_shift == "scale_shift"
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_proj = nn.Linear(embed_dim, out_channels * (2 if self.scale_shift else 1))
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, embed: Tensor) -> Tensor:
+        """x [B, C, H, W], embed [B, E] = SiLU of the time embedding -> [B, C_out, H', W']."""
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        h = self.conv2(F.silu(self._modulate(h, self.time_proj(embed)[:, :, None, None])))
+        return self.skip(self.resample(x)) + h
+
+    def _modulate(self, h: Tensor, signal: Tensor) -> Tensor:
+        """norm2 with the embedding's scale and shift (scale first), or after adding the embedding."""
+        if not self.scale_shift:
+            return self.norm2(h + signal)
+        scale, shift = signal.chunk(2, dim=1)
+        return torch.addcmul(shift, self.norm2(h), 1 + scale)

@@ -1,0 +1,38 @@
+"""The configurations in use: Karlo v1-alpha's networks, and those of the bundled model."""
+
+from .conditioning import MapConditionerParams, TokenConditionerParams
+from .decoder import DecoderParams
+from .unet import UNetParams
+
+
+def karlo_decoder() -> DecoderParams:
+    """Karlo's 64 px decoder with its text projection: 885,439,686 + 7,878,400 parameters."""
+    unet = UNetParams(
+        in_channels=3, out_channels=6, channels=(320, 640, 960, 1280), blocks=(3, 3, 3, 3),
+        attention=(False, True, True, True), map_channels=(0, 0, 0, 0), time_channels=320,
+        time_embed_dim=1280, mid_blocks=2, mid_attention=True, context_dim=1536, head_dim=64,
+    )
+    conditioner = TokenConditionerParams(embed_dim=768, text_width=768, time_embed_dim=1280, context_dim=1536)
+    return DecoderParams(conditioner=conditioner, unet=unet, image_size=64)
+
+
+def karlo_super_res() -> UNetParams:
+    """One of Karlo's two 64 → 256 px upsamplers: 691,579,523 parameters."""
+    return UNetParams(
+        in_channels=6, out_channels=3, channels=(320, 640, 960, 1280), blocks=(3, 3, 3, 3),
+        attention=(False,) * 4, map_channels=(0, 0, 0, 0), time_channels=320, time_embed_dim=1280,
+        mid_blocks=2, time_shift="add",
+    )
+
+
+def tiny_decoder() -> DecoderParams:
+    """The bundled model's 64 px decoder: 32², 16², 8², convolutions only."""
+    unet = UNetParams(
+        in_channels=3, out_channels=3, channels=(48, 112, 208), blocks=(1, 1, 1), attention=(False,) * 3,
+        map_channels=(0, 16, 64), time_channels=128, time_embed_dim=256, mid_blocks=3, groups=16,
+        patch_size=2, layout="light",
+    )
+    conditioner = MapConditionerParams(
+        embed_dim=192, hidden=384, time_embed_dim=256, map_channels=(0, 16, 64), map_sizes=(0, 16, 8),
+    )
+    return DecoderParams(conditioner=conditioner, unet=unet, image_size=64)

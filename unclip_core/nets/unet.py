@@ -1,0 +1,162 @@
+"""The UNet of decoder and upsamplers: Karlo's exact networks and the bundled model are configurations of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import TIME_SHIFTS, TimeEmbedding
+from .levels import BlockMaker, DownLevel, LightUpLevel, Middle, Signals, UpLevel
+from .params import params_from_dict, require_divisible, require_positive
+
+LAYOUTS = ("full", "light")
+
+
+@dataclass(frozen=True)
+class UNetParams:
+    """Shape of a UNet; tuples have one entry a level, from the widest picture to the smallest.
+
+    layout "full" (Dhariwal & Nichol 2021; Karlo): resampling by residual blocks, every state of the way
+    down concatenated on the way up, which has one block a level more. layout "light" (bundled model):
+    resampling without weights, one state a level handed over through 1x1 convolutions, and no blocks on
+    the way up at the smallest level (the middle blocks stand there).
+    """
+
+    in_channels: int
+    out_channels: int
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+    attention: tuple[bool, ...]
+    map_channels: tuple[int, ...]  # width of the feature map added at each level, 0 = none
+    time_channels: int  # number of sinusoids
+    time_embed_dim: int
+    mid_blocks: int = 2
+    mid_attention: bool = False
+    context_dim: int | None = None
+    head_dim: int = 64
+    groups: int = 32
+    eps: float = 1e-5
+    time_shift: str = "scale_shift"
+    patch_size: int = 1  # pixel-unshuffle at the input, pixel-shuffle at the output
+    layout: str = "full"
+
+    def __post_init__(self) -> None:
+        """Check that the numbers agree; raises ValueError stating those that do not."""
+        self._check_levels()
+        self._check_choices()
+        for width in self.channels:
+            require_divisible("UNetParams", "channels", width, "groups", self.groups)
+        if self.time_channels % 2:
+            raise ValueError(f"UNetParams: time_channels must be even, got {self.time_channels}")
+        attended = [c for c, on in zip(self.channels, self.attention, strict=True) if on]
+        for width in attended + [self.channels[-1]] * self.mid_attention:
+            require_divisible("UNetParams", "attended channels", width, "head_dim", self.head_dim)
+
+    def _check_levels(self) -> None:
+        for name in ("in_channels", "out_channels", "time_channels", "time_embed_dim", "mid_blocks",
+                     "head_dim", "groups", "patch_size"):
+            require_positive("UNetParams", **{name: getattr(self, name)})
+        for name in ("blocks", "attention", "map_channels"):
+            if len(getattr(self, name)) != len(self.channels):
+                raise ValueError(f"UNetParams: {name} has {len(getattr(self, name))} levels, "
+                                 f"channels has {len(self.channels)}")
+        for width, count in zip(self.channels, self.blocks, strict=True):
+            require_positive("UNetParams", channels=width, blocks=count)
+
+    def _check_choices(self) -> None:
+        if self.time_shift not in TIME_SHIFTS:
+            raise ValueError(f"UNetParams: time_shift must be one of {TIME_SHIFTS}, got {self.time_shift!r}")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"UNetParams: layout must be one of {LAYOUTS}, got {self.layout!r}")
+
+
+class UNet(nn.Module):
+    """Noisy picture and time -> raw output of the diffusion (noise, or x0, with or without a variance)."""
+
+    def __init__(self, params: UNetParams) -> None:
+        """Build the net that `params` describes; its output starts at zero."""
+        super().__init__()
+        self.params = params
+        make = BlockMaker(params)
+        cells = params.patch_size**2
+        self.time_embed = TimeEmbedding(params.time_channels, params.time_embed_dim)
+        self.stem = nn.Conv2d(params.in_channels * cells, params.channels[0], 3, padding=1)
+        self.down = nn.ModuleList(DownLevel(make, i) for i in range(len(params.channels)))
+        self.middle = Middle(make)
+        self.up = nn.ModuleList(_up_levels(make, self.down))
+        self.out_norm = nn.GroupNorm(params.groups, params.channels[0], params.eps)
+        self.out_conv = nn.Conv2d(params.channels[0], params.out_channels * cells, 3, padding=1)
+        nn.init.zeros_(self.out_conv.weight)
+        nn.init.zeros_(self.out_conv.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        embed: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        maps: Mapping[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Run the net in the dtype of its weights.
+
+        x [B, C, H, W] with H and W multiples of `self.stride`; t [B] whole or fractional steps; embed
+        [B, time_embed_dim] is added to the time embedding; context [B, S, context_dim] with context_mask
+        [B, S] bool (True = read) is attended; maps {level: [B, map_channels, h, w]} are added to what
+        enters that level. Returns [B, out_channels, H, W]. Raises ValueError where H, W or maps do not fit.
+        """
+        maps = maps or {}
+        self._check(x, maps)
+        signals = self._signals(t, embed, context, context_mask)
+        h = self.stem(F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size))
+        kept = [h] if self.params.layout == "full" else []
+        for index, level in enumerate(self.down):
+            h = level(h, signals, kept, maps.get(index))
+        h = self.middle(h, signals)
+        for level in self.up:
+            h = level(h, signals, kept, maps.get(level.index))
+        return F.pixel_shuffle(self.out_conv(F.silu(self.out_norm(h))), self.params.patch_size)
+
+    @property
+    def stride(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return self.params.patch_size * 2 ** (len(self.params.channels) - 1)
+
+    def _signals(self, t: Tensor, embed: Tensor | None, context: Tensor | None, mask: Tensor | None) -> Signals:
+        time = self.time_embed(t)
+        if embed is not None:
+            time = time + embed.to(time.dtype)
+        bias = None
+        if mask is not None:
+            bias = torch.zeros(mask.shape, dtype=time.dtype, device=mask.device).masked_fill(~mask, -torch.inf)
+        return Signals(F.silu(time), None if context is None else context.to(time.dtype), bias)
+
+    def _check(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
+        height, width = x.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(f"UNet: picture of {height} x {width}: both must be multiples of {self.stride}")
+        for level, channels in enumerate(self.params.map_channels):
+            if channels == 0 and level in maps:
+                raise ValueError(f"UNet: a map was given for level {level}, which takes none")
+            side = self.params.patch_size * 2**level
+            wanted = (channels, height // side, width // side)
+            if channels and (level not in maps or tuple(maps[level].shape[1:]) != wanted):
+                got = tuple(maps[level].shape[1:]) if level in maps else "none"
+                raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this picture, got {got}")
+
+
+def _up_levels(make: BlockMaker, down: nn.ModuleList) -> list[nn.Module]:
+    """The way up, from the smallest level; each level takes the states that the way down kept."""
+    count = len(down)
+    if make.params.layout == "light":
+        return [LightUpLevel(make, index) for index in reversed(range(count - 1))]
+    widths = [make.params.channels[0]] + [width for level in down for width in level.kept_widths]
+    return [UpLevel(make, index, widths) for index in reversed(range(count))]
+
+
+def unet_from_config(config: Mapping[str, object]) -> UNet:
+    """Build a UNet from the dict form of its params (see params.params_to_dict)."""
+    return UNet(params_from_dict(UNetParams, config))
