@@ -1,0 +1,105 @@
+"""The CLIP nodes: text and images to CLIP's embeddings."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..unclip_core import pipelines
+from ..unclip_core.models import Clip
+from . import defaults, host, sockets
+from .images import to_rgb
+from .inputs import InputError
+from .sockets import EmbeddingValue, PartValue, TextValue
+
+
+class UnclipTextEncode:
+    """Node: a prompt as CLIP reads it."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = (
+        "Reads a prompt with the model's CLIP, for Prior Sample. "
+        "Words that the model has never seen, and a prompt too long for it, are reported on the node."
+    )
+    SEARCH_ALIASES = ["prompt", "text encode", "clip text", "unclip prompt"]
+    RETURN_TYPES = (sockets.TEXT,)
+    RETURN_NAMES = ("text",)
+    OUTPUT_TOOLTIPS = ("The prompt as CLIP reads it: its embedding and its token states.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        tooltip = (
+            "What the image shows. The bundled model draws one or two coloured shapes, for example "
+            "'a small red circle to the left of a big blue star on a white background'."
+        )
+        return {
+            "required": {
+                "clip": (sockets.CLIP, {"tooltip": "The CLIP of Load unCLIP Model."}),
+                "text": (
+                    "STRING",
+                    {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": tooltip},
+                ),
+            }
+        }
+
+    def run(self, clip: PartValue[Clip], text: str = "") -> tuple[TextValue] | dict[str, Any]:
+        """Encode `text`; what of it the model does not take in is said, not silently dropped."""
+        if not isinstance(text, str):
+            raise InputError(f"'text' must be a text, not {text!r}.")
+        part = host.load(clip)
+        warnings = prompt_warnings(part, text)
+        host.notify(warnings, all_well="The model reads the whole prompt.")
+        condition = pipelines.encode_text(part, [text]).to(host.intermediate_device())
+        return host.with_warnings((TextValue(condition, clip.family, (text,)),), warnings)
+
+
+def prompt_warnings(clip: Clip, text: str) -> list[str]:
+    """What of `text` the model will not take in, a sentence each; none if it reads all of it."""
+    warnings = []
+    if not text.strip():
+        warnings.append("The prompt is empty: the image will show anything.")
+    if unknown := clip.adapter.unknown_words(text):
+        words = ", ".join(f"'{word}'" for word in unknown)
+        warnings.append(f"Words that the '{clip.family}' model has never seen, and cannot draw: {words}.")
+    if clip.adapter.is_truncated(text):
+        length = clip.adapter.context_length
+        warnings.append(f"The prompt is too long: the model reads its first {length} tokens only.")
+    return warnings
+
+
+class UnclipImageEncode:
+    """Node: images to CLIP image embeddings."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = (
+        "Reads images with the model's CLIP. Their embeddings go where a prior's go: "
+        "into Decoder Sample for variations, into Embedding Interpolate for blends."
+    )
+    SEARCH_ALIASES = ["clip vision", "image encode", "image variations", "unclip image"]
+    RETURN_TYPES = (sockets.EMBEDDING,)
+    RETURN_NAMES = ("embedding",)
+    OUTPUT_TOOLTIPS = ("An image embedding for each image of the batch.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        tooltip = "The images. Each is resized by its shorter edge and cropped to a square at its centre."
+        return {
+            "required": {
+                "clip": (sockets.CLIP, {"tooltip": "The CLIP of Load unCLIP Model."}),
+                "image": ("IMAGE", {"tooltip": tooltip}),
+            }
+        }
+
+    def run(self, clip: PartValue[Clip], image: Tensor) -> tuple[EmbeddingValue]:
+        """Encode `image` `[B, H, W, C]` to `B` embeddings."""
+        pictures = to_rgb(image)
+        part = host.load(clip)
+
+        def encode(rows: slice, on_step: host.OnStep) -> Tensor:
+            return pipelines.encode_image(part, pictures[rows])
+
+        embeds = host.in_turns(encode, len(pictures), defaults.IMAGES_AT_ONCE, 1, "CLIP")
+        return (EmbeddingValue(embeds, clip.family, "image"),)

@@ -1,0 +1,92 @@
+"""Pictures as ComfyUI carries them, `[B, H, W, C]` in 0..1: checked, made RGB, laid out in a grid."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import defaults
+from .inputs import InputError, check_int, int_widget
+
+
+def check_images(images: Any) -> Tensor:
+    """`images` `[B, H, W, C]` as it came, if it is a batch of at least one picture of at least one pixel.
+
+    Raises:
+        InputError: it is no such batch, or holds NaN or infinity.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        shape = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"An image must be a batch [B, H, W, C] of numbers from 0 to 1, not {shape}.")
+    if 0 in images.shape:
+        raise InputError(f"The image batch is empty: its shape is {list(images.shape)}.")
+    if not bool(torch.isfinite(images).all()):
+        raise InputError("The image holds NaN or infinity.")
+    return images
+
+
+def to_rgb(images: Any) -> Tensor:
+    """`images` `[B, H, W, C]` as `[B, H, W, 3]` float32 in 0..1.
+
+    One channel is repeated; of four the last is alpha, over white; values out of 0..1 are clipped.
+
+    Raises:
+        InputError: as `check_images`, or another number of channels.
+    """
+    pictures = check_images(images).float().clamp(0, 1)
+    channels = pictures.shape[-1]
+    if channels == 1:
+        return pictures.expand(-1, -1, -1, 3)
+    if channels == 4:
+        colour, alpha = pictures[..., :3], pictures[..., 3:]
+        return colour * alpha + (1 - alpha)
+    if channels != 3:
+        raise InputError(f"An image has 1 (grey), 3 (RGB) or 4 (RGBA) channels, not {channels}.")
+    return pictures
+
+
+def tile(images: Tensor, columns: int = 0) -> Tensor:
+    """Lay `B` pictures `[B, H, W, C]` out row by row as one, `[1, rows * H, columns * W, C]`.
+
+    `columns` 0 is as near to a square as may be; never more columns than pictures. Empty cells are white.
+    """
+    count, height, width, channels = images.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    cells = images.new_ones(rows * columns, height, width, channels)
+    cells[:count] = images
+    grid = cells.reshape(rows, columns, height, width, channels).transpose(1, 2)
+    return grid.reshape(1, rows * height, columns * width, channels)
+
+
+class UnclipImageGrid:
+    """Node: a batch of images as one picture."""
+
+    CATEGORY = "unCLIP/image"
+    DESCRIPTION = "Lays a batch of images out in a grid, row by row, as one image."
+    SEARCH_ALIASES = ["contact sheet", "image grid", "tile", "collage"]
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    OUTPUT_TOOLTIPS = ("One image with all the others side by side; empty cells are white.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The batch to lay out."}),
+                "columns": int_widget(
+                    defaults.COLUMNS,
+                    0,
+                    defaults.COLUMNS_MAX,
+                    "Images in a row. 0 makes the grid as square as it can be.",
+                ),
+            }
+        }
+
+    def run(self, images: Tensor, columns: int = defaults.COLUMNS) -> tuple[Tensor]:
+        """Lay `images` `[B, H, W, C]` out as `[1, H', W', C]`."""
+        columns = check_int("columns", columns, 0, defaults.COLUMNS_MAX)
+        return (tile(check_images(images), columns),)

@@ -1,0 +1,130 @@
+"""Widgets, and checks of what they hold: ComfyUI's own check of a range lets NaN pass, a script has none."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..unclip_core.samplers import SAMPLERS
+from . import defaults
+
+Widget = tuple[Any, dict[str, Any]]
+
+
+class InputError(ValueError):
+    """A value that a node cannot take; the message says which input, what it held and what it may hold."""
+
+
+def seed_widget() -> Widget:
+    """A seed with the canvas' "control after generate"."""
+    return (
+        "INT",
+        {
+            "default": defaults.SEED,
+            "min": 0,
+            "max": defaults.SEED_MAX,
+            "control_after_generate": True,
+            "tooltip": "The random numbers' seed. Same seed and inputs: same result.",
+        },
+    )
+
+
+def int_widget(default: int, low: int, high: int, tooltip: str, **more: Any) -> Widget:
+    """A whole number in `low..high`."""
+    return ("INT", {"default": default, "min": low, "max": high, "step": 1, "tooltip": tooltip, **more})
+
+
+def float_widget(default: float, low: float, high: float, step: float, tooltip: str, **more: Any) -> Widget:
+    """A number in `low..high`; `step` must be fine enough to show the default."""
+    return ("FLOAT", {"default": default, "min": low, "max": high, "step": step, "tooltip": tooltip, **more})
+
+
+def steps_widget(default: int, tooltip: str) -> Widget:
+    """The number of sampling steps."""
+    return int_widget(default, defaults.STEPS_MIN, defaults.STEPS_MAX, tooltip)
+
+
+def guidance_widget(default: float, tooltip: str) -> Widget:
+    """The scale of classifier-free guidance."""
+    return float_widget(default, defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX, 0.1, tooltip)
+
+
+def sampler_widget(default: str, **more: Any) -> Widget:
+    """A choice among the registered samplers."""
+    tooltip = "How the steps are taken. dpmpp_2m and ddim need few steps; ddpm and dpmpp_sde add fresh noise."
+    return (list(SAMPLERS), {"default": default, "tooltip": tooltip, **more})
+
+
+def check_int(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as a whole number in `low..high`.
+
+    Raises:
+        InputError: it is not a whole number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"'{name}' must be a whole number from {low} to {high}, not {value!r}.")
+    if not low <= value <= high:
+        raise InputError(f"'{name}' is {value:,}; it must lie between {low:,} and {high:,}.")
+    return value
+
+
+def check_float(name: str, value: Any, low: float, high: float) -> float:
+    """`value` as a number in `low..high`; NaN and infinity are refused.
+
+    Raises:
+        InputError: it is not a finite number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"'{name}' must be a number from {low:g} to {high:g}, not {value!r}.")
+    if not low <= value <= high:
+        raise InputError(f"'{name}' is {value:g}; it must lie between {low:g} and {high:g}.")
+    return float(value)
+
+
+def check_seed(value: Any) -> int:
+    """`value` as a seed: any whole number; negative and huge ones wrap around at 2**64 where they are used.
+
+    Raises:
+        InputError: it is not a whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"'seed' must be a whole number, not {value!r}.")
+    return value
+
+
+def check_steps(value: Any) -> int:
+    """`value` as a number of sampling steps.
+
+    Raises:
+        InputError: it is not a whole number, or out of range.
+    """
+    return check_int("steps", value, defaults.STEPS_MIN, defaults.STEPS_MAX)
+
+
+def check_guidance(value: Any) -> float:
+    """`value` as a guidance scale.
+
+    Raises:
+        InputError: it is not a finite number, or out of range.
+    """
+    return check_float("guidance_scale", value, defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX)
+
+
+def check_sampler(value: Any) -> str:
+    """`value` as the name of a sampler.
+
+    Raises:
+        InputError: no sampler has that name; the message lists those that there are.
+    """
+    if value not in SAMPLERS:
+        raise InputError(f"There is no sampler {value!r}. There are: {', '.join(SAMPLERS)}.")
+    return value
+
+
+def validated(*checks: Callable[[], Any]) -> bool | str:
+    """True, or the first complaint of `checks`: the answer that ComfyUI wants from VALIDATE_INPUTS."""
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            return str(error)
+    return True

@@ -1,0 +1,91 @@
+"""The prior node: a text to CLIP image embeddings."""
+
+from typing import Any
+
+from ..unclip_core import pipelines
+from ..unclip_core.models import Prior
+from ..unclip_core.noise import sample_seeds
+from . import defaults, host, inputs, sockets
+from .inputs import InputError
+from .sockets import EmbeddingValue, PartValue, TextValue
+
+
+class UnclipPriorSample:
+    """Node: draws image embeddings that fit a text."""
+
+    CATEGORY = "unCLIP/sampling"
+    DESCRIPTION = (
+        "Draws a CLIP image embedding that fits the text: what the image shows, before it is drawn. "
+        "With several candidates, those nearest to the text are kept."
+    )
+    SEARCH_ALIASES = ["unclip prior", "diffusion prior", "text to embedding", "dall-e 2 prior"]
+    RETURN_TYPES = (sockets.EMBEDDING,)
+    RETURN_NAMES = ("embedding",)
+    OUTPUT_TOOLTIPS = ("The image embeddings that were kept, for each prompt the best first.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "prior": (sockets.PRIOR, {"tooltip": "The prior of Load unCLIP Model."}),
+                "text": (sockets.TEXT, {"tooltip": "The text of CLIP Text Encode (unCLIP)."}),
+                "seed": inputs.seed_widget(),
+                "steps": inputs.steps_widget(
+                    defaults.PRIOR_STEPS, "Sampling steps. An embedding is small: 5 to 25 are enough."
+                ),
+                "guidance_scale": inputs.guidance_widget(
+                    defaults.PRIOR_GUIDANCE,
+                    "How strictly to follow the text. 1: guidance off; higher: stricter, less varied.",
+                ),
+                "sampler": inputs.sampler_widget(defaults.PRIOR_SAMPLER, advanced=True),
+                "candidates": inputs.int_widget(
+                    defaults.CANDIDATES,
+                    1,
+                    defaults.CANDIDATES_MAX,
+                    "Embeddings to draw of each prompt; those nearest to the text are kept. DALL·E 2 drew 2.",
+                ),
+                "keep": inputs.int_widget(
+                    defaults.KEEP,
+                    1,
+                    defaults.CANDIDATES_MAX,
+                    "How many of the candidates to hand on, the best first.",
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.PRIOR_GUIDANCE) -> bool | str:
+        """ComfyUI's own check of the range lets NaN pass."""
+        return inputs.validated(lambda: inputs.check_guidance(guidance_scale))
+
+    def run(
+        self,
+        prior: PartValue[Prior],
+        text: TextValue,
+        seed: int = defaults.SEED,
+        steps: int = defaults.PRIOR_STEPS,
+        guidance_scale: float = defaults.PRIOR_GUIDANCE,
+        sampler: str = defaults.PRIOR_SAMPLER,
+        candidates: int = defaults.CANDIDATES,
+        keep: int = defaults.KEEP,
+    ) -> tuple[EmbeddingValue]:
+        """Draw `candidates` embeddings for each prompt of `text` and hand on the `keep` nearest to it."""
+        sockets.require_family(text, "text", prior.family, "prior")
+        candidates = inputs.check_int("candidates", candidates, 1, defaults.CANDIDATES_MAX)
+        if inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX) > candidates:
+            raise InputError(f"'keep' is {keep}, but there are only {candidates} 'candidates' to keep from.")
+        settings = {
+            "seeds": sample_seeds(inputs.check_seed(seed), len(text.prompts)),
+            "steps": inputs.check_steps(steps),
+            "guidance_scale": inputs.check_guidance(guidance_scale),
+            "sampler": inputs.check_sampler(sampler),
+            "candidates": candidates,
+            "keep": keep,
+        }
+        part = host.load(prior)
+        condition = text.condition.to(host.device())
+        with host.progress(steps, "Prior") as bar:
+            embeds = pipelines.sample_prior(part, condition, on_step=bar, **settings)
+        return (EmbeddingValue(embeds.to(host.intermediate_device()), prior.family, "prior"),)
