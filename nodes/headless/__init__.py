@@ -1,0 +1,22 @@
+"""Run an API-format workflow in this process, without a ComfyUI server.
+
+`run_workflow` is the function, `run_file` is what the `unclip run` command calls. One subject a file:
+`prompt` (the JSON and its overrides), `values` (one widget value), `validate` (the whole graph),
+`run` (execution and report), `stock` (stand-ins for ComfyUI's own nodes), `pictures` (files),
+`canvas` (the UI workflow that travels in the pictures), `terminal` and `command` (the command line).
+"""
+
+from .command import run_file
+from .problems import InvalidWorkflow, Problem
+from .run import Event, NodeRun, Report, SavedPicture, run_workflow
+
+__all__ = [
+    "Event",
+    "InvalidWorkflow",
+    "NodeRun",
+    "Problem",
+    "Report",
+    "SavedPicture",
+    "run_file",
+    "run_workflow",
+]

@@ -1,0 +1,39 @@
+"""What can be wrong with a workflow, in words that name the node."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    kind: a stable word for programs, such as "missing_input". node and title say where (None: the whole
+    workflow), input which input of that node. traceback is filled for errors that the code did not expect.
+    """
+
+    kind: str
+    message: str
+    node: str | None = None
+    title: str | None = None
+    input: str | None = None
+    traceback: str | None = None
+
+    def __str__(self) -> str:
+        """One sentence, led by the node's id and title."""
+        if self.node is None:
+            return self.message
+        place = f"node {self.node} ({self.title})"
+        return f"{place}, {self.input}: {self.message}" if self.input else f"{place}: {self.message}"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The fields that are set, for JSON."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+class InvalidWorkflow(ValueError):
+    """A workflow that cannot be run; `problems` holds everything that was found, not only the first."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,143 @@
+"""The API format: `{id: {"class_type", "inputs", "_meta": {"title"}}}`, and the values set over it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .problems import InvalidWorkflow, Problem
+from .values import InputSpec, input_specs
+
+UI_FORMAT = (
+    "This is a workflow in the canvas format; the runner takes the API format. Open it in ComfyUI and choose "
+    "File > Export (API), then run the exported file."
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a prompt. inputs: a value each, or a link `[source id, output slot]`."""
+
+    id: str
+    class_type: str
+    title: str
+    inputs: dict[str, Any]
+
+    def links(self) -> dict[str, tuple[str, int]]:
+        """The inputs that are links: name → (source id, output slot). Malformed lists are left out."""
+        return {name: (str(value[0]), value[1]) for name, value in self.inputs.items() if is_link(value)}
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input's value is a well-formed link: a list of a node id and a slot number."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    source, slot = value
+    return isinstance(source, (str, int)) and isinstance(slot, int) and not isinstance(slot, bool)
+
+
+def parse(workflow: Any) -> tuple[dict[str, Node], dict[str, Any] | None]:
+    """Read an API-format workflow, or a whole `POST /prompt` body that holds one under "prompt".
+
+    Returns the nodes by id and the body's `extra_pnginfo` (None without one).
+    Raises InvalidWorkflow: a workflow in the canvas (UI) format, no object, no nodes, nodes without a class.
+    """
+    if not isinstance(workflow, Mapping):
+        message = "A workflow is a JSON object of nodes by their ids."
+        raise InvalidWorkflow([Problem("not_a_workflow", message)])
+    if isinstance(workflow.get("nodes"), list):
+        raise InvalidWorkflow([Problem("ui_format", UI_FORMAT)])
+    pnginfo = None
+    if isinstance(workflow.get("prompt"), Mapping) and "class_type" not in workflow["prompt"]:
+        pnginfo = (workflow.get("extra_data") or {}).get("extra_pnginfo")
+        workflow = workflow["prompt"]
+    if not workflow:
+        raise InvalidWorkflow([Problem("empty", "The workflow holds no nodes.")])
+    problems = [problem for key, raw in workflow.items() for problem in _shape_problems(str(key), raw)]
+    if problems:
+        raise InvalidWorkflow(problems)
+    return {str(key): _node(str(key), raw) for key, raw in workflow.items()}, pnginfo
+
+
+def _shape_problems(key: str, raw: Any) -> list[Problem]:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("class_type"), str):
+        return [Problem("no_class", 'is no node: a node is an object with a "class_type".', key, "?")]
+    if not isinstance(raw.get("inputs", {}), Mapping):
+        message = '"inputs" has to be an object of values by name.'
+        return [Problem("bad_inputs", message, key, raw["class_type"])]
+    return []
+
+
+def _node(key: str, raw: Mapping[str, Any]) -> Node:
+    meta = raw.get("_meta")
+    title = meta.get("title") if isinstance(meta, Mapping) else None
+    return Node(key, raw["class_type"], str(title or raw["class_type"]), dict(raw.get("inputs", {})))
+
+
+def as_api(nodes: Mapping[str, Node]) -> dict[str, Any]:
+    """The API format of these nodes: what ComfyUI writes under "prompt" into a picture."""
+    return {
+        node.id: {"inputs": node.inputs, "class_type": node.class_type, "_meta": {"title": node.title}}
+        for node in nodes.values()
+    }
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """`NODE.INPUT=VALUE` → ("NODE.INPUT", "VALUE"), split at the first `=`. ValueError without one."""
+    target, separator, value = text.partition("=")
+    if not separator or "." not in target:
+        raise ValueError(f"--set {text!r}: write NODE.INPUT=VALUE, NODE being a node's id or title.")
+    return target, value
+
+
+def override(
+    nodes: Mapping[str, Node], overrides: Mapping[str, Any], classes: Mapping[str, type]
+) -> tuple[dict[str, Node], list[Problem]]:
+    """Set inputs over a workflow's own.
+
+    overrides: "NODE.INPUT" → value, NODE being an id or a title. Text is converted later to the input's type;
+    for an input that takes a link it is read as JSON, `["3", 0]`.
+    Returns new nodes and the overrides that name no node, several nodes or no input.
+    """
+    result, problems = dict(nodes), []
+    for target, value in overrides.items():
+        name, _, field = target.rpartition(".")
+        found = [name] if name in nodes else [node.id for node in nodes.values() if node.title == name]
+        if len(found) != 1:
+            problems.append(_not_one_node(target, name, found, nodes))
+            continue
+        node = result[found[0]]
+        specs = input_specs(classes[node.class_type]) if node.class_type in classes else {}
+        if specs and field not in specs:
+            message = f"set, but this node has no such input. It has: {', '.join(specs)}."
+            problems.append(Problem("unknown_input", message, node.id, node.title, field))
+            continue
+        value = _as_link(value) if field in specs and not specs[field].is_widget else value
+        result[node.id] = replace(node, inputs={**node.inputs, field: value})
+    return result, problems
+
+
+def _not_one_node(target: str, name: str, found: list[str], nodes: Mapping[str, Node]) -> Problem:
+    if found:
+        message = f"Cannot set {target}: nodes {', '.join(found)} all have the title {name!r}; use an id."
+        return Problem("ambiguous_node", message)
+    known = ", ".join(f"{node.id} ({node.title})" for node in nodes.values())
+    message = f"Cannot set {target}: no node has the id or title {name!r}. Nodes: {known}."
+    return Problem("unknown_node", message)
+
+
+def _as_link(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value  # left as it is: validation then says that this input takes a link
+
+
+def node_input(spec: InputSpec, node: Node) -> Any:
+    """The value that a node gives for an input, with ComfyUI's `{"__value__": …}` wrapping taken off."""
+    value = node.inputs[spec.name]
+    return value["__value__"] if isinstance(value, Mapping) and "__value__" in value else value

@@ -1,0 +1,194 @@
+"""Check a whole workflow before anything runs, and put its nodes in an order in which they can run.
+
+As in ComfyUI, the inputs of nodes that no output needs are not looked at; unlike ComfyUI, an input that a
+node does not have is an error here, because a misspelt optional input would otherwise be dropped in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from .problems import InvalidWorkflow, Problem
+from .prompt import Node, is_link, node_input
+from .values import InputSpec, check_range, convert, input_specs
+
+# Old exports carry the upload button of LoadImage as if it were an input.
+_NOT_INPUTS = {"LoadImage": {"upload"}}
+
+
+def plan(
+    nodes: Mapping[str, Node],
+    classes: Mapping[str, type],
+    hidden: Mapping[str, Any],
+    earlier: list[Problem] | None = None,
+) -> list[Node]:
+    """The nodes that the outputs need, in topological order, their values converted to the inputs' types.
+
+    hidden: what hidden inputs of a type ("PROMPT", …) get, for `VALIDATE_INPUTS`. earlier: problems found
+    before. Raises InvalidWorkflow with all problems, those of `earlier` first.
+    """
+    problems = list(earlier or ()) + [
+        _unknown_class(node, classes) for node in nodes.values() if node.class_type not in classes
+    ]
+    outputs = [node.id for node in nodes.values() if _is_output(classes.get(node.class_type))]
+    if not outputs:
+        message = "Nothing would be written: there is no output node, such as SaveImage."
+        problems.append(Problem("no_output", message))
+    needed = _ancestors(outputs, nodes)
+    ready: dict[str, Node] = {}
+    for node in needed:
+        if node.class_type in classes:
+            ready[node.id], found = _checked(node, nodes, classes, hidden)
+            problems += found
+    order, cycles = _sorted(needed)
+    problems += cycles
+    if problems:
+        raise InvalidWorkflow(problems)
+    return [ready[key] for key in order]
+
+
+def _is_output(node_class: type | None) -> bool:
+    return bool(getattr(node_class, "OUTPUT_NODE", False))
+
+
+def _unknown_class(node: Node, classes: Mapping[str, type]) -> Problem:
+    near = difflib.get_close_matches(node.class_type, classes, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(classes))}."
+    message = f"there is no node class {node.class_type} in the headless runner. {hint}"
+    return Problem("unknown_class", message, node.id, node.title)
+
+
+def _ancestors(outputs: list[str], nodes: Mapping[str, Node]) -> list[Node]:
+    """The nodes that these outputs need, themselves included, in the workflow's order."""
+    found, waiting = set(), list(outputs)
+    while waiting:
+        key = waiting.pop()
+        if key in nodes and key not in found:
+            found.add(key)
+            waiting += [source for source, _ in nodes[key].links().values()]
+    return [node for node in nodes.values() if node.id in found]
+
+
+def _sorted(needed: list[Node]) -> tuple[list[str], list[Problem]]:
+    """Ids in topological order, and the cycles in the way (each is broken at one link, to find all)."""
+    present = {node.id: node for node in needed}
+    sources = {
+        node.id: {source for source, _ in node.links().values() if source in present} for node in needed
+    }
+    problems = []
+    while True:
+        try:
+            return list(TopologicalSorter(sources).static_order()), problems
+        except CycleError as error:
+            cycle = error.args[1]
+            path = " → ".join(f"{key} ({present[key].title})" for key in cycle)
+            node = present[cycle[0]]
+            problems.append(Problem("cycle", f"depends on itself: {path}.", node.id, node.title))
+            sources[cycle[1]].discard(cycle[0])
+
+
+def _checked(
+    node: Node, nodes: Mapping[str, Node], classes: Mapping[str, type], hidden: Mapping[str, Any]
+) -> tuple[Node, list[Problem]]:
+    """One node with converted values, and what is wrong with it."""
+    node_class = classes[node.class_type]
+    specs = input_specs(node_class)
+    named = _validated_by_class(node_class)
+    extra = _NOT_INPUTS.get(node.class_type, set())
+    problems = [
+        Problem("unknown_input", f"no such input. It has: {', '.join(specs)}.", node.id, node.title, name)
+        for name in node.inputs
+        if name not in specs and name not in extra
+    ]
+    values: dict[str, Any] = {}
+    for spec in specs.values():
+        try:
+            if spec.name in node.inputs:
+                values[spec.name] = _value(spec, node, nodes, classes, spec.name in named)
+            elif spec.required:
+                raise _Invalid("missing_input", f"needs {_needs(spec)}, and has none.")
+        except _Invalid as error:
+            problems.append(Problem(error.kind, str(error), node.id, node.title, spec.name))
+    node = replace(node, inputs=values)
+    if getattr(node_class, "INPUT_IS_LIST", False) or any(getattr(node_class, "OUTPUT_IS_LIST", ())):
+        message = "passes lists from node to node, which only ComfyUI itself can do."
+        problems.append(Problem("list_node", message, node.id, node.title))
+    return node, problems or _own_check(node, node_class, named, hidden)
+
+
+class _Invalid(ValueError):
+    """A value that will not do, with the kind of problem it is."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+def _needs(spec: InputSpec) -> str:
+    return "a value" if spec.is_widget else f"a link from a node that gives {spec.type}"
+
+
+def _value(
+    spec: InputSpec, node: Node, nodes: Mapping[str, Node], classes: Mapping[str, type], class_checks: bool
+) -> Any:
+    """The converted value, or the link, that a node gives for one input."""
+    raw = node.inputs[spec.name]
+    if isinstance(raw, list):
+        return _link(raw, spec, nodes, classes)
+    try:
+        value = convert(node_input(spec, node), spec)
+    except ValueError as error:
+        raise _Invalid("wrong_type", str(error)) from None
+    if not class_checks:
+        try:
+            check_range(value, spec)
+        except ValueError as error:
+            raise _Invalid("out_of_range", str(error)) from None
+    return value
+
+
+def _link(
+    raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: Mapping[str, type]
+) -> list[Any]:
+    if not is_link(raw):
+        raise _Invalid("bad_link", f"{raw!r} is no link; a link is [node id, output slot].")
+    source, slot = nodes.get(str(raw[0])), raw[1]
+    if source is None:
+        raise _Invalid("bad_link", f"is linked to node {raw[0]}, which the workflow does not hold.")
+    if source.class_type not in classes:
+        return raw  # said already, of that node
+    types, name = classes[source.class_type].RETURN_TYPES, f"node {source.id} ({source.title})"
+    if not 0 <= slot < len(types):
+        raise _Invalid("bad_link", f"is linked to output {slot} of {name}, which has {len(types)} of them.")
+    if not spec.accepts(types[slot]):
+        raise _Invalid("wrong_type", f"takes {spec.type}, but {name} gives {types[slot]}.")
+    return [source.id, slot]
+
+
+def _validated_by_class(node_class: type) -> set[str]:
+    """The inputs that the class's own VALIDATE_INPUTS answers for (its range checks replace the runner's)."""
+    check = getattr(node_class, "VALIDATE_INPUTS", None)
+    if check is None:
+        return set()
+    signature = inspect.getfullargspec(check)
+    if signature.varkw:
+        return set(input_specs(node_class))
+    return {*signature.args, *signature.kwonlyargs} - {"cls", "self"}
+
+
+def _own_check(node: Node, node_class: type, named: set[str], hidden: Mapping[str, Any]) -> list[Problem]:
+    """What the class's VALIDATE_INPUTS says of the inputs it names (None for links) and the hidden ones."""
+    if not named:
+        return []
+    values = {name: None if is_link(value) else value for name, value in node.inputs.items()}
+    values |= {name: hidden.get(kind) for name, kind in node_class.INPUT_TYPES().get("hidden", {}).items()}
+    verdict = node_class.VALIDATE_INPUTS(**{name: values[name] for name in values if name in named})
+    if verdict is True:
+        return []
+    message = verdict if isinstance(verdict, str) else "the node refuses these inputs."
+    return [Problem("refused", message, node.id, node.title)]
