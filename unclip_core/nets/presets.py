@@ -28,11 +28,20 @@ def karlo_super_res() -> UNetParams:
 def tiny_decoder() -> DecoderParams:
     """The bundled model's 64 px decoder: 32², 16², 8², convolutions only."""
     unet = UNetParams(
-        in_channels=3, out_channels=3, channels=(48, 112, 208), blocks=(1, 1, 1), attention=(False,) * 3,
-        map_channels=(0, 16, 64), time_channels=128, time_embed_dim=256, mid_blocks=3, groups=16,
+        in_channels=3, out_channels=3, channels=(48, 128, 224), blocks=(1, 1, 1), attention=(False,) * 3,
+        map_channels=(0, 16, 64), time_channels=128, time_embed_dim=256, mid_blocks=3, groups=8,
         patch_size=2, layout="light",
     )
     conditioner = MapConditionerParams(
-        embed_dim=192, hidden=384, time_embed_dim=256, map_channels=(0, 16, 64), map_sizes=(0, 16, 8),
+        embed_dim=192, hidden=320, time_embed_dim=256, map_channels=(0, 16, 64), map_sizes=(0, 16, 8),
     )
     return DecoderParams(conditioner=conditioner, unet=unet, image_size=64)
+
+
+def tiny_upsampler() -> UNetParams:
+    """The bundled model's 64 → 256 px upsampler: 4 px patches, convolutions only, any H, W in eights."""
+    return UNetParams(
+        in_channels=6, out_channels=3, channels=(64, 96), blocks=(2, 1), attention=(False,) * 2,
+        map_channels=(0, 0), time_channels=64, time_embed_dim=128, mid_blocks=2, groups=8,
+        patch_size=4, layout="light",
+    )

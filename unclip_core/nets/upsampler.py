@@ -1,0 +1,38 @@
+"""The upsampler: a UNet that sees the noisy large picture beside the enlarged small one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .params import params_from_dict
+from .unet import UNet, UNetParams
+
+
+class UpsamplerNet(nn.Module):
+    """(noisy picture, time, enlarged small picture) -> raw output (Ho et al. 2021, cascaded diffusion)."""
+
+    def __init__(self, params: UNetParams) -> None:
+        """Build the UNet; its input channels are those of both pictures together."""
+        super().__init__()
+        self.params = params
+        self.unet = UNet(params)
+
+    def forward(self, x: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
+        """x [B, C, H, W], t [B], low_res [B, C', H, W] already enlarged to H x W -> [B, out_channels, H, W].
+
+        Raises ValueError where the two pictures differ in size or do not fill the UNet's input channels.
+        """
+        if x.shape[-2:] != low_res.shape[-2:]:
+            raise ValueError(f"UpsamplerNet: picture is {tuple(x.shape[-2:])}, low_res {tuple(low_res.shape[-2:])}; "
+                             "enlarge low_res first")
+        if x.shape[1] + low_res.shape[1] != self.params.in_channels:
+            raise ValueError(f"UpsamplerNet: {x.shape[1]} + {low_res.shape[1]} channels given, "
+                             f"the net takes {self.params.in_channels}")
+        return self.unet(torch.cat([x, low_res.to(x.dtype)], dim=1), t)
+
+
+def upsampler_from_config(config: Mapping[str, Any]) -> UpsamplerNet:
+    """Build an upsampler from the dict form of its UNetParams (params.params_to_dict)."""
+    return UpsamplerNet(params_from_dict(UNetParams, config))
