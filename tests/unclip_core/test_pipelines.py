@@ -1,0 +1,164 @@
+"""The stages as functions: independence of the batch, ranking, and errors, on small random parts."""
+
+import math
+
+import pytest
+import torch
+
+from unclip.unclip_core import pipelines
+from unclip.unclip_core.clip import TextCondition
+from unclip.unclip_core.embeddings import cosine
+from unclip.unclip_core.models import Decoder, DiffusionSpec, Prior, Upsampler
+from unclip.unclip_core.nets.conditioning import MapConditionerParams
+from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
+from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.upsampler import UpsamplerNet
+from unclip.unclip_core.noise import sample_seeds
+
+SAMPLE = DiffusionSpec(prediction="sample", clip_range=5.0)
+
+
+def randomised(net: torch.nn.Module) -> torch.nn.Module:
+    """Output layers start at zero, which would hide every error."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * (0.3 / max(1, parameter.ndim))
+    return net.eval().requires_grad_(False)
+
+
+def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:
+    return UNetParams(in_channels=in_channels, out_channels=3, channels=(8, 16), blocks=(1, 1),
+                      attention=(False, False), map_channels=maps, time_channels=8, time_embed_dim=16, mid_blocks=1,
+                      groups=4, patch_size=2, layout="light")
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    params = PriorParams(width=32, layers=2, heads=2, head_dim=16, embed_dim=12, text_width=10, text_tokens=5)
+    return Prior("test", randomised(PriorTransformer(params)), SAMPLE, unit_norm=True)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    conditioner = MapConditionerParams(embed_dim=12, hidden=16, time_embed_dim=16, map_channels=(0, 4),
+                                       map_sizes=(0, 4))
+    net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 4)), image_size=16))
+    return Decoder("test", randomised(net), SAMPLE, image_size=16)
+
+
+@pytest.fixture(scope="module")
+def upsampler() -> Upsampler:
+    return Upsampler("test", randomised(UpsamplerNet(unet(6, (0, 0)))), SAMPLE, scale=4)
+
+
+def text(count: int) -> TextCondition:
+    generator = torch.Generator().manual_seed(5)
+
+    def rows(n: int) -> TextCondition:
+        return TextCondition(torch.randn(n, 12, generator=generator), torch.randn(n, 5, 10, generator=generator),
+                             torch.arange(5)[None].expand(n, 5) < 4)
+
+    null = rows(1)
+    every = rows(count)
+    return TextCondition(every.embeds, every.states, every.mask, null)
+
+
+PRIOR = {"steps": 3, "guidance_scale": 2.0, "sampler": "ddpm"}
+DECODER = {"steps": 3, "guidance_scale": 2.0, "sampler": "ddpm"}
+
+
+def test_an_embedding_does_not_depend_on_its_batch(prior):
+    said = text(3)
+    together = pipelines.sample_prior(prior, said, seeds=[7, 8, 9], **PRIOR)
+    alone = pipelines.sample_prior(prior, said.select([1]), seeds=[8], **PRIOR)
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-5)
+
+
+def test_embeddings_differ_by_seed_and_have_unit_norm(prior):
+    drawn = pipelines.sample_prior(prior, text(1).select([0, 0]), seeds=[1, 2], **PRIOR)
+    assert (drawn[0] - drawn[1]).abs().max() > 0.01
+    torch.testing.assert_close(drawn.norm(dim=1), torch.ones(2))
+
+
+def test_the_kept_candidates_are_those_nearest_to_the_text(prior):
+    said = text(2)
+    kept = pipelines.sample_prior(prior, said, seeds=[3, 40], candidates=4, keep=2, **PRIOR)
+    for row, seed in enumerate([3, 40]):
+        every = pipelines.sample_prior(prior, said.select([row] * 4), seeds=sample_seeds(seed, 4), **PRIOR)
+        scores = cosine(every, said.embeds[row].expand(4, -1))
+        best = every[scores.argsort(descending=True)[:2]]
+        torch.testing.assert_close(kept[2 * row : 2 * row + 2], best, rtol=0, atol=1e-5)
+
+
+def test_a_picture_does_not_depend_on_its_batch(decoder):
+    embeds = torch.randn(3, 12, generator=torch.Generator().manual_seed(2))
+    together = pipelines.sample_decoder(decoder, embeds, text=text(3), seeds=[7, 8, 9], **DECODER)
+    alone = pipelines.sample_decoder(decoder, embeds[1:2], text=text(3).select([1]), seeds=[8], **DECODER)
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-4)
+    assert together.std() > 0.01
+
+
+def test_the_text_reaches_the_picture_and_may_be_left_out(decoder):
+    embeds = torch.randn(1, 12)
+    with_text = pipelines.sample_decoder(decoder, embeds, text=text(1), seeds=[7], **DECODER)
+    without = pipelines.sample_decoder(decoder, embeds, seeds=[7], **DECODER)
+    assert (with_text - without).abs().max() > 1e-3
+
+
+def test_guidance_of_one_is_the_conditional_model(decoder):
+    embeds, seen = torch.randn(1, 12), []
+    forward = decoder.net.forward
+    decoder.net.forward = lambda x, t, condition: (seen.append(len(x)), forward(x, t, condition))[1]
+    try:
+        pipelines.sample_decoder(decoder, embeds, seeds=[7], steps=2, guidance_scale=1.0)
+        pipelines.sample_decoder(decoder, embeds, seeds=[7], steps=2, guidance_scale=2.0)
+    finally:
+        del decoder.net.forward
+    assert seen == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (7, 30)])
+def test_pictures_of_any_size_grow_fourfold(upsampler, size):
+    grown = pipelines.upscale(upsampler, torch.rand(2, *size, 3), steps=2, seeds=[1, 2])
+    assert grown.shape == (2, 4 * size[0], 4 * size[1], 3)
+    assert 0 <= grown.min() <= grown.max() <= 1
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_one_and_two_steps_work(prior, decoder, steps):
+    settings = {"steps": steps, "guidance_scale": 2.0}
+    for sampler in ("ddpm", "ddim", "dpmpp_2m", "dpmpp_sde"):
+        embeds = pipelines.sample_prior(prior, text(1), seeds=[1], sampler=sampler, **settings)
+        assert torch.isfinite(pipelines.sample_decoder(decoder, embeds, seeds=[1], sampler=sampler, **settings)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "0"), ({"steps": 10_000}, "10000"), ({"guidance_scale": math.nan}, "nan"),
+        ({"sampler": "euler"}, "euler"), ({"seeds": []}, "seeds"), ({"seeds": [1, 2]}, "2 seeds"),
+        ({"keep": 3, "candidates": 2}, "keep 3 of 2"), ({"eta": 2.0}, "eta"),
+    ],
+)
+def test_bad_numbers_are_refused_with_the_number(prior, change, message):
+    with pytest.raises(ValueError, match=message):
+        pipelines.sample_prior(prior, text(1), **({**PRIOR, "seeds": [1]} | change))
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8, 3), (1, 8, 8, 4), (8, 8, 3), (1, 0, 8, 3)])
+def test_what_is_no_batch_of_pictures_is_refused(upsampler, shape):
+    with pytest.raises(ValueError, match="pictures of shape"):
+        pipelines.upscale(upsampler, torch.zeros(shape), steps=2, seeds=[1])
+
+
+def test_texts_and_embeddings_must_fit(decoder):
+    with pytest.raises(ValueError, match="2 texts do not go with 3 image embeddings"):
+        pipelines.sample_decoder(decoder, torch.randn(3, 12), text=text(2), seeds=[1, 2, 3], **DECODER)
+
+
+def test_guidance_without_the_empty_prompt_says_what_is_missing(prior):
+    said = text(1)
+    bare = TextCondition(said.embeds, said.states, said.mask)
+    with pytest.raises(ValueError, match="empty prompt"):
+        pipelines.sample_prior(prior, bare, seeds=[1], **PRIOR)

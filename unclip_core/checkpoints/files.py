@@ -1,0 +1,109 @@
+"""Weight files: safetensors with the configuration in the header, written whole or not at all, read strictly."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+CONFIG_KEY = "config"
+
+
+class CheckpointError(ValueError):
+    """A weight file or model folder that cannot be used; the message names the file, the key and the shapes."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that the file is whole or absent: written aside, flushed, then renamed.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Save `tensors` as safetensors at `path`, with `config` as JSON in the header.
+
+    Raises:
+        OSError: the file could not be written; nothing is left behind.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(Path(path), save(contiguous, metadata={CONFIG_KEY: json.dumps(config)}))
+
+
+def load_weights(path: str | Path, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file written by `save_weights`: its tensors (floating ones cast to `dtype`) and its configuration.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, corrupt, or carries no configuration.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"Weights are missing: there is no file '{path}'. Install the model again.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = _header_config(path, file.metadata())
+            tensors = {name: _cast(file.get_tensor(name), dtype) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read as safetensors ({error}). It is damaged or truncated "
+            f"({path.stat().st_size:,} bytes): get the file again."
+        ) from error
+    _refuse_non_finite(path, tensors)
+    return tensors, config
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Put `tensors` into `module`, whose parameters may lie on the meta device; every key and shape must match.
+
+    Raises:
+        CheckpointError: keys are missing or unknown, or shapes differ; the first few are named with both shapes.
+    """
+    expected = module.state_dict()
+    problems = [f"missing '{name}' {list(expected[name].shape)}" for name in expected if name not in tensors]
+    problems += [f"unknown '{name}' {list(tensors[name].shape)}" for name in tensors if name not in expected]
+    problems += [
+        f"'{name}' has shape {list(tensors[name].shape)}, the model needs {list(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise CheckpointError(f"'{source}' does not fit its configuration: {'; '.join(problems[:5])}{more}.")
+    module.load_state_dict(dict(tensors), assign=True)
+
+
+def _header_config(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        config = json.loads((metadata or {})[CONFIG_KEY])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"'{path}' carries no readable '{CONFIG_KEY}' in its safetensors header, so its shape is unknown. "
+            "It was not written by this project's training or conversion."
+        ) from error
+    return config
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _refuse_non_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"'{path}' holds NaN or infinity in '{name}': the file is damaged.")

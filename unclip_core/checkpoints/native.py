@@ -1,0 +1,86 @@
+"""Our own model folder: `model_index.json` and one safetensors file a component, its configuration in the header."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..clip import ClipAdapter, ClipConfig
+from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
+from ..nets.decoder import DecoderNet, DecoderParams
+from ..nets.prior import PriorParams, PriorTransformer
+from ..nets.unet import UNetParams
+from ..nets.upsampler import UpsamplerNet
+from .files import CheckpointError, load_strictly, load_weights
+
+FORMAT = "unclip-v1"
+INDEX = "model_index.json"
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a model folder: `format`, `family`, `components` (name → file).
+
+    Raises:
+        CheckpointError: there is no index, it is not JSON, or not of this format.
+    """
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"'{folder}' is no model folder: '{path}' cannot be read ({error}).") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT or "family" not in index:
+        raise CheckpointError(f"'{path}' is not of the format '{FORMAT}' with a 'family': this model is not supported.")
+    return index
+
+
+def read_clip(folder: Path, family: str) -> Clip:
+    """Read the folder's CLIP (always in fp32: it is small and runs once)."""
+    tensors, config, path = _read(folder, "clip", torch.float32)
+    return Clip(family, ClipAdapter.from_weights(tensors, _configured(path, ClipConfig.from_dict, config), path))
+
+
+def read_prior(folder: Path, family: str, dtype: torch.dtype) -> Prior:
+    """Read the folder's prior."""
+    tensors, config, path = _read(folder, "prior", dtype)
+    net = PriorTransformer(_configured(path, PriorParams.from_dict, config["net"]))
+    diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
+    return Prior(family, _ready(net, tensors, path), diffusion, bool(config["unit_norm"]))
+
+
+def read_decoder(folder: Path, family: str, dtype: torch.dtype) -> Decoder:
+    """Read the folder's decoder."""
+    tensors, config, path = _read(folder, "decoder", dtype)
+    params = _configured(path, DecoderParams.from_dict, config["net"])
+    diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
+    return Decoder(family, _ready(DecoderNet(params), tensors, path), diffusion, params.image_size)
+
+
+def read_upsampler(folder: Path, family: str, dtype: torch.dtype) -> Upsampler:
+    """Read the folder's upsampler."""
+    tensors, config, path = _read(folder, "upsampler", dtype)
+    net = UpsamplerNet(_configured(path, UNetParams.from_dict, config["net"]))
+    diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
+    return Upsampler(family, _ready(net, tensors, path), diffusion, int(config["scale"]))
+
+
+def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
+    components = read_index(folder).get("components", {})
+    if component not in components:
+        raise CheckpointError(f"'{folder / INDEX}' names no '{component}': the model has only {sorted(components)}.")
+    path = folder / components[component]
+    tensors, config = load_weights(path, dtype)
+    return tensors, config, str(path)
+
+
+def _configured(path: str, build: Any, config: Any) -> Any:
+    try:
+        return build(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The configuration in the header of '{path}' is not usable: {error}") from error
+
+
+def _ready(net: nn.Module, tensors: dict[str, torch.Tensor], path: str) -> nn.Module:
+    load_strictly(net, tensors, path)
+    return net.eval().requires_grad_(False)

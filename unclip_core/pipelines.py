@@ -1,0 +1,272 @@
+"""The stages of unCLIP as functions over the parts: encode, prior, decode, upscale; the only no_grad.
+
+Every stage takes one seed a sample, so that a sample is the same whatever the batch it is drawn in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .clip import TextCondition
+from .embeddings import cosine, normalize
+from .guidance import Guided
+from .models import Clip, Decoder, Prior, UnclipModel, Upsampler
+from .noise import NoiseSource, sample_seeds
+from .samplers import OnStep, sample
+from .settings import Settings
+
+
+@torch.no_grad()
+def encode_text(clip: Clip, prompts: Sequence[str]) -> TextCondition:
+    """CLIP's word for `B` prompts: embeddings `[B, D]`, token states, mask, and the empty prompt's for guidance.
+
+    Raises:
+        ValueError: there is no prompt at all.
+    """
+    if not prompts:
+        raise ValueError("There is no prompt to encode: give at least one (it may be empty text).")
+    return clip.adapter.encode_text(prompts)
+
+
+@torch.no_grad()
+def encode_image(clip: Clip, images: Tensor) -> Tensor:
+    """CLIP's image embeddings `[B, D]` of pictures `[B, H, W, 3]` in 0..1, of any size.
+
+    Raises:
+        ValueError: the tensor is not a batch of RGB pictures.
+    """
+    _check_images(images)
+    return clip.adapter.encode_image(images)
+
+
+@torch.no_grad()
+def sample_prior(
+    prior: Prior,
+    text: TextCondition,
+    *,
+    steps: int,
+    guidance_scale: float,
+    seeds: Sequence[int],
+    sampler: str = "ddim",
+    eta: float = 0.0,
+    candidates: int = 1,
+    keep: int = 1,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Draw image embeddings for `B` texts: `candidates` each, of which the best `keep` stay, `[B * keep, D]`.
+
+    Best is by cosine with the text embedding, best first ("we generate two samples of z_i and select the one with
+    a higher dot product with z_t", Ramesh et al. 2022, section 2.2).
+
+    Args:
+        steps: 1..train_steps.
+        guidance_scale: 1 is none; the other half of guidance is the empty prompt.
+        seeds: one a text.
+        candidates: 1 or more; candidate `i` of a text has seed + i.
+        keep: 1..candidates.
+        on_step: called after each step; the samples are embeddings in the net's normalised space.
+
+    Raises:
+        ValueError: a number is out of range, or the seeds are not one a text.
+    """
+    _check_count("seeds", len(seeds), len(text.embeds), "prompts")
+    if not 1 <= keep <= candidates:
+        raise ValueError(f"Cannot keep {keep} of {candidates} candidates: keep must lie in 1..{candidates}.")
+    every = text.select([row for row in range(len(seeds)) for _ in range(candidates)])
+    noise = NoiseSource([s for seed in seeds for s in sample_seeds(seed, candidates)], "prior")
+    device, model_dtype = _placed(prior.net)
+    model = Guided(_prior_model(prior.net), _prior_condition(every), _null_text(text, guidance_scale), guidance_scale,
+                   train_steps=prior.diffusion.train_steps)
+    start = noise.normal((prior.net.params.embed_dim,), device=device)
+    plan = prior.diffusion.steps(steps)
+    denoiser = prior.diffusion.denoiser(model, model_dtype)
+    drawn = prior.net.denormalize_embeds(sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step))
+    embeds = normalize(drawn) if prior.unit_norm else drawn
+    return _best(embeds.float(), text.embeds.to(device), candidates, keep)
+
+
+@torch.no_grad()
+def sample_decoder(
+    decoder: Decoder,
+    image_embeds: Tensor,
+    *,
+    text: TextCondition | None = None,
+    steps: int,
+    guidance_scale: float,
+    seeds: Sequence[int],
+    sampler: str = "dpmpp_2m",
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Draw a picture `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
+
+    Args:
+        text: what the pictures should show, one row or one a picture; None where the family can do without.
+        steps: 1..train_steps.
+        guidance_scale: 1 is none.
+        seeds: one a picture.
+        eta: noise of `ddim`, 0..1.
+        on_step: called after each step; the samples are pictures `[B, 3, S, S]` in -1..1.
+
+    Raises:
+        ValueError: a number is out of range, counts differ, or the family needs a text and there is none.
+    """
+    _check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
+    device, model_dtype = _placed(decoder.net)
+    condition = decoder.net.condition(image_embeds.to(device), **_text_arguments(text, len(image_embeds), device))
+    null = None
+    if guidance_scale != 1:
+        null = decoder.net.null_condition(1, **_null_arguments(decoder, text, device))
+    model = Guided(decoder.net, condition, null, guidance_scale, train_steps=decoder.diffusion.train_steps)
+    noise = NoiseSource(seeds, "decoder")
+    start = noise.normal((3, decoder.image_size, decoder.image_size), device=device)
+    pictures = sample(sampler, decoder.diffusion.denoiser(model, model_dtype), start,
+                      decoder.diffusion.steps(steps), noise, eta=eta, on_step=on_step)
+    return _to_images(pictures)
+
+
+@torch.no_grad()
+def upscale(
+    upsampler: Upsampler,
+    images: Tensor,
+    *,
+    steps: int,
+    seeds: Sequence[int],
+    sampler: str = "ddim",
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Pictures `[B, H, W, 3]` in 0..1 drawn `scale` times as large, `[B, scale * H, scale * W, 3]`.
+
+    Raises:
+        ValueError: a number is out of range, counts differ, or the tensor is not a batch of RGB pictures.
+    """
+    _check_images(images)
+    _check_count("seeds", len(seeds), len(images), "pictures")
+    device, model_dtype = _placed(upsampler.net)
+    low = enlarge(images.to(device).permute(0, 3, 1, 2).float() * 2 - 1, upsampler.scale)
+    padded, (height, width) = _padded(low, upsampler.net.stride)
+    noise = NoiseSource(seeds, "upsampler")
+    start = noise.normal(padded.shape[1:], device=device)
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        return upsampler.net(x, t, padded.to(x.dtype))
+
+    pictures = sample(sampler, upsampler.diffusion.denoiser(model, model_dtype), start,
+                      upsampler.diffusion.steps(steps), noise, eta=eta, on_step=on_step)
+    return _to_images(pictures[..., :height, :width])
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What each stage made of `B` prompts.
+
+    Attributes:
+        image_embeds: the prior's `[B, D]`.
+        small: the decoder's pictures `[B, S, S, 3]` in 0..1.
+        large: the upsampler's pictures `[B, 4S, 4S, 3]` in 0..1.
+    """
+
+    image_embeds: Tensor
+    small: Tensor
+    large: Tensor
+
+
+def text_to_image(model: UnclipModel, prompts: Sequence[str], seeds: Sequence[int], settings: Settings) -> Drawing:
+    """Draw a picture for each prompt, through all four stages; one seed a prompt.
+
+    Raises:
+        ValueError: a setting is out of range, or there is not one seed a prompt.
+    """
+    text = encode_text(model.clip, prompts)
+    embeds = sample_prior(
+        model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance, seeds=seeds,
+        sampler=settings.prior_sampler, candidates=settings.candidates,
+    )
+    small = sample_decoder(
+        model.decoder, embeds, text=text, steps=settings.decoder_steps, guidance_scale=settings.decoder_guidance,
+        seeds=seeds, sampler=settings.decoder_sampler,
+    )
+    large = upscale(model.upsampler, small, steps=settings.upscaler_steps, seeds=seeds,
+                    sampler=settings.upscaler_sampler)
+    return Drawing(embeds, small, large)
+
+
+def enlarge(pictures: Tensor, scale: int) -> Tensor:
+    """Bicubic enlargement of `[B, 3, H, W]`, float32, antialiased as Karlo's is, kept within -1..1."""
+    size = (pictures.shape[-2] * scale, pictures.shape[-1] * scale)
+    return F.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
+
+
+def _prior_model(net: nn.Module) -> Any:
+    def model(x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        return net(x, t, **condition)
+
+    return model
+
+
+def _prior_condition(text: TextCondition) -> dict[str, Tensor]:
+    return {"text_embeds": text.embeds, "text_states": text.states, "text_mask": text.mask}
+
+
+def _null_text(text: TextCondition, guidance_scale: float) -> dict[str, Tensor] | None:
+    if guidance_scale == 1:
+        return None
+    if text.null is None:
+        raise ValueError("Guidance needs CLIP's word for the empty prompt, and this text condition carries none: "
+                         "use one made by encode_text, or set guidance_scale to 1.")
+    return _prior_condition(text.null)
+
+
+def _text_arguments(text: TextCondition | None, count: int, device: torch.device) -> dict[str, Tensor]:
+    if text is None:
+        return {}
+    if len(text.embeds) not in (1, count):
+        raise ValueError(f"{len(text.embeds)} texts do not go with {count} image embeddings: give one, or one each.")
+    rows = text.select([0] * count) if len(text.embeds) == 1 else text
+    return _prior_condition(rows.to(device))
+
+
+def _null_arguments(decoder: Decoder, text: TextCondition | None, device: torch.device) -> dict[str, Tensor]:
+    if not decoder.net.needs_text or text is None or text.null is None:
+        return {}
+    return _prior_condition(text.null.to(device))
+
+
+def _best(embeds: Tensor, text_embeds: Tensor, candidates: int, keep: int) -> Tensor:
+    if candidates == 1:
+        return embeds
+    groups = embeds.view(-1, candidates, embeds.shape[-1])
+    scores = cosine(groups.flatten(0, 1), text_embeds.repeat_interleave(candidates, 0)).view(-1, candidates)
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :keep]
+    return groups.gather(1, best[..., None].expand(-1, -1, groups.shape[-1])).flatten(0, 1)
+
+
+def _placed(net: nn.Module) -> tuple[torch.device, torch.dtype]:
+    parameter = next(net.parameters())
+    return parameter.device, parameter.dtype
+
+
+def _padded(pictures: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]]:
+    height, width = pictures.shape[-2:]
+    extra = (-width % stride, -height % stride)
+    # Edge pixels are repeated: a reflection needs more pixels than a 1 px wide picture has.
+    return F.pad(pictures, (0, extra[0], 0, extra[1]), mode="replicate"), (height, width)
+
+
+def _to_images(pictures: Tensor) -> Tensor:
+    return (pictures.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+        raise ValueError(f"Expected pictures of shape [B, H, W, 3] with at least one pixel, got {list(images.shape)}.")
+
+
+def _check_count(what: str, count: int, wanted: int, of: str) -> None:
+    if count != wanted or wanted == 0:
+        raise ValueError(f"There are {count} {what} for {wanted} {of}: there must be one each, and at least one.")

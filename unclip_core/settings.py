@@ -1,0 +1,30 @@
+"""How a picture is drawn unless somebody says otherwise; the nodes' widgets start from these."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Steps, guidance and samplers of the three diffusion stages, tuned on the bundled model.
+
+    Attributes:
+        prior_steps: 1..1000.
+        prior_guidance: guidance scale of the prior, 1 is none.
+        prior_sampler: a name in `SAMPLERS`.
+        candidates: image embeddings drawn a prompt, of which the nearest to the text is decoded.
+        decoder_steps: 1..1000.
+        decoder_guidance: guidance scale of the decoder, 1 is none.
+        decoder_sampler: a name in `SAMPLERS`.
+        upscaler_steps: 1..1000.
+        upscaler_sampler: a name in `SAMPLERS`.
+    """
+
+    prior_steps: int = 10
+    prior_guidance: float = 2.0
+    prior_sampler: str = "ddim"
+    candidates: int = 1
+    decoder_steps: int = 16
+    decoder_guidance: float = 2.0
+    decoder_sampler: str = "dpmpp_2m"
+    upscaler_steps: int = 4
+    upscaler_sampler: str = "ddim"

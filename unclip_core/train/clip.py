@@ -1,0 +1,142 @@
+"""Training CLIP on the world: contrast with hard negatives, and attribute heads that are dropped at export."""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..clip import ClipConfig, build_tokenizer, text_states
+from ..world.captions import caption, negatives, words
+from ..world.render import render
+from ..world.scenes import Scene, sample_scenes
+from ..world.vocabulary import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES
+from .vocabulary import bpe_merges
+
+EMBED_DIM = 192
+CONTEXT = 32
+IGNORE = -100
+
+
+def tiny_clip_config() -> ClipConfig:
+    """The bundled CLIP: an open_clip ViT of 5 layers and a text transformer of 3, each 192 wide, 64 px in 8 px patches."""
+    vocabulary = tuple(sorted(words()))
+    merges = bpe_merges(vocabulary)
+    vision = {"image_size": 64, "patch_size": 8, "layers": 5, "width": EMBED_DIM, "head_width": 48}
+    text = {"context_length": CONTEXT, "vocab_size": 512 + merges.count("\n") + 1 + 2, "layers": 3,
+            "width": EMBED_DIM, "heads": 4}
+    model = {"embed_dim": EMBED_DIM, "vision_cfg": vision, "text_cfg": text}
+    half = (0.5, 0.5, 0.5)
+    return ClipConfig(model=model, merges=merges, words=vocabulary, mean=half, std=half, normalize=True)
+
+
+class AttributeHeads(nn.Module):
+    """Linear read-outs of an embedding `[B, D]`: what is in the picture, and where.
+
+    The first thing of a pair is the one further left or, where they stand one above the other, further up.
+    """
+
+    def __init__(self, width: int = EMBED_DIM) -> None:
+        """Heads for the number of things, their arrangement, and each thing's attributes and layout."""
+        super().__init__()
+        self.sizes = {"background": len(BACKGROUNDS), "place": len(PLACES), "arrangement": 3}
+        for thing in ("first", "second"):
+            self.sizes |= {f"{thing}_shape": len(SHAPES), f"{thing}_color": len(COLORS), f"{thing}_size": len(SIZES)}
+        self.classes = nn.Linear(width, sum(self.sizes.values()))
+        self.layout = nn.Linear(width, 6)
+        self.scale = width**0.5
+
+    def forward(self, embeds: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Logits by name `[B, classes]`, and the layout `[B, 6]` (x, y, radius of both things)."""
+        scaled = embeds * self.scale
+        logits = self.classes(scaled).float().split(list(self.sizes.values()), dim=-1)
+        return dict(zip(self.sizes, logits, strict=True)), self.layout(scaled).float()
+
+
+def attribute_targets(scenes: Sequence[Scene]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Class labels by head `[B]` (-100 where a head does not apply), the layout `[B, 6]` and its mask."""
+    names = ["background", "place", "arrangement"]
+    names += [f"{thing}_{part}" for thing in ("first", "second") for part in ("shape", "color", "size")]
+    labels: dict[str, list[int]] = {name: [] for name in names}
+    layout = torch.zeros(len(scenes), 6)
+    present = torch.zeros(len(scenes), 6, dtype=torch.bool)
+    for row, scene in enumerate(scenes):
+        things, arrangement = _in_reading_order(scene)
+        labels["background"].append(scene.background)
+        labels["place"].append(IGNORE if scene.place is None else scene.place)
+        labels["arrangement"].append(arrangement)
+        for index, name in enumerate(("first", "second")):
+            thing = things[index] if index < len(things) else None
+            for part in ("shape", "color", "size"):
+                labels[f"{name}_{part}"].append(IGNORE if thing is None else getattr(thing, part))
+            if thing is not None:
+                layout[row, 3 * index : 3 * index + 3] = torch.tensor([thing.x, thing.y, thing.radius * 3])
+                present[row, 3 * index : 3 * index + 3] = True
+    return {name: torch.tensor(values) for name, values in labels.items()}, layout, present
+
+
+def _in_reading_order(scene: Scene) -> tuple[list, int]:
+    if len(scene.things) == 1:
+        return list(scene.things), 0
+    first, second = scene.things
+    across = abs(first.x - second.x) > abs(first.y - second.y)
+    return sorted(scene.things, key=lambda thing: thing.x if across else thing.y), 1 if across else 2
+
+
+def attribute_loss(heads: AttributeHeads, embeds: Tensor, scenes: Sequence[Scene]) -> Tensor:
+    """Mean cross-entropy of the heads plus the squared error of the layout."""
+    labels, layout, present = attribute_targets(scenes)
+    logits, positions = heads(embeds)
+    device = embeds.device
+    losses = [F.cross_entropy(logits[name], labels[name].to(device), ignore_index=IGNORE) for name in logits
+              if (labels[name] != IGNORE).any()]
+    squared = (positions - layout.to(device)).square()[present.to(device)].mean()
+    return torch.stack(losses).mean() + 4.0 * squared
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, wrong: Tensor, log_scale: Tensor) -> Tensor:
+    """InfoNCE both ways (Radford et al. 2021, figure 3); `wrong` captions `[M, D]` stand among each picture's choices."""
+    scale = log_scale.float().exp().clamp(max=100)
+    images, texts, wrong = (F.normalize(x.float(), dim=-1) for x in (images, texts, wrong))
+    logits = scale * images @ torch.cat([texts, wrong]).T
+    target = torch.arange(len(images), device=images.device)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(images)].T, target))
+
+
+class ClipTraining(nn.Module):
+    """An open_clip model with attribute heads on both embeddings; `loss(step)` draws its own pictures."""
+
+    def __init__(self, model: nn.Module, config: ClipConfig, batch: int, seed: int, size: int = 64) -> None:
+        """`batch` pictures and as many hard-negative captions a step; the data depend on `seed` and the step alone."""
+        super().__init__()
+        self.model, self.heads, self.text_heads = model, AttributeHeads(), AttributeHeads()
+        self.batch, self.seed, self.size = batch, seed, size
+        self._tokenizer = build_tokenizer(config)
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        """The loss of one step and its parts."""
+        rng = random.Random(f"clip {self.seed} {step}")
+        scenes = sample_scenes(rng, self.batch, "trained")
+        wrong = [text for scene in scenes for _, text in negatives(scene, rng, 1)]
+        device, dtype = self.model.positional_embedding.device, self.model.positional_embedding.dtype
+        pixels = (augment(render(scenes, self.size, device), step + self.seed) * 2 - 1).to(dtype)
+        images = self.model.encode_image(pixels)
+        texts = self._texts([caption(scene, rng) for scene in scenes] + wrong)
+        contrast = contrastive_loss(images, texts[: self.batch], texts[self.batch :], self.model.logit_scale)
+        seen = attribute_loss(self.heads, F.normalize(images.float(), dim=-1).to(dtype), scenes)
+        said = attribute_loss(self.text_heads, F.normalize(texts[: self.batch].float(), dim=-1).to(dtype), scenes)
+        return {"loss": contrast + seen + 0.3 * said, "contrast": contrast, "seen": seen, "said": said}
+
+    def _texts(self, prompts: list[str]) -> Tensor:
+        ids = self._tokenizer(prompts).to(self.model.positional_embedding.device)
+        longest = int((ids.argmax(dim=-1)).max()) + 1
+        return text_states(self.model, ids[:, :longest])[1]
+
+
+def augment(pictures: Tensor, seed: int) -> Tensor:
+    """Slight noise on half of the pictures `[B, 3, H, W]`: what a decoder draws is never as clean as a rendering."""
+    generator = torch.Generator().manual_seed(seed)
+    strength = torch.rand(len(pictures), generator=generator).sub(0.5).clamp(min=0) * 0.16
+    noise = torch.randn(pictures.shape, generator=generator) * strength[:, None, None, None]
+    return (pictures + noise.to(pictures.device)).clamp(0, 1)

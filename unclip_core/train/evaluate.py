@@ -1,0 +1,60 @@
+"""Measuring a model of the world: from text alone through all stages, read by the judge."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..models import load_model
+from ..noise import sample_seeds
+from ..pipelines import text_to_image
+from ..settings import Settings
+from ..world.evaluation import Tally, evaluation_scenes
+from ..world.judge import SCORES
+
+
+def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, as_json: bool = False,
+                  batch: int = 16, settings: Settings | None = None) -> dict[str, Any]:
+    """Draw `n` prompts of trained and `n` of held-out pairs, judge the pictures, print and return the figures.
+
+    Args:
+        n: prompts a split, half of them single things.
+        seed: of prompts and noise; the noise of prompt `i` has seed + i.
+        model: a model folder; None for the bundled model.
+        as_json: print JSON in place of a table.
+        batch: prompts drawn together; it does not change the pictures.
+        settings: how to draw; None for the defaults.
+
+    Returns:
+        `trained` and `held_out`, each with `single` and `pair`: fractions of pictures of the last stage whose
+        `background, count, color, shape, size, place` and `all` are right, and `n`; under `at_64` the same for the
+        decoder's pictures; and how it was measured.
+    """
+    prompts = evaluation_scenes(n, seed)
+    seeds = sample_seeds(seed, len(prompts))
+    drawn_by = load_model(model)
+    large, small = Tally(), Tally()
+    started = time.monotonic()
+    for at in tqdm(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
+        rows = slice(at, at + batch)
+        drawing = text_to_image(drawn_by, [p[3] for p in prompts[rows]], seeds[rows], settings or Settings())
+        large.add_pictures(prompts[rows], drawing.large.permute(0, 3, 1, 2))
+        small.add_pictures(prompts[rows], drawing.small.permute(0, 3, 1, 2))
+    figures = {**large.fractions(), "at_64": small.fractions(), "prompts_per_split": n, "seed": seed,
+               "seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
+    print(json.dumps(figures, indent=2) if as_json else table(figures))
+    return figures
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as text, in percent."""
+    lines = [f"{'':22}{'n':>6}" + "".join(f"{name:>12}" for name in SCORES)]
+    for where, tallies in (("", figures), (" at 64 px", figures["at_64"])):
+        for split in ("trained", "held_out"):
+            for kind, row in tallies[split].items():
+                values = "".join(f"{100 * row[name]:>11.1f}%" for name in SCORES)
+                lines.append(f"{split + ' ' + kind + where:22.22}{row['n']:>6}{values}")
+    return "\n".join(lines)

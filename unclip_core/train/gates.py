@@ -1,0 +1,74 @@
+"""What a trained CLIP must show before anything is built on it: attributes by linear heads, and hard negatives."""
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..clip import ClipAdapter
+from ..embeddings import cosine
+from ..world.captions import NEGATIVE_KINDS, caption, negatives
+from ..world.render import render
+from ..world.scenes import Scene, sample_scenes
+from .clip import IGNORE, AttributeHeads, attribute_targets
+
+GATE = 0.95
+
+
+@torch.no_grad()
+def clip_gate(clip: ClipAdapter, heads: AttributeHeads, count: int, seed: int) -> dict[str, dict[str, float]]:
+    """Accuracies on `count` fresh scenes of trained and of held-out pairs: `retrieval`, `head …`, `negative …`.
+
+    Retrieval is among 256 captions. Retrieval does not measure binding; the heads and the negatives do.
+    """
+    return {split: _gate_of_split(clip, heads, count, split, random.Random(f"gate {seed} {split}"))
+            for split in ("trained", "held_out")}
+
+
+def failures(results: Mapping[str, Mapping[str, float]], bar: float = GATE) -> list[str]:
+    """The trained pairs' figures below the bar, each as a phrase."""
+    return [f"{name} {value:.3f}" for name, value in results["trained"].items() if value < bar]
+
+
+def _gate_of_split(clip: ClipAdapter, heads: AttributeHeads, count: int, split: str, rng: random.Random
+                   ) -> dict[str, float]:
+    scenes = sample_scenes(rng, count, split)
+    pictures = render(scenes, clip.image_size).permute(0, 2, 3, 1)
+    images = torch.cat([clip.encode_image(part) for part in pictures.split(128)])
+    texts = _texts(clip, [caption(scene, rng, full=True) for scene in scenes])
+    return {"retrieval": _retrieval(images, texts)} | _heads(heads, images, scenes) | _negatives(
+        clip, images, texts, scenes, rng)
+
+
+def _texts(clip: ClipAdapter, captions: list[str]) -> Tensor:
+    return torch.cat([clip.encode_text(captions[at : at + 256]).embeds for at in range(0, len(captions), 256)])
+
+
+def _retrieval(images: Tensor, texts: Tensor) -> float:
+    right = [
+        (i @ t.T).argmax(dim=1) == torch.arange(len(i)) for i, t in zip(images.split(256), texts.split(256), strict=True)
+    ]
+    return float(torch.cat(right).float().mean())
+
+
+def _heads(heads: AttributeHeads, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
+    labels, _, _ = attribute_targets(scenes)
+    logits, _ = heads(images)
+    found = {}
+    for name, values in labels.items():
+        asked = values != IGNORE
+        found[f"head {name}"] = float((logits[name].argmax(dim=1) == values)[asked].float().mean())
+    return found
+
+
+def _negatives(clip: ClipAdapter, images: Tensor, texts: Tensor, scenes: list[Scene], rng: random.Random
+               ) -> dict[str, float]:
+    true = cosine(images, texts)
+    right: dict[str, list[bool]] = defaultdict(list)
+    wrong = [negatives(scene, rng, 6, allow_held_out=True) for scene in scenes]
+    scores = cosine(images.repeat_interleave(6, 0), _texts(clip, [text for row in wrong for _, text in row]))
+    for index, (kind, _) in enumerate(pair for row in wrong for pair in row):
+        right[kind].append(bool(true[index // 6] > scores[index]))
+    return {f"negative {kind}": sum(right[kind]) / len(right[kind]) for kind in NEGATIVE_KINDS}

@@ -1,0 +1,165 @@
+"""The recipe of the bundled model: CLIP, then prior, decoder and upsampler on it, each stage gated and resumable."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..checkpoints.files import CheckpointError, load_strictly, load_weights, save_weights, write_whole
+from ..checkpoints.native import FORMAT, INDEX, read_clip
+from ..clip import build_open_clip
+from ..nets.decoder import DecoderNet
+from ..nets.params import params_to_dict
+from ..nets.presets import tiny_decoder, tiny_prior, tiny_upsampler
+from ..nets.prior import PriorTransformer
+from ..nets.upsampler import UpsamplerNet
+from . import decoder, prior, upsampler
+from .batches import WorldBatches
+from .clip import AttributeHeads, ClipTraining, tiny_clip_config
+from .gates import clip_gate, failures
+from .loop import Loop, LoopConfig
+
+FAMILY = "tiny"
+LOOPS = {
+    "clip": LoopConfig(steps=1800, lr=1e-3, warmup=150, weight_decay=0.02, ema=0.998),
+    "prior": LoopConfig(steps=1200, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998),
+    "decoder": LoopConfig(steps=4500, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999),
+    "upsampler": LoopConfig(steps=600, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
+}
+BATCHES = {"clip": 128, "prior": 128, "decoder": 64, "upsampler": 8}
+
+
+def train_tiny(output: Path, stages: list[str] | None = None, seed: int = 1, steps: int | None = None,
+               device: str = "cpu") -> None:
+    """Train the stages in order into `output`, going on where an earlier run stopped.
+
+    A stage whose weights stand in `output` already is done. The bundled model is such a folder.
+
+    Args:
+        output: folder of checkpoints, logs, weights, and the index that makes it a loadable model.
+        stages: some of "clip", "prior", "decoder", "upsampler"; None for all.
+        seed: of initialisation, data and noise.
+        steps: in place of the recipe's, for each stage.
+        device: where to train.
+
+    Raises:
+        ValueError: a stage is unknown.
+        CheckpointError: a stage needs CLIP and it is not trained, or CLIP does not pass its gate.
+    """
+    if unknown := set(stages or ()) - set(LOOPS):
+        raise ValueError(f"Unknown stages {sorted(unknown)}; known are {list(LOOPS)}.")
+    output.mkdir(parents=True, exist_ok=True)
+    for stage in stages or list(LOOPS):
+        if not (output / f"{stage}.safetensors").is_file():
+            loop = LOOPS[stage] if steps is None else replace(LOOPS[stage], steps=steps)
+            _announce(stage, loop, seed, device)
+            torch.manual_seed(seed)
+            with _fast_attention(device):
+                TRAINERS[stage](output, loop, seed, torch.device(device))
+        write_index(output)
+
+
+def write_index(output: Path) -> None:
+    """Name the components that stand in the folder."""
+    components = {name: f"{name}.safetensors" for name in LOOPS if (output / f"{name}.safetensors").is_file()}
+    index = {"format": FORMAT, "family": FAMILY, "components": components}
+    write_whole(output / INDEX, (json.dumps(index, indent=2) + "\n").encode())
+
+
+def train_clip(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
+    """Train CLIP; its attribute heads are saved beside it for the gate, not with it."""
+    config = tiny_clip_config()
+    training = ClipTraining(build_open_clip(config), config, BATCHES["clip"], seed).to(device, torch.bfloat16)
+    averaged = _run("clip", training, loop_config, output)
+    heads = {name.removeprefix("heads."): t for name, t in averaged.items() if name.startswith("heads.")}
+    save_weights(output / "clip-heads.safetensors", heads, {})
+    _export(output / "clip.safetensors", averaged, "model.", asdict(config))
+
+
+def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
+    """Train the prior on the embeddings of a CLIP that passes its gate."""
+    check_clip(output)
+    batches = _batches(output, device, BATCHES["prior"], seed, pair_fraction=0.6, empty_captions=0.1)
+    net = PriorTransformer(tiny_prior())
+    mean, std = prior.embedding_statistics(batches, 32)
+    net.clip_mean.data.copy_(mean)
+    net.clip_std.data.copy_(std)
+    training = prior.PriorTraining(net, batches, seed).to(device, torch.bfloat16)
+    averaged = _run("prior", training, loop_config, output)
+    config = {"net": params_to_dict(net.params), "diffusion": asdict(prior.DIFFUSION), "unit_norm": True}
+    _export(output / "prior.safetensors", averaged | {"net.clip_mean": mean, "net.clip_std": std}, "net.", config)
+
+
+def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
+    """Train the decoder on the embeddings of a CLIP that passes its gate."""
+    check_clip(output)
+    batches = _batches(output, device, BATCHES["decoder"], seed, pair_fraction=0.6, empty_captions=0.0)
+    net = DecoderNet(tiny_decoder()).to(memory_format=torch.channels_last)
+    training = decoder.DecoderTraining(net, batches, seed).to(device, torch.bfloat16)
+    averaged = _run("decoder", training, loop_config, output)
+    config = {"net": net.params.to_dict(), "diffusion": asdict(decoder.DIFFUSION)}
+    _export(output / "decoder.safetensors", averaged, "net.", config)
+
+
+def train_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
+    """Train the upsampler, which needs no other stage."""
+    net = UpsamplerNet(tiny_upsampler()).to(memory_format=torch.channels_last)
+    training = upsampler.UpsamplerTraining(net, BATCHES["upsampler"], seed).to(device, torch.bfloat16)
+    averaged = _run("upsampler", training, loop_config, output)
+    config = {"net": params_to_dict(net.params), "diffusion": asdict(upsampler.DIFFUSION), "scale": upsampler.SCALE}
+    _export(output / "upsampler.safetensors", averaged, "net.", config)
+
+
+TRAINERS: dict[str, Callable[[Path, LoopConfig, int, torch.device], None]] = {
+    "clip": train_clip, "prior": train_prior, "decoder": train_decoder, "upsampler": train_upsampler,
+}
+
+
+def check_clip(output: Path, count: int = 512) -> None:
+    """Measure the trained CLIP once, keep the figures in `clip-gate.json`, and refuse one that binds badly.
+
+    Raises:
+        CheckpointError: CLIP is not trained yet, or a figure of the trained pairs lies under the gate.
+    """
+    write_index(output)
+    clip = read_clip(output, FAMILY).adapter
+    heads = AttributeHeads()
+    load_strictly(heads, load_weights(output / "clip-heads.safetensors")[0], "clip-heads.safetensors")
+    results = clip_gate(clip, heads, count, seed=0)
+    write_whole(output / "clip-gate.json", (json.dumps(results, indent=2) + "\n").encode())
+    if missed := failures(results):
+        raise CheckpointError(f"CLIP does not pass its gate ({', '.join(missed)}): train it longer before the rest.")
+
+
+def _run(name: str, training: nn.Module, loop_config: LoopConfig, output: Path) -> dict[str, torch.Tensor]:
+    loop = Loop(name, training, loop_config, output)
+    loop.run(training.loss)
+    return loop.averaged()
+
+
+def _batches(output: Path, device: torch.device, batch: int, seed: int, *, pair_fraction: float,
+             empty_captions: float) -> WorldBatches:
+    adapter = read_clip(output, FAMILY).adapter
+    adapter.model.to(device)
+    return WorldBatches(adapter, batch, seed, pair_fraction, empty_captions)
+
+
+def _fast_attention(device: str) -> AbstractContextManager[Any]:
+    # On a CPU the explicit product has a much faster backward than the fused kernel.
+    return sdpa_kernel([SDPBackend.MATH] if device == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
+
+
+def _export(path: Path, tensors: dict[str, torch.Tensor], prefix: str, config: dict[str, Any]) -> None:
+    halves = {name.removeprefix(prefix): t.half() for name, t in tensors.items() if name.startswith(prefix)}
+    save_weights(path, halves, config)
+
+
+def _announce(stage: str, loop_config: LoopConfig, seed: int, device: str) -> None:
+    settings = {**asdict(loop_config), "batch": BATCHES[stage], "seed": seed, "device": device}
+    print(f"Training {stage}: {json.dumps(settings)}", flush=True)
