@@ -55,7 +55,8 @@ class MapConditionerParams:
                              f"but {len(self.map_sizes)} map_sizes")
         for level, (channels, size) in enumerate(zip(self.map_channels, self.map_sizes, strict=True)):
             if (channels > 0) != (size > 0) or channels < 0:
-                raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels of side {size}")
+                raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels "
+                                 f"of side {size}")
 
 
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
@@ -165,8 +166,8 @@ class MapConditioner(nn.Module):
         return self.maps[level](h).unflatten(1, (size, size, -1)).permute(0, 3, 1, 2)
 
 
-CONDITIONERS = {"token": (TokenConditioner, TokenConditionerParams), "map": (MapConditioner, MapConditionerParams)}
 ConditionerParams = TokenConditionerParams | MapConditionerParams
+PARAMS_OF_KIND = {"token": TokenConditionerParams, "map": MapConditionerParams}
 
 
 def make_conditioner(params: ConditionerParams) -> TokenConditioner | MapConditioner:
@@ -178,6 +179,6 @@ def conditioner_params_from_dict(config: Mapping[str, object]) -> ConditionerPar
     """Read params from a dict whose "kind" is "token" or "map". Raises ValueError for another kind."""
     fields = dict(config)
     kind = fields.pop("kind", None)
-    if kind not in CONDITIONERS:
-        raise ValueError(f"conditioner: kind must be one of {sorted(CONDITIONERS)}, got {kind!r}")
-    return params_from_dict(CONDITIONERS[kind][1], fields)
+    if kind not in PARAMS_OF_KIND:
+        raise ValueError(f"conditioner: kind must be one of {sorted(PARAMS_OF_KIND)}, got {kind!r}")
+    return params_from_dict(PARAMS_OF_KIND[kind], fields)

@@ -81,7 +81,9 @@ class AddedKVAttention(nn.Module):
     stands before the picture's. Heads are `head_dim` wide. The result is added to the input.
     """
 
-    def __init__(self, channels: int, head_dim: int, context_dim: int | None, groups: int, eps: float) -> None:
+    def __init__(
+        self, channels: int, head_dim: int, context_dim: int | None, *, groups: int, eps: float
+    ) -> None:
         """Make the projections; `context_dim` None leaves plain self-attention."""
         super().__init__()
         self.head_dim = head_dim

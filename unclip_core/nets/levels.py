@@ -1,4 +1,4 @@
-"""The levels of a UNet: way down, middle and way up, in the "full" and the "light" layout (see UNetParams)."""
+"""The levels of a UNet: way down, middle, way up, in the "full" and the "light" layout (see UNetParams)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class BlockMaker:
         """Return `count` attentions of that width."""
         p = self.params
         return nn.ModuleList(
-            AddedKVAttention(channels, p.head_dim, p.context_dim, p.groups, p.eps) for _ in range(count)
+            AddedKVAttention(channels, p.head_dim, p.context_dim, groups=p.groups, eps=p.eps)
+            for _ in range(count)
         )
 
     def lift(self, level: int, channels: int) -> nn.Module | None:
@@ -51,9 +52,9 @@ class BlockMaker:
 
 
 def _run(block: ResBlock, attentions: nn.ModuleList, index: int, h: Tensor, signals: Signals) -> Tensor:
-    """One residual block and, where the level has attention, the attention behind it."""
+    """One residual block and, where there is one, the attention behind it (the middle ends without)."""
     h = block(h, signals.embed)
-    if attentions:
+    if index < len(attentions):
         h = attentions[index](h, signals.context, signals.context_bias)
     return h
 
@@ -111,11 +112,8 @@ class Middle(nn.Module):
     def forward(self, h: Tensor, signals: Signals) -> Tensor:
         """Run the middle."""
         for i, block in enumerate(self.blocks):
-            h = _run(block, self.attentions if i < len(self.attentions) else _NONE, i, h, signals)
+            h = _run(block, self.attentions, i, h, signals)
         return h
-
-
-_NONE = nn.ModuleList()
 
 
 class UpLevel(nn.Module):

@@ -2,7 +2,16 @@
 
 from .conditioning import MapConditionerParams, TokenConditionerParams
 from .decoder import DecoderParams
+from .prior import PriorParams
 from .unet import UNetParams
+
+
+def karlo_prior(soft_mask: bool = False) -> PriorParams:
+    """Karlo's prior on ViT-L/14: 1,022,030,080 numbers with the CLIP statistics."""
+    return PriorParams(
+        width=2048, layers=20, heads=32, head_dim=64, embed_dim=768, text_width=768, text_tokens=77,
+        soft_mask=soft_mask,
+    )
 
 
 def karlo_decoder() -> DecoderParams:
@@ -22,6 +31,13 @@ def karlo_super_res() -> UNetParams:
         in_channels=6, out_channels=3, channels=(320, 640, 960, 1280), blocks=(3, 3, 3, 3),
         attention=(False,) * 4, map_channels=(0, 0, 0, 0), time_channels=320, time_embed_dim=1280,
         mid_blocks=2, time_shift="add",
+    )
+
+
+def tiny_prior() -> PriorParams:
+    """The bundled model's prior: six layers, for a CLIP of width 192 with 32 text tokens."""
+    return PriorParams(
+        width=256, layers=6, heads=4, head_dim=64, embed_dim=192, text_width=192, text_tokens=32,
     )
 
 

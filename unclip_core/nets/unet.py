@@ -1,4 +1,4 @@
-"""The UNet of decoder and upsamplers: Karlo's exact networks and the bundled model are configurations of it."""
+"""The UNet of decoder and upsamplers; Karlo's exact networks and the bundled model are configurations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,14 +125,14 @@ class UNet(nn.Module):
         """Height and width of the input must be multiples of this."""
         return self.params.patch_size * 2 ** (len(self.params.channels) - 1)
 
-    def _signals(self, t: Tensor, embed: Tensor | None, context: Tensor | None, mask: Tensor | None) -> Signals:
+    def _signals(
+        self, t: Tensor, embed: Tensor | None, context: Tensor | None, mask: Tensor | None
+    ) -> Signals:
         time = self.time_embed(t)
         if embed is not None:
             time = time + embed.to(time.dtype)
-        bias = None
-        if mask is not None:
-            bias = torch.zeros(mask.shape, dtype=time.dtype, device=mask.device).masked_fill(~mask, -torch.inf)
-        return Signals(F.silu(time), None if context is None else context.to(time.dtype), bias)
+        context = None if context is None else context.to(time.dtype)
+        return Signals(F.silu(time), context, None if mask is None else _mask_bias(mask, time.dtype))
 
     def _check(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
         height, width = x.shape[-2:]
@@ -145,7 +145,13 @@ class UNet(nn.Module):
             wanted = (channels, height // side, width // side)
             if channels and (level not in maps or tuple(maps[level].shape[1:]) != wanted):
                 got = tuple(maps[level].shape[1:]) if level in maps else "none"
-                raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this picture, got {got}")
+                raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this picture, "
+                                 f"got {got}")
+
+
+def _mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where the bool `mask` says read, -inf elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -torch.inf)
 
 
 def _up_levels(make: BlockMaker, down: nn.ModuleList) -> list[nn.Module]:

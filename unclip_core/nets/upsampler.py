@@ -25,8 +25,8 @@ class UpsamplerNet(nn.Module):
         Raises ValueError where the two pictures differ in size or do not fill the UNet's input channels.
         """
         if x.shape[-2:] != low_res.shape[-2:]:
-            raise ValueError(f"UpsamplerNet: picture is {tuple(x.shape[-2:])}, low_res {tuple(low_res.shape[-2:])}; "
-                             "enlarge low_res first")
+            raise ValueError(f"UpsamplerNet: picture is {tuple(x.shape[-2:])}, low_res "
+                             f"{tuple(low_res.shape[-2:])}; enlarge low_res first")
         if x.shape[1] + low_res.shape[1] != self.params.in_channels:
             raise ValueError(f"UpsamplerNet: {x.shape[1]} + {low_res.shape[1]} channels given, "
                              f"the net takes {self.params.in_channels}")

@@ -1,0 +1,163 @@
+"""The diffusion prior: text → CLIP image embedding (Ramesh et al. 2022, section 2.2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import TimeEmbedding, attend, merge_heads, split_heads
+from .params import params_from_dict, require_positive
+
+# text embedding, time, noised image embedding, learned query
+EXTRA_TOKENS = 4
+SOFT_MASK = -10000.0
+
+
+@dataclass(frozen=True)
+class PriorParams:
+    """Shape of a prior; embed_dim and text_width are those of CLIP's joint space and of its token states.
+
+    soft_mask: diffusers' way of masking, -10000 added for padding and again for causality, instead of
+    -inf. They differ only where a token may read nothing at all, or in the last bits.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    head_dim: int
+    embed_dim: int
+    text_width: int
+    text_tokens: int
+    mlp_ratio: int = 4
+    soft_mask: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that are not positive, or heads that do not fill the width."""
+        numbers = {key: value for key, value in vars(self).items() if key != "soft_mask"}
+        require_positive("PriorParams", **numbers)
+        if self.heads * self.head_dim != self.width:
+            raise ValueError(f"PriorParams: {self.heads} heads of {self.head_dim} make "
+                             f"{self.heads * self.head_dim}, not width {self.width}")
+        if self.width % 2:
+            raise ValueError(f"PriorParams: width must be even, got {self.width}")
+
+
+class PriorBlock(nn.Module):
+    """Pre-LN transformer block: attention, then an MLP with the exact (erf) GELU; biases everywhere."""
+
+    def __init__(self, params: PriorParams) -> None:
+        """Make the layers."""
+        super().__init__()
+        width, hidden = params.width, params.width * params.mlp_ratio
+        self.head_dim = params.head_dim
+        self.norm1 = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, hidden)
+        self.mlp_out = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x [B, N, width], bias [B, 1, N, N] on the attention's scores -> [B, N, width]."""
+        h = self.norm1(x)
+        heads = (split_heads(layer(h), self.head_dim) for layer in (self.to_q, self.to_k, self.to_v))
+        x = x + self.to_out(merge_heads(attend(*heads, bias)))
+        return x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x))))
+
+
+class PriorTransformer(nn.Module):
+    """Predicts the clean, normalised CLIP image embedding from a noised one, the time and the text.
+
+    Tokens: text states | text embedding | time | noised image embedding | learned query. Every token
+    reads those before it; the answer is read off the query. The net works on embeddings normalised with
+    the buffers clip_mean and clip_std [1, D] (see normalize_embeds).
+    """
+
+    clip_mean: Tensor
+    clip_std: Tensor
+
+    def __init__(self, params: PriorParams) -> None:
+        """Build the net that `params` describes; its statistics are mean 0, std 1 until loaded or set."""
+        super().__init__()
+        self.params = params
+        width = params.width
+        self.time_embed = TimeEmbedding(width, width)
+        self.image_in = nn.Linear(params.embed_dim, width)
+        self.text_embed_in = nn.Linear(params.embed_dim, width)
+        self.text_states_in = nn.Linear(params.text_width, width)
+        tokens = params.text_tokens + EXTRA_TOKENS
+        self.positions = nn.Parameter(0.01 * torch.randn(1, tokens, width))
+        self.query = nn.Parameter(0.01 * torch.randn(1, 1, width))
+        self.blocks = nn.ModuleList(PriorBlock(params) for _ in range(params.layers))
+        self.norm_out = nn.LayerNorm(width)
+        self.image_out = nn.Linear(width, params.embed_dim)
+        self.register_buffer("clip_mean", torch.zeros(1, params.embed_dim))
+        self.register_buffer("clip_std", torch.ones(1, params.embed_dim))
+
+    def forward(
+        self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor
+    ) -> Tensor:
+        """Predict the clean embedding [B, D], normalised, in the dtype of the weights.
+
+        x [B, D] noised and normalised, t [B] steps, text_embeds [B, D], text_states [B, T, W], text_mask
+        [B, T] bool, True at the tokens to read. Raises ValueError where T is not params.text_tokens, or
+        the mask is of another shape or not bool.
+        """
+        self._check(text_states, text_mask)
+        tokens = self._tokens(x, t, text_embeds, text_states)
+        bias = attention_bias(text_mask, EXTRA_TOKENS, self.params.soft_mask, tokens.dtype)
+        for block in self.blocks:
+            tokens = block(tokens, bias)
+        return self.image_out(self.norm_out(tokens[:, -1]))
+
+    def normalize_embeds(self, embeds: Tensor) -> Tensor:
+        """CLIP image embeddings [B, D] -> the space the prior works in, float32."""
+        return (embeds.float() - self.clip_mean.float()) / self.clip_std.float()
+
+    def denormalize_embeds(self, embeds: Tensor) -> Tensor:
+        """The prior's embeddings [B, D] -> CLIP image embeddings, float32."""
+        return embeds.float() * self.clip_std.float() + self.clip_mean.float()
+
+    def _tokens(self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor) -> Tensor:
+        dtype = self.image_in.weight.dtype
+        parts = [
+            self.text_states_in(text_states.to(dtype)),
+            self.text_embed_in(text_embeds.to(dtype))[:, None],
+            self.time_embed(t)[:, None],
+            self.image_in(x.to(dtype))[:, None],
+            self.query.expand(len(x), -1, -1),
+        ]
+        return torch.cat(parts, dim=1) + self.positions
+
+    def _check(self, text_states: Tensor, text_mask: Tensor) -> None:
+        if text_states.shape[1] != self.params.text_tokens:
+            raise ValueError(f"PriorTransformer: text of {text_states.shape[1]} tokens, "
+                             f"the net takes {self.params.text_tokens}")
+        if text_mask.shape != text_states.shape[:2] or text_mask.dtype != torch.bool:
+            raise ValueError(f"PriorTransformer: text_mask {tuple(text_mask.shape)} of {text_mask.dtype} does "
+                             f"not fit text_states {tuple(text_states.shape)}: bool and [B, T] wanted")
+
+
+def attention_bias(text_mask: Tensor, extra: int, soft: bool, dtype: torch.dtype) -> Tensor:
+    """Score bias [B, 1, N, N], N = T + extra: causal, and text keys only where `text_mask` [B, T] is True.
+
+    Without `soft`, a token may always read itself: for tokens that are read by others that changes
+    nothing, and padding in front of the first word would otherwise average over nothing (NaN).
+    """
+    keep = F.pad(text_mask, (0, extra), value=True)[:, None, None, :]
+    causal = torch.ones(keep.shape[-1], keep.shape[-1], dtype=torch.bool, device=keep.device).tril()
+    if soft:
+        return SOFT_MASK * ((~keep).to(dtype) + (~causal).to(dtype))
+    own = torch.eye(len(causal), dtype=torch.bool, device=keep.device)
+    bias = torch.zeros((), dtype=dtype, device=keep.device)
+    return torch.where((keep & causal) | own, bias, -torch.inf)
+
+
+def prior_from_config(config: Mapping[str, Any]) -> PriorTransformer:
+    """Build a prior from the dict form of its params (params.params_to_dict)."""
+    return PriorTransformer(params_from_dict(PriorParams, config))
