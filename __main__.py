@@ -51,39 +51,40 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    train = commands.add_parser("train", help="train a model")
+    train = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train the bundled model from scratch; a run that was stopped goes on where it was.",
+    )
     train.add_argument("model", choices=["tiny"])
     train.add_argument("--output", required=True, metavar="DIR", help="for checkpoints, logs and the model")
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoints in the folder")
-    train.add_argument("--stage", default="all", help="one part, such as clip (default: %(default)s)")
-    train.add_argument("--minutes", type=float, help="stop a stage after so many minutes")
-    train.add_argument("--steps", type=int, help="stop a stage after so many steps")
-    train.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
-    train.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    train.add_argument(
+        "--stage",
+        action="append",
+        choices=["clip", "prior", "decoder", "upsampler"],
+        help="train this stage only (may be given several times; default: all that are not done)",
+    )
+    train.add_argument("--steps", type=int, help="optimizer steps of each stage (default: the recipe's)")
+    train.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
     train.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     train.set_defaults(call=_train)
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .unclip_core.train.tiny import main_train
+    from pathlib import Path
 
-    return main_train(
-        output=options.output,
-        resume=options.resume,
-        stage=options.stage,
-        minutes=options.minutes,
-        steps=options.steps,
-        seed=options.seed,
-        threads=options.threads,
-        device=options.device,
-    )
+    from .unclip_core.train.tiny import train_tiny
+
+    train_tiny(Path(options.output), options.stage, options.seed, options.steps, options.device)
+    return 0
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="measure what a model draws right")
     evaluate.add_argument("model", choices=["tiny"])
-    evaluate.add_argument("--n", type=int, default=200, help="how many captions (default: %(default)s)")
+    evaluate.add_argument("--n", type=int, default=500, help="captions a split (default: %(default)s)")
     evaluate.add_argument("--seed", type=int, default=0, help="of captions and noise (default: %(default)s)")
+    evaluate.add_argument("--folder", metavar="DIR", help="a model folder (default: the bundled model)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.set_defaults(call=_evaluate)
 
@@ -91,19 +92,23 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from .unclip_core.train.evaluate import evaluate_tiny
 
-    return evaluate_tiny(n=options.n, seed=options.seed, json=options.json)
+    evaluate_tiny(options.n, options.seed, options.folder, options.json)
+    return 0
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
-    bench = commands.add_parser("bench", help="measure the time of each stage")
+    bench = commands.add_parser("bench", help="measure time and memory of each stage")
     bench.add_argument("model", choices=["tiny"])
+    bench.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
+    bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.set_defaults(call=_bench)
 
 
 def _bench(options: argparse.Namespace) -> int:
     from .unclip_core.bench import bench_tiny
 
-    return bench_tiny()
+    bench_tiny(options.repeats, as_json=options.json)
+    return 0
 
 
 if __name__ == "__main__":

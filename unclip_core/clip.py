@@ -160,7 +160,8 @@ class ClipAdapter:
         if not self.config.words:
             return []
         known = set(self.config.words)
-        return list(dict.fromkeys(word for word in regex.findall(r"[\p{L}\p{N}]+", prompt.lower()) if word not in known))
+        words = regex.findall(r"[\p{L}\p{N}]+", prompt.lower())
+        return list(dict.fromkeys(word for word in words if word not in known))
 
     def encode_text(self, prompts: Sequence[str]) -> TextCondition:
         """Encode `B` prompts, and with them the empty one; an empty string is a valid prompt."""

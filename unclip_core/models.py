@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from .clip import ClipAdapter
 from .denoiser import ModelDenoiser, clamp_x0
+from .nets.decoder import DecoderNet
+from .nets.prior import PriorTransformer
+from .nets.upsampler import UpsamplerNet
 from .schedules import SCHEDULES, Steps, alpha_bar, make_steps
 
 BUNDLED = Path(__file__).parent / "tiny"
@@ -88,7 +91,7 @@ class Prior:
     """
 
     family: str
-    net: nn.Module
+    net: PriorTransformer
     diffusion: DiffusionSpec
     unit_norm: bool
 
@@ -118,7 +121,7 @@ class Upsampler:
     """A small picture to one `scale` times as large."""
 
     family: str
-    net: nn.Module
+    net: UpsamplerNet
     diffusion: DiffusionSpec
     scale: int
 

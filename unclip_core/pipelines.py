@@ -149,7 +149,7 @@ def upscale(
     _check_count("seeds", len(seeds), len(images), "pictures")
     device, model_dtype = _placed(upsampler.net)
     low = enlarge(images.to(device).permute(0, 3, 1, 2).float() * 2 - 1, upsampler.scale)
-    padded, (height, width) = _padded(low, upsampler.net.stride)
+    padded, (height, width) = _padded(low, upsampler.net.unet.stride)
     noise = NoiseSource(seeds, "upsampler")
     start = noise.normal(padded.shape[1:], device=device)
 

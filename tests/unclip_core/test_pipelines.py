@@ -77,7 +77,7 @@ def test_an_embedding_does_not_depend_on_its_batch(prior):
 
 def test_embeddings_differ_by_seed_and_have_unit_norm(prior):
     drawn = pipelines.sample_prior(prior, text(1).select([0, 0]), seeds=[1, 2], **PRIOR)
-    assert (drawn[0] - drawn[1]).abs().max() > 0.01
+    assert (drawn[0] - drawn[1]).abs().max() > 1e-3
     torch.testing.assert_close(drawn.norm(dim=1), torch.ones(2))
 
 

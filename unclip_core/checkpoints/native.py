@@ -1,6 +1,7 @@
 """Our own model folder: `model_index.json` and one safetensors file a component, its configuration in the header."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from ..clip import ClipAdapter, ClipConfig
 from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
 from ..nets.decoder import DecoderNet, DecoderParams
+from ..nets.params import params_from_dict
 from ..nets.prior import PriorParams, PriorTransformer
 from ..nets.unet import UNetParams
 from ..nets.upsampler import UpsamplerNet
@@ -44,7 +46,7 @@ def read_clip(folder: Path, family: str) -> Clip:
 def read_prior(folder: Path, family: str, dtype: torch.dtype) -> Prior:
     """Read the folder's prior."""
     tensors, config, path = _read(folder, "prior", dtype)
-    net = PriorTransformer(_configured(path, PriorParams.from_dict, config["net"]))
+    net = PriorTransformer(_configured(path, partial(params_from_dict, PriorParams), config["net"]))
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
     return Prior(family, _ready(net, tensors, path), diffusion, bool(config["unit_norm"]))
 
@@ -60,7 +62,7 @@ def read_decoder(folder: Path, family: str, dtype: torch.dtype) -> Decoder:
 def read_upsampler(folder: Path, family: str, dtype: torch.dtype) -> Upsampler:
     """Read the folder's upsampler."""
     tensors, config, path = _read(folder, "upsampler", dtype)
-    net = UpsamplerNet(_configured(path, UNetParams.from_dict, config["net"]))
+    net = UpsamplerNet(_configured(path, partial(params_from_dict, UNetParams), config["net"]))
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
     return Upsampler(family, _ready(net, tensors, path), diffusion, int(config["scale"]))
 

@@ -16,7 +16,7 @@ from ..world.scenes import Scene, sample_scenes
 
 @dataclass(frozen=True)
 class WorldBatch:
-    """`B` training samples: scenes, pictures `[B, 3, S, S]` in -1..1, image embeddings `[B, D]`, captions' condition."""
+    """`B` samples: scenes, pictures `[B, 3, S, S]` in -1..1, image embeddings `[B, D]`, captions' condition."""
 
     scenes: list[Scene]
     pictures: Tensor

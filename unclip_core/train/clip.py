@@ -20,7 +20,7 @@ IGNORE = -100
 
 
 def tiny_clip_config() -> ClipConfig:
-    """The bundled CLIP: an open_clip ViT of 5 layers and a text transformer of 3, each 192 wide, 64 px in 8 px patches."""
+    """The bundled CLIP: a ViT of 5 layers (64 px in 8 px patches) and a text transformer of 3, both 192 wide."""
     vocabulary = tuple(sorted(words()))
     merges = bpe_merges(vocabulary)
     vision = {"image_size": 64, "patch_size": 8, "layers": 5, "width": EMBED_DIM, "head_width": 48}
@@ -96,7 +96,7 @@ def attribute_loss(heads: AttributeHeads, embeds: Tensor, scenes: Sequence[Scene
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, wrong: Tensor, log_scale: Tensor) -> Tensor:
-    """InfoNCE both ways (Radford et al. 2021, figure 3); `wrong` captions `[M, D]` stand among each picture's choices."""
+    """InfoNCE both ways (Radford et al. 2021, figure 3); `wrong` captions `[M, D]` are among each picture's choices."""
     scale = log_scale.float().exp().clamp(max=100)
     images, texts, wrong = (F.normalize(x.float(), dim=-1) for x in (images, texts, wrong))
     logits = scale * images @ torch.cat([texts, wrong]).T

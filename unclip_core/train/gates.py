@@ -47,9 +47,8 @@ def _texts(clip: ClipAdapter, captions: list[str]) -> Tensor:
 
 
 def _retrieval(images: Tensor, texts: Tensor) -> float:
-    right = [
-        (i @ t.T).argmax(dim=1) == torch.arange(len(i)) for i, t in zip(images.split(256), texts.split(256), strict=True)
-    ]
+    groups = zip(images.split(256), texts.split(256), strict=True)
+    right = [(image @ text.T).argmax(dim=1) == torch.arange(len(image)) for image, text in groups]
     return float(torch.cat(right).float().mean())
 
 

@@ -91,7 +91,7 @@ class Loop:
         return values
 
     def _log(self, values: dict[str, Tensor], bar: tqdm) -> None:
-        numbers = {name: round(float(value), 5) for name, value in values.items()}
+        numbers = {name: round(float(value.detach()), 5) for name, value in values.items()}
         if not all(torch.isfinite(torch.tensor(list(numbers.values())))):
             raise FloatingPointError(f"training {self.name}: step {self.step} is not finite: {numbers}")
         bar.set_postfix({"loss": numbers["loss"]}, refresh=False)

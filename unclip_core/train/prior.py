@@ -33,6 +33,6 @@ class PriorTraining(nn.Module):
 
 
 def embedding_statistics(batches: WorldBatches, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[1, D]` of the image embeddings of `count` batches (of steps no training reaches)."""
+    """Mean and standard deviation `[1, D]` of the image embeddings of `count` batches that no step trains on."""
     embeds = torch.cat([batches.draw(-1 - index).image_embeds for index in range(count)])
     return embeds.mean(dim=0, keepdim=True), embeds.std(dim=0, keepdim=True)
