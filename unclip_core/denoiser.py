@@ -37,9 +37,10 @@ class Prediction:
 
     x0: the clean sample, the state's shape and dtype.
     variance_fraction: f of the ancestral step's variance, between the posterior's and the forward process's:
-    ``log var = f * log(beta) + (1 - f) * log(beta_tilde)`` (Nichol & Dhariwal 2021, eq. 15). A number (0.0 is the
-    fixed small variance, 1.0 the fixed large one) or a tensor of x0's shape (learned). The fraction, not the
-    variance, because both betas depend on the step that the sampler takes, which a denoiser does not know.
+    ``log var = f * log(beta) + (1 - f) * log(beta_tilde)`` (Nichol & Dhariwal 2021, eq. 15). A number (0.0 is
+    the fixed small variance, 1.0 the fixed large one) or a tensor of x0's shape (learned). The fraction, not
+    the variance, because both betas depend on the step that the sampler takes, which a denoiser does not
+    know.
     """
 
     x0: Tensor
@@ -57,10 +58,11 @@ class Denoiser(Protocol):
 class ModelDenoiser:
     """Makes a net's raw output a Prediction.
 
-    model: (x [B, C, …], t [B] int64) -> raw output [B, C, …], or [B, 2C, …] with variance "learned_range" (the mean
-    first, then v in -1..1). alpha_bar: [T] table. prediction: what the mean is.
-    variance: "fixed_small" and "fixed_small_log" are the posterior's variance (they differ in their published code only
-    by a floor of 1e-20), "fixed_large" is beta, "learned_range" interpolates by the net's second half.
+    model: (x [B, C, …], t [B] int64) -> raw output [B, C, …], or [B, 2C, …] with variance "learned_range"
+    (the mean first, then v in -1..1). alpha_bar: [T] table. prediction: what the mean is.
+    variance: "fixed_small" and "fixed_small_log" are the posterior's variance (they differ in their published
+    code only by a floor of 1e-20), "fixed_large" is beta, "learned_range" interpolates by the net's second
+    half.
     clip: applied to x0 (so after guidance, which acts on the raw output), or None.
     model_dtype: the net's precision; x is cast to it, and the output back to x's dtype. None: x's own.
     """
@@ -81,14 +83,17 @@ class ModelDenoiser:
         if table.ndim != 1 or not bool(((table >= 0) & (table <= 1)).all()):
             raise ValueError(f"alpha_bar must be a vector within 0..1, got shape {tuple(table.shape)}")
         if prediction == "epsilon" and bool((table == 0).any()):
-            raise ValueError("alpha_bar reaches 0, where an epsilon prediction says nothing about x0; use v_prediction")
+            raise ValueError("alpha_bar reaches 0, where an epsilon prediction says nothing about x0")
         self._model, self._prediction, self._variance = model, prediction, variance
         self._clip, self._model_dtype = clip, model_dtype
         self._tables = {"alpha": table.sqrt(), "sigma": (1 - table).sqrt()}
         self._cast: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Return x0 (clipped) and the variance fraction. Raises ValueError if the net's output has a wrong shape."""
+        """Return x0 (clipped) and the variance fraction.
+
+        Raises ValueError if the net's output has a wrong shape.
+        """
         raw = self._model(x.to(self._model_dtype or x.dtype), t).to(x.dtype)
         mean, fraction = self._split(raw, x)
         x0 = self._x0(mean, x, t)
@@ -118,7 +123,7 @@ class ModelDenoiser:
         return alpha * x - sigma * mean
 
     def _at(self, name: str, x: Tensor, t: Tensor) -> Tensor:
-        """Return a table's values at t, shaped [B, 1, …]; tables are moved once, and nothing waits for the device."""
+        """Return a table's values at t, shaped [B, 1, …]; a table is moved once, and nothing waits for it."""
         key = (name, x.device, x.dtype)
         if key not in self._cast:
             self._cast[key] = self._tables[name].to(x.dtype).to(x.device)
@@ -140,8 +145,9 @@ def clamp_x0(limit: float) -> X0Clip:
 def dynamic_threshold(percentile: float = 0.995, max_value: float = math.inf) -> X0Clip:
     """Return Imagen's dynamic thresholding of x0 (Saharia et al. 2022, section 2.3).
 
-    For each sample, s is that percentile of ``|x0|``, held within 1..max_value; x0 is clamped to -s..s and divided
-    by s. max_value = 1 is plain clamping. Raises ValueError unless 0 < percentile <= 1 and max_value >= 1.
+    For each sample, s is that percentile of ``|x0|``, held within 1..max_value; x0 is clamped to -s..s and
+    divided by s. max_value = 1 is plain clamping. Raises ValueError unless 0 < percentile <= 1 and max_value
+    >= 1.
     """
     if not 0 < percentile <= 1:
         raise ValueError(f"the percentile of dynamic thresholding is a fraction in (0, 1], got {percentile}")
@@ -156,7 +162,7 @@ def dynamic_threshold(percentile: float = 0.995, max_value: float = math.inf) ->
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:
-    """Return the q-quantile of each row, linearly interpolated; from the top values, as torch.quantile has a size limit."""
+    """Return each row's q-quantile, linearly interpolated; torch.quantile refuses more than 2**24 values."""
     position = q * (values.shape[1] - 1)
     low = math.floor(position)
     top = values.topk(values.shape[1] - low, dim=1).values  # descending: the last is the value at `low`

@@ -7,12 +7,18 @@ __all__ = ["cosine", "lerp", "normalize", "slerp"]
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Return ``x`` [..., D] with rows of length 1. Raises ValueError for rows of length 0, NaN or infinity."""
+    """Return ``x`` [..., D] with rows of length 1.
+
+    Raises ValueError for rows of length 0, NaN or infinity.
+    """
     return x / _norms(x, "embedding").to(x.dtype)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Return the cosine of the angle between rows of [..., D], in -1..1 and of shape [...]. Raises as ``normalize``."""
+    """Return the cosine of the angle between rows of [..., D], in -1..1 and of shape [...].
+
+    Raises as ``normalize``.
+    """
     _check_pair(a, b)
     return (normalize(a) * normalize(b)).sum(-1).clamp(-1, 1)
 
@@ -28,11 +34,12 @@ def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Return the point at t on the great circle from a to b [B, D]: [B, D] for a number t, [N, B, D] for t [N].
+    """Return points between a and b [B, D] on a great circle: [B, D] for a number t, [N, B, D] for t [N].
 
-    The angle grows linearly with t (Shoemake 1985; Ramesh et al. 2022, section 3.2, "interpolations"), and so does
-    the length, from |a| to |b|. A batch of 1 serves all rows of the other. For opposite directions, where every great
-    circle leads there, a fixed one is chosen. Computed in float64, returned in a's dtype on a's device.
+    The angle grows linearly with t (Shoemake 1985; Ramesh et al. 2022, section 3.2, "interpolations"), and so
+    does the length, from |a| to |b|. A batch of 1 serves all rows of the other. For opposite directions,
+    where every great circle leads there, a fixed one is chosen. Computed in float64, returned in a's dtype on
+    a's device.
     Raises ValueError for shapes that disagree, a t outside 0..1, and rows of length 0, NaN or infinity.
     """
     a, b = _check_pair(a, b)
@@ -46,7 +53,10 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
 
 def _across(u: Tensor, v: Tensor) -> Tensor:
-    """Return unit rows orthogonal to ``u`` in the plane of ``u`` and ``v``; any fixed ones where these are collinear."""
+    """Return unit rows orthogonal to ``u``, in the plane of ``u`` and ``v``.
+
+    Where these are collinear there is no such plane: a fixed direction that depends on ``u`` alone is taken.
+    """
     across = v - (u * v).sum(-1, keepdim=True) * u
     axis = torch.zeros_like(u).scatter_(-1, u.abs().argmin(-1, keepdim=True), 1.0)  # far from u
     spare = axis - (u * axis).sum(-1, keepdim=True) * u

@@ -18,14 +18,15 @@ ConditionedModel = Callable[[Tensor, Tensor, Any], Tensor]
 class Guided:
     """A net (x, t, cond) -> raw output made a net (x, t) -> guided raw output.
 
-    The guided mean is ``uncond + scale * (cond - uncond)``, both halves in one batch, the conditional first. It acts
-    on the raw output's first C channels (C = those of x); where there are 2C, the variance half is the conditional's.
-    cond, uncond: a tensor, None or (nested) mapping of them, all with the batch first and alike in structure; an
-    unconditional tensor of batch 1 serves all samples.
+    The guided mean is ``uncond + scale * (cond - uncond)``, both halves in one batch, the conditional first.
+    It acts on the raw output's first C channels (C = those of x); where there are 2C, the variance half is
+    the conditional's.
+    cond, uncond: a tensor, None or (nested) mapping of them, all with the batch first and alike in structure;
+    an unconditional tensor of batch 1 serves all samples.
     scale: finite. 1 runs the conditional half only.
-    interval: (low, high) fractions of t / train_steps, inclusive, in which guidance acts (Kynkäänniemi et al. 2024);
-    elsewhere the conditional half alone is run, if that is so for the whole batch. Anything but (0, 1) costs one
-    wait for the device a step.
+    interval: (low, high) fractions of t / train_steps, inclusive, in which guidance acts (Kynkäänniemi et al.
+    2024); elsewhere the conditional half alone is run, if that is so for the whole batch. Anything but (0, 1)
+    costs one wait for the device a step.
     rescale: 0..1, how far the guided mean's standard deviation is drawn back to the conditional's
     (Lin et al. 2023, section 3.4, eq. 15 and 16).
     """
@@ -61,8 +62,11 @@ class Guided:
             return self._model(x, t, self._cond)
         raw = self._model(torch.cat([x, x]), torch.cat([t, t]), self._both)
         if raw.shape[1] not in (x.shape[1], 2 * x.shape[1]):
-            raise ValueError(f"guidance of a state of {x.shape[1]} channels cannot read a net's {raw.shape[1]}")
-        cond, uncond = raw.chunk(2)
+            raise ValueError(
+                f"guidance of {x.shape[1]} channels needs a net with that many or twice, got {raw.shape[1]}"
+            )
+        # in half precision a large scale would enlarge the rounding of the difference
+        cond, uncond = raw.to(torch.promote_types(raw.dtype, torch.float32)).chunk(2)
         mean, variance = cond[:, : x.shape[1]], cond[:, x.shape[1] :]
         other = uncond[:, : x.shape[1]]
         guided = self._restore_std(other + scale * (mean - other), mean)
@@ -78,17 +82,18 @@ class Guided:
         inside = (position >= self._interval[0]) & (position <= self._interval[1])
         if not bool(inside.any()):
             return None
-        return per_sample(torch.where(inside, self._scale, 1.0), x)
+        return per_sample(1 + (self._scale - 1) * inside.to(x.dtype), x)
 
     def _restore_std(self, guided: Tensor, cond: Tensor) -> Tensor:
         """Draw the guided mean's standard deviation, sample by sample, towards the conditional's."""
         if self._rescale == 0:
             return guided
-        ratio = cond.flatten(1).std(dim=1) / guided.flatten(1).std(dim=1)
+        target, std = cond.flatten(1).std(dim=1), guided.flatten(1).std(dim=1)
+        ratio = torch.where(std > 0, target / std, 1.0)  # a constant has no contrast to restore
         return guided * per_sample(1 + self._rescale * (ratio - 1), guided)
 
 
-def _join(cond: Condition, uncond: Condition, where: str) -> Any:  # noqa: ANN401 - a tree of tensors
+def _join(cond: Condition, uncond: Condition, where: str) -> Any:
     """Concatenate two condition trees, leaf by leaf; ``where`` names the leaf in an error."""
     if cond is None and uncond is None:
         return None
@@ -97,7 +102,8 @@ def _join(cond: Condition, uncond: Condition, where: str) -> Any:  # noqa: ANN40
             raise ValueError(f"{where}: keys {sorted(cond)} and unconditional keys {sorted(uncond)} differ")
         return {key: _join(cond[key], uncond[key], f"{where}.{key}") for key in cond}
     if not (isinstance(cond, Tensor) and isinstance(uncond, Tensor)):
-        raise ValueError(f"{where}: cannot join {type(cond).__name__} with unconditional {type(uncond).__name__}")
+        kinds = f"{type(cond).__name__} and {type(uncond).__name__}"
+        raise ValueError(f"{where}: conditional and unconditional must be of one kind, got {kinds}")
     if len(uncond) == 1:
         uncond = uncond.expand(len(cond), *uncond.shape[1:])
     if cond.shape != uncond.shape:

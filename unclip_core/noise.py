@@ -33,13 +33,14 @@ class Noise(Protocol):
 
 
 class NoiseSource:
-    """One generator a sample; the draws of a sample depend on its seed, the stream and the call's number only.
+    """One generator a sample; the draws of a sample depend on its seed, the stream and the call's number
+    only.
 
-    seeds: one int a sample, any value, taken modulo 2**64. stream: the name of the stage ("prior", "decoder" …), so
-    that stages with equal seeds do not share noise. Draws are made on the CPU in float32 and then moved and cast, so
-    every device and precision sees the same noise.
-    (torch's CPU generator keeps 32 bits of a seed. The hash spreads all 64 over them, so two given samples share
-    their noise with a chance of 2**-32.)
+    seeds: one int a sample, any value, taken modulo 2**64. stream: the name of the stage ("prior", "decoder"
+    …), so that stages with equal seeds do not share noise. Draws are made on the CPU in float32 and then
+    moved and cast, so every device and precision sees the same noise.
+    (torch's CPU generator keeps 32 bits of a seed. The hash spreads all 64 over them, so two given samples
+    share their noise with a chance of 2**-32.)
     """
 
     def __init__(self, seeds: Sequence[int], stream: str = "") -> None:
@@ -73,7 +74,7 @@ class FixedNoise:
         draw = self._draws[self._next]
         self._next += 1
         if tuple(draw.shape[1:]) != tuple(shape):
-            raise ValueError(f"fixed noise {self._next} has shape {tuple(draw.shape[1:])}, asked for {tuple(shape)}")
+            raise ValueError(f"draw {self._next} has shape {tuple(draw.shape[1:])}, asked for {tuple(shape)}")
         return draw.to(dtype).to(device)
 
 

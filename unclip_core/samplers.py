@@ -2,8 +2,8 @@
 
 All work in variance-preserving coordinates, ``x = alpha * x0 + sigma * eps`` with alpha = sqrt(alpha_bar) and
 sigma = sqrt(1 - alpha_bar), and every step is a linear combination of the state, the predicted x0 (and its
-predecessor) and noise. The coefficients are Python floats from the plan's float64 values, so that nothing in the
-loop waits for the device. "s" is where a step starts, "t" where it ends, as in Lu et al. 2022.
+predecessor) and noise. The coefficients are Python floats from the plan's float64 values, so that nothing in
+the loop waits for the device. "s" is where a step starts, "t" where it ends (Lu et al. 2022).
 """
 
 import math
@@ -18,15 +18,26 @@ from .denoiser import Denoiser, Prediction
 from .noise import Noise
 from .schedules import Steps
 
-__all__ = ["SAMPLERS", "OnStep", "Sampler", "SamplerSpec", "StepInfo", "ddim", "ddpm", "dpmpp_2m", "dpmpp_sde", "sample"]
+__all__ = [
+    "SAMPLERS",
+    "OnStep",
+    "Sampler",
+    "SamplerSpec",
+    "StepInfo",
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "dpmpp_sde",
+    "sample",
+]
 
 
 @dataclass(frozen=True)
 class StepInfo:
     """What a callback is told after a step.
 
-    index: 0-based; total: N; t: the timestep that the net was told; x: the state after the step; x0: the clean sample
-    predicted in it. Both tensors are the sampler's own: read, do not write.
+    index: 0-based; total: N; t: the timestep that the net was told; x: the state after the step; x0: the
+    clean sample predicted in it. Both tensors are the sampler's own: read, do not write.
     """
 
     index: int
@@ -60,12 +71,14 @@ Update = Callable[[int, Tensor, Prediction], Tensor]
 
 
 def ddpm(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+    *, eta: float = 0.0, on_step: OnStep | None = None,
 ) -> Tensor:
-    """Ancestral sampling: each step draws from q(x_t | x_s, x0) (Ho et al. 2020, eq. 6 and 7). Ignores ``eta``.
+    """Ancestral sampling: each step draws from q(x_t | x_s, x0) (Ho et al. 2020, eq. 6 and 7).
 
-    The variance is the prediction's: beta_tilde, beta, or between them (Nichol & Dhariwal 2021, eq. 15), with beta of
-    the plan's own steps, as Karlo and improved diffusion respace them. The last step adds no noise.
+    The variance is the prediction's: beta_tilde, beta, or between them (Nichol & Dhariwal 2021, eq. 15), with
+    beta of the plan's own steps, as Karlo and improved diffusion respace them. The last step adds no noise.
+    ``eta`` is not read.
     """
     rules = [_posterior(s, t) for s, t in _pairs(steps)]
     last = len(rules) - 1
@@ -81,11 +94,13 @@ def ddpm(
 
 
 def ddim(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+    *, eta: float = 0.0, on_step: OnStep | None = None,
 ) -> Tensor:
-    """DDIM (Song et al. 2021a, eq. 12 and 16): ``eta`` 0 follows the probability-flow ODE, 1 is as noisy as ddpm.
+    """DDIM (Song et al. 2021, "Denoising diffusion implicit models", eq. 12 and 16).
 
-    Epsilon is derived from the clipped x0, so that state, x0 and epsilon always fit together.
+    ``eta`` 0 follows the probability-flow ODE, 1 adds as much noise as ddpm with the small variance. Epsilon
+    is derived from the clipped x0, so that state, x0 and epsilon always fit together.
     Raises ValueError unless 0 <= eta <= 1.
     """
     _check_eta(eta)
@@ -99,28 +114,36 @@ def ddim(
 
 
 def dpmpp_2m(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+    *, eta: float = 0.0, on_step: OnStep | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): order 2, deterministic. Ignores ``eta``.
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): the probability-flow ODE, order 2.
 
-    The first step has no history and the last one ends at infinite log-SNR: both are of order 1.
+    The first step has no history and the last one ends at infinite log-SNR: both take the order-1 rule.
+    ``eta`` is not read.
     """
     return _dpmpp(denoiser, x, steps, noise, stochastic=False, on_step=on_step)
 
 
 def dpmpp_sde(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, *, eta: float = 0.0, on_step: OnStep | None = None
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+    *, eta: float = 0.0, on_step: OnStep | None = None,
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, section 5): the diffusion SDE. Ignores ``eta``.
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, section 5): the diffusion SDE, weak order 2.
 
-    First and last step are of order 1, as in ``dpmpp_2m``; the last adds no noise.
+    First and last step take the order-1 rule, as in ``dpmpp_2m``; one that ends clean adds no noise.
+    ``eta`` is not read.
     """
     return _dpmpp(denoiser, x, steps, noise, stochastic=True, on_step=on_step)
 
 
 @dataclass(frozen=True)
 class SamplerSpec:
-    """A registry entry: the function, whether it reads eta, its order of convergence, whether it always draws noise."""
+    """A registry entry.
+
+    uses_eta: whether the function reads eta. order: of convergence as steps of log-SNR shrink; of the moments
+    ("weak order") where noise is added. stochastic: whether it draws noise whatever eta is.
+    """
 
     function: Sampler
     uses_eta: bool
@@ -132,7 +155,7 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "ddpm": SamplerSpec(ddpm, uses_eta=False, order=1, stochastic=True),
     "ddim": SamplerSpec(ddim, uses_eta=True, order=1, stochastic=False),
     "dpmpp_2m": SamplerSpec(dpmpp_2m, uses_eta=False, order=2, stochastic=False),
-    "dpmpp_sde": SamplerSpec(dpmpp_sde, uses_eta=False, order=1, stochastic=True),
+    "dpmpp_sde": SamplerSpec(dpmpp_sde, uses_eta=False, order=2, stochastic=True),
 }
 """The samplers by name."""
 
@@ -147,10 +170,11 @@ def sample(
     eta: float = 0.0,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Run the sampler of that name; see Sampler. ``eta`` is read where ``SAMPLERS[name].uses_eta``, else ignored.
+    """Return x0 by the sampler of that name, from the state x at the plan's first noise level.
 
-    ``on_step`` is called after each step; what it raises ends the sampling and passes on.
-    Raises ValueError for an unknown name, an eta outside 0..1, or a state that is neither float32 nor float64.
+        raise ValueError(f"a sampler's state must be float32 or float64, not {x.dtype} (a net may be lower)")
+    what it raises ends the sampling and passes on.
+    Raises ValueError for an unknown name, an eta outside 0..1, and a state other than float32 or float64.
     """
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
@@ -161,7 +185,7 @@ def sample(
 def _loop(denoiser: Denoiser, x: Tensor, steps: Steps, update: Update, on_step: OnStep | None) -> Tensor:
     """Denoise and update once a step; the only loop over timesteps."""
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"a sampler's state must be float32 or float64, got {x.dtype} (the net itself may run lower)")
+        raise ValueError(f"a sampler's state must be float32 or float64, not {x.dtype}; the net may be lower")
     numbers, times = steps.timesteps.tolist(), steps.timesteps.to(x.device)
     for i, number in enumerate(numbers):
         prediction = denoiser(x, times[i].expand(len(x)))
@@ -201,7 +225,7 @@ class _Posterior:
 
 
 def _posterior(s: float, t: float) -> _Posterior:
-    """Return the posterior of a step between alpha-bars s < t (Ho et al. 2020, eq. 7, with respaced betas)."""
+    """Return the posterior of a step between alpha-bars s < t: Ho et al. 2020, eq. 7, betas respaced."""
     beta = 1 - s / t
     small = (1 - t) / (1 - s) * beta
     return _Posterior(
@@ -213,9 +237,12 @@ def _posterior(s: float, t: float) -> _Posterior:
 
 
 def _ddim_rule(s: float, t: float, eta: float) -> tuple[float, float, float]:
-    """Return the factors of x0 and the state, and the noise's standard deviation."""
+    """Return the factors of x0 and the state, and the noise's standard deviation.
+
+    In eq. 12, ``eps = (x - sqrt(s) * x0) / sqrt(1 - s)`` is put in.
+    """
     std = eta * math.sqrt((1 - t) / (1 - s) * (1 - s / t))
-    c_x = math.sqrt(max(1 - t - std**2, 0.0) / (1 - s))  # of x; eps = (x - sqrt(s) x0) / sqrt(1 - s) is put in
+    c_x = math.sqrt(max(1 - t - std**2, 0.0) / (1 - s))
     return math.sqrt(t) - math.sqrt(s) * c_x, c_x, std
 
 
@@ -241,11 +268,11 @@ def _dpmpp(
 
 
 def _dpmpp_rule(s: float, t: float, stochastic: bool) -> tuple[float, float, float]:
-    """Return the factors of x0 and the state, and the noise's standard deviation, for a step over h in lambda.
+    """Return the factors of x0 and the state, and the noise's standard deviation; h is the step in lambda.
 
     ODE: ``sigma_t / sigma_s * x + alpha_t * (1 - e^-h) * x0``.
     SDE: ``sigma_t / sigma_s * e^-h * x + alpha_t * (1 - e^-2h) * x0 + sigma_t * sqrt(1 - e^-2h) * z``.
-    e^-h is written as (sigma_t * alpha_s) / (alpha_t * sigma_s), which holds where sigma_t or alpha_s is 0.
+    ``e^-h = (sigma_t * alpha_s) / (alpha_t * sigma_s)``, "decay", holds where sigma_t or alpha_s is 0 too.
     """
     decay = math.sqrt((1 - t) * s / (t * (1 - s)))
     c_x = math.sqrt((1 - t) / (1 - s))

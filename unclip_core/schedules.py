@@ -1,7 +1,8 @@
 """Noise schedules and timestep spacings: pure functions, float64.
 
-The process is variance preserving: ``x_t = sqrt(ab_t) * x0 + sqrt(1 - ab_t) * eps`` with ``ab`` = alpha-bar, the
-cumulative product of ``1 - beta`` (Ho et al. 2020, eq. 4). ``t`` runs from 0 (nearly clean) to T - 1 (nearly noise).
+The process is variance preserving: ``x_t = sqrt(ab_t) * x0 + sqrt(1 - ab_t) * eps`` with ``ab`` = alpha-bar,
+the cumulative product of ``1 - beta`` (Ho et al. 2020, eq. 4). ``t`` runs from 0 (nearly clean) to T - 1
+(nearly noise).
 """
 
 import math
@@ -48,7 +49,8 @@ def scaled_linear_betas(steps: int = 1000, start: float = 0.00085, end: float = 
 def cosine_betas(steps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
     """Return the cosine schedule's betas, float64 [steps] (Nichol & Dhariwal 2021, eq. 17); Karlo's schedule.
 
-    ``ab(u) = cos^2((u + s) / (1 + s) * pi / 2)`` for u in 0..1, and ``beta = min(1 - ab(next) / ab(this), max_beta)``.
+    ``ab(u) = cos^2((u + s) / (1 + s) * pi / 2)`` for u in 0..1; ``beta = 1 - ab(next) / ab(this)``, at most
+    ``max_beta``.
     Raises ValueError unless ``steps`` >= 1, s >= 0 and 0 < max_beta < 1.
     """
     _check_betas(steps, max_beta, max_beta)
@@ -70,9 +72,9 @@ SCHEDULES: dict[str, Callable[..., Tensor]] = {
 def alpha_bar(betas: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return alpha-bar [T], the cumulative product of ``1 - betas``, always stored as float64.
 
-    ``dtype`` is the precision of the product. float64 agrees with the published models' own code; float32 reproduces
-    diffusers' tables exactly (its ``1 - alpha_bar[0]`` is off by 5e-4), for bit-near parity with diffusers.
-    Raises ValueError unless ``betas`` is one-dimensional with values in (0, 1].
+    ``dtype`` is the precision of betas and product. float64 agrees with the published models' own code;
+    float32 gives diffusers' tables (cosine: bit for bit; its ``1 - alpha_bar[0]`` is off by 5e-4).
+    Raises ValueError unless ``betas`` is a vector of values in (0, 1].
     """
     if betas.ndim != 1 or len(betas) == 0 or not bool(((betas > 0) & (betas <= 1)).all()):
         raise ValueError(f"betas must be a vector of values in (0, 1], got shape {tuple(betas.shape)}")
@@ -93,19 +95,26 @@ def log_snr(ab: Tensor) -> Tensor:
 
 
 def _linspace(steps: int, train_steps: int) -> Tensor:
-    """Both ends included: 0 and T - 1 (Lin et al. 2023, table 2)."""
+    """Both ends included: 0 and T - 1 (Lin et al. 2023, table 2).
+
+    Multiplied by the rounded quotient, as numpy.linspace and Karlo do: halves fall as theirs do.
+    """
     ratio = (train_steps - 1) / (steps - 1)
     return (torch.arange(steps, dtype=torch.float64) * ratio).round().flip(0)
 
 
 def _leading(steps: int, train_steps: int) -> Tensor:
-    """Multiples of T // N from 0 up: never reaches T - 1 (Lin et al. 2023, table 2)."""
+    """Multiples of T // N from 0 up: never reaches T - 1 unless N = T (Lin et al. 2023, table 2)."""
     return (torch.arange(steps, dtype=torch.float64) * (train_steps // steps)).flip(0)
 
 
 def _trailing(steps: int, train_steps: int) -> Tensor:
-    """From T - 1 down in steps of T / N: never reaches 0 (Lin et al. 2023, table 2)."""
-    return (train_steps - torch.arange(steps, dtype=torch.float64) * (train_steps / steps)).round() - 1
+    """From T - 1 down in steps of T / N: never reaches 0 unless N = T (Lin et al. 2023, table 2).
+
+    Divided last, so that halves are exact. diffusers accumulates T / N in floating point: it differs by 1
+    somewhere for some N, and for a few (61, 103, 121 …) it adds a step at t = -1.
+    """
+    return (train_steps * torch.arange(steps, 0, -1, dtype=torch.float64) / steps).round() - 1
 
 
 SPACINGS: dict[str, Callable[[int, int], Tensor]] = {
@@ -118,11 +127,11 @@ SPACINGS: dict[str, Callable[[int, int], Tensor]] = {
 
 
 def timesteps(steps: int, train_steps: int = 1000, spacing: str = "linspace", *, offset: int = 0) -> Tensor:
-    """Return the ``steps`` timesteps to visit, int64 [steps], strictly descending, each in 0..train_steps - 1.
+    """Return the timesteps to visit, int64 [steps], strictly descending within 0..train_steps - 1.
 
-    ``spacing`` is a key of SPACINGS. ``offset`` is added to each (Stable Diffusion's and Kandinsky's "steps_offset",
-    1 with "leading"). One single step is always T - 1: it starts from pure noise, so the net must be told so
-    (numpy's linspace and "leading" would say 0 there).
+    ``spacing`` is a key of SPACINGS. ``offset`` is added to each (Stable Diffusion's and Kandinsky's
+    "steps_offset", 1 with "leading"). A single step is always T - 1: it starts from pure noise, and the net
+    must be told so ("linspace" and "leading" would say 0, and Karlo's formula divides by 0 there).
     Raises ValueError for an unknown spacing, and for counts or offsets outside the training steps.
     """
     if spacing not in SPACINGS:
@@ -145,8 +154,8 @@ class Steps:
     """A sampling plan: where to evaluate the net, and how noisy the state is there.
 
     timesteps: int64 [N], strictly descending; what the net is told.
-    alpha_bar: float64 [N + 1], strictly ascending in 0..1: alpha-bar at each timestep, then at the end (1.0 = clean).
-    Samplers read the noise levels only from here, so a plan need not come from a table.
+    alpha_bar: float64 [N + 1], strictly ascending within 0..1: alpha-bar at each timestep, then at the end,
+    where 1.0 is clean. Samplers read noise levels from here alone, so a plan need not come from a table.
     Raises ValueError where lengths, order or range are wrong.
     """
 
@@ -162,7 +171,7 @@ class Steps:
                 f"got shapes {tuple(t.shape)} and {tuple(ab.shape)}"
             )
         if t.dtype != torch.int64 or ab.dtype != torch.float64:
-            raise ValueError(f"a plan needs int64 timesteps and float64 alpha-bars, got {t.dtype} and {ab.dtype}")
+            raise ValueError(f"a plan needs int64 times and float64 alpha-bars, got {t.dtype} and {ab.dtype}")
         if not bool((t.diff() < 0).all()):
             raise ValueError("a plan's timesteps must be strictly descending")
         if not bool((ab.diff() > 0).all() and ab[0] >= 0 and ab[-1] <= 1):
@@ -185,7 +194,7 @@ def plan_steps(times: Tensor, alpha_bar_table: Tensor) -> Steps:
 
 
 def make_steps(steps: int, alpha_bar_table: Tensor, spacing: str = "linspace", *, offset: int = 0) -> Steps:
-    """Return the plan of ``steps`` steps over a table (float64 [T]); see ``timesteps`` for the other arguments."""
+    """Return the plan of ``steps`` steps over a table (float64 [T]); the rest is as in ``timesteps``."""
     return plan_steps(timesteps(steps, len(alpha_bar_table), spacing, offset=offset), alpha_bar_table)
 
 
