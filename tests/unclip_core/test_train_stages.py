@@ -1,0 +1,172 @@
+"""The stages' losses against closed forms, and each net overfitting one small batch."""
+
+import math
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unclip.unclip_core.checkpoints.files import CheckpointError
+from unclip.unclip_core.clip import ClipAdapter, ClipConfig, build_open_clip
+from unclip.unclip_core.nets.conditioning import MapConditionerParams
+from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
+from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.upsampler import UpsamplerNet
+from unclip.unclip_core.train import tiny
+from unclip.unclip_core.train.batches import WorldBatches
+from unclip.unclip_core.train.clip import IGNORE, ClipTraining, attribute_targets, contrastive_loss
+from unclip.unclip_core.train.decoder import DecoderTraining, blurred, foreground_weight
+from unclip.unclip_core.train.optimizer import MasterAdamW
+from unclip.unclip_core.train.prior import PriorTraining, embedding_statistics
+from unclip.unclip_core.train.upsampler import UpsamplerTraining, degrade
+from unclip.unclip_core.train.vocabulary import bpe_merges
+from unclip.unclip_core.world.captions import words
+from unclip.unclip_core.world.scenes import sample_scenes
+
+HALF = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def adapter() -> ClipAdapter:
+    torch.manual_seed(0)
+    merges = bpe_merges(words())
+    text = {"context_length": 32, "vocab_size": 512 + len(merges.splitlines()) + 2, "layers": 1, "width": 32,
+            "heads": 2}
+    vision = {"image_size": 32, "patch_size": 8, "layers": 1, "width": 32, "head_width": 16}
+    model = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
+    config = ClipConfig(model=model, merges=merges, mean=HALF, std=HALF, normalize=True)
+    return ClipAdapter(build_open_clip(config), config)
+
+
+def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:
+    return UNetParams(in_channels=in_channels, out_channels=3, channels=(16, 32), blocks=(1, 1),
+                      attention=(False, False), map_channels=maps, time_channels=16, time_embed_dim=32, mid_blocks=1,
+                      groups=4, patch_size=2, layout="light")
+
+
+def losses_on_one_batch(training: nn.Module, steps: int, lr: float) -> list[float]:
+    """Train on what step 0 draws, with its times and noise."""
+    optimizer = MasterAdamW(training, lr, weight_decay=0.0, ema=0.9)
+    found = []
+    for step in range(steps):
+        loss = training.loss(0)["loss"]
+        loss.backward()
+        optimizer.step(lr, step)
+        found.append(float(loss.detach()))
+    return found
+
+
+def test_contrast_is_the_cross_entropy_written_out():
+    generator = torch.Generator().manual_seed(0)
+    images, texts, wrong = (F.normalize(torch.randn(n, 5, generator=generator), dim=1) for n in (3, 3, 2))
+    scale = math.log(7.0)
+    expected = 0.0
+    for i in range(3):
+        to_texts = [7 * float(images[i] @ t) for t in [*texts, *wrong]]
+        to_images = [7 * float(texts[i] @ image) for image in images]
+        expected -= to_texts[i] - math.log(sum(map(math.exp, to_texts)))
+        expected -= to_images[i] - math.log(sum(map(math.exp, to_images)))
+    loss = contrastive_loss(3 * images, texts, wrong, torch.tensor(scale))
+    assert float(loss) == pytest.approx(expected / 6, rel=1e-5)
+
+
+def test_the_first_thing_is_further_left_or_further_up():
+    scenes = sample_scenes(random.Random(0), 60, "trained")
+    labels, layout, present = attribute_targets(scenes)
+    for row, scene in enumerate(scenes):
+        if len(scene.things) == 1:
+            assert labels["arrangement"][row] == 0
+            assert labels["second_shape"][row] == IGNORE
+            assert present[row].tolist() == [True] * 3 + [False] * 3
+            continue
+        axis = {1: 0, 2: 1}[int(labels["arrangement"][row])]
+        assert layout[row, axis] < layout[row, 3 + axis]
+        first = min(scene.things, key=lambda thing: (thing.x, thing.y)[axis])
+        assert (labels["first_shape"][row], labels["first_color"][row]) == (first.shape, first.color)
+
+
+def test_clip_overfits_a_batch(adapter):
+    torch.manual_seed(0)
+    training = ClipTraining(build_open_clip(adapter.config), adapter.config, batch=8, seed=0, size=32)
+    training.heads, training.text_heads = (type(training.heads)(12) for _ in range(2))
+    found = losses_on_one_batch(training, 60, 3e-3)
+    assert found[-1] < 0.45 * found[0]
+
+
+def test_prior_overfits_a_batch(adapter):
+    batches = WorldBatches(adapter, 8, seed=0, pair_fraction=0.5, empty_captions=0.1)
+    torch.manual_seed(0)
+    net = PriorTransformer(PriorParams(width=48, layers=2, heads=3, head_dim=16, embed_dim=12, text_width=32,
+                                       text_tokens=32))
+    mean, std = embedding_statistics(batches, 4)
+    net.clip_mean.data.copy_(mean)
+    net.clip_std.data.copy_(std)
+    found = losses_on_one_batch(PriorTraining(net, batches, seed=0), 100, 3e-3)
+    assert found[0] > 0.5
+    assert found[-1] < 0.1 * found[0]
+
+
+def test_decoder_overfits_a_batch(adapter):
+    batches = WorldBatches(adapter, 4, seed=0, pair_fraction=0.5, empty_captions=0.0)
+    torch.manual_seed(0)
+    conditioner = MapConditionerParams(embed_dim=12, hidden=64, time_embed_dim=32, map_channels=(0, 8),
+                                       map_sizes=(0, 8))
+    net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 8)), image_size=32))
+    found = losses_on_one_batch(DecoderTraining(net, batches, seed=0), 150, 5e-3)
+    assert found[-1] < 0.05 * found[0]
+
+
+def test_upsampler_overfits_a_batch():
+    torch.manual_seed(0)
+    training = UpsamplerTraining(UpsamplerNet(unet(6, (0, 0))), batch=2, seed=0, crop=32, size=64)
+    found = losses_on_one_batch(training, 200, 5e-3)
+    assert found[-1] < float(training.loss(0)["bicubic"])
+
+
+def test_a_step_draws_the_same_batch_again(adapter):
+    batches = WorldBatches(adapter, 4, seed=3, pair_fraction=0.5, empty_captions=0.5)
+    first, again, other = batches.draw(5), batches.draw(5), batches.draw(6)
+    torch.testing.assert_close(first.pictures, again.pictures, rtol=0, atol=0)
+    torch.testing.assert_close(first.text.embeds, again.text.embeds)
+    assert first.scenes != other.scenes
+
+
+def test_the_foreground_weighs_more_and_the_mean_is_one():
+    picture = -torch.ones(1, 3, 32, 32)
+    picture[:, :, 10:14, 10:14] = 1.0
+    weight = foreground_weight(picture, gain=4.0)
+    assert float(weight.mean()) == pytest.approx(1.0, rel=1e-5)
+    assert float(weight[0, 0, 12, 12] / weight[0, 0, 30, 30]) == pytest.approx(5.0, rel=1e-5)
+    assert int((weight > 1).sum()) == 10 * 10
+
+
+def test_blurred_embeddings_stay_near_and_of_unit_norm():
+    embeds = F.normalize(torch.randn(500, 192, generator=torch.Generator().manual_seed(0)), dim=1)
+    moved = blurred(embeds, torch.Generator().manual_seed(1), most=0.25)
+    torch.testing.assert_close(moved.norm(dim=1), torch.ones(500))
+    cosines = (moved * embeds).sum(dim=1)
+    assert 1 / math.sqrt(1 + 0.25**2) - 0.01 < float(cosines.min()) < float(cosines.max()) <= 1.0 + 1e-6
+
+
+def test_degrading_leaves_half_alone_and_keeps_constants_in_place():
+    small = torch.zeros(200, 3, 8, 8)
+    degraded = degrade(small, torch.Generator().manual_seed(0))
+    untouched = (degraded == 0).flatten(1).all(dim=1)
+    assert 70 < int(untouched.sum()) < 130
+    assert float(degraded.mean()) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path):
+    tiny.train_tiny(tmp_path, ["clip"], steps=1)
+    assert (tmp_path / "clip.safetensors").is_file()
+    with pytest.raises(CheckpointError, match="gate"):
+        tiny.train_tiny(tmp_path, ["prior"], steps=1)
+    assert not (tmp_path / "prior.safetensors").exists()
+
+
+def test_unknown_stages_are_named(tmp_path):
+    with pytest.raises(ValueError, match="vae"):
+        tiny.train_tiny(tmp_path, ["vae"])
