@@ -35,5 +35,5 @@ $(READY): pyproject.toml
 	@test -x $(BIN)/python || { echo "== Making the Python environment .venv"; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
 	@echo "== Installing unclip and what it needs into .venv (torch is large: the first time takes minutes)"
-	@$(BIN)/python -m pip install --progress-bar off -e ".[test,dev]" | sed -n -e '/^Collecting/p' -e '/^Downloading/p' -e '/^Installing/p'
+	@$(BIN)/python -m pip install --progress-bar off -e ".[test,dev]"
 	@touch $@

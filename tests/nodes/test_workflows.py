@@ -1,0 +1,169 @@
+"""The bundled workflows: the canvas files and their API twins say the same, and what they say holds."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from unclip import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from unclip.nodes.headless import run
+from unclip.nodes.headless.prompt import parse
+from unclip.nodes.headless.stock import FOLDERS, STOCK_NODES, Folders
+from unclip.nodes.headless.validate import plan
+from unclip.unclip_core.world.captions import words
+
+FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+CLASSES = {**STOCK_NODES, **NODE_CLASS_MAPPINGS}
+TITLES = {"SaveImage": "Save Image", **NODE_DISPLAY_NAME_MAPPINGS}
+TITLE_HEIGHT = 30
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+def read(*parts):
+    return json.loads(FOLDER.joinpath(*parts).read_text(encoding="utf-8"))
+
+
+def drawn(canvas):
+    return [node for node in canvas["nodes"] if node["type"] != "MarkdownNote"]
+
+
+def as_api(canvas):
+    """A canvas workflow in the API format, for the plain graphs that are bundled (no subgraphs, no bypass)."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in canvas["links"]}
+    prompt = {}
+    for node in drawn(canvas):
+        values = iter(node["widgets_values"])
+        inputs = {}
+        for entry in node["inputs"]:
+            if "widget" in entry:
+                inputs[entry["name"]] = next(values)
+                if entry["name"] == "seed":
+                    assert next(values) in ("fixed", "randomize", "increment", "decrement")
+            elif entry["link"] is not None:
+                inputs[entry["name"]] = sources[entry["link"]]
+        assert list(values) == []
+        title = node.get("title", TITLES[node["type"]])
+        prompt[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
+    return prompt
+
+
+def object_info():
+    """What a ComfyUI server says of the node classes, as far as the conversion needs it."""
+    info = {}
+    for key, node_class in CLASSES.items():
+        inputs = node_class.INPUT_TYPES()
+        info[key] = {
+            "name": key,
+            "display_name": TITLES.get(key, key),
+            "input": inputs,
+            "input_order": {kind: list(entries) for kind, entries in inputs.items()},
+            "output": list(node_class.RETURN_TYPES),
+            "output_name": list(getattr(node_class, "RETURN_NAMES", node_class.RETURN_TYPES)),
+            "output_node": getattr(node_class, "OUTPUT_NODE", False),
+        }
+    info["SaveImage"]["input"].pop("hidden")
+    return json.loads(json.dumps(info))
+
+
+def test_both_kinds_are_there():
+    assert {"text_to_image", "text_to_image_candidates", "interpolate_prompts"} <= set(NAMES)
+    assert NAMES == sorted(path.stem for path in FOLDER.glob("api/*.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_canvas_workflow_is_its_api_twin(name):
+    assert as_api(read(f"{name}.json")) == read("api", f"{name}.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comfyuis_own_tool_converts_it_to_the_same(name):
+    tool = pytest.importorskip("comfy_cli.workflow_to_api", reason="comfy-cli is not installed here")
+    assert tool.convert_ui_to_api(read(f"{name}.json"), object_info()) == read("api", f"{name}.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_api_twin_is_valid(name, tmp_path):
+    nodes, _ = parse(read("api", f"{name}.json"))
+    order = plan(nodes, run.node_classes(), {FOLDERS: Folders(tmp_path, ())})
+    assert {node.id for node in order} == set(nodes)
+    for node in nodes.values():
+        assert set(node.inputs) >= set(CLASSES[node.class_type].INPUT_TYPES()["required"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_use_words_that_the_bundled_model_knows(name):
+    texts = [node["inputs"]["text"] for node in read("api", f"{name}.json").values() if "text" in node["inputs"]]
+    prompts = [text for text in texts if isinstance(text, str)]
+    assert prompts and all(set(prompt.split()) <= words() for prompt in prompts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_slots_are_those_of_the_classes(name):
+    for node in drawn(read(f"{name}.json")):
+        declared = CLASSES[node["type"]].INPUT_TYPES()
+        entries = {**declared["required"], **declared.get("optional", {})}
+        kinds = {key: "COMBO" if isinstance(entry[0], list) else entry[0] for key, entry in entries.items()}
+        sockets = [key for key, kind in kinds.items() if kind not in WIDGETS]
+        widgets = [key for key, kind in kinds.items() if kind in WIDGETS]
+        assert [entry["name"] for entry in node["inputs"]] == sockets + widgets
+        assert {entry["name"]: entry["type"] for entry in node["inputs"]} == kinds
+        assert [entry["type"] for entry in node["outputs"]] == list(CLASSES[node["type"]].RETURN_TYPES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_are_known_at_both_ends(name):
+    canvas = read(f"{name}.json")
+    nodes = {node["id"]: node for node in canvas["nodes"]}
+    ends = set()
+    for key, source, output, to, slot, kind in canvas["links"]:
+        assert nodes[to]["inputs"][slot]["link"] == key
+        assert key in nodes[source]["outputs"][output]["links"]
+        assert kind == nodes[source]["outputs"][output]["type"]
+        assert kind in nodes[to]["inputs"][slot]["type"].split(",")
+        assert nodes[source]["order"] < nodes[to]["order"]
+        ends |= {("in", to, slot), ("out", source, key)}
+    inputs = {
+        ("in", node["id"], slot)
+        for node in nodes.values()
+        for slot, entry in enumerate(node["inputs"])
+        if entry["link"] is not None
+    }
+    outputs = {
+        ("out", node["id"], key) for node in nodes.values() for entry in node["outputs"] for key in entry["links"] or ()
+    }
+    assert ends == inputs | outputs
+    assert canvas["version"] == 0.4
+    assert canvas["last_node_id"] == max(nodes) and len(nodes) == len(canvas["nodes"])
+    assert canvas["last_link_id"] == max(link[0] for link in canvas["links"])
+    assert sorted(node["order"] for node in nodes.values()) == list(range(len(nodes)))
+
+
+def box(node):
+    """Left, top, right, bottom of a node with its title bar."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE_HEIGHT, x + width, y + height
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_layout_reads_from_left_to_right_without_overlaps(name):
+    canvas = read(f"{name}.json")
+    for one, other in itertools.combinations(canvas["nodes"], 2):
+        a, b = box(one), box(other)
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (one["id"], other["id"])
+    nodes = {node["id"]: node for node in canvas["nodes"]}
+    for _, source, _, to, _, _ in canvas["links"]:
+        a, b = box(nodes[source]), box(nodes[to])
+        assert a[2] < b[0] or (a[0] == b[0] and a[3] < b[1])
+    for node in drawn(canvas):
+        a = box(node)
+        around = [group["bounding"] for group in canvas["groups"]]
+        inside = [x <= a[0] and y <= a[1] and a[2] <= x + w and a[3] <= y + h for x, y, w, h in around]
+        assert sum(inside) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_note_explains_it(name):
+    notes = [node for node in read(f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
+    assert len(notes) == 1 and len(notes[0]["widgets_values"][0]) > 100

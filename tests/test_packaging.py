@@ -1,0 +1,93 @@
+"""What is installed, declared and shipped agrees with what is there."""
+
+import fnmatch
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
+
+
+def folder(package):
+    return ROOT.joinpath(*package.split(".")[1:])
+
+
+def tree():
+    """Files of the packages' folders, leaving out what is no part of the distribution."""
+    apart = {"tests", "build", "dist", "demo", "output", "runs", "shared", "__pycache__"}
+    for place, below, files in os.walk(ROOT):
+        below[:] = [name for name in below if name not in apart and not name.startswith(".")]
+        below[:] = [name for name in below if not name.endswith(".egg-info")]
+        for name in files:
+            yield Path(place, name)
+
+
+def test_requirements_and_project_name_the_same_packages():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").split("\n")
+    assert [line for line in lines if line] == PROJECT["project"]["dependencies"]
+
+
+def test_dependencies_are_the_declared_few_and_torch_is_free():
+    names = {re.split(r"[<>=!~ \[]", entry)[0] for entry in PROJECT["project"]["dependencies"]}
+    assert names == {"torch", "open_clip_torch", "safetensors", "einops", "pillow", "comfyui-frontend-package"}
+    assert "torch" in PROJECT["project"]["dependencies"]
+    assert not any("==" in entry for entry in PROJECT["project"]["dependencies"])
+
+
+def test_every_package_is_listed():
+    found = {path.parent for path in tree() if path.suffix == ".py"}
+    assert found == {folder(package) for package in PACKAGES}
+    assert PROJECT["tool"]["setuptools"]["package-dir"] == {"unclip": "."}
+    assert all((folder(package) / "__init__.py").is_file() for package in PACKAGES)
+
+
+def test_everything_that_the_code_reads_is_package_data():
+    patterns = [
+        folder(package).relative_to(ROOT).joinpath(pattern).as_posix()
+        for package, globs in PROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in globs
+    ]
+    inner = {path for path in tree() if path.parent != ROOT and path.suffix not in (".py", ".pyc")}
+    names = sorted(path.relative_to(ROOT).as_posix() for path in inner)
+    assert [name for name in names if not any(_matches(name, pattern) for pattern in patterns)] == []
+    assert any(name.startswith("nodes/web/docs/") for name in names)
+
+
+def _matches(name, pattern):
+    """As setuptools does it: a star stays within one folder."""
+    return name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
+
+
+def test_comfyui_registry_fields():
+    comfy = PROJECT["tool"]["comfy"]
+    assert set(comfy) == {"PublisherId", "DisplayName", "Icon", "requires-comfyui"}
+    assert comfy["DisplayName"] == "unCLIP" and comfy["PublisherId"]
+    assert "comfyui" not in PROJECT["project"]["name"].lower()
+
+
+def test_the_changelog_begins_with_this_version():
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert first[1] == PROJECT["project"]["version"]
+
+
+def test_the_check_of_changes_can_be_run():
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"]])
+def test_the_command_explains_itself(arguments, capsys):
+    from unclip.__main__ import main
+
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0 and "unclip" in capsys.readouterr().out
