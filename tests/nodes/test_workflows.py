@@ -167,3 +167,11 @@ def test_the_layout_reads_from_left_to_right_without_overlaps(name):
 def test_a_note_explains_it(name):
     notes = [node for node in read(f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
     assert len(notes) == 1 and len(notes[0]["widgets_values"][0]) > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sampling_settings_are_the_nodes_defaults(name):
+    for node in read("api", f"{name}.json").values():
+        entries = CLASSES[node["class_type"]].INPUT_TYPES()["required"]
+        for key in {"steps", "guidance_scale", "sampler", "eta"} & set(node["inputs"]):
+            assert node["inputs"][key] == entries[key][1]["default"], (node["class_type"], key)
