@@ -64,6 +64,11 @@ def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor
     return embeds if drop is None else torch.where(drop[:, None], null, embeds)
 
 
+def _whiten(embeds: Tensor) -> Tensor:
+    """Each row of [B, D] to mean 0 and variance 1, in float32."""
+    return F.layer_norm(embeds.float(), embeds.shape[-1:])
+
+
 class TokenConditioner(nn.Module):
     """DALL·E 2's conditioning (Ramesh et al. 2022, section 2.1) as Karlo trained it.
 
@@ -149,12 +154,12 @@ class MapConditioner(nn.Module):
         text_states and text_mask belong to the common interface and are not read. A missing text and a
         dropped one are the same.
         """
-        dtype, (dim,) = self.null_image.dtype, self.null_image.shape
-        image = replace_dropped(F.layer_norm(image_embeds.to(dtype), (dim,)), self.null_image, drop_image)
+        dtype = self.null_image.dtype
+        image = replace_dropped(_whiten(image_embeds).to(dtype), self.null_image, drop_image)
         if text_embeds is None:
             text = self.null_text.expand(len(image), -1)
         else:
-            text = replace_dropped(F.layer_norm(text_embeds.to(dtype), (dim,)), self.null_text, drop_text)
+            text = replace_dropped(_whiten(text_embeds).to(dtype), self.null_text, drop_text)
         h = torch.cat([image, text], dim=1)
         for layer in self.mlp:
             h = F.silu(layer(h))

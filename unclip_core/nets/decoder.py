@@ -50,8 +50,8 @@ class DecoderParams:
         for level, channels in enumerate(given):
             side = self.image_size // (self.unet.patch_size * 2**level)
             if channels and self.conditioner.map_sizes[level] != side:
-                raise ValueError(f"DecoderParams: level {level} of a {self.image_size} px picture has "
-                                 f"side {side}, conditioner.map_sizes says {self.conditioner.map_sizes[level]}")
+                raise ValueError(f"DecoderParams: level {level} of a {self.image_size} px picture has side "
+                                 f"{side}, conditioner.map_sizes says {self.conditioner.map_sizes[level]}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the params as a dict that JSON can hold."""

@@ -35,9 +35,9 @@ def karlo_super_res() -> UNetParams:
 
 
 def tiny_prior() -> PriorParams:
-    """The bundled model's prior: six layers, for a CLIP of width 192 with 32 text tokens."""
+    """The bundled model's prior: four layers, for a CLIP of width 192 with 32 text tokens."""
     return PriorParams(
-        width=256, layers=6, heads=4, head_dim=64, embed_dim=192, text_width=192, text_tokens=32,
+        width=256, layers=4, heads=4, head_dim=64, embed_dim=192, text_width=192, text_tokens=32,
     )
 
 

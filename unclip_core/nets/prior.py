@@ -139,8 +139,8 @@ class PriorTransformer(nn.Module):
             raise ValueError(f"PriorTransformer: text of {text_states.shape[1]} tokens, "
                              f"the net takes {self.params.text_tokens}")
         if text_mask.shape != text_states.shape[:2] or text_mask.dtype != torch.bool:
-            raise ValueError(f"PriorTransformer: text_mask {tuple(text_mask.shape)} of {text_mask.dtype} does "
-                             f"not fit text_states {tuple(text_states.shape)}: bool and [B, T] wanted")
+            raise ValueError(f"PriorTransformer: text_mask must be bool {tuple(text_states.shape[:2])} like "
+                             f"text_states, got {text_mask.dtype} {tuple(text_mask.shape)}")
 
 
 def attention_bias(text_mask: Tensor, extra: int, soft: bool, dtype: torch.dtype) -> Tensor:

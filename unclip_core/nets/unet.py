@@ -106,10 +106,11 @@ class UNet(nn.Module):
         x [B, C, H, W] with H and W multiples of `self.stride`; t [B] whole or fractional steps; embed
         [B, time_embed_dim] is added to the time embedding; context [B, S, context_dim] with context_mask
         [B, S] bool (True = read) is attended; maps {level: [B, map_channels, h, w]} are added to what
-        enters that level. Returns [B, out_channels, H, W]. Raises ValueError where H, W or maps do not fit.
+        enters that level. Returns [B, out_channels, H, W]. Raises ValueError for what does not fit.
         """
         maps = maps or {}
-        self._check(x, maps)
+        self._check_maps(x, maps)
+        self._check_context(context, context_mask)
         signals = self._signals(t, embed, context, context_mask)
         h = self.stem(F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size))
         kept = [h] if self.params.layout == "full" else []
@@ -134,7 +135,18 @@ class UNet(nn.Module):
         context = None if context is None else context.to(time.dtype)
         return Signals(F.silu(time), context, None if mask is None else _mask_bias(mask, time.dtype))
 
-    def _check(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
+    def _check_context(self, context: Tensor | None, mask: Tensor | None) -> None:
+        dim = self.params.context_dim
+        got = None if context is None else context.shape[-1]
+        if got != dim:
+            raise ValueError(f"UNet: context of width {got} given, the net takes {dim}")
+        if mask is None:
+            return
+        if context is None or mask.shape != context.shape[:2] or mask.dtype != torch.bool:
+            raise ValueError(f"UNet: context_mask must be bool [B, S] like the context, got {mask.dtype} "
+                             f"{tuple(mask.shape)}")
+
+    def _check_maps(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
         height, width = x.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ValueError(f"UNet: picture of {height} x {width}: both must be multiples of {self.stride}")
