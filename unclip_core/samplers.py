@@ -172,7 +172,7 @@ def sample(
 ) -> Tensor:
     """Return x0 by the sampler of that name, from the state x at the plan's first noise level.
 
-        raise ValueError(f"a sampler's state must be float32 or float64, not {x.dtype} (a net may be lower)")
+    ``eta`` (0..1) has a meaning only where ``SAMPLERS[name].uses_eta``. ``on_step`` is called after each step;
     what it raises ends the sampling and passes on.
     Raises ValueError for an unknown name, an eta outside 0..1, and a state other than float32 or float64.
     """
@@ -185,7 +185,7 @@ def sample(
 def _loop(denoiser: Denoiser, x: Tensor, steps: Steps, update: Update, on_step: OnStep | None) -> Tensor:
     """Denoise and update once a step; the only loop over timesteps."""
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"a sampler's state must be float32 or float64, not {x.dtype}; the net may be lower")
+        raise ValueError(f"a sampler's state must be float32 or float64, not {x.dtype} (a net may be lower)")
     numbers, times = steps.timesteps.tolist(), steps.timesteps.to(x.device)
     for i, number in enumerate(numbers):
         prediction = denoiser(x, times[i].expand(len(x)))
