@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..unclip_core import pipelines
@@ -59,7 +58,7 @@ class UnclipDecoderSample:
             "optional": {
                 "text": (
                     sockets.TEXT,
-                    {"tooltip": "The prompt again, for decoders that read it too. The bundled one does not."},
+                    {"tooltip": "The prompt again, which the decoder can read too. Leave open to vary an image."},
                 ),
             },
         }
@@ -136,5 +135,4 @@ def text_rows(
     prompts = len(text.prompts)
     if prompts not in (1, count):
         raise InputError(f"{prompts} prompts do not fit {count} embeddings: give one, or one for each.")
-    rows = torch.arange(prompts).expand(count) if prompts == 1 else torch.arange(count)
-    return text.condition.select(rows.repeat_interleave(batch_size))
+    return text.condition.select([image // batch_size % prompts for image in range(count * batch_size)])

@@ -31,7 +31,7 @@ class UnclipEmbeddingInterpolate:
                 "embedding_a": (sockets.EMBEDDING, {"tooltip": "What t = 0 shows."}),
                 "embedding_b": (sockets.EMBEDDING, {"tooltip": "What t = 1 shows."}),
                 "t": inputs.float_widget(
-                    defaults.BLEND, low, high, 0.01, "The place between a (0) and b (1), or of the first frame."
+                    defaults.BLEND, low, high, 0.01, "The place from a (0) to b (1), or of the first frame."
                 ),
                 "frames": inputs.int_widget(
                     defaults.FRAMES, 1, defaults.FRAMES_MAX, "1: one blend, at t. More: from t to t_end."

@@ -9,6 +9,7 @@ from ..unclip_core.models import Upsampler
 from ..unclip_core.noise import sample_seeds
 from . import defaults, host, inputs, sockets
 from .images import to_rgb
+from .inputs import InputError
 from .sockets import PartValue
 
 
@@ -46,6 +47,7 @@ class UnclipUpscale:
     ) -> tuple[Tensor]:
         """Enlarge `image` `[B, H, W, C]` to `[B, 4H, 4W, 3]`; all get the same noise."""
         pictures = to_rgb(image)
+        at_once = check_area(pictures)
         steps = inputs.check_steps(steps)
         seeds = sample_seeds(inputs.check_seed(seed), 1) * len(pictures)
         sampler = defaults.UPSCALER_SAMPLER
@@ -57,4 +59,19 @@ class UnclipUpscale:
                 part, small, seeds=seeds[rows], steps=steps, sampler=sampler, on_step=on_step
             )
 
-        return (host.in_turns(enlarge, len(pictures), defaults.UPSCALES_AT_ONCE, steps, "Upscale"),)
+        return (host.in_turns(enlarge, len(pictures), at_once, steps, "Upscale"),)
+
+
+def check_area(pictures: Tensor) -> int:
+    """How many of `pictures` `[B, H, W, 3]` to enlarge in one go.
+
+    Raises:
+        InputError: one of them is too large for any memory.
+    """
+    height, width = pictures.shape[1:3]
+    if height * width > defaults.UPSCALED_PIXELS_MAX:
+        raise InputError(
+            f"The image is {width} × {height} pixels; Upscale takes at most {defaults.UPSCALED_PIXELS_MAX:,} "
+            "pixels, as it enlarges an image as a whole. Scale the image down first."
+        )
+    return max(1, defaults.UPSCALED_PIXELS_AT_ONCE // (height * width))

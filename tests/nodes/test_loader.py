@@ -1,0 +1,123 @@
+"""The loader on whole, missing and damaged models: each damage is named in a sentence."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from unclip.nodes import host
+from unclip.nodes.inputs import InputError
+from unclip.nodes.loaders import UnclipLoadModel
+from unclip.unclip_core.checkpoints.files import CheckpointError, load_weights, save_weights
+
+PARTS = ("clip", "prior", "decoder", "upsampler")
+
+
+@pytest.fixture
+def broken(models, tmp_path, monkeypatch):
+    """A copy of the model, to be damaged, which the loader lists as "broken"."""
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path))
+    return shutil.copytree(models / "mine", tmp_path / "broken")
+
+
+def complaint():
+    with pytest.raises(CheckpointError) as caught:
+        UnclipLoadModel().run("broken")
+    return str(caught.value)
+
+
+def test_a_whole_model_gives_its_four_parts(model_folder):
+    assert UnclipLoadModel.INPUT_TYPES()["required"]["model"][0] == ["bundled (tiny)", "mine", "other"]
+    values = UnclipLoadModel().run("mine")
+    assert [type(value.part).__name__ for value in values] == ["Clip", "Prior", "Decoder", "Upsampler"]
+    assert {value.family for value in values} == {"test"}
+
+
+def test_an_unlisted_model_is_refused(model_folder):
+    with pytest.raises(InputError, match="no model '../mine'"):
+        UnclipLoadModel().run("../mine")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_missing_weights(broken, part):
+    (broken / f"{part}.safetensors").unlink()
+    assert f"{part}.safetensors" in complaint()
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kept", [0, 4, 100, 0.5, -1])
+def test_truncated_weights(broken, part, kept):
+    path = broken / f"{part}.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept) if isinstance(kept, float) else kept])
+    said = complaint()
+    assert path.name in said and "truncated" in said
+
+
+@pytest.mark.parametrize("data", [b"<html>404</html>" * 50, b"\xff" * 4096, b"PK\x03\x04" + bytes(2000)])
+def test_weights_that_are_something_else(broken, data):
+    (broken / "decoder.safetensors").write_bytes(data)
+    assert "decoder.safetensors" in complaint()
+
+
+def test_weights_with_a_nan(broken):
+    path = broken / "prior.safetensors"
+    tensors, config = load_weights(path)
+    key = next(key for key, value in tensors.items() if value.is_floating_point())
+    tensors[key].view(-1)[0] = torch.nan
+    save_weights(path, tensors, config)
+    assert "NaN" in (said := complaint()) and key in said
+
+
+def test_weights_of_other_shapes_missing_and_unknown_keys(broken):
+    path = broken / "upsampler.safetensors"
+    tensors, config = load_weights(path)
+    first, second = sorted(tensors)[:2]
+    tensors[first] = torch.zeros(3, 5)
+    tensors["stranger"] = tensors.pop(second)
+    save_weights(path, tensors, config)
+    said = complaint()
+    assert first in said and "[3, 5]" in said and second in said and "stranger" in said
+
+
+def test_weights_without_their_configuration(broken):
+    path = broken / "decoder.safetensors"
+    save_file(load_file(path), path)
+    assert "decoder.safetensors" in complaint()
+
+
+@pytest.mark.parametrize("part", ["prior", "decoder", "upsampler"])
+@pytest.mark.parametrize("config", [{}, [], {"net": {}, "diffusion": {}}, {"net": 3}, None])
+def test_weights_with_a_configuration_that_says_nothing(broken, part, config):
+    path = broken / f"{part}.safetensors"
+    tensors, _ = load_weights(path)
+    save_weights(path, tensors, config)
+    assert f"{part}.safetensors" in complaint()
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["", "{", "[]", "{}", '{"format": "unclip-v1"}', '{"format": "unclip-v9", "family": "test"}',
+     '{"format": "unclip-v1", "family": "test"}', '{"_class_name": "UnCLIPPipeline"}'],
+)  # fmt: skip
+def test_an_index_that_is_none(broken, index):
+    (broken / "model_index.json").write_text(index)
+    assert "model_index.json" in complaint()
+
+
+@pytest.mark.parametrize("components", [[], {"clip": 3}, {"clip": None}, {"clip": ["clip.safetensors"]}, "clip"])
+def test_an_index_with_odd_components(broken, components):
+    index = json.loads((broken / "model_index.json").read_text())
+    (broken / "model_index.json").write_text(json.dumps({**index, "components": components}))
+    assert "model_index.json" in complaint()
+
+
+def test_a_changed_file_changes_what_comfyui_compares(broken):
+    """IS_CHANGED: the same while nothing changes, another once a file does."""
+    before = UnclipLoadModel.IS_CHANGED("broken")
+    assert UnclipLoadModel.IS_CHANGED("broken") == before
+    with open(broken / "prior.safetensors", "ab") as file:
+        file.write(b"\0")
+    assert UnclipLoadModel.IS_CHANGED("broken") != before

@@ -1,0 +1,216 @@
+"""The pack as ComfyUI meets it: ids, inputs and their order, defaults, words, help pages, import."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unclip
+from unclip.nodes import defaults
+from unclip.unclip_core.samplers import SAMPLERS
+
+ROOT = Path(unclip.__file__).parent
+CLASSES = unclip.NODE_CLASS_MAPPINGS
+
+# Released: neither an id, nor an input's name, type or place may ever change; inputs are only appended.
+RELEASED = {
+    "UnclipLoadModel": ("Load unCLIP Model", {"model": "COMBO"}, {}),
+    "UnclipTextEncode": ("CLIP Text Encode (unCLIP)", {"clip": "UNCLIP_CLIP", "text": "STRING"}, {}),
+    "UnclipImageEncode": ("CLIP Image Encode (unCLIP)", {"clip": "UNCLIP_CLIP", "image": "IMAGE"}, {}),
+    "UnclipPriorSample": (
+        "Prior Sample (unCLIP)",
+        {
+            "prior": "UNCLIP_PRIOR", "text": "UNCLIP_TEXT", "seed": "INT", "steps": "INT",
+            "guidance_scale": "FLOAT", "sampler": "COMBO", "candidates": "INT", "keep": "INT",
+        },
+        {},
+    ),
+    "UnclipDecoderSample": (
+        "Decoder Sample (unCLIP)",
+        {
+            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "seed": "INT", "steps": "INT",
+            "guidance_scale": "FLOAT", "sampler": "COMBO", "eta": "FLOAT", "batch_size": "INT",
+        },
+        {"text": "UNCLIP_TEXT"},
+    ),
+    "UnclipUpscale": (
+        "Upscale (unCLIP)",
+        {"upscaler": "UNCLIP_UPSCALER", "image": "IMAGE", "seed": "INT", "steps": "INT"},
+        {},
+    ),
+    "UnclipEmbeddingInterpolate": (
+        "Embedding Interpolate (unCLIP)",
+        {
+            "embedding_a": "UNCLIP_EMBEDDING", "embedding_b": "UNCLIP_EMBEDDING",
+            "t": "FLOAT", "frames": "INT", "t_end": "FLOAT",
+        },
+        {},
+    ),
+    "UnclipImageGrid": ("Image Grid (unCLIP)", {"images": "IMAGE", "columns": "INT"}, {}),
+}  # fmt: skip
+OUTPUTS = {
+    "UnclipLoadModel": ["UNCLIP_CLIP", "UNCLIP_PRIOR", "UNCLIP_DECODER", "UNCLIP_UPSCALER"],
+    "UnclipTextEncode": ["UNCLIP_TEXT"],
+    "UnclipImageEncode": ["UNCLIP_EMBEDDING"],
+    "UnclipPriorSample": ["UNCLIP_EMBEDDING"],
+    "UnclipDecoderSample": ["IMAGE"],
+    "UnclipUpscale": ["IMAGE"],
+    "UnclipEmbeddingInterpolate": ["UNCLIP_EMBEDDING"],
+    "UnclipImageGrid": ["IMAGE"],
+}
+WIDGETS = {"INT", "FLOAT", "STRING", "COMBO"}
+STOCK_IDS = {"unCLIPConditioning", "unCLIPCheckpointLoader", "CLIPTextEncode", "CLIPVisionEncode"}
+
+
+def inputs(node_id):
+    """name -> (type, options) of a node, required inputs first, in order."""
+    kinds = CLASSES[node_id].INPUT_TYPES()
+    return {**kinds.get("required", {}), **kinds.get("optional", {})}
+
+
+def type_of(kind):
+    return "COMBO" if isinstance(kind, list) else kind
+
+
+each_node = pytest.mark.parametrize("node_id", RELEASED)
+
+
+def test_the_mappings_hold_exactly_the_released_nodes():
+    assert list(CLASSES) == list(RELEASED)
+    assert {key: name for key, (name, *_) in RELEASED.items()} == unclip.NODE_DISPLAY_NAME_MAPPINGS
+    assert all(key.startswith("Unclip") for key in CLASSES) and not STOCK_IDS & set(CLASSES)
+
+
+@each_node
+def test_inputs_and_their_order_are_the_released_ones(node_id):
+    kinds = CLASSES[node_id].INPUT_TYPES()
+    _, required, optional = RELEASED[node_id]
+    for group, expected in (("required", required), ("optional", optional)):
+        found = [(name, type_of(spec[0])) for name, spec in kinds.get(group, {}).items()]
+        assert found == list(expected.items())
+    assert "hidden" not in kinds
+
+
+@each_node
+def test_outputs_are_the_released_ones_and_explained(node_id):
+    node = CLASSES[node_id]
+    assert list(node.RETURN_TYPES) == OUTPUTS[node_id]
+    assert len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS) == len(node.RETURN_TYPES)
+    assert all(len(tooltip) > 15 for tooltip in node.OUTPUT_TOOLTIPS)
+
+
+@each_node
+def test_every_input_is_explained(node_id):
+    for name, spec in inputs(node_id).items():
+        assert len(spec[1]["tooltip"]) > 10, name
+
+
+@each_node
+def test_the_python_defaults_are_the_widgets(node_id):
+    """The server leaves a missing optional input, and the headless runner any, to the Python default."""
+    node = CLASSES[node_id]
+    parameters = dict(inspect.signature(getattr(node, node.FUNCTION)).parameters)
+    parameters.pop("self")
+    assert list(parameters) == list(inputs(node_id))
+    for name, (kind, options) in inputs(node_id).items():
+        if type_of(kind) in WIDGETS:
+            assert parameters[name].default == options["default"], name
+            assert type(parameters[name].default) is type(options["default"]), name
+        elif name in node.INPUT_TYPES().get("optional", {}):
+            assert parameters[name].default is None
+        else:
+            assert parameters[name].default is inspect.Parameter.empty, name
+
+
+@each_node
+def test_numbers_have_limits_and_a_step_that_shows_the_default(node_id):
+    for name, (kind, options) in inputs(node_id).items():
+        if kind in ("INT", "FLOAT"):
+            assert options["min"] <= options["default"] <= options["max"], name
+        if kind == "FLOAT":
+            ticks = options["default"] / options["step"]
+            assert ticks == pytest.approx(round(ticks)), name
+        if isinstance(kind, list):
+            assert options["default"] in kind, name
+
+
+@each_node
+def test_validation_has_the_same_defaults(node_id):
+    node = CLASSES[node_id]
+    if hasattr(node, "VALIDATE_INPUTS"):
+        for name, parameter in inspect.signature(node.VALIDATE_INPUTS).parameters.items():
+            assert parameter.default == inputs(node_id)[name][1]["default"]
+        assert node.VALIDATE_INPUTS() is True
+
+
+def test_the_contracted_values():
+    for node_id, fields in {
+        "UnclipPriorSample": {
+            "seed": (0, 0, 2**64 - 1), "steps": (10, 1, 1000), "guidance_scale": (2.0, 0.0, 20.0),
+            "candidates": (1, 1, 64), "keep": (1, 1, 64),
+        },
+        "UnclipDecoderSample": {
+            "seed": (0, 0, 2**64 - 1), "steps": (16, 1, 1000), "guidance_scale": (2.0, 0.0, 20.0),
+            "eta": (0.0, 0.0, 1.0), "batch_size": (1, 1, 64),
+        },
+        "UnclipUpscale": {"seed": (0, 0, 2**64 - 1), "steps": (defaults.UPSCALER_STEPS, 1, 1000)},
+        "UnclipEmbeddingInterpolate": {
+            "t": (0.5, 0.0, 1.0), "frames": (1, 1, 256), "t_end": (1.0, 0.0, 1.0),
+        },
+        "UnclipImageGrid": {"columns": (0, 0, 64)},
+    }.items():  # fmt: skip
+        for name, (default, low, high) in fields.items():
+            options = inputs(node_id)[name][1]
+            found = (options["default"], options["min"], options["max"])
+            assert found == (default, low, high), (node_id, name)
+
+
+def test_seeds_can_count_up_and_samplers_are_the_registry():
+    for node_id in ("UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale"):
+        assert inputs(node_id)["seed"][1]["control_after_generate"] is True
+    for node_id in ("UnclipPriorSample", "UnclipDecoderSample"):
+        assert inputs(node_id)["sampler"][0] == list(SAMPLERS)
+        assert inputs(node_id)["sampler"][1]["advanced"] is True
+    assert inputs("UnclipDecoderSample")["eta"][1]["advanced"] is True
+
+
+@each_node
+def test_words_for_the_search_and_the_menu(node_id):
+    node = CLASSES[node_id]
+    assert node.CATEGORY.startswith("unCLIP/")
+    assert len(node.DESCRIPTION) > 30
+    assert len(node.SEARCH_ALIASES) >= 3
+    assert callable(getattr(node, node.FUNCTION))
+
+
+@each_node
+def test_the_help_page_names_every_input_and_output(node_id):
+    page = (ROOT / unclip.WEB_DIRECTORY / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {unclip.NODE_DISPLAY_NAME_MAPPINGS[node_id]}\n")
+    for name in [*inputs(node_id), *CLASSES[node_id].RETURN_NAMES]:
+        assert f"- **{name}**" in page, name
+
+
+def test_no_help_page_is_left_over():
+    pages = {path.stem for path in (ROOT / unclip.WEB_DIRECTORY / "docs").glob("*.md")}
+    assert pages == set(CLASSES)
+
+
+def test_importing_the_pack_is_light():
+    """In a fresh process: no ComfyUI, no slow package is imported, no weight file is opened."""
+    code = """if True:
+        import sys
+        opened = []
+        sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
+        import unclip
+        unclip.NODE_CLASS_MAPPINGS["UnclipLoadModel"].INPUT_TYPES()
+        heavy = {"open_clip", "torchvision", "diffusers", "transformers", "comfy", "folder_paths", "server"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        assert any(name.endswith((".py", ".pyc")) for name in opened)
+        weights = [name for name in opened if name.endswith((".safetensors", ".pt", ".bin"))]
+        assert not weights, weights
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
