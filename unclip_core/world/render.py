@@ -47,10 +47,10 @@ def _coverage(scenes: Sequence[Scene], size: int, device: str | torch.device) ->
 def _draw_alike(coverage: Tensor, shape: int, members: list[_Slot]) -> None:
     """Draw things of one shape and similar size, only within a window round each."""
     size, device = coverage.shape[-1], coverage.device
-    slot, index = (torch.tensor(column, device=device) for column in zip(*[m[:2] for m in members]))
-    places = [(thing.x, thing.y, thing.radius) for _, _, thing in members]
-    x, y, radius = (torch.tensor(places, dtype=torch.float32, device=device) * size).unbind(1)
-    width = min(size, math.ceil(2 * max(p[2] for p in places) * size) + 3)
+    slot, index = torch.tensor([member[:2] for member in members], device=device).unbind(1)
+    boxes = torch.tensor([(thing.x, thing.y, thing.radius) for _, _, thing in members], device=device)
+    x, y, radius = (boxes * size).unbind(1)
+    width = min(size, math.ceil(2 * size * max(thing.radius for _, _, thing in members)) + 3)
     columns, rows = (_window(middle, width, size) for middle in (x, y))
     dx = (columns + 0.5 - x[:, None]) / radius[:, None]
     dy = (rows + 0.5 - y[:, None]) / radius[:, None]

@@ -1,0 +1,64 @@
+"""Evaluation prompts and the tally."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from unclip.unclip_core.world.evaluation import Tally, evaluation_scenes
+from unclip.unclip_core.world.judge import SCORES
+from unclip.unclip_core.world.render import render
+from unclip.unclip_core.world.vocabulary import HELD_OUT
+
+
+def drawn(prompts):
+    return render([scene for _, _, scene, _ in prompts], 64)
+
+
+def test_prompts_are_balanced_and_repeat():
+    prompts = evaluation_scenes(10, seed=3)
+    assert Counter((split, kind) for split, kind, _, _ in prompts) == {
+        (split, kind): 5 for split in ("trained", "held_out") for kind in ("single", "pair")
+    }
+    assert prompts == evaluation_scenes(10, seed=3)
+    assert prompts != evaluation_scenes(10, seed=4)
+    for split, kind, scene, text in prompts:
+        assert scene.kind == kind and "background" in text
+        assert any((t.shape, t.color) in HELD_OUT for t in scene.things) == (split == "held_out")
+
+
+def test_no_prompts_are_refused():
+    with pytest.raises(ValueError, match="0"):
+        evaluation_scenes(0, seed=0)
+
+
+def test_perfect_pictures_score_one():
+    prompts = evaluation_scenes(6, seed=0)
+    tally = Tally()
+    tally.add_pictures(prompts, drawn(prompts))
+    expected = {**dict.fromkeys(SCORES, 1.0), "n": 3}
+    kinds = {"single": expected, "pair": expected}
+    assert tally.fractions() == {"trained": kinds, "held_out": kinds}
+
+
+def test_other_pictures_score_less():
+    prompts = evaluation_scenes(6, seed=0)
+    tally = Tally()
+    tally.add_pictures(prompts, drawn(prompts).roll(1, dims=0))
+    assert all(kind["all"] < 1 for split in tally.fractions().values() for kind in split.values())
+
+
+def test_fractions_are_of_their_own_kind_and_split():
+    tally = Tally()
+    right, wrong = dict.fromkeys(SCORES, True), dict.fromkeys(SCORES, False)
+    for scores in (right, right, wrong, {**wrong, "count": True}):
+        tally.add("trained", "pair", scores)
+    tally.add("held_out", "single", wrong)
+    fractions = tally.fractions()
+    assert fractions["trained"] == {"pair": {**dict.fromkeys(SCORES, 0.5), "count": 0.75, "n": 4}}
+    assert fractions["held_out"] == {"single": {**dict.fromkeys(SCORES, 0.0), "n": 1}}
+
+
+def test_as_many_pictures_as_prompts():
+    with pytest.raises(ValueError, match="1 pictures for 2"):
+        Tally().add_pictures(evaluation_scenes(1, seed=0), torch.zeros(1, 3, 64, 64))

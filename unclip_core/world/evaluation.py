@@ -1,0 +1,71 @@
+"""Prompts to evaluate a model with, and the tally of how many pictures the judge finds right."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from .captions import caption
+from .judge import SCORES, judge, score
+from .scenes import KINDS, SPLITS, Scene, sample_scene
+
+Prompt = tuple[str, str, Scene, str]
+"""(split, kind, scene, caption)."""
+
+Fractions = dict[str, dict[str, dict[str, float]]]
+"""split → kind → score → fraction of pictures that have it right, and "n", how many there were."""
+
+
+def evaluation_scenes(n: int, seed: int) -> list[Prompt]:
+    """`n` prompts of each split, half of them (rounded up) singles; always the same for a seed.
+
+    Captions are paraphrases that state everything. Raises ValueError if n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"cannot evaluate on {n} prompts: at least 1 is needed")
+    # A text seeds another sequence than the integer that training may have been seeded with.
+    rng = random.Random(f"unclip evaluation {seed}")
+    prompts: list[Prompt] = []
+    for split in SPLITS:
+        for index in range(n):
+            scene = sample_scene(rng, KINDS[index % 2], split)
+            prompts.append((split, scene.kind, scene, caption(scene, rng, full=True)))
+    return prompts
+
+
+class Tally:
+    """Counts scores by split and kind."""
+
+    def __init__(self) -> None:
+        """Start with nothing counted."""
+        self._right: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._count: Counter[tuple[str, str]] = Counter()
+
+    def add(self, split: str, kind: str, scores: Mapping[str, bool]) -> None:
+        """Count one picture's scores, as `score` gives them."""
+        self._count[split, kind] += 1
+        self._right[split, kind].update({name: int(scores[name]) for name in SCORES})
+
+    def add_pictures(self, prompts: Sequence[Prompt], pictures: Tensor) -> None:
+        """Judge and count one picture [3, H, W] (0..1) a prompt: pictures is [B, 3, H, W].
+
+        Raises ValueError if there are not as many pictures as prompts.
+        """
+        if len(prompts) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
+        for (split, kind, scene, _), picture in zip(prompts, pictures, strict=True):
+            self.add(split, kind, score(judge(picture), scene))
+
+    def fractions(self) -> Fractions:
+        """What has been counted: fractions of SCORES and "n", for each split and kind met so far."""
+        result: Fractions = {}
+        for split in SPLITS:
+            for kind in KINDS:
+                if n := self._count[split, kind]:
+                    right = self._right[split, kind]
+                    result.setdefault(split, {})[kind] = {
+                        **{name: right[name] / n for name in SCORES},
+                        "n": n,
+                    }
+        return result

@@ -1,0 +1,206 @@
+"""The analytic judge: reads a picture of the world back, without any network, and compares it with a scene.
+
+The border gives the background; what differs from it falls into connected components; each component's
+median colour is named by the palette; all eight shapes are laid over it, at the radius that its area gives,
+and the one with the largest soft overlap (IoU) names the shape and measures how crisply it is drawn.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .scenes import Scene
+from .shapes import DISTANCES
+from .vocabulary import BACKGROUNDS, COLORS, RADII, REFERENCE_WIDTH, Rgb
+
+FOREGROUND = 50 / 255
+"""RGB distance from the background's colour from which on a pixel belongs to a thing.
+
+Half the distance of the palette's closest colour and background, and four times a noise of σ = 12/255.
+"""
+
+LEAST_AREA = 12
+"""Components with fewer pixels are specks (noise), not things; the smallest star covers 50."""
+
+MOST_THINGS = 8
+"""Only so many components, the largest, are read: with more the count is wrong anyway."""
+
+CRISP = 0.75
+"""A picture is only all right if each thing overlaps its ideal shape by more than this (IoU)."""
+
+SCORES = ("background", "count", "color", "shape", "size", "place", "all")
+"""What `score` decides; `place` is the relation for pairs."""
+
+
+@dataclass(frozen=True)
+class FoundThing:
+    """A thing read from a picture: fields as in `Thing`, and its overlap with the ideal shape, 0..1."""
+
+    shape: int
+    color: int
+    size: int
+    x: float
+    y: float
+    radius: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a picture shows: the background's index and the things, largest first."""
+
+    background: int
+    things: tuple[FoundThing, ...]
+
+
+def judge(picture: Tensor) -> Reading:
+    """Read a picture, [3, H, W] in 0..1 and square.
+
+    Larger pictures are averaged down to 64 px first. Raises ValueError for other shapes, for smaller pictures
+    and for values that are not finite.
+    """
+    picture = _at_reference_width(picture)
+    ground = _border(picture).median(dim=1).values
+    mask = torch.linalg.vector_norm(picture - ground[:, None, None], dim=0) > FOREGROUND
+    components = _components(mask)
+    things = tuple(_read_thing(picture, ground, mask, component) for component in components)
+    return Reading(_nearest(ground, BACKGROUNDS.values()), things)
+
+
+def score(reading: Reading, scene: Scene) -> dict[str, bool]:
+    """Which of SCORES a reading has right.
+
+    The found things are assigned to those asked for so that most is right. A colour, shape or size is right
+    if it is for every thing asked for; "all" also takes that every thing is crisp.
+    """
+    asked = len(scene.things)
+    found = {"background": reading.background == scene.background, "count": len(reading.things) == asked}
+    assignments = itertools.permutations(reading.things, asked)
+    best = max((_compare(things, scene) for things in assignments), key=sum, default=(0, 0, 0, 0))
+    colors, shapes, sizes, place = best
+    found |= {"color": colors == asked, "shape": shapes == asked, "size": sizes == asked, "place": place == 1}
+    found["all"] = all(found.values()) and all(thing.iou > CRISP for thing in reading.things)
+    return found
+
+
+def _compare(things: Sequence[FoundThing], scene: Scene) -> tuple[int, int, int, int]:
+    """How many colours, shapes, sizes are right, and whether (1 or 0) the place or relation is."""
+    pairs = list(zip(things, scene.things, strict=True))
+    colors, shapes, sizes = (
+        sum(getattr(found, name) == getattr(asked, name) for found, asked in pairs)
+        for name in ("color", "shape", "size")
+    )
+    in_place = _place(things[0]) == scene.place if len(things) == 1 else _relation(*things) == scene.relation
+    return colors, shapes, sizes, int(in_place)
+
+
+def _place(thing: FoundThing) -> int:
+    column, row = (min(max(int(3 * value), 0), 2) for value in (thing.x, thing.y))
+    return 3 * row + column
+
+
+def _relation(first: FoundThing, second: FoundThing) -> int:
+    dx, dy = first.x - second.x, first.y - second.y
+    if abs(dx) > abs(dy):
+        return 0 if dx < 0 else 1
+    return 2 if dy < 0 else 3
+
+
+def _at_reference_width(picture: Tensor) -> Tensor:
+    shape = tuple(picture.shape)
+    if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2] or shape[1] < REFERENCE_WIDTH:
+        raise ValueError(
+            f"cannot judge a picture of shape {list(shape)}: it must be [3, H, W] with "
+            f"H = W of at least {REFERENCE_WIDTH}"
+        )
+    if not picture.isfinite().all():
+        raise ValueError(
+            "cannot judge a picture with NaN or infinite values: the sampling that made it diverged"
+        )
+    return F.adaptive_avg_pool2d(picture.detach().float().cpu(), REFERENCE_WIDTH)
+
+
+def _border(picture: Tensor) -> Tensor:
+    """The outermost pixels, [3, N]: things keep clear of them."""
+    return torch.cat([picture[:, 0], picture[:, -1], picture[:, 1:-1, 0], picture[:, 1:-1, -1]], dim=1)
+
+
+def _nearest(color: Tensor, palette: Iterable[Rgb]) -> int:
+    colors = torch.tensor(list(palette)) / 255
+    return int(torch.linalg.vector_norm(colors - color, dim=1).argmin())
+
+
+def _components(mask: Tensor) -> list[Tensor]:
+    """Masks of the components that are things, largest first; diagonal neighbours belong together."""
+    labels = torch.where(mask, torch.arange(1.0, mask.numel() + 1).reshape(mask.shape), 0.0)
+    while True:  # the largest label of a component spreads through it, four steps between two checks
+        spread = labels
+        for _ in range(4):
+            spread = F.max_pool2d(spread[None], 3, 1, 1)[0] * mask
+        if torch.equal(spread, labels):
+            break
+        labels = spread
+    names, areas = labels[mask].unique(return_counts=True)
+    largest = areas.sort(descending=True).indices[:MOST_THINGS]
+    return [labels == names[i] for i in largest if areas[i] >= LEAST_AREA]
+
+
+def _read_thing(picture: Tensor, ground: Tensor, mask: Tensor, component: Tensor) -> FoundThing:
+    color = _inner_color(picture[:, component], ground)
+    alpha = _alpha(picture, ground, color, mask, component)
+    fits = [_fit(alpha, shape) for shape in range(len(DISTANCES))]
+    shape, x, y, radius, iou = max(fits, key=lambda fit: fit[-1])
+    width = picture.shape[-1]
+    size = min(range(len(RADII)), key=lambda i: abs(math.log(radius / width / RADII[i])))
+    return FoundThing(
+        shape, _nearest(color, COLORS.values()), size, x / width, y / width, radius / width, iou
+    )
+
+
+def _inner_color(pixels: Tensor, ground: Tensor) -> Tensor:
+    """Median colour [3] of the half of a component's pixels [3, N] that is farthest from the background's.
+
+    The others may lie on the edge, where the background shines through.
+    """
+    contrast = torch.linalg.vector_norm(pixels - ground[:, None], dim=0)
+    return pixels[:, contrast >= contrast.median()].median(dim=1).values
+
+
+def _alpha(picture: Tensor, ground: Tensor, color: Tensor, mask: Tensor, component: Tensor) -> Tensor:
+    """How far each pixel in and close to a component has gone from the background to its colour, [H, W]."""
+    ink = color - ground
+    alpha = torch.einsum("chw,c->hw", picture - ground[:, None, None], ink) / ink.square().sum()
+    near = F.max_pool2d(component[None].float(), 5, 1, 2)[0] > 0
+    return torch.where(near & (component | ~mask), alpha, 0.0)
+
+
+@cache
+def _moments(shape: int) -> tuple[float, float, float]:
+    """Area of a shape of radius 1, and its centroid (x, y) in the shape's own coordinates."""
+    axis = (torch.arange(512) + 0.5) / 256 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    inside = DISTANCES[shape](x, y) < 0
+    return float(inside.sum()) / 256**2, float(x[inside].mean()), float(y[inside].mean())
+
+
+def _fit(alpha: Tensor, shape: int) -> tuple[int, float, float, float, float]:
+    """Lay a shape over a component by area and centroid: (shape, x, y, radius in pixels, IoU)."""
+    rows, columns = (torch.arange(n) + 0.5 for n in alpha.shape)
+    area = alpha.sum()
+    unit_area, middle_x, middle_y = _moments(shape)
+    radius = (area / unit_area).sqrt()
+    x = (alpha.sum(0) @ columns) / area - middle_x * radius
+    y = (alpha.sum(1) @ rows) / area - middle_y * radius
+    dx, dy = torch.broadcast_tensors((columns[None] - x) / radius, (rows[:, None] - y) / radius)
+    ideal = (0.5 - DISTANCES[shape](dx, dy) * radius).clamp(0, 1)
+    found = alpha.clamp(0, 1)
+    # What of the ideal lies outside the picture counts against it, hence its area and not its sum.
+    common = torch.minimum(found, ideal).sum()
+    iou = common / (found.sum() + area - common)
+    return shape, float(x), float(y), float(radius), float(iou)
