@@ -60,6 +60,20 @@ def test_decoder_equals_diffusers(layers, size):
 
 
 @torch.no_grad()
+def test_quiet_features_show_the_norms_eps():
+    """Features of variance near eps: with 1e-6 in place of 1e-5 this is off by more than a per cent."""
+    oracle = diffusers_decoder(1)
+    for value in oracle.conv_in.parameters():
+        value.mul_(0.003)
+    net = ours(dataclasses.replace(DECODER, blocks=(1,) * 4), oracle)
+    x, t, cond = draw(2, 3, 16, 16), torch.tensor([3, 981]), condition(2, 7)
+    reference = oracle(x, t, cond["context"], class_labels=cond["embed"]).sample
+    assert error(net(x, t, **cond), reference) < TOLERANCE
+    wrong = ours(dataclasses.replace(DECODER, blocks=(1,) * 4, eps=1e-6), oracle)
+    assert error(wrong(x, t, **cond), reference) > 0.01
+
+
+@torch.no_grad()
 def test_context_mask_equals_diffusers():
     oracle = diffusers_decoder(2)
     net = ours(DECODER, oracle)
