@@ -17,8 +17,9 @@ from unclip.unclip_core.nets.unet import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.train import tiny
 from unclip.unclip_core.train.batches import WorldBatches
-from unclip.unclip_core.train.clip import IGNORE, ClipTraining, attribute_targets, contrastive_loss
+from unclip.unclip_core.train.clip import IGNORE, ClipPhase, ClipTraining, attribute_targets, contrastive_loss
 from unclip.unclip_core.train.decoder import DecoderTraining, blurred, foreground_weight
+from unclip.unclip_core.train.loop import LoopConfig
 from unclip.unclip_core.train.optimizer import MasterAdamW
 from unclip.unclip_core.train.prior import PriorTraining, embedding_statistics
 from unclip.unclip_core.train.upsampler import UpsamplerTraining, degrade
@@ -88,12 +89,14 @@ def test_the_first_thing_is_further_left_or_further_up():
         assert (labels["first_shape"][row], labels["first_color"][row]) == (first.shape, first.color)
 
 
-def test_clip_overfits_a_batch(adapter):
+@pytest.mark.parametrize("shared", [False, True])
+def test_clip_overfits_a_batch(adapter, shared):
     torch.manual_seed(0)
-    training = ClipTraining(build_open_clip(adapter.config), adapter.config, batch=8, seed=0, size=32)
-    training.heads, training.text_heads = (type(training.heads)(12) for _ in range(2))
+    phase = ClipPhase(LoopConfig(steps=1), batch=8, shape_weight=3.0, said_weight=1.0, shared_heads=shared)
+    training = ClipTraining(build_open_clip(adapter.config), adapter.config, phase, seed=0)
     found = losses_on_one_batch(training, 60, 3e-3)
     assert found[-1] < 0.45 * found[0]
+    assert (training.heads is training.text_heads) == shared
 
 
 def test_prior_overfits_a_batch(adapter):

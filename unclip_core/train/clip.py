@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ..world.captions import caption, negatives, words
 from ..world.render import render
 from ..world.scenes import Scene, sample_scenes
 from ..world.vocabulary import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES
+from .loop import LoopConfig
 from .vocabulary import bpe_merges
 
 EMBED_DIM = 192
@@ -84,15 +86,26 @@ def _in_reading_order(scene: Scene) -> tuple[list, int]:
     return sorted(scene.things, key=lambda thing: thing.x if across else thing.y), 1 if across else 2
 
 
-def attribute_loss(heads: AttributeHeads, embeds: Tensor, scenes: Sequence[Scene]) -> Tensor:
-    """Mean cross-entropy of the heads plus the squared error of the layout."""
-    labels, layout, present = attribute_targets(scenes)
-    logits, positions = heads(embeds)
-    device = embeds.device
-    losses = [F.cross_entropy(logits[name], labels[name].to(device), ignore_index=IGNORE) for name in logits
-              if (labels[name] != IGNORE).any()]
-    squared = (positions - layout.to(device)).square()[present.to(device)].mean()
-    return torch.stack(losses).mean() + 4.0 * squared
+def attribute_loss(heads: AttributeHeads, embeds: Tensor, scenes: Sequence[Scene], shape_weight: float, layout: bool
+                   ) -> Tensor:
+    """Mean cross-entropy of the heads on the embeddings' directions, and with `layout` its squared error (times 4)."""
+    labels, positions, present = attribute_targets(scenes)
+    logits, found = heads(F.normalize(embeds.float(), dim=-1).to(embeds.dtype))
+    loss = _weighted_cross_entropy(logits, labels, shape_weight)
+    if layout:
+        squared = (found - positions.to(embeds.device)).square()
+        loss = loss + 4.0 * squared[present.to(embeds.device)].mean()
+    return loss
+
+
+def _weighted_cross_entropy(logits: dict[str, Tensor], labels: dict[str, Tensor], shape_weight: float) -> Tensor:
+    losses, weights = [], []
+    for name, values in labels.items():
+        if (values != IGNORE).any():
+            target = values.to(logits[name].device)
+            losses.append(F.cross_entropy(logits[name], target, ignore_index=IGNORE))
+            weights.append(shape_weight if name.endswith("shape") else 1.0)
+    return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum() / len(losses)
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, wrong: Tensor, log_scale: Tensor) -> Tensor:
@@ -104,29 +117,51 @@ def contrastive_loss(images: Tensor, texts: Tensor, wrong: Tensor, log_scale: Te
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(images)].T, target))
 
 
+@dataclass(frozen=True)
+class ClipPhase:
+    """What a part of CLIP's training minimises.
+
+    Attributes:
+        loop: steps and learning rate.
+        batch: pictures a step, and as many hard-negative captions.
+        shape_weight: of the shape heads' losses, in relation to the other heads'.
+        said_weight: of the attribute loss of the text embedding, in relation to the image embedding's.
+        shared_heads: whether the same heads read both embeddings, so that both must code attributes alike.
+    """
+
+    loop: LoopConfig
+    batch: int = 128
+    shape_weight: float = 1.0
+    said_weight: float = 0.3
+    shared_heads: bool = False
+
+
 class ClipTraining(nn.Module):
     """An open_clip model with attribute heads on both embeddings; `loss(step)` draws its own pictures."""
 
-    def __init__(self, model: nn.Module, config: ClipConfig, batch: int, seed: int, size: int = 64) -> None:
-        """`batch` pictures and as many hard-negative captions a step; the data depend on `seed` and the step alone."""
+    def __init__(self, model: nn.Module, config: ClipConfig, phase: ClipPhase, seed: int) -> None:
+        """The data depend on `seed` and the step alone."""
         super().__init__()
-        self.model, self.heads, self.text_heads = model, AttributeHeads(), AttributeHeads()
-        self.batch, self.seed, self.size = batch, seed, size
+        width = int(config.model["embed_dim"])
+        self.model, self.heads = model, AttributeHeads(width)
+        self.text_heads = self.heads if phase.shared_heads else AttributeHeads(width)
+        self.phase, self.seed, self.size = phase, seed, int(config.model["vision_cfg"]["image_size"])
         self._tokenizer = build_tokenizer(config)
 
     def loss(self, step: int) -> dict[str, Tensor]:
         """The loss of one step and its parts."""
         rng = random.Random(f"clip {self.seed} {step}")
-        scenes = sample_scenes(rng, self.batch, "trained")
+        scenes = sample_scenes(rng, self.phase.batch, "trained")
         wrong = [text for scene in scenes for _, text in negatives(scene, rng, 1)]
         device, dtype = self.model.positional_embedding.device, self.model.positional_embedding.dtype
         pixels = (augment(render(scenes, self.size, device), step + self.seed) * 2 - 1).to(dtype)
         images = self.model.encode_image(pixels)
-        texts = self._texts([caption(scene, rng) for scene in scenes] + wrong)
-        contrast = contrastive_loss(images, texts[: self.batch], texts[self.batch :], self.model.logit_scale)
-        seen = attribute_loss(self.heads, F.normalize(images.float(), dim=-1).to(dtype), scenes)
-        said = attribute_loss(self.text_heads, F.normalize(texts[: self.batch].float(), dim=-1).to(dtype), scenes)
-        return {"loss": contrast + seen + 0.3 * said, "contrast": contrast, "seen": seen, "said": said}
+        texts, false = self._texts([caption(scene, rng) for scene in scenes] + wrong).chunk(2)
+        contrast = contrastive_loss(images, texts, false, self.model.logit_scale)
+        seen = attribute_loss(self.heads, images, scenes, self.phase.shape_weight, layout=True)
+        said = attribute_loss(self.text_heads, texts, scenes, self.phase.shape_weight, not self.phase.shared_heads)
+        loss = contrast + seen + self.phase.said_weight * said
+        return {"loss": loss, "contrast": contrast, "seen": seen, "said": said}
 
     def _texts(self, prompts: list[str]) -> Tensor:
         ids = self._tokenizer(prompts).to(self.model.positional_embedding.device)

@@ -22,7 +22,8 @@ class LoopConfig:
     """How long and how fast to train.
 
     Attributes:
-        steps: optimizer steps in all; the learning rate ends there.
+        steps: optimizer steps of the learning rate's schedule.
+        stop: step after which training ends; None for the schedule's end.
         lr: peak learning rate.
         warmup: steps of linear warm-up.
         weight_decay: AdamW's decay of matrices.
@@ -38,6 +39,12 @@ class LoopConfig:
     ema: float = 0.999
     save_seconds: float = 120.0
     log_every: int = 50
+    stop: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The step after which training ends."""
+        return self.steps if self.stop is None else min(self.stop, self.steps)
 
 
 class Loop:
@@ -58,8 +65,8 @@ class Loop:
             FloatingPointError: the loss is not finite; the last checkpoint stays as it was.
         """
         saved = time.monotonic()
-        with tqdm(total=self.config.steps, initial=self.step, desc=f"train {self.name}", unit="step") as bar:
-            while self.step < self.config.steps:
+        with tqdm(total=self.config.last, initial=self.step, desc=f"train {self.name}", unit="step") as bar:
+            while self.step < self.config.last:
                 values = self._one_step(loss_of_step)
                 bar.update()
                 if self.step % self.config.log_every == 0:
@@ -76,6 +83,11 @@ class Loop:
         buffer = io.BytesIO()
         torch.save({"step": self.step, "config": asdict(self.config), "optimizer": self.optimizer.state_dict()}, buffer)
         write_whole(self._checkpoint, buffer.getvalue())
+
+    def trained(self) -> dict[str, Tensor]:
+        """The module's state dict with the fp32 masters of its parameters."""
+        state = {name: tensor.detach().float().clone() for name, tensor in self.module.state_dict().items()}
+        return state | {name: tensor.clone() for name, tensor in self.optimizer.masters().items()}
 
     def averaged(self) -> dict[str, Tensor]:
         """The module's state dict with the averaged parameters in place of the trained ones, fp32."""

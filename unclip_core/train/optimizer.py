@@ -48,6 +48,10 @@ class MasterAdamW:
         """The averaged parameters by name, fp32."""
         return dict(zip(self._names, self._averages, strict=True))
 
+    def masters(self) -> dict[str, Tensor]:
+        """The parameters as trained by name, fp32."""
+        return {name: m.detach() for name, m in zip(self._names, self._masters, strict=True)}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: masters, averages, moments."""
         return {"masters": [m.detach() for m in self._masters], "averages": self._averages,

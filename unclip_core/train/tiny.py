@@ -21,18 +21,24 @@ from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
 from . import decoder, prior, upsampler
 from .batches import WorldBatches
-from .clip import AttributeHeads, ClipTraining, tiny_clip_config
+from .clip import AttributeHeads, ClipPhase, ClipTraining, tiny_clip_config
 from .gates import clip_gate, failures
 from .loop import Loop, LoopConfig
 
 FAMILY = "tiny"
+CLIP_PHASES = (
+    # Colours, places and retrieval come first; the many small steps of the second phase bring shapes and binding.
+    ClipPhase(LoopConfig(steps=1800, stop=1419, lr=1e-3, warmup=150, weight_decay=0.02, ema=0.998), batch=128),
+    ClipPhase(LoopConfig(steps=2600, lr=6e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=48,
+              shape_weight=3.0, said_weight=1.0, shared_heads=True),
+)
 LOOPS = {
-    "clip": LoopConfig(steps=1800, lr=1e-3, warmup=150, weight_decay=0.02, ema=0.998),
-    "prior": LoopConfig(steps=1200, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998),
+    "clip": CLIP_PHASES[-1].loop,
+    "prior": LoopConfig(steps=800, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998),
     "decoder": LoopConfig(steps=4500, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999),
     "upsampler": LoopConfig(steps=600, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
-BATCHES = {"clip": 128, "prior": 128, "decoder": 64, "upsampler": 8}
+BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 64, "upsampler": 8}
 
 
 def train_tiny(output: Path, stages: list[str] | None = None, seed: int = 1, steps: int | None = None,
@@ -73,13 +79,26 @@ def write_index(output: Path) -> None:
 
 
 def train_clip(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train CLIP; its attribute heads are saved beside it for the gate, not with it."""
+    """Train CLIP in its phases, the last with `loop_config`; its attribute heads are saved beside it for the gate."""
     config = tiny_clip_config()
-    training = ClipTraining(build_open_clip(config), config, BATCHES["clip"], seed).to(device, torch.bfloat16)
-    averaged = _run("clip", training, loop_config, output)
+    trained: dict[str, torch.Tensor] = {}
+    for number, phase in enumerate(_phases(loop_config), start=1):
+        training = ClipTraining(build_open_clip(config), config, phase, seed + number - 1)
+        if phase.shared_heads:
+            trained = {name: t for name, t in trained.items() if not name.startswith("text_heads.")}
+        training.load_state_dict(trained, strict=False)
+        loop = Loop(f"clip-{number}", training.to(device, torch.bfloat16), phase.loop, output)
+        loop.run(training.loss)
+        trained = loop.trained()
+    averaged = loop.averaged()
     heads = {name.removeprefix("heads."): t for name, t in averaged.items() if name.startswith("heads.")}
     save_weights(output / "clip-heads.safetensors", heads, {})
     _export(output / "clip.safetensors", averaged, "model.", asdict(config))
+
+
+def _phases(last: LoopConfig) -> list[ClipPhase]:
+    # A short run (of a test, say) shortens every phase.
+    return [replace(phase, loop=replace(phase.loop, steps=min(phase.loop.steps, last.steps))) for phase in CLIP_PHASES]
 
 
 def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
