@@ -117,6 +117,43 @@ def contrastive_loss(images: Tensor, texts: Tensor, wrong: Tensor, log_scale: Te
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(images)].T, target))
 
 
+class PatchHeads(nn.Module):
+    """What each patch's token `[B, N, W]` says of the thing that the patch lies on: its shape, colour and size.
+
+    Shape is learned from patches long before it is learned from one embedding of the whole picture, where it must be
+    told of which of two things it is.
+    """
+
+    def __init__(self, width: int) -> None:
+        """One linear layer for the three attributes."""
+        super().__init__()
+        self.sizes = {"shape": len(SHAPES), "color": len(COLORS), "size": len(SIZES)}
+        self.classes = nn.Linear(width, sum(self.sizes.values()))
+
+    def loss(self, tokens: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Mean cross-entropy over the patches that lie on things, shape counting double."""
+        labels = patch_labels(scenes, round(tokens.shape[1] ** 0.5)).to(tokens.device)
+        logits = self.classes(tokens).float().split(list(self.sizes.values()), dim=-1)
+        losses = [F.cross_entropy(logit.flatten(0, 1), labels[..., index].flatten(), ignore_index=IGNORE)
+                  for index, logit in enumerate(logits)]
+        return (2 * losses[0] + losses[1] + losses[2]) / 4
+
+
+def patch_labels(scenes: Sequence[Scene], grid: int) -> Tensor:
+    """Shape, colour and size `[B, grid * grid, 3]` of the thing whose box holds the patch's centre, else -100."""
+    labels = torch.full((len(scenes), grid, grid, 3), IGNORE)
+    for row, scene in enumerate(scenes):
+        for thing in scene.things:
+            left, right = _cells(thing.x, thing.radius, grid)
+            top, bottom = _cells(thing.y, thing.radius, grid)
+            labels[row, top:bottom, left:right] = torch.tensor([thing.shape, thing.color, thing.size])
+    return labels.flatten(1, 2)
+
+
+def _cells(middle: float, radius: float, grid: int) -> tuple[int, int]:
+    return max(0, round((middle - radius) * grid)), min(grid, round((middle + radius) * grid))
+
+
 @dataclass(frozen=True)
 class ClipPhase:
     """What a part of CLIP's training minimises.
@@ -127,6 +164,7 @@ class ClipPhase:
         shape_weight: of the shape heads' losses, in relation to the other heads'.
         said_weight: of the attribute loss of the text embedding, in relation to the image embedding's.
         shared_heads: whether the same heads read both embeddings, so that both must code attributes alike.
+        patch_weight: of the loss of what each patch's token says of the thing that it lies on.
     """
 
     loop: LoopConfig
@@ -134,6 +172,7 @@ class ClipPhase:
     shape_weight: float = 1.0
     said_weight: float = 0.3
     shared_heads: bool = False
+    patch_weight: float = 0.0
 
 
 class ClipTraining(nn.Module):
@@ -145,6 +184,9 @@ class ClipTraining(nn.Module):
         width = int(config.model["embed_dim"])
         self.model, self.heads = model, AttributeHeads(width)
         self.text_heads = self.heads if phase.shared_heads else AttributeHeads(width)
+        if phase.patch_weight:
+            self.patch_heads = PatchHeads(int(config.model["vision_cfg"]["width"]))
+        model.visual.output_tokens = True
         self.phase, self.seed, self.size = phase, seed, int(config.model["vision_cfg"]["image_size"])
         self._tokenizer = build_tokenizer(config)
 
@@ -155,13 +197,17 @@ class ClipTraining(nn.Module):
         wrong = [text for scene in scenes for _, text in negatives(scene, rng, 1)]
         device, dtype = self.model.positional_embedding.device, self.model.positional_embedding.dtype
         pixels = (augment(render(scenes, self.size, device), step + self.seed) * 2 - 1).to(dtype)
-        images = self.model.encode_image(pixels)
+        images, tokens = self.model.visual(pixels)
         texts, false = self._texts([caption(scene, rng) for scene in scenes] + wrong).chunk(2)
         contrast = contrastive_loss(images, texts, false, self.model.logit_scale)
         seen = attribute_loss(self.heads, images, scenes, self.phase.shape_weight, layout=True)
         said = attribute_loss(self.text_heads, texts, scenes, self.phase.shape_weight, not self.phase.shared_heads)
+        losses = {"contrast": contrast, "seen": seen, "said": said}
         loss = contrast + seen + self.phase.said_weight * said
-        return {"loss": loss, "contrast": contrast, "seen": seen, "said": said}
+        if self.phase.patch_weight:
+            losses["patches"] = self.patch_heads.loss(tokens, scenes)
+            loss = loss + self.phase.patch_weight * losses["patches"]
+        return {"loss": loss, **losses}
 
     def _texts(self, prompts: list[str]) -> Tensor:
         ids = self._tokenizer(prompts).to(self.model.positional_embedding.device)

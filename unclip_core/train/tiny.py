@@ -29,8 +29,10 @@ FAMILY = "tiny"
 CLIP_PHASES = (
     # Colours, places and retrieval come first; the many small steps of the second phase bring shapes and binding.
     ClipPhase(LoopConfig(steps=1800, stop=1419, lr=1e-3, warmup=150, weight_decay=0.02, ema=0.998), batch=128),
-    ClipPhase(LoopConfig(steps=2600, lr=6e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=48,
+    ClipPhase(LoopConfig(steps=2600, stop=778, lr=6e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=48,
               shape_weight=3.0, said_weight=1.0, shared_heads=True),
+    ClipPhase(LoopConfig(steps=1500, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=64,
+              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=2.0),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
