@@ -17,14 +17,13 @@ demo: $(READY)
 	@$(BIN)/python -m unclip run workflows/api/text_to_image.json --output "$(OUTPUT)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest --ignore=tests/comfyui -q
+	@$(BIN)/python -m pytest -q
 
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
 
 test-comfyui: $(READY)
-	@test -n "$(COMFYUI)" || { echo "Say where ComfyUI is: make test-comfyui COMFYUI=/path/to/ComfyUI"; exit 2; }
-	@COMFYUI="$(COMFYUI)" $(BIN)/python -m pytest tests/comfyui -q
+	@$(if $(COMFYUI),COMFYUI_PATH="$(COMFYUI)") $(BIN)/python -m pytest -m comfyui -q
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis

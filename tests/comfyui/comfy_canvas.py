@@ -1,0 +1,133 @@
+"""ComfyUI's page in a headless browser: opens it offline, loads workflows, queues them, takes pictures."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+WINDOW = {"width": 1800, "height": 900}
+LOAD_LIMIT = 120_000  # ms
+RUN_LIMIT = 240_000
+
+READY = "window.app?.vueAppReady && window.app?.extensionManager"
+LOAD = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name) }"
+QUEUE = """async () => {
+    window.ending = null
+    for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
+        app.api.addEventListener(name, (event) => { window.ending ??= [name, event.detail] }, { once: true })
+    if (!(await app.queuePrompt(0, 1))) window.ending = ['refused', app.lastNodeErrors ?? null]
+}"""
+COMPLAINTS = """() => [
+    ...app.graph.nodes.filter((node) => node.has_errors).map((node) => `${node.type} has errors`),
+    ...app.graph.nodes.filter((node) => !LiteGraph.registered_node_types[node.type]).map((node) => `no ${node.type}`),
+    ...[...document.querySelectorAll('.p-toast-message, .p-dialog, [role=alertdialog]')].map((e) => e.innerText),
+]"""
+NODES = """() => app.graph.nodes.map((node) => ({
+    id: String(node.id), type: node.type, box: [...node.boundingRect], size: [...node.size],
+    needs: [...node.computeSize()],
+}))"""
+VUE_NODES = """() => [...document.querySelectorAll('[data-node-id]')].map((element) => {
+    const { x, y, width, height } = element.getBoundingClientRect()
+    return { id: element.dataset.nodeId, box: [x, y, width, height] }
+})"""
+
+
+class NoBrowser(Exception):
+    """There is no browser to test with; the message says what is missing."""
+
+
+def find_chromium():
+    """The browser: of $CHROMIUM_PATH, or where systems put it."""
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError as error:
+        raise NoBrowser("this Python lacks playwright (pip install playwright)") from error
+    named = os.environ.get("CHROMIUM_PATH")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    places = [named] if named else ["/usr/bin/chromium", *map(shutil.which, names)]
+    found = next((place for place in places if place and Path(place).is_file()), None)
+    if found is None:
+        raise NoBrowser(f"there is no {named or 'Chromium'}; set CHROMIUM_PATH to the browser's file")
+    return found
+
+
+@contextmanager
+def launch(chromium):
+    """The browser, started without a proxy."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=arguments)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Canvas:
+    """ComfyUI's page; requests to any other machine are blocked."""
+
+    def __init__(self, browser, server, vue):
+        self.vue = vue
+        self.server = server
+        self.errors = []
+        self._context = browser.new_context(viewport=WINDOW)
+        self._context.route("**/*", self._route)
+        self.page = self._context.new_page()
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def __enter__(self):
+        settings = {"Comfy.TutorialCompleted": True, "Comfy.Validation.Workflows": True}
+        status, _ = self.server.post("/api/settings", settings | {"Comfy.VueNodes.Enabled": self.vue})
+        assert status == 200
+        self.page.goto(self.server.url, timeout=LOAD_LIMIT)
+        self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
+        return self
+
+    def __exit__(self, *_):
+        self._context.close()
+
+    @staticmethod
+    def _route(route):
+        if urlsplit(route.request.url).hostname == "127.0.0.1":
+            route.continue_()
+        else:
+            route.abort()
+
+    def load(self, workflow, name):
+        """Open a UI workflow and bring all of it into view."""
+        self.page.evaluate(LOAD, [workflow, name])
+        self.fit()
+
+    def fit(self):
+        self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(1500)  # the view glides there
+
+    def complaints(self):
+        """What the canvas holds against the workflow: node errors, unknown types, messages, dialogs."""
+        return self.page.evaluate(COMPLAINTS) + self.errors
+
+    def prompt(self):
+        """The workflow on the canvas in the API format."""
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def run(self):
+        """Queue what is on the canvas: (the event of its end, that event's data)."""
+        self.page.evaluate(QUEUE)
+        self.page.wait_for_function("window.ending", timeout=RUN_LIMIT)
+        return self.page.evaluate("window.ending")
+
+    def nodes(self):
+        """Each node's id, type, box `[x, y, width, height]` with its title, size, and the size that it needs."""
+        return self.page.evaluate(NODES)
+
+    def boxes(self):
+        """Each node's box as it is drawn, `id -> [x, y, width, height]`, in the unit of its mode."""
+        drawn = self.page.evaluate(VUE_NODES) if self.vue else self.nodes()
+        return {node["id"]: node["box"] for node in drawn}
+
+    def screenshot(self, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path)

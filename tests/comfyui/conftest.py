@@ -1,0 +1,83 @@
+"""ComfyUI for the tests of this folder: one server for all of them, and its canvas in a headless browser.
+
+Where there is no ComfyUI, or no browser, the tests are skipped, and the end of the report says why in red.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from comfy_canvas import Canvas, NoBrowser, find_chromium, launch  # noqa: E402
+from comfy_server import ROOT, NoComfyUI, Server, find_comfyui  # noqa: E402
+
+WEIGHTS = ["model_index.json", "clip.safetensors", "prior.safetensors", "decoder.safetensors", "upsampler.safetensors"]
+LOG_SHOWN = 6000
+
+skipped = {}
+running = pytest.StashKey()
+
+
+def skip(what, reason):
+    skipped[what] = str(reason)
+    pytest.skip(f"{what}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def comfyui():
+    """(folder, Python) of the ComfyUI to test in."""
+    try:
+        return find_comfyui()
+    except NoComfyUI as reason:
+        skip("ComfyUI", reason)
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tmp_path_factory, pytestconfig):
+    """A ComfyUI server with the pack in it, for all tests."""
+    missing = [name for name in WEIGHTS if not (ROOT / "unclip_core" / "tiny" / name).is_file()]
+    if missing:
+        pytest.fail(f"The bundled model is not whole: unclip_core/tiny lacks {', '.join(missing)}.")
+    server = Server(*comfyui, tmp_path_factory.mktemp("comfyui"))
+    pytestconfig.stash[running] = server
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(comfyui):
+    """A headless Chromium."""
+    try:
+        chromium = find_chromium()
+    except NoBrowser as reason:
+        skip("The canvas in a browser", reason)
+    with launch(chromium) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def canvas(request, browser, server):
+    """ComfyUI's page, once with the canvas' own nodes and once with those that are drawn by Vue."""
+    with Canvas(browser, server, vue=request.param == "vue") as canvas:
+        yield canvas
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show the end of the server's log with a failure."""
+    report = (yield).get_result()
+    server = item.config.stash.get(running, None)
+    if report.failed and server is not None and item.path.parent == Path(__file__).parent:
+        report.sections.append(("ComfyUI's log", server.log(LOG_SHOWN)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say aloud what was not tested."""
+    for what, reason in skipped.items():
+        terminalreporter.section(f"NOT TESTED: {what}", red=True, bold=True)
+        terminalreporter.line(f"{what} was not tested: {reason}.", red=True)

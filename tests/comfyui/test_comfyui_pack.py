@@ -1,0 +1,102 @@
+"""The pack in a real ComfyUI: it imports, and the canvas gets all of its nodes, their words, pages and templates."""
+
+import json
+import shutil
+
+import pytest
+from comfy_server import PLUGIN, ROOT
+
+pytestmark = pytest.mark.comfyui
+
+# id: (name on the canvas, inputs in their order, outputs)
+NODES = {
+    "UnclipLoadModel": ("Load unCLIP Model", "model", "clip prior decoder upscaler"),
+    "UnclipTextEncode": ("CLIP Text Encode (unCLIP)", "clip text", "text"),
+    "UnclipImageEncode": ("CLIP Image Encode (unCLIP)", "clip image", "embedding"),
+    "UnclipPriorSample": (
+        "Prior Sample (unCLIP)", "prior text seed steps guidance_scale sampler candidates keep", "embedding",
+    ),
+    "UnclipDecoderSample": (
+        "Decoder Sample (unCLIP)",
+        "decoder embedding seed steps guidance_scale sampler eta batch_size text",
+        "image",
+    ),
+    "UnclipUpscale": ("Upscale (unCLIP)", "upscaler image seed steps", "image"),
+    "UnclipEmbeddingInterpolate": (
+        "Embedding Interpolate (unCLIP)", "embedding_a embedding_b t frames t_end", "embedding",
+    ),
+    "UnclipImageGrid": ("Image Grid (unCLIP)", "images columns", "image"),
+}  # fmt: skip
+WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def infos(server):
+    return server.get("/object_info")
+
+
+def options(info):
+    """Each input's options, required or not."""
+    return {name: spec[1] for kind in info["input"].values() for name, spec in kind.items()}
+
+
+def test_the_pack_imports_without_a_complaint(server):
+    log = server.log()
+    assert f"/custom_nodes/{PLUGIN}" in log.replace("\\", "/").split("Import times for custom nodes:")[1]
+    assert "IMPORT FAILED" not in log and "Cannot import" not in log and "Traceback" not in log, log
+
+
+def test_the_server_has_exactly_our_nodes(infos):
+    assert {name for name, info in infos.items() if info["python_module"] == f"custom_nodes.{PLUGIN}"} == set(NODES)
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_a_node_has_its_names_sockets_and_words(infos, node_id):
+    info, (name, inputs, outputs) = infos[node_id], NODES[node_id]
+    assert info["display_name"] == name
+    assert info["category"].startswith("unCLIP/")
+    assert [each for kind in ("required", "optional") for each in info["input_order"].get(kind, [])] == inputs.split()
+    assert info["output_name"] == outputs.split()
+    assert len(info["description"]) > 40 and info["search_aliases"]
+    assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
+    assert {each: bool(option.get("tooltip")) for each, option in options(info).items()} == dict.fromkeys(
+        inputs.split(), True
+    )
+
+
+@pytest.mark.parametrize("node_id", ["UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale"])
+def test_a_seed_is_any_64_bits_and_has_its_control(infos, node_id):
+    seed = options(infos[node_id])["seed"]
+    assert (seed["min"], seed["max"]) == (0, 2**64 - 1) and seed["control_after_generate"] is True
+
+
+def test_a_model_folder_shows_up_at_the_next_refresh(server):
+    folder = server.base / "models" / "unclip" / "family" / "one"
+
+    def listed():
+        return server.get("/object_info/UnclipLoadModel")["UnclipLoadModel"]["input"]["required"]["model"][0]
+
+    assert listed()[0] == "bundled (tiny)" and "family/one" not in listed()
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps({"format": "unclip-v1", "family": "tiny", "components": {}}))
+    try:
+        assert "family/one" in listed()
+    finally:
+        shutil.rmtree(folder.parent)
+    assert "family/one" not in listed()
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_a_node_has_its_help_page(server, node_id):
+    status, page = server.open(f"/extensions/{PLUGIN}/docs/{node_id}.md")
+    assert status == 200
+    assert NODES[node_id][0] in page.decode("utf-8").splitlines()[0]
+
+
+def test_the_workflows_are_templates_with_thumbnails(server):
+    assert sorted(server.get("/api/workflow_templates")[PLUGIN]) == WORKFLOWS
+    for name in WORKFLOWS:
+        status, body = server.open(f"/api/workflow_templates/{PLUGIN}/{name}.json")
+        assert status == 200 and json.loads(body)["nodes"]
+        status, body = server.open(f"/api/workflow_templates/{PLUGIN}/{name}.jpg")
+        assert status == 200 and body.startswith(b"\xff\xd8"), f"no thumbnail {name}.jpg"

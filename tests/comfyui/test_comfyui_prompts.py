@@ -1,0 +1,161 @@
+"""Workflows over POST /prompt: to the end, with the pictures that they promise, cached, interrupted, fed by upload."""
+
+import copy
+import json
+import time
+
+import numpy as np
+import pytest
+from comfy_server import ROOT
+from PIL import Image
+
+from unclip.nodes.headless.run import run_workflow
+
+pytestmark = pytest.mark.comfyui
+
+API = ROOT / "workflows" / "api"
+NAMES = sorted(path.stem for path in API.glob("*.json"))
+# Sizes of the pictures that each workflow saves: decoder 64 px, Upscale x 4, the grid's columns and rows.
+SIZES = {
+    "text_to_image": [(256, 256)],
+    "text_to_image_candidates": [(512, 512)],
+    "interpolate_prompts": [(1024, 512)],
+}
+PROMPT = "a large red circle in the center on a white background"
+STOP_LIMIT = 10  # seconds from an interrupt to its event; a step of the sampling takes far less
+
+
+def api(name):
+    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def with_inputs(prompt, class_type, **inputs):
+    """The prompt with these inputs set in every node of a class."""
+    changed = copy.deepcopy(prompt)
+    for node in changed.values():
+        if node["class_type"] == class_type:
+            node["inputs"] |= inputs
+    return changed
+
+
+def ids(prompt, class_type):
+    return [key for key, node in prompt.items() if node["class_type"] == class_type]
+
+
+def quick(**decoder):
+    """Text to an image of 64 px in few steps, with these inputs of the decoder."""
+    changed = with_inputs(api("text_to_image"), "UnclipTextEncode", text=PROMPT)
+    changed = with_inputs(changed, "UnclipPriorSample", steps=2)
+    changed = with_inputs(changed, "UnclipDecoderSample", **{"steps": 2} | decoder)
+    del changed[ids(changed, "UnclipUpscale")[0]]
+    return with_inputs(changed, "SaveImage", images=[ids(changed, "UnclipDecoderSample")[0], 0])
+
+
+def levels(picture):
+    return np.asarray(picture.convert("RGB"), dtype=np.float32)
+
+
+def drawing():
+    """A picture to load: a red disc on white, larger than any model's input and not square."""
+    y, x = np.mgrid[:120, :160]
+    inside = (x - 80) ** 2 + (y - 60) ** 2 < 40**2
+    return Image.fromarray(np.where(inside[..., None], [220, 30, 30], [255, 255, 255]).astype(np.uint8))
+
+
+def test_every_workflow_has_its_expected_pictures():
+    assert set(NAMES) == set(SIZES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_draws_in_comfyui_what_it_draws_headless(server, name, tmp_path):
+    prompt = with_inputs(api(name), "SaveImage", filename_prefix=f"run/{name}")  # new to the cache
+    run = server.run(prompt)
+    assert run.ending == "execution_success", run.details
+    assert set(run.executed) | run.cached == set(prompt)
+    assert ids(prompt, "SaveImage")[0] in run.executed
+
+    row = server.history(run.prompt_id)
+    assert row["status"]["status_str"] == "success" and row["status"]["completed"]
+    pictures = server.pictures(run.prompt_id)
+    assert [picture.size for picture in pictures] == SIZES[name]
+    assert json.loads(pictures[0].text["prompt"]) == prompt
+
+    report = run_workflow(prompt, output_dir=tmp_path)
+    assert report.status == "ok", report.errors
+    for ours, saved in zip(pictures, report.outputs, strict=True):
+        # The two differ in their torch, so in the last bits of every step.
+        assert np.abs(levels(ours) - levels(Image.open(saved.path))).mean() < 2
+
+
+def test_the_same_prompt_again_executes_nothing(server):
+    prompt = with_inputs(quick(), "SaveImage", filename_prefix="again")
+    first, second = server.run(prompt), server.run(prompt)
+    assert first.ending == second.ending == "execution_success"
+    assert ids(prompt, "SaveImage")[0] in first.executed
+    assert second.executed == [] and second.cached == set(prompt)
+
+
+def test_another_decoder_seed_executes_the_decoder_only(server):
+    server.run(quick(seed=1))
+    run = server.run(prompt := quick(seed=2))
+    assert sorted(run.executed) == sorted(ids(prompt, "UnclipDecoderSample") + ids(prompt, "SaveImage"))
+
+
+def test_the_largest_seed_and_full_batches_work(server):
+    prompt = quick(seed=2**64 - 1, batch_size=3)
+    run = server.run(prompt)
+    assert run.ending == "execution_success", run.details
+    assert [picture.size for picture in server.pictures(run.prompt_id)] == [(64, 64)] * 3
+
+
+def test_an_uploaded_picture_goes_through_clip_and_decoder(server):
+    server.upload("disc.png", drawing())
+    prompt = quick(batch_size=2)
+    (loader,), (decoder,) = ids(prompt, "UnclipLoadModel"), ids(prompt, "UnclipDecoderSample")
+    for node_id in ids(prompt, "UnclipPriorSample") + ids(prompt, "UnclipTextEncode"):
+        del prompt[node_id]
+    prompt["20"] = {"class_type": "LoadImage", "inputs": {"image": "disc.png"}}
+    prompt["21"] = {"class_type": "UnclipImageEncode", "inputs": {"clip": [loader, 0], "image": ["20", 0]}}
+    prompt[decoder]["inputs"]["embedding"] = ["21", 0]
+    prompt[decoder]["inputs"].pop("text", None)
+    run = server.run(prompt)
+    assert run.ending == "execution_success", run.details
+    assert {"20", "21", decoder} <= set(run.executed)
+    assert [picture.size for picture in server.pictures(run.prompt_id)] == [(64, 64)] * 2
+
+
+def test_unknown_words_are_named_and_the_picture_comes_all_the_same(server):
+    prompt = with_inputs(quick(), "UnclipTextEncode", text="a large red zebra in the center of Paris")
+    (node_id,) = ids(prompt, "UnclipTextEncode")
+    run = server.run(prompt)
+    assert run.ending == "execution_success", run.details
+    said = "\n".join(run.outputs[node_id]["warnings"])
+    assert "'zebra'" in said and "'paris'" in said and "'red'" not in said
+    assert "'zebra'" in run.texts[node_id]  # what the canvas shows on the node
+    assert len(server.pictures(run.prompt_id)) == 1
+
+    well = server.run(with_inputs(prompt, "UnclipTextEncode", text=PROMPT))
+    assert "warnings" not in well.outputs.get(node_id, {})
+    assert "'zebra'" not in well.texts[node_id]
+
+
+def test_an_interrupt_stops_the_sampling_and_the_next_prompt_runs(server):
+    prompt = quick(steps=1000, batch_size=16)
+    (decoder,) = ids(prompt, "UnclipDecoderSample")
+    with server.watch() as watch:
+        prompt_id = watch.queue(prompt)
+        events = watch.events(prompt_id)
+        for kind, data in events:
+            assert not kind.startswith("execution_error") and kind != "execution_success", data
+            if kind == "progress" and data["node"] == decoder and data["value"] >= 2:
+                assert data["max"] == 1000
+                break
+        asked = time.monotonic()
+        status, _ = server.post("/interrupt", {"prompt_id": prompt_id})
+        assert status == 200
+        stopped = watch.follow(prompt_id, events)
+        assert stopped.ending == "execution_interrupted" and stopped.details["node_id"] == decoder
+        assert time.monotonic() - asked < STOP_LIMIT
+
+        after = watch.follow(watch.queue(quick(seed=7)))
+        assert after.ending == "execution_success", after.details
