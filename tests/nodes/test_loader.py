@@ -88,7 +88,7 @@ def test_weights_without_their_configuration(broken):
     assert "decoder.safetensors" in complaint()
 
 
-@pytest.mark.parametrize("part", ["prior", "decoder", "upsampler"])
+@pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("config", [{}, [], {"net": {}, "diffusion": {}}, {"net": 3}, None])
 def test_weights_with_a_configuration_that_says_nothing(broken, part, config):
     path = broken / f"{part}.safetensors"
