@@ -19,6 +19,12 @@ from .files import CheckpointError, load_strictly, load_weights
 
 FORMAT = "unclip-v1"
 INDEX = "model_index.json"
+_CONFIG_KEYS = {
+    "clip": ("model",),
+    "prior": ("net", "diffusion", "unit_norm"),
+    "decoder": ("net", "diffusion"),
+    "upsampler": ("net", "diffusion", "scale"),
+}
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -68,12 +74,21 @@ def read_upsampler(folder: Path, family: str, dtype: torch.dtype) -> Upsampler:
 
 
 def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
-    components = read_index(folder).get("components", {})
-    if component not in components:
-        raise CheckpointError(f"'{folder / INDEX}' names no '{component}': the model has only {sorted(components)}.")
-    path = folder / components[component]
+    path = folder / _file_name(folder, component)
     tensors, config = load_weights(path, dtype)
+    needed = _CONFIG_KEYS[component]
+    if not isinstance(config, dict) or (missing := [key for key in needed if key not in config]):
+        said = f"lacks {missing}" if isinstance(config, dict) else f"is {config!r}"
+        raise CheckpointError(f"The configuration in the header of '{path}' {said}; it needs {list(needed)}.")
     return tensors, config, str(path)
+
+
+def _file_name(folder: Path, component: str) -> str:
+    components = read_index(folder).get("components")
+    name = components.get(component) if isinstance(components, dict) else None
+    if not isinstance(name, str):
+        raise CheckpointError(f"'{folder / INDEX}' names no file for the '{component}' under \"components\".")
+    return name
 
 
 def _configured(path: str, build: Any, config: Any) -> Any:

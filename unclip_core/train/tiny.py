@@ -33,12 +33,14 @@ CLIP_PHASES = (
               shape_weight=3.0, said_weight=1.0, shared_heads=True),
     ClipPhase(LoopConfig(steps=1500, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=64,
               shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=2.0),
+    ClipPhase(LoopConfig(steps=450, lr=6e-4, warmup=30, weight_decay=0.02, ema=0.996), batch=64,
+              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
-    "prior": LoopConfig(steps=800, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998),
-    "decoder": LoopConfig(steps=4500, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999),
-    "upsampler": LoopConfig(steps=600, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
+    "prior": LoopConfig(steps=450, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998),
+    "decoder": LoopConfig(steps=3200, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999),
+    "upsampler": LoopConfig(steps=400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
 BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 64, "upsampler": 8}
 

@@ -1,0 +1,79 @@
+"""The bundled model as it ships: complete, small enough, and it draws what is asked."""
+
+import json
+
+import pytest
+import torch
+
+from unclip.unclip_core.models import BUNDLED, load_model
+from unclip.unclip_core.noise import sample_seeds
+from unclip.unclip_core.pipelines import encode_image, encode_text, text_to_image
+from unclip.unclip_core.settings import Settings
+from unclip.unclip_core.world.evaluation import Tally, evaluation_scenes
+from unclip.unclip_core.world.render import render
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def drawn(model):
+    prompts = evaluation_scenes(24, seed=20_000)
+    return prompts, text_to_image(model, [p[3] for p in prompts], sample_seeds(5, len(prompts)), Settings())
+
+
+def test_the_files_are_small_enough():
+    index = json.loads((BUNDLED / "model_index.json").read_text())
+    sizes = [(BUNDLED / name).stat().st_size for name in index["components"].values()]
+    assert sorted(index["components"]) == ["clip", "decoder", "prior", "upsampler"]
+    assert max(sizes) <= 16 * MIB
+    assert sum(item.stat().st_size for item in BUNDLED.iterdir() if item.is_file()) <= 40 * MIB
+
+
+def test_it_draws_what_is_asked(drawn):
+    """Bars far enough under the measured figures that 24 prompts a split pass by more than luck."""
+    prompts, drawing = drawn
+    tally = Tally()
+    tally.add_pictures(prompts, drawing.large.permute(0, 3, 1, 2))
+    for split in ("trained", "held_out"):
+        single, pair = tally.fractions()[split]["single"], tally.fractions()[split]["pair"]
+        assert min(single[name] for name in ("background", "count", "color", "place")) >= 0.8
+        assert single["all"] >= 0.5
+        assert min(pair[name] for name in ("background", "count", "color", "place")) >= 0.6
+
+
+def test_a_picture_does_not_depend_on_its_batch(model, drawn):
+    prompts, drawing = drawn
+    alone = text_to_image(model, [prompts[3][3]], sample_seeds(5, len(prompts))[3:4], Settings())
+    torch.testing.assert_close(alone.large, drawing.large[3:4], rtol=0, atol=2 / 255)
+
+
+def test_seeds_and_prompts_change_the_picture(model):
+    prompts = ["a small red circle on a white background"] * 2 + ["a large blue star on a black background"]
+    large = text_to_image(model, prompts, [1, 2, 1], Settings()).large
+    assert (large[0] - large[1]).abs().max() > 0.2
+    assert (large[0] - large[2]).abs().mean() > 0.2
+
+
+def test_clip_tells_true_captions_from_false_ones(model):
+    prompts = evaluation_scenes(32, seed=20_001)
+    pictures = render([p[2] for p in prompts], 64).permute(0, 2, 3, 1)
+    images = encode_image(model.clip, pictures)
+    texts = encode_text(model.clip, [p[3] for p in prompts]).embeds
+    right = (images @ texts.T).argmax(dim=1) == torch.arange(len(prompts))
+    assert float(right.float().mean()) >= 0.85
+
+
+@pytest.mark.parametrize("prompt", ["", "a " * 200, "zebra 斑马 🦓", "\n\t"])
+def test_odd_prompts_still_give_a_picture(model, prompt):
+    drawing = text_to_image(model, [prompt], [0], Settings(prior_steps=2, decoder_steps=2, upscaler_steps=1))
+    assert torch.isfinite(drawing.large).all()
+    assert drawing.large.shape == (1, 256, 256, 3)
+
+
+def test_it_says_which_words_it_does_not_know(model):
+    assert model.clip.adapter.unknown_words("a red zebra on a white sofa") == ["zebra", "sofa"]
