@@ -1,9 +1,12 @@
 """Samplers: one signature, one loop, one registry.
 
 All work in variance-preserving coordinates, ``x = alpha * x0 + sigma * eps`` with alpha = sqrt(alpha_bar) and
-sigma = sqrt(1 - alpha_bar), and every step is a linear combination of the state, the predicted x0 (and its
-predecessor) and noise. The coefficients are Python floats from the plan's float64 values, so that nothing in
-the loop waits for the device. "s" is where a step starts, "t" where it ends (Lu et al. 2022).
+sigma = sqrt(1 - alpha_bar), and every step is a linear combination of the state, the predicted x0, what the step
+before saw, and noise. The coefficients are Python floats from the plan's float64 values, so that nothing in the
+loop waits for the device. "s" is where a step starts, "t" where it ends, as in Lu et al. 2022.
+
+Which for few steps? Plans that end at t = 0 (linspace, leading, karlo) make a long last jump in log-SNR, over which
+the DPM-Solvers extrapolate too far: give these "trailing" plans. ddim and deis take either.
 """
 
 import math
@@ -18,18 +21,8 @@ from .denoiser import Denoiser, Prediction
 from .noise import Noise
 from .schedules import Steps
 
-__all__ = [
-    "SAMPLERS",
-    "OnStep",
-    "Sampler",
-    "SamplerSpec",
-    "StepInfo",
-    "ddim",
-    "ddpm",
-    "dpmpp_2m",
-    "dpmpp_sde",
-    "sample",
-]
+__all__ = ["SAMPLERS", "OnStep", "Sampler", "SamplerSpec", "StepInfo", "sample"]
+__all__ += ["ddim", "ddpm", "deis", "dpmpp_2m", "dpmpp_sde"]
 
 
 @dataclass(frozen=True)
@@ -54,14 +47,8 @@ class Sampler(Protocol):
     """The signature of all samplers."""
 
     def __call__(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        steps: Steps,
-        noise: Noise,
-        *,
-        eta: float = 0.0,
-        on_step: OnStep | None = None,
+        self, denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+        *, eta: float = 0.0, on_step: OnStep | None = None,
     ) -> Tensor:
         """Return x0 from the state x (float32 or float64 [B, …]) at the plan's first noise level."""
         ...
@@ -137,6 +124,35 @@ def dpmpp_sde(
     return _dpmpp(denoiser, x, steps, noise, stochastic=True, on_step=on_step)
 
 
+def deis(
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+    *, eta: float = 0.0, on_step: OnStep | None = None,
+) -> Tensor:
+    """DEIS, variant rho-AB of order 2 (Zhang & Chen 2022, arXiv 2204.13902): the probability-flow ODE.
+
+    In ``y = x / alpha`` and ``rho = sigma / alpha`` the ODE is ``dy / drho = eps``; this is its two-step
+    Adams-Bashforth rule, written as DDIM (the one-step rule) and a correction. First and last step are DDIM's.
+    ``eta`` is not read.
+    """
+    pairs = _pairs(steps)
+    rules = [_ddim_rule(s, t, 0.0) for s, t in pairs]
+    rho = [math.sqrt((1 - ab) / ab) if ab > 0 else math.inf for ab in steps.alpha_bar.tolist()]
+    history: list[Tensor] = []
+
+    def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
+        s, t = pairs[i]
+        c_x0, c_x, _ = rules[i]
+        eps = (x - math.sqrt(s) * prediction.x0) / math.sqrt(1 - s)
+        result = c_x0 * prediction.x0 + c_x * x
+        if 0 < i < len(rules) - 1:
+            slope = (rho[i] - rho[i + 1]) ** 2 / (rho[i - 1] - rho[i])  # 0 after a start at infinity
+            result = result - 0.5 * math.sqrt(t) * slope * (eps - history[-1])
+        history[:] = [eps]
+        return result
+
+    return _loop(denoiser, x, steps, update, on_step)
+
+
 @dataclass(frozen=True)
 class SamplerSpec:
     """A registry entry.
@@ -156,19 +172,14 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "ddim": SamplerSpec(ddim, uses_eta=True, order=1, stochastic=False),
     "dpmpp_2m": SamplerSpec(dpmpp_2m, uses_eta=False, order=2, stochastic=False),
     "dpmpp_sde": SamplerSpec(dpmpp_sde, uses_eta=False, order=2, stochastic=True),
+    "deis": SamplerSpec(deis, uses_eta=False, order=2, stochastic=False),
 }
 """The samplers by name."""
 
 
 def sample(
-    name: str,
-    denoiser: Denoiser,
-    x: Tensor,
-    steps: Steps,
-    noise: Noise,
-    *,
-    eta: float = 0.0,
-    on_step: OnStep | None = None,
+    name: str, denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+    *, eta: float = 0.0, on_step: OnStep | None = None,
 ) -> Tensor:
     """Return x0 by the sampler of that name, from the state x at the plan's first noise level.
 
