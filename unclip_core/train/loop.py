@@ -58,8 +58,10 @@ class Loop:
         self._checkpoint = folder / f"{name}.state.pt"
         self._resume()
 
-    def run(self, loss_of_step: StepLoss, on_save: Callable[[int], None] | None = None) -> None:
+    def run(self, loss_of_step: StepLoss, on_save: Callable[[], None] | None = None) -> None:
         """Train to the last step. `loss_of_step(step)` returns named scalars, of which `loss` is minimised.
+
+        `on_save` is called after each checkpoint.
 
         Raises:
             FloatingPointError: the loss is not finite; the last checkpoint stays as it was.
@@ -71,12 +73,11 @@ class Loop:
                 bar.update()
                 if self.step % self.config.log_every == 0:
                     self._log(values, bar)
-                if time.monotonic() - saved > self.config.save_seconds:
+                if time.monotonic() - saved > self.config.save_seconds or self.step == self.config.last:
                     self.save()
                     if on_save is not None:
-                        on_save(self.step)
+                        on_save()
                     saved = time.monotonic()
-        self.save()
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..checkpoints.files import CheckpointError, load_strictly, load_weights, save_weights, write_whole
 from ..checkpoints.native import FORMAT, INDEX, read_clip
 from ..clip import build_open_clip
+from ..models import load_model
 from ..nets.decoder import DecoderNet
 from ..nets.params import params_to_dict
 from ..nets.presets import tiny_decoder, tiny_prior, tiny_upsampler
@@ -24,6 +25,8 @@ from .batches import WorldBatches
 from .clip import AttributeHeads, ClipPhase, ClipTraining, tiny_clip_config
 from .gates import clip_gate, failures
 from .loop import Loop, LoopConfig
+from .measures import measure_prior, measure_upsampler
+from .sheets import save_decoder_sheet, save_upsampler_sheet
 
 FAMILY = "tiny"
 CLIP_PHASES = (
@@ -117,6 +120,9 @@ def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.
     averaged = _run("prior", training, loop_config, output)
     config = {"net": params_to_dict(net.params), "diffusion": asdict(prior.DIFFUSION), "unit_norm": True}
     _export(output / "prior.safetensors", averaged | {"net.clip_mean": mean, "net.clip_std": std}, "net.", config)
+    write_index(output)
+    model = load_model(output)
+    _keep(output / "prior-measure.json", measure_prior(model.clip, model.prior, 256, seed=0))
 
 
 def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
@@ -125,7 +131,8 @@ def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torc
     batches = _batches(output, device, BATCHES["decoder"], seed, pair_fraction=0.6, empty_captions=0.0)
     net = DecoderNet(tiny_decoder()).to(memory_format=torch.channels_last)
     training = decoder.DecoderTraining(net, batches, seed).to(device, torch.bfloat16)
-    averaged = _run("decoder", training, loop_config, output)
+    averaged = _run("decoder", training, loop_config, output,
+                    lambda loop, path: save_decoder_sheet(loop, net, batches, path))
     config = {"net": net.params.to_dict(), "diffusion": asdict(decoder.DIFFUSION)}
     _export(output / "decoder.safetensors", averaged, "net.", config)
 
@@ -134,9 +141,12 @@ def train_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: to
     """Train the upsampler, which needs no other stage."""
     net = UpsamplerNet(tiny_upsampler()).to(memory_format=torch.channels_last)
     training = upsampler.UpsamplerTraining(net, BATCHES["upsampler"], seed).to(device, torch.bfloat16)
-    averaged = _run("upsampler", training, loop_config, output)
+    averaged = _run("upsampler", training, loop_config, output,
+                    lambda loop, path: save_upsampler_sheet(loop, net, training.pictures(-1, device), path))
     config = {"net": params_to_dict(net.params), "diffusion": asdict(upsampler.DIFFUSION), "scale": upsampler.SCALE}
     _export(output / "upsampler.safetensors", averaged, "net.", config)
+    write_index(output)
+    _keep(output / "upsampler-measure.json", measure_upsampler(load_model(output).upsampler, 32, seed=0))
 
 
 TRAINERS: dict[str, Callable[[Path, LoopConfig, int, torch.device], None]] = {
@@ -155,14 +165,16 @@ def check_clip(output: Path, count: int = 512) -> None:
     heads = AttributeHeads()
     load_strictly(heads, load_weights(output / "clip-heads.safetensors")[0], "clip-heads.safetensors")
     results = clip_gate(clip, heads, count, seed=0)
-    write_whole(output / "clip-gate.json", (json.dumps(results, indent=2) + "\n").encode())
+    _keep(output / "clip-gate.json", results)
     if missed := failures(results):
         raise CheckpointError(f"CLIP does not pass its gate ({', '.join(missed)}): train it longer before the rest.")
 
 
-def _run(name: str, training: nn.Module, loop_config: LoopConfig, output: Path) -> dict[str, torch.Tensor]:
+def _run(name: str, training: nn.Module, loop_config: LoopConfig, output: Path,
+         save_sheet: Callable[[Loop, Path], None] | None = None) -> dict[str, torch.Tensor]:
+    """Train; with `save_sheet`, a sheet of samples stands beside each checkpoint."""
     loop = Loop(name, training, loop_config, output)
-    loop.run(training.loss)
+    loop.run(training.loss, None if save_sheet is None else lambda: save_sheet(loop, output / f"{name}-sheet.png"))
     return loop.averaged()
 
 
@@ -171,6 +183,11 @@ def _batches(output: Path, device: torch.device, batch: int, seed: int, *, pair_
     adapter = read_clip(output, FAMILY).adapter
     adapter.model.to(device)
     return WorldBatches(adapter, batch, seed, pair_fraction, empty_captions)
+
+
+def _keep(path: Path, figures: dict[str, Any]) -> None:
+    print(f"{path.name}: {json.dumps(figures)}", flush=True)
+    write_whole(path, (json.dumps(figures, indent=2) + "\n").encode())
 
 
 def _fast_attention(device: str) -> AbstractContextManager[Any]:

@@ -30,7 +30,7 @@ class UpsamplerTraining(nn.Module):
         """The loss of one step."""
         generator = step_generator(self._seed, step)
         weight = self.net.unet.stem.weight
-        full = self._pictures(step, weight.device)
+        full = self.pictures(step, weight.device)
         small = degrade(F.avg_pool2d(full, SCALE), generator)
         full, low = self._cropped(full, enlarge(small, SCALE), generator)
         times = logit_normal_times(len(full), DIFFUSION.train_steps, 0.0, 1.2, generator)
@@ -39,7 +39,8 @@ class UpsamplerTraining(nn.Module):
         x0 = self.net(noisy, times.to(noisy.device), low.to(weight.dtype)).float()
         return {"loss": (x0 - full).square().mean(), "bicubic": (low - full).square().mean()}
 
-    def _pictures(self, step: int, device: torch.device) -> Tensor:
+    def pictures(self, step: int, device: torch.device) -> Tensor:
+        """The large pictures `[B, 3, S, S]` in -1..1 of a step."""
         scenes = sample_scenes(random.Random(f"upsampler {self._seed} {step}"), self._batch, "trained", 0.6)
         return render(scenes, self._size, device) * 2 - 1
 
