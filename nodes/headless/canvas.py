@@ -13,14 +13,18 @@ from .values import InputSpec, input_specs
 _NOTES = frozenset({"Note", "MarkdownNote"})
 
 
-def with_values(
-    canvas: Mapping[str, Any], nodes: Mapping[str, Node], classes: Mapping[str, type]
-) -> dict[str, Any]:
+def with_values(canvas: Mapping[str, Any], nodes: Mapping[str, Node], classes: Mapping[str, type]) -> dict[str, Any]:
     """A copy of a UI workflow with these nodes' values in its widgets.
 
     Raises ValueError where it is another graph than the nodes': other ids, classes or links.
     """
-    result = copy.deepcopy(dict(canvas))
+    try:
+        return _with_values(copy.deepcopy(dict(canvas)), nodes, classes)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError("the canvas workflow is not laid out as ComfyUI writes it") from error
+
+
+def _with_values(result: dict[str, Any], nodes: Mapping[str, Node], classes: Mapping[str, type]) -> dict[str, Any]:
     drawn = {str(node["id"]): node for node in result["nodes"] if node["type"] not in _NOTES}
     if {key: node["type"] for key, node in drawn.items()} != {n.id: n.class_type for n in nodes.values()}:
         raise ValueError("the canvas workflow holds other nodes")
@@ -28,7 +32,7 @@ def with_values(
     if _links(result, drawn) != wanted:
         raise ValueError("the canvas workflow is linked in another way")
     for key, node in drawn.items():
-        _fill(node["widgets_values"], nodes[key], input_specs(classes[nodes[key].class_type]))
+        _fill(node.get("widgets_values", []), nodes[key], input_specs(classes[nodes[key].class_type]))
     return result
 
 

@@ -84,5 +84,9 @@ def _canvas_twin(path: Path) -> dict[str, Any] | None:
     twin = path.resolve().parent.parent / path.name
     if path.resolve().parent.name != "api" or not twin.is_file():
         return None
-    workflow = json.loads(twin.read_text(encoding="utf-8"))
+    try:
+        workflow = json.loads(twin.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"The pictures carry the API workflow only: {twin} cannot be read ({error}).", file=sys.stderr)
+        return None
     return workflow if isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list) else None

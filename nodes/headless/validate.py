@@ -77,9 +77,7 @@ def _ancestors(outputs: list[str], nodes: Mapping[str, Node]) -> list[Node]:
 def _sorted(needed: list[Node]) -> tuple[list[str], list[Problem]]:
     """Ids in topological order, and the cycles in the way (each is broken at one link, to find all)."""
     present = {node.id: node for node in needed}
-    sources = {
-        node.id: {source for source, _ in node.links().values() if source in present} for node in needed
-    }
+    sources = {node.id: {source for source, _ in node.links().values() if source in present} for node in needed}
     problems = []
     while True:
         try:
@@ -152,9 +150,7 @@ def _value(
     return value
 
 
-def _link(
-    raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: Mapping[str, type]
-) -> list[Any]:
+def _link(raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: Mapping[str, type]) -> list[Any]:
     if not is_link(raw):
         raise _Invalid("bad_link", f"{raw!r} is no link; a link is [node id, output slot].")
     source, slot = nodes.get(str(raw[0])), raw[1]

@@ -179,9 +179,7 @@ def test_an_override_can_rewire_a_link(tmp_path):
 def test_a_title_with_a_dot_and_a_value_with_an_equals_sign(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "node_classes", lambda: CLASSES)
     file = tmp_path / "flow.json"
-    file.write_text(
-        json.dumps({"1": number(1, "a.b"), "2": node("SaveImage", images=["1", 0], filename_prefix="x")})
-    )
+    file.write_text(json.dumps({"1": number(1, "a.b"), "2": node("SaveImage", images=["1", 0], filename_prefix="x")}))
     assert main(["run", str(file), "--set", "a.b.label=p=q", "--output", str(tmp_path)]) == 0
     assert CALLS == ["number 1 1.0 p=q False"]
 
@@ -303,9 +301,7 @@ def test_an_output_folder_that_cannot_be_made(tmp_path):
 
 def test_pictures_carry_the_prompt_as_it_was_run(tmp_path):
     workflow = two_pictures()
-    saved = go(
-        {"prompt": workflow, "extra_data": {"extra_pnginfo": {"note": [1]}}}, tmp_path, {"First.value": "20"}
-    )
+    saved = go({"prompt": workflow, "extra_data": {"extra_pnginfo": {"note": [1]}}}, tmp_path, {"First.value": "20"})
     text = Image.open(saved.outputs[1].path).text
     prompt = json.loads(text["prompt"])
     assert prompt["1"] == {**workflow["1"], "inputs": {**workflow["1"]["inputs"], "value": 20}}
@@ -476,6 +472,21 @@ def test_a_canvas_workflow_of_another_graph_is_left_out(tmp_path, change):
     report = go(two_pictures(), tmp_path, change, canvas=canvas())
     assert "workflow" not in Image.open(report.outputs[0].path).text
     assert len(report.notes) == 1 and report.status == "ok"
+
+
+@pytest.mark.parametrize("broken", [{"nodes": [{}]}, {"nodes": []}, canvas() | {"links": [{}]}])
+def test_a_canvas_workflow_of_another_make_is_left_out(tmp_path, broken):
+    report = go(two_pictures(), tmp_path, canvas=broken)
+    assert report.status == "ok" and len(report.notes) == 1
+
+
+def test_the_command_goes_without_a_broken_canvas_twin(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "node_classes", lambda: CLASSES)
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api" / "flow.json").write_text(json.dumps(two_pictures()))
+    (tmp_path / "flow.json").write_text("{")
+    assert command.run_file(tmp_path / "api" / "flow.json", [], tmp_path / "out") == 0
+    assert "flow.json cannot be read" in capsys.readouterr().err
 
 
 def test_the_command_finds_the_canvas_twin(tmp_path, monkeypatch):
