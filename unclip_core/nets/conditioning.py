@@ -36,7 +36,8 @@ class TokenConditionerParams:
 class MapConditionerParams:
     """The bundled model's conditioner: MLP of `depth` hidden layers, then feature maps.
 
-    map_channels and map_sizes (side of the square map) have one entry a level of the UNet, 0 = no map.
+    map_channels and map_sizes (side of the square map) have one entry a level of the UNet, 0 = no map. factors
+    too: 0 = a map of free values, K = the sum of K products of a row profile, a column profile and a vector.
     """
 
     embed_dim: int
@@ -45,6 +46,7 @@ class MapConditionerParams:
     map_channels: tuple[int, ...]
     map_sizes: tuple[int, ...]
     depth: int = 2
+    factors: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for fields that are not positive or disagree."""
@@ -53,6 +55,9 @@ class MapConditionerParams:
         if len(self.map_channels) != len(self.map_sizes):
             raise ValueError(f"MapConditionerParams: {len(self.map_channels)} map_channels, "
                              f"but {len(self.map_sizes)} map_sizes")
+        if self.factors and len(self.factors) != len(self.map_channels):
+            raise ValueError(f"MapConditionerParams: {len(self.map_channels)} map_channels, "
+                             f"but {len(self.factors)} factors")
         for level, (channels, size) in enumerate(zip(self.map_channels, self.map_sizes, strict=True)):
             if (channels > 0) != (size > 0) or channels < 0:
                 raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels "
@@ -133,11 +138,12 @@ class MapConditioner(nn.Module):
         self.null_text = nn.Parameter(torch.zeros(params.embed_dim))
         widths = [2 * params.embed_dim] + [params.hidden] * params.depth
         self.mlp = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        for layer in self.mlp:
+            # The default initialisation would let what tells two embeddings apart shrink tenfold on its way.
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.embed = nn.Linear(params.hidden, params.time_embed_dim)
         self.maps = nn.ModuleDict({
-            str(level): nn.Linear(params.hidden, channels * size * size)
-            for level, (channels, size) in enumerate(zip(params.map_channels, params.map_sizes, strict=True))
-            if channels
+            str(level): _make_map(params, level) for level, channels in enumerate(params.map_channels) if channels
         })
 
     def forward(
@@ -163,12 +169,48 @@ class MapConditioner(nn.Module):
         h = torch.cat([image, text], dim=1)
         for layer in self.mlp:
             h = F.silu(layer(h))
-        return {"embed": self.embed(h)} | {f"maps.{level}": self._map(level, h) for level in self.maps}
+        return {"embed": self.embed(h)} | {f"maps.{level}": make(h) for level, make in self.maps.items()}
 
-    def _map(self, level: str, h: Tensor) -> Tensor:
-        """Project to the level's map [B, C, size, size], laid out channels last as the UNet likes it."""
-        size = self.params.map_sizes[int(level)]
-        return self.maps[level](h).unflatten(1, (size, size, -1)).permute(0, 3, 1, 2)
+
+class FreeMap(nn.Linear):
+    """h [B, hidden] → a map [B, channels, size, size], every value a weight row of its own."""
+
+    def __init__(self, hidden: int, channels: int, size: int) -> None:
+        """One linear layer."""
+        super().__init__(hidden, channels * size * size)
+        self.size = size
+
+    def forward(self, h: Tensor) -> Tensor:
+        """The map, laid out channels last as the UNet likes it."""
+        return super().forward(h).unflatten(1, (self.size, self.size, -1)).permute(0, 3, 1, 2)
+
+
+class FactoredMap(nn.Module):
+    """h [B, hidden] → the sum over k of what_k(h) [channels] x row_k(h) [size] x column_k(h) [size].
+
+    What a thing is and where it is reach the map as factors. A free map must learn each thing at each place.
+    """
+
+    def __init__(self, hidden: int, channels: int, size: int, factors: int) -> None:
+        """One linear layer for all factors."""
+        super().__init__()
+        self.shape = (factors, channels, size)
+        self.linear = nn.Linear(hidden, factors * (channels + 2 * size))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """The map [B, channels, size, size]."""
+        factors, channels, size = self.shape
+        what, row, column = self.linear(h).unflatten(1, (factors, -1)).split([channels, size, size], dim=2)
+        # Profiles near 1 let the gradient reach all three from the start.
+        left = (what * factors**-0.5)[..., None] * (1 + row)[:, :, None]
+        return (left.flatten(2).mT @ (1 + column)).unflatten(1, (channels, size))
+
+
+def _make_map(params: MapConditionerParams, level: int) -> FreeMap | FactoredMap:
+    channels, size = params.map_channels[level], params.map_sizes[level]
+    if params.factors and params.factors[level]:
+        return FactoredMap(params.hidden, channels, size, params.factors[level])
+    return FreeMap(params.hidden, channels, size)
 
 
 ConditionerParams = TokenConditionerParams | MapConditionerParams
