@@ -7,6 +7,7 @@ from .embeddings import UnclipEmbeddingInterpolate
 from .images import UnclipImageGrid
 from .loaders import UnclipLoadModel
 from .prior import UnclipPriorSample
+from .rerank import UnclipRerank
 from .upscale import UnclipUpscale
 
 NODE_CLASS_MAPPINGS = {
@@ -18,6 +19,7 @@ NODE_CLASS_MAPPINGS = {
     "UnclipUpscale": UnclipUpscale,
     "UnclipEmbeddingInterpolate": UnclipEmbeddingInterpolate,
     "UnclipImageGrid": UnclipImageGrid,
+    "UnclipRerank": UnclipRerank,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -29,6 +31,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "UnclipUpscale": "Upscale (unCLIP)",
     "UnclipEmbeddingInterpolate": "Embedding Interpolate (unCLIP)",
     "UnclipImageGrid": "Image Grid (unCLIP)",
+    "UnclipRerank": "Rerank (unCLIP)",
 }
 
 host.register_model_folder()

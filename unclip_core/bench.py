@@ -11,7 +11,7 @@ import torch
 
 from .models import UnclipModel, load_model
 from .noise import sample_seeds
-from .pipelines import encode_text, sample_decoder, sample_prior, upscale
+from .pipelines import encode_text, rerank, sample_decoder, sample_prior, upscale
 from .settings import Settings
 
 PROMPT = "a large red circle above a small blue square on a white background"
@@ -51,12 +51,17 @@ def _stage_seconds(model: UnclipModel, settings: Settings, count: int) -> dict[s
 
     text = encode_text(model.clip, [PROMPT] * count)
     lap("clip")
+    drawn = settings.candidates
     embeds = sample_prior(model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance,
-                          seeds=seeds, sampler=settings.prior_sampler, candidates=settings.candidates)
+                          seeds=seeds, sampler=settings.prior_sampler, candidates=drawn, keep=drawn)
     lap("prior")
-    small = sample_decoder(model.decoder, embeds, text=text, steps=settings.decoder_steps, seeds=seeds,
-                           guidance_scale=settings.decoder_guidance, sampler=settings.decoder_sampler)
+    rows = torch.arange(count).repeat_interleave(drawn)
+    small = sample_decoder(model.decoder, embeds, text=text.select(rows), steps=settings.decoder_steps,
+                           seeds=[seeds[row] for row in rows], guidance_scale=settings.decoder_guidance,
+                           sampler=settings.decoder_sampler)
     lap("decoder")
+    small = rerank(model.clip, text, small, keep=1)
+    lap("rerank")
     upscale(model.upsampler, small, steps=settings.upscaler_steps, seeds=seeds, sampler=settings.upscaler_sampler)
     lap("upscale")
     return {**seconds, "all": sum(seconds.values())}

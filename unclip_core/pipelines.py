@@ -86,7 +86,7 @@ def sample_prior(
     denoiser = prior.diffusion.denoiser(model, model_dtype)
     drawn = prior.net.denormalize_embeds(sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step))
     embeds = normalize(drawn) if prior.unit_norm else drawn
-    return _best(embeds.float(), text.embeds.to(device), candidates, keep)
+    return embeds.float()[_best_rows(embeds.float(), text.embeds, candidates, keep)]
 
 
 @torch.no_grad()
@@ -130,6 +130,31 @@ def sample_decoder(
 
 
 @torch.no_grad()
+def rerank(clip: Clip, text: TextCondition, images: Tensor, keep: int) -> Tensor:
+    """The `keep` pictures that CLIP finds nearest to their text, best first: `[B * keep, H, W, 3]`.
+
+    CLIP ranks what a model draws ("we draw samples and rerank them with CLIP", as DALL·E did, Ramesh et al. 2021,
+    section 2.6).
+
+    Args:
+        text: `B` texts.
+        images: `[B * N, H, W, 3]` in 0..1: N candidates of the first text, then of the second, and so on.
+        keep: 1..N.
+
+    Raises:
+        ValueError: the pictures are not as many for each text, or `keep` is out of range.
+    """
+    _check_images(images)
+    count = len(text.embeds)
+    if len(images) % count:
+        raise ValueError(f"{len(images)} pictures cannot be shared out evenly among {count} texts.")
+    if not 1 <= keep <= len(images) // count:
+        raise ValueError(f"Cannot keep {keep} of {len(images) // count} pictures a text.")
+    best = _best_rows(encode_image(clip, images), text.embeds, len(images) // count, keep)
+    return images[best.to(images.device)]
+
+
+@torch.no_grad()
 def upscale(
     upsampler: Upsampler,
     images: Tensor,
@@ -166,12 +191,10 @@ class Drawing:
     """What each stage made of `B` prompts.
 
     Attributes:
-        image_embeds: the prior's `[B, D]`.
         small: the decoder's pictures `[B, S, S, 3]` in 0..1.
         large: the upsampler's pictures `[B, 4S, 4S, 3]` in 0..1.
     """
 
-    image_embeds: Tensor
     small: Tensor
     large: Tensor
 
@@ -179,21 +202,27 @@ class Drawing:
 def text_to_image(model: UnclipModel, prompts: Sequence[str], seeds: Sequence[int], settings: Settings) -> Drawing:
     """Draw a picture for each prompt, through all four stages; one seed a prompt.
 
+    Of each prompt's candidates the one that CLIP finds nearest to it goes to the upsampler.
+
     Raises:
         ValueError: a setting is out of range, or there is not one seed a prompt.
     """
     text = encode_text(model.clip, prompts)
+    count = settings.candidates
     embeds = sample_prior(
         model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance, seeds=seeds,
-        sampler=settings.prior_sampler, candidates=settings.candidates,
+        sampler=settings.prior_sampler, candidates=count, keep=count,
     )
+    rows = torch.arange(len(prompts)).repeat_interleave(count)
     small = sample_decoder(
-        model.decoder, embeds, text=text, steps=settings.decoder_steps, guidance_scale=settings.decoder_guidance,
-        seeds=seeds, sampler=settings.decoder_sampler,
+        model.decoder, embeds, text=text.select(rows), steps=settings.decoder_steps,
+        guidance_scale=settings.decoder_guidance, seeds=[seeds[row] for row in rows], sampler=settings.decoder_sampler,
     )
+    if count > 1:
+        small = rerank(model.clip, text, small, keep=1)
     large = upscale(model.upsampler, small, steps=settings.upscaler_steps, seeds=seeds,
                     sampler=settings.upscaler_sampler)
-    return Drawing(embeds, small, large)
+    return Drawing(small, large)
 
 
 def enlarge(pictures: Tensor, scale: int) -> Tensor:
@@ -237,13 +266,11 @@ def _null_arguments(decoder: Decoder, text: TextCondition | None, device: torch.
     return _prior_condition(text.null.to(device))
 
 
-def _best(embeds: Tensor, text_embeds: Tensor, candidates: int, keep: int) -> Tensor:
-    if candidates == 1:
-        return embeds
-    groups = embeds.view(-1, candidates, embeds.shape[-1])
-    scores = cosine(groups.flatten(0, 1), text_embeds.repeat_interleave(candidates, 0)).view(-1, candidates)
+def _best_rows(embeds: Tensor, text_embeds: Tensor, candidates: int, keep: int) -> Tensor:
+    """Of each text's `candidates` rows, the numbers of the `keep` with the highest cosine, best first."""
+    scores = cosine(embeds, text_embeds.to(embeds.device).repeat_interleave(candidates, 0)).view(-1, candidates)
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :keep]
-    return groups.gather(1, best[..., None].expand(-1, -1, groups.shape[-1])).flatten(0, 1)
+    return (best + torch.arange(len(best), device=best.device)[:, None] * candidates).flatten()
 
 
 def _placed(net: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -11,7 +11,7 @@ class Settings:
         prior_steps: 1..1000.
         prior_guidance: guidance scale of the prior, 1 is none.
         prior_sampler: a name in `SAMPLERS`.
-        candidates: image embeddings drawn a prompt, of which the nearest to the text is decoded.
+        candidates: embeddings drawn and decoded a prompt; CLIP picks the picture that is upscaled.
         decoder_steps: 1..1000.
         decoder_guidance: guidance scale of the decoder, 1 is none.
         decoder_sampler: a name in `SAMPLERS`.
@@ -22,7 +22,7 @@ class Settings:
     prior_steps: int = 10
     prior_guidance: float = 2.0
     prior_sampler: str = "ddim"
-    candidates: int = 1
+    candidates: int = 4
     decoder_steps: int = 16
     decoder_guidance: float = 2.0
     decoder_sampler: str = "dpmpp_2m"

@@ -49,6 +49,11 @@ RELEASED = {
         {},
     ),
     "UnclipImageGrid": ("Image Grid (unCLIP)", {"images": "IMAGE", "columns": "INT"}, {}),
+    "UnclipRerank": (
+        "Rerank (unCLIP)",
+        {"clip": "UNCLIP_CLIP", "text": "UNCLIP_TEXT", "image": "IMAGE", "keep": "INT"},
+        {},
+    ),
 }  # fmt: skip
 OUTPUTS = {
     "UnclipLoadModel": ["UNCLIP_CLIP", "UNCLIP_PRIOR", "UNCLIP_DECODER", "UNCLIP_UPSCALER"],
@@ -59,6 +64,7 @@ OUTPUTS = {
     "UnclipUpscale": ["IMAGE"],
     "UnclipEmbeddingInterpolate": ["UNCLIP_EMBEDDING"],
     "UnclipImageGrid": ["IMAGE"],
+    "UnclipRerank": ["IMAGE"],
 }
 WIDGETS = {"INT", "FLOAT", "STRING", "COMBO"}
 STOCK_IDS = {"unCLIPConditioning", "unCLIPCheckpointLoader", "CLIPTextEncode", "CLIPVisionEncode"}

@@ -1,0 +1,52 @@
+"""The rerank node: of several pictures, those that CLIP finds nearest to a text."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..unclip_core import pipelines
+from ..unclip_core.models import Clip
+from . import defaults, host, inputs, sockets
+from .images import to_rgb
+from .inputs import InputError
+from .sockets import PartValue, TextValue
+
+
+class UnclipRerank:
+    """Node: keeps the pictures that go best with a text."""
+
+    CATEGORY = "unCLIP/sampling"
+    DESCRIPTION = "Keeps those of several images that CLIP finds nearest to the text, the best first."
+    SEARCH_ALIASES = ["clip score", "rerank", "best of", "select image", "dall-e rerank"]
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    OUTPUT_TOOLTIPS = ("The images that were kept, for each prompt the best first.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "clip": (sockets.CLIP, {"tooltip": "The CLIP of Load unCLIP Model."}),
+                "text": (sockets.TEXT, {"tooltip": "The text that the images should show."}),
+                "image": ("IMAGE", {"tooltip": "The images to choose from, as many for each prompt."}),
+                "keep": inputs.int_widget(
+                    defaults.KEEP, 1, defaults.CANDIDATES_MAX, "How many images to keep of each prompt."
+                ),
+            }
+        }
+
+    def run(
+        self, clip: PartValue[Clip], text: TextValue, image: Tensor, keep: int = defaults.KEEP
+    ) -> tuple[Tensor]:
+        """Keep the best `keep` images of each prompt of `text`."""
+        sockets.require_family(text, "text", clip.family, "CLIP")
+        keep = inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX)
+        pictures, prompts = to_rgb(image), len(text.prompts)
+        if len(pictures) % prompts or keep > len(pictures) // prompts:
+            raise InputError(
+                f"Cannot keep {keep} images a prompt: there are {len(pictures)} images for {prompts} prompts. "
+                "Draw more, or lower 'keep'."
+            )
+        return (pipelines.rerank(host.load(clip), text.condition, pictures, keep),)
