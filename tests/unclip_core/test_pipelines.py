@@ -162,3 +162,33 @@ def test_guidance_without_the_empty_prompt_says_what_is_missing(prior):
     bare = TextCondition(said.embeds, said.states, said.mask)
     with pytest.raises(ValueError, match="empty prompt"):
         pipelines.sample_prior(prior, bare, seeds=[1], **PRIOR)
+
+
+class LookClip:
+    """A CLIP whose image embedding is the mean colour of a picture, and whose text space is the same."""
+
+    class adapter:  # noqa: N801
+        @staticmethod
+        def encode_image(images):
+            return images.mean(dim=(1, 2))
+
+
+def plain(*colours) -> torch.Tensor:
+    return torch.tensor(colours)[:, None, None, :].expand(-1, 4, 4, -1)
+
+
+def words_for(*colours) -> TextCondition:
+    return TextCondition(torch.tensor(colours), torch.zeros(len(colours), 1, 1), torch.ones(len(colours), 1).bool())
+
+
+def test_rerank_keeps_the_pictures_nearest_to_their_own_text():
+    red, green, orange, lime = (1.0, 0, 0), (0, 1.0, 0), (1.0, 0.5, 0), (0.4, 1.0, 0)
+    pictures = plain(green, orange, red, red, lime, green)
+    kept = pipelines.rerank(LookClip, words_for(red, green), pictures, keep=2)
+    torch.testing.assert_close(kept, plain(red, orange, green, lime))
+
+
+@pytest.mark.parametrize(("count", "keep", "message"), [(3, 1, "shared out"), (4, 3, "keep 3 of 2"), (4, 0, "keep 0")])
+def test_rerank_refuses_what_does_not_come_out_even(count, keep, message):
+    with pytest.raises(ValueError, match=message):
+        pipelines.rerank(LookClip, words_for((1.0, 0, 0), (0, 1.0, 0)), torch.rand(count, 4, 4, 3), keep)
