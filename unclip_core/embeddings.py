@@ -40,9 +40,11 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     does the length, from |a| to |b|. A batch of 1 serves all rows of the other. For opposite directions,
     where every great circle leads there, a fixed one is chosen. Computed in float64, returned in a's dtype on
     a's device.
-    Raises ValueError for shapes that disagree, a t outside 0..1, and rows of length 0, NaN or infinity.
+    Raises ValueError for shapes that disagree, D < 2, a t outside 0..1, and rows of length 0, NaN or inf.
     """
     a, b = _check_pair(a, b)
+    if a.ndim == 0 or a.shape[-1] < 2:
+        raise ValueError(f"slerp needs rows of two numbers or more, got shape {tuple(a.shape)}")
     weight = _weights(t, a)
     start, end = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
     length_a, length_b = _norms(start, "first embedding"), _norms(end, "second embedding")
@@ -57,11 +59,16 @@ def _across(u: Tensor, v: Tensor) -> Tensor:
 
     Where these are collinear there is no such plane: a fixed direction that depends on ``u`` alone is taken.
     """
-    across = v - (u * v).sum(-1, keepdim=True) * u
+    across = _reject(v, u)
     axis = torch.zeros_like(u).scatter_(-1, u.abs().argmin(-1, keepdim=True), 1.0)  # far from u
-    spare = axis - (u * axis).sum(-1, keepdim=True) * u
-    across = torch.where(across.norm(dim=-1, keepdim=True) < 1e-9, spare, across)
+    across = torch.where(across.norm(dim=-1, keepdim=True) < 1e-15, axis, across)
+    across = _reject(across / across.norm(dim=-1, keepdim=True), u)  # again: a short one was mostly rounding
     return across / across.norm(dim=-1, keepdim=True)
+
+
+def _reject(x: Tensor, u: Tensor) -> Tensor:
+    """Return what is left of rows ``x`` without their component along unit rows ``u``."""
+    return x - (x * u).sum(-1, keepdim=True) * u
 
 
 def _norms(x: Tensor, what: str) -> Tensor:

@@ -1,12 +1,12 @@
 """Samplers: one signature, one loop, one registry.
 
 All work in variance-preserving coordinates, ``x = alpha * x0 + sigma * eps`` with alpha = sqrt(alpha_bar) and
-sigma = sqrt(1 - alpha_bar), and every step is a linear combination of the state, the predicted x0, what the step
-before saw, and noise. The coefficients are Python floats from the plan's float64 values, so that nothing in the
-loop waits for the device. "s" is where a step starts, "t" where it ends, as in Lu et al. 2022.
+sigma = sqrt(1 - alpha_bar), and a step is a linear combination of the state, the predicted x0, what the step
+before saw, and noise. The coefficients are Python floats from the plan's float64 values, so that nothing in
+the loop waits for the device. "s" is where a step starts, "t" where it ends, as in Lu et al. 2022.
 
-Which for few steps? Plans that end at t = 0 (linspace, leading, karlo) make a long last jump in log-SNR, over which
-the DPM-Solvers extrapolate too far: give these "trailing" plans. ddim and deis take either.
+Which for few steps? Plans that visit t = 0 (linspace, leading, karlo) make a long jump in log-SNR to it, over
+which the DPM-Solvers extrapolate too far: give these "trailing" plans. ddim and deis take either.
 """
 
 import math
@@ -67,7 +67,9 @@ def ddpm(
     beta of the plan's own steps, as Karlo and improved diffusion respace them. The last step adds no noise.
     ``eta`` is not read.
     """
-    rules = [_posterior(s, t) for s, t in _pairs(steps)]
+    pairs = _pairs(steps)
+    betas = [1 - s / t for s, t in pairs] if steps.betas is None else steps.betas.tolist()
+    rules = [_posterior(s, t, beta) for (s, t), beta in zip(pairs, betas, strict=True)]
     last = len(rules) - 1
 
     def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
@@ -131,7 +133,8 @@ def deis(
     """DEIS, variant rho-AB of order 2 (Zhang & Chen 2022, arXiv 2204.13902): the probability-flow ODE.
 
     In ``y = x / alpha`` and ``rho = sigma / alpha`` the ODE is ``dy / drho = eps``; this is its two-step
-    Adams-Bashforth rule, written as DDIM (the one-step rule) and a correction. First and last step are DDIM's.
+    Adams-Bashforth rule, written as DDIM (the one-step rule) and a correction. First and last step are plain
+    DDIM.
     ``eta`` is not read.
     """
     pairs = _pairs(steps)
@@ -183,8 +186,8 @@ def sample(
 ) -> Tensor:
     """Return x0 by the sampler of that name, from the state x at the plan's first noise level.
 
-    ``eta`` (0..1) has a meaning only where ``SAMPLERS[name].uses_eta``. ``on_step`` is called after each step;
-    what it raises ends the sampling and passes on.
+    ``eta`` (0..1) has a meaning only where ``SAMPLERS[name].uses_eta``. ``on_step`` is called after each
+    step; what it raises ends the sampling and passes on.
     Raises ValueError for an unknown name, an eta outside 0..1, and a state other than float32 or float64.
     """
     if name not in SAMPLERS:
@@ -235,9 +238,8 @@ class _Posterior:
         return math.exp(0.5 * (fraction * self.log_large + (1 - fraction) * self.log_small))
 
 
-def _posterior(s: float, t: float) -> _Posterior:
+def _posterior(s: float, t: float, beta: float) -> _Posterior:
     """Return the posterior of a step between alpha-bars s < t: Ho et al. 2020, eq. 7, betas respaced."""
-    beta = 1 - s / t
     small = (1 - t) / (1 - s) * beta
     return _Posterior(
         c_x0=math.sqrt(t) * beta / (1 - s),

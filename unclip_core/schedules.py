@@ -18,6 +18,7 @@ __all__ = [
     "Steps",
     "alpha_bar",
     "cosine_betas",
+    "diffusers_steps",
     "linear_betas",
     "log_snr",
     "make_steps",
@@ -156,11 +157,14 @@ class Steps:
     timesteps: int64 [N], strictly descending; what the net is told.
     alpha_bar: float64 [N + 1], strictly ascending within 0..1: alpha-bar at each timestep, then at the end,
     where 1.0 is clean. Samplers read noise levels from here alone, so a plan need not come from a table.
+    betas: float64 [N], each step's beta, which ``ddpm`` reads; None where it is ``1 - ab / ab_next``, as it
+    should be (``diffusers_steps`` tells of an exception).
     Raises ValueError where lengths, order or range are wrong.
     """
 
     timesteps: Tensor
     alpha_bar: Tensor
+    betas: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check lengths, order and range."""
@@ -176,6 +180,9 @@ class Steps:
             raise ValueError("a plan's timesteps must be strictly descending")
         if not bool((ab.diff() > 0).all() and ab[0] >= 0 and ab[-1] <= 1):
             raise ValueError("a plan's alpha-bars must be strictly ascending within 0..1")
+        betas = self.betas
+        if betas is not None and not (betas.shape == t.shape and bool(((betas > 0) & (betas <= 1)).all())):
+            raise ValueError(f"a plan needs one beta a step, each in (0, 1]; got shape {tuple(betas.shape)}")
 
     def __len__(self) -> int:
         """Return N, the number of steps."""
@@ -194,8 +201,28 @@ def plan_steps(times: Tensor, alpha_bar_table: Tensor) -> Steps:
 
 
 def make_steps(steps: int, alpha_bar_table: Tensor, spacing: str = "linspace", *, offset: int = 0) -> Steps:
-    """Return the plan of ``steps`` steps over a table (float64 [T]); the rest is as in ``timesteps``."""
+    """Return the plan of ``steps`` steps over a table (float64 [T]).
+
+    ``spacing`` and ``offset`` are as in ``timesteps``, which also says what is refused.
+    """
     return plan_steps(timesteps(steps, len(alpha_bar_table), spacing, offset=offset), alpha_bar_table)
+
+
+def diffusers_steps(steps: int, betas: Tensor, spacing: str = "karlo") -> Steps:
+    """Return a plan with which ``ddpm`` repeats diffusers' UnCLIPScheduler; betas are the schedule's [T].
+
+    Its float32 leaves traces: a step's beta is rounded (to 6e-8, where Karlo's first step has 1 - beta of
+    6e-7), and between neighbouring timesteps, so at the last one too, the schedule's own beta stands in for
+    that of the float32 table (the result is 5e-4 too small).
+    Give the denoiser ``alpha_bar(betas, torch.float32)``.
+    Raises as ``timesteps``.
+    """
+    plan = make_steps(steps, alpha_bar(betas, torch.float32), spacing)
+    ab = plan.alpha_bar.to(torch.float32)
+    before = torch.cat([plan.timesteps[1:], torch.tensor([-1])])
+    own = betas.to("cpu", torch.float32)[plan.timesteps]
+    stepped = torch.where(before == plan.timesteps - 1, own, 1 - ab[:-1] / ab[1:])
+    return Steps(plan.timesteps, plan.alpha_bar, stepped.to(torch.float64))
 
 
 def _check_betas(steps: int, start: float, end: float) -> None:

@@ -168,5 +168,8 @@ def test_impossible_plans_are_refused(times, ab, message):
 def test_plans_of_the_wrong_type_or_outside_the_table_are_refused():
     with pytest.raises(ValueError, match="float64"):
         Steps(torch.tensor([0]), torch.tensor([0.5, 1.0]))
+    for betas in (torch.ones(2), torch.zeros(1), torch.tensor([math.nan])):
+        with pytest.raises(ValueError, match="one beta a step"):
+            Steps(torch.tensor([0]), torch.tensor([0.5, 1.0], dtype=torch.float64), betas)
     with pytest.raises(ValueError, match="outside the table's 0..9"):
         plan_steps(torch.tensor([10, 0]), alpha_bar(schedules.linear_betas(10)))
