@@ -43,7 +43,7 @@ LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
     "prior": LoopConfig(steps=450, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998),
     "decoder": LoopConfig(steps=1900, lr=1.5e-3, warmup=100, weight_decay=0.01, ema=0.997),
-    "upsampler": LoopConfig(steps=400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
+    "upsampler": LoopConfig(steps=2400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
 BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 64, "upsampler": 8}
 
