@@ -35,7 +35,7 @@ def test_the_files_are_small_enough():
 
 
 def test_it_draws_what_is_asked(drawn):
-    """Bars for the weights as shipped (see the model card): they know where and in which colour, not yet which shape."""
+    """Bars for the weights as shipped (see the model card): they know where and in which colour."""
     prompts, drawing = drawn
     tally = Tally()
     tally.add_pictures(prompts, drawing.large.permute(0, 3, 1, 2))
