@@ -6,8 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-WINDOW = {"width": 1800, "height": 900}
-LOAD_LIMIT = 120_000  # ms
+WINDOW = {"width": 2600, "height": 1000}
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Validation.Workflows": True,
+    "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # the classic canvas leaves small text out otherwise
+}
+LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000
 
 READY = "window.app?.vueAppReady && window.app?.extensionManager"
@@ -31,6 +37,12 @@ VUE_NODES = """() => [...document.querySelectorAll('[data-node-id]')].map((eleme
     const { x, y, width, height } = element.getBoundingClientRect()
     return { id: element.dataset.nodeId, box: [x, y, width, height] }
 })"""
+
+
+SHOWN = {
+    True: "[...document.querySelectorAll('[data-node-id] img')].some((image) => image.naturalWidth)",
+    False: "app.graph.nodes.some((node) => node.imgs?.some((image) => image.naturalWidth))",
+}
 
 
 class NoBrowser(Exception):
@@ -79,8 +91,7 @@ class Canvas:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def __enter__(self):
-        settings = {"Comfy.TutorialCompleted": True, "Comfy.Validation.Workflows": True}
-        status, _ = self.server.post("/api/settings", settings | {"Comfy.VueNodes.Enabled": self.vue})
+        status, _ = self.server.post("/api/settings", SETTINGS | {"Comfy.VueNodes.Enabled": self.vue})
         assert status == 200
         self.page.goto(self.server.url, timeout=LOAD_LIMIT)
         self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
@@ -118,6 +129,10 @@ class Canvas:
         self.page.evaluate(QUEUE)
         self.page.wait_for_function("window.ending", timeout=RUN_LIMIT)
         return self.page.evaluate("window.ending")
+
+    def wait_for_picture(self):
+        """Return once a node shows a picture."""
+        self.page.wait_for_function(SHOWN[self.vue], timeout=LOAD_LIMIT)
 
     def nodes(self):
         """Each node's id, type, box `[x, y, width, height]` with its title, size, and the size that it needs."""

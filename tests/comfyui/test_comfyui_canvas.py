@@ -84,6 +84,7 @@ def test_text_to_image_runs_on_the_canvas(canvas, screenshots):
     canvas.load(workflow, "text_to_image")
     ending, details = canvas.run()
     assert ending == "execution_success", details
+    canvas.wait_for_picture()
     canvas.fit()
     canvas.screenshot(screenshots / f"text_to_image-{'vue' if canvas.vue else 'classic'}-run.png")
     assert canvas.complaints() == []
@@ -103,6 +104,7 @@ def test_the_other_workflows_run_on_the_canvas(canvas, screenshots, name):
     canvas.load(ui(name), name)
     ending, details = canvas.run()
     assert ending == "execution_success", details
+    canvas.wait_for_picture()
     canvas.fit()
     canvas.screenshot(screenshots / f"{name}-classic-run.png")
     assert canvas.complaints() == []

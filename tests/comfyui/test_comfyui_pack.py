@@ -21,6 +21,7 @@ NODES = {
         "decoder embedding seed steps guidance_scale sampler eta batch_size text",
         "image",
     ),
+    "UnclipRerank": ("Rerank (unCLIP)", "clip text image keep", "image"),
     "UnclipUpscale": ("Upscale (unCLIP)", "upscaler image seed steps", "image"),
     "UnclipEmbeddingInterpolate": (
         "Embedding Interpolate (unCLIP)", "embedding_a embedding_b t frames t_end", "embedding",
