@@ -118,8 +118,9 @@ def dpmpp_sde(
     denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
     *, eta: float = 0.0, on_step: OnStep | None = None,
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, section 5): the diffusion SDE, weak order 2.
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, section 5): the diffusion SDE.
 
+    Weak order 2, measured on Gaussian data (its moments converge so, single paths do not).
     First and last step take the order-1 rule, as in ``dpmpp_2m``; one that ends clean adds no noise.
     ``eta`` is not read.
     """
