@@ -33,10 +33,15 @@ NODES = """() => app.graph.nodes.map((node) => ({
     id: String(node.id), type: node.type, box: [...node.boundingRect], size: [...node.size],
     needs: [...node.computeSize()],
 }))"""
-VUE_NODES = """() => [...document.querySelectorAll('[data-node-id]')].map((element) => {
-    const { x, y, width, height } = element.getBoundingClientRect()
-    return { id: element.dataset.nodeId, box: [x, y, width, height] }
-})"""
+VUE_NODES = """() => {
+    const { scale, offset } = app.canvas.ds
+    const origin = app.canvas.canvas.getBoundingClientRect()
+    return [...document.querySelectorAll('[data-node-id]')].map((element) => {
+        const { x, y, width, height } = element.getBoundingClientRect()
+        const corner = [(x - origin.x) / scale - offset[0], (y - origin.y) / scale - offset[1]]
+        return { id: element.dataset.nodeId, box: [...corner, width / scale, height / scale] }
+    })
+}"""
 
 
 SHOWN = {
@@ -139,7 +144,7 @@ class Canvas:
         return self.page.evaluate(NODES)
 
     def boxes(self):
-        """Each node's box as it is drawn, `id -> [x, y, width, height]`, in the unit of its mode."""
+        """Each node's box as it is drawn, its title included: `id -> [x, y, width, height]` in the graph's unit."""
         drawn = self.page.evaluate(VUE_NODES) if self.vue else self.nodes()
         return {node["id"]: node["box"] for node in drawn}
 

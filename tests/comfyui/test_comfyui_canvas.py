@@ -36,14 +36,26 @@ def plain(prompt):
     return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in prompt.items()}
 
 
+def meet(a, b):
+    """Whether two boxes `[x, y, width, height]` share more than a hair's breadth."""
+    return all(min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i]) > 1 for i in (0, 1))
+
+
+def holds(a, b):
+    """Whether box b lies in box a."""
+    return all(a[i] <= b[i] and b[i] + b[i + 2] <= a[i] + a[i + 2] for i in (0, 1))
+
+
 def overlapping(boxes):
-    """Pairs of nodes of which one lies over another by more than a hair, from `id -> [x, y, width, height]`."""
+    """Pairs of nodes of which one lies over the other."""
+    return [(p, q) for p, q in itertools.combinations(boxes, 2) if meet(boxes[p], boxes[q])]
 
-    def over(a, b, axis):
-        return min(a[axis] + a[axis + 2], b[axis] + b[axis + 2]) - max(a[axis], b[axis]) > 1
 
-    pairs = itertools.combinations(boxes, 2)
-    return [(p, q) for p, q in pairs if all(over(boxes[p], boxes[q], axis) for axis in (0, 1))]
+def sticking_out(boxes, groups):
+    """(node, group) where a node lies partly in a group."""
+    frames = {group["title"]: group["bounding"] for group in groups}
+    pairs = itertools.product(boxes, frames)
+    return [(p, g) for p, g in pairs if meet(boxes[p], frames[g]) and not holds(frames[g], boxes[p])]
 
 
 def test_both_forms_of_every_workflow_are_there():
@@ -63,11 +75,12 @@ def test_a_workflow_opens_clean_and_is_its_api_twin(canvas, screenshots, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_node_lies_over_another_or_clips_its_widgets(canvas, name):
-    canvas.load(ui(name), name)
+def test_nodes_lie_apart_within_their_groups_and_clip_no_widget(canvas, name):
+    workflow = ui(name)
+    canvas.load(workflow, name)
     boxes = canvas.boxes()
-    assert set(boxes) == {str(node["id"]) for node in ui(name)["nodes"]}
-    assert overlapping(boxes) == []
+    assert set(boxes) == {str(node["id"]) for node in workflow["nodes"]}
+    assert overlapping(boxes) == [] and sticking_out(boxes, workflow["groups"]) == []
     if not canvas.vue:
         short = {node["id"]: (node["size"], node["needs"]) for node in canvas.nodes() if is_short(node)}
         assert short == {}
