@@ -67,8 +67,11 @@ class UnclipDecoderSample:
     def VALIDATE_INPUTS(
         cls, guidance_scale: float = defaults.DECODER_GUIDANCE, eta: float = defaults.ETA
     ) -> bool | str:
-        """ComfyUI's own check of the ranges lets NaN pass."""
-        return inputs.validated(lambda: inputs.check_guidance(guidance_scale), lambda: check_eta(eta))
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(
+            lambda: guidance_scale is None or inputs.check_guidance(guidance_scale),
+            lambda: eta is None or check_eta(eta),
+        )
 
     def run(
         self,

@@ -44,8 +44,10 @@ class UnclipEmbeddingInterpolate:
 
     @classmethod
     def VALIDATE_INPUTS(cls, t: float = defaults.BLEND, t_end: float = defaults.BLEND_END) -> bool | str:
-        """ComfyUI's own check of the ranges lets NaN pass."""
-        return inputs.validated(lambda: check_blend("t", t), lambda: check_blend("t_end", t_end))
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(
+            lambda: t is None or check_blend("t", t), lambda: t_end is None or check_blend("t_end", t_end)
+        )
 
     def run(
         self,

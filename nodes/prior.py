@@ -57,8 +57,8 @@ class UnclipPriorSample:
 
     @classmethod
     def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.PRIOR_GUIDANCE) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass."""
-        return inputs.validated(lambda: inputs.check_guidance(guidance_scale))
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
 
     def run(
         self,
