@@ -36,7 +36,7 @@ class UnclipDecoderSample:
                 ),
                 "seed": inputs.seed_widget(),
                 "steps": inputs.steps_widget(
-                    defaults.DECODER_STEPS, "Sampling steps. More is slower and, up to some 25, cleaner."
+                    defaults.DECODER_STEPS, "Sampling steps. More is slower."
                 ),
                 "guidance_scale": inputs.guidance_widget(
                     defaults.DECODER_GUIDANCE,

@@ -33,7 +33,7 @@ class UnclipPriorSample:
                 "text": (sockets.TEXT, {"tooltip": "The text of CLIP Text Encode (unCLIP)."}),
                 "seed": inputs.seed_widget(),
                 "steps": inputs.steps_widget(
-                    defaults.PRIOR_STEPS, "Sampling steps. An embedding is small: 5 to 25 are enough."
+                    defaults.PRIOR_STEPS, "Sampling steps. More is slower."
                 ),
                 "guidance_scale": inputs.guidance_widget(
                     defaults.PRIOR_GUIDANCE,
