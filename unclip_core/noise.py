@@ -37,17 +37,21 @@ class NoiseSource:
     only.
 
     seeds: one int a sample, any value, taken modulo 2**64. stream: the name of the stage ("prior", "decoder"
-    …), so that stages with equal seeds do not share noise. Draws are made on the CPU in float32 and then
-    moved and cast, so every device and precision sees the same noise.
+    …), so that stages with equal seeds do not share noise; or one name a sample. Draws are made on the CPU in
+    float32 and then moved and cast, so every device and precision sees the same noise.
     (torch's CPU generator keeps 32 bits of a seed. The hash spreads all 64 over them, so two given samples
     share their noise with a chance of 2**-32.)
     """
 
-    def __init__(self, seeds: Sequence[int], stream: str = "") -> None:
-        """Seed the generators. Raises ValueError if ``seeds`` is empty."""
+    def __init__(self, seeds: Sequence[int], stream: str | Sequence[str] = "") -> None:
+        """Seed the generators. Raises ValueError if ``seeds`` is empty, or the streams are not as many."""
         if len(seeds) == 0:
             raise ValueError("noise needs at least one seed (one a sample)")
-        self._generators = [torch.Generator("cpu").manual_seed(_hash(seed, stream)) for seed in seeds]
+        streams = [stream] * len(seeds) if isinstance(stream, str) else stream
+        if len(streams) != len(seeds):
+            raise ValueError(f"noise of {len(seeds)} samples cannot have {len(streams)} streams: give one, or one each")
+        hashes = [_hash(seed, name) for seed, name in zip(seeds, streams, strict=True)]
+        self._generators = [torch.Generator("cpu").manual_seed(number) for number in hashes]
 
     def normal(
         self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

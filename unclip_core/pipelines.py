@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .clip import TextCondition
-from .embeddings import cosine, normalize
+from .embeddings import normalize
 from .guidance import Guided
 from .models import Clip, Decoder, Prior, UnclipModel, Upsampler
-from .noise import NoiseSource, sample_seeds
+from .noise import NoiseSource
+from .ranking import check_keep, check_shares, rank
 from .samplers import OnStep, sample
 from .settings import Settings
 
@@ -63,30 +64,65 @@ def sample_prior(
     a higher dot product with z_t", Ramesh et al. 2022, section 2.2).
 
     Args:
+        candidates: as of `draw_candidates`, as is all that is not said here.
+        keep: 1..candidates.
+
+    Raises:
+        ValueError: a number is out of range, or the seeds are not one a text.
+    """
+    check_keep(keep, candidates)
+    embeds = draw_candidates(prior, text, steps=steps, guidance_scale=guidance_scale, seeds=seeds, sampler=sampler,
+                             eta=eta, candidates=candidates, on_step=on_step)
+    return embeds[rank(embeds, text.embeds, keep).rows]
+
+
+@torch.no_grad()
+def draw_candidates(
+    prior: Prior,
+    text: TextCondition,
+    *,
+    steps: int,
+    guidance_scale: float,
+    seeds: Sequence[int],
+    sampler: str = "ddim",
+    eta: float = 0.0,
+    candidates: int = 1,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Draw `candidates` image embeddings for each of `B` texts, `[B * candidates, D]`: all of the first, and so on.
+
+    Args:
         steps: 1..train_steps.
         guidance_scale: 1 is none; the other half of guidance is the empty prompt.
         seeds: one a text.
-        candidates: 1 or more; candidate `i` of a text has seed + i.
-        keep: 1..candidates.
+        candidates: 1 or more; candidate `k` of a text depends on its seed and on `k` alone.
         on_step: called after each step; the samples are embeddings in the net's normalised space.
 
     Raises:
         ValueError: a number is out of range, or the seeds are not one a text.
     """
     _check_count("seeds", len(seeds), len(text.embeds), "prompts")
-    if not 1 <= keep <= candidates:
-        raise ValueError(f"Cannot keep {keep} of {candidates} candidates: keep must lie in 1..{candidates}.")
+    if candidates < 1:
+        raise ValueError(f"Cannot draw {candidates} candidates: at least 1 is needed.")
     every = text.select([row for row in range(len(seeds)) for _ in range(candidates)])
-    noise = NoiseSource([s for seed in seeds for s in sample_seeds(seed, candidates)], "prior")
+    noise = _candidates_noise(seeds, candidates)
     device, model_dtype = _placed(prior.net)
     model = Guided(_prior_model(prior.net), _prior_condition(every), _null_text(text, guidance_scale), guidance_scale,
                    train_steps=prior.diffusion.train_steps)
     start = noise.normal((prior.net.params.embed_dim,), device=device)
     plan = prior.diffusion.steps(steps)
     denoiser = prior.diffusion.denoiser(model, model_dtype)
-    drawn = prior.net.denormalize_embeds(sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step))
-    embeds = normalize(drawn) if prior.unit_norm else drawn
-    return embeds.float()[_best_rows(embeds.float(), text.embeds, candidates, keep)]
+    return prior_embeds(prior, sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step))
+
+
+@torch.no_grad()
+def prior_embeds(prior: Prior, drawn: Tensor) -> Tensor:
+    """CLIP image embeddings `[B, D]` float32 of what the prior's sampler has, `[B, D]` in its normalised space.
+
+    At the end of a run these are its result; of an `on_step`'s x0 they are what the prior expects so far.
+    """
+    embeds = prior.net.denormalize_embeds(drawn)
+    return (normalize(embeds) if prior.unit_norm else embeds).float()
 
 
 @torch.no_grad()
@@ -145,13 +181,8 @@ def rerank(clip: Clip, text: TextCondition, images: Tensor, keep: int) -> Tensor
         ValueError: the pictures are not as many for each text, or `keep` is out of range.
     """
     _check_images(images)
-    count = len(text.embeds)
-    if len(images) % count:
-        raise ValueError(f"{len(images)} pictures cannot be shared out evenly among {count} texts.")
-    if not 1 <= keep <= len(images) // count:
-        raise ValueError(f"Cannot keep {keep} of {len(images) // count} pictures a text.")
-    best = _best_rows(encode_image(clip, images), text.embeds, len(images) // count, keep)
-    return images[best.to(images.device)]
+    check_shares(len(images), len(text.embeds), keep)
+    return images[rank(encode_image(clip, images), text.embeds, keep).rows.to(images.device)]
 
 
 @torch.no_grad()
@@ -266,11 +297,10 @@ def _null_arguments(decoder: Decoder, text: TextCondition | None, device: torch.
     return _prior_condition(text.null.to(device))
 
 
-def _best_rows(embeds: Tensor, text_embeds: Tensor, candidates: int, keep: int) -> Tensor:
-    """Of each text's `candidates` rows, the numbers of the `keep` with the highest cosine, best first."""
-    scores = cosine(embeds, text_embeds.to(embeds.device).repeat_interleave(candidates, 0)).view(-1, candidates)
-    best = scores.argsort(dim=1, descending=True, stable=True)[:, :keep]
-    return (best + torch.arange(len(best), device=best.device)[:, None] * candidates).flatten()
+def _candidates_noise(seeds: Sequence[int], candidates: int) -> NoiseSource:
+    """Candidate 0 has the stage's own stream, the others one each: seeds in a row share nothing."""
+    streams = ["prior" if k == 0 else f"prior/{k}" for k in range(candidates)]
+    return NoiseSource([seed for seed in seeds for _ in streams], streams * len(seeds))
 
 
 def _placed(net: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -31,6 +31,15 @@ def test_successive_draws_seeds_and_streams_differ():
     assert min(distances) > 0.5
 
 
+def test_each_sample_may_have_a_stream_of_its_own():
+    mixed = NoiseSource([1, 1, 2], ["prior", "prior/1", "prior"]).normal((16,))
+    assert torch.equal(mixed[::2], NoiseSource([1, 2], "prior").normal((16,)))
+    assert torch.equal(mixed[1:2], NoiseSource([1], "prior/1").normal((16,)))
+    assert (mixed[0] - mixed[1]).abs().max() > 0.5
+    with pytest.raises(ValueError, match="2 samples cannot have 1 streams"):
+        NoiseSource([1, 2], ["prior"])
+
+
 @pytest.mark.parametrize("seed", [-1, 0, 2**32, 2**63, 2**64 - 1, 2**70, -(2**80)])
 def test_any_int_is_a_seed_and_repeats(seed):
     assert torch.equal(NoiseSource([seed]).normal((16,)), NoiseSource([seed]).normal((16,)))

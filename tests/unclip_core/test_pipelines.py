@@ -14,7 +14,6 @@ from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
 from unclip.unclip_core.nets.unet import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
-from unclip.unclip_core.noise import sample_seeds
 
 SAMPLE = DiffusionSpec(prediction="sample", clip_range=5.0)
 
@@ -83,12 +82,26 @@ def test_embeddings_differ_by_seed_and_have_unit_norm(prior):
 
 def test_the_kept_candidates_are_those_nearest_to_the_text(prior):
     said = text(2)
+    every = pipelines.draw_candidates(prior, said, seeds=[3, 40], candidates=4, **PRIOR).view(2, 4, -1)
     kept = pipelines.sample_prior(prior, said, seeds=[3, 40], candidates=4, keep=2, **PRIOR)
-    for row, seed in enumerate([3, 40]):
-        every = pipelines.sample_prior(prior, said.select([row] * 4), seeds=sample_seeds(seed, 4), **PRIOR)
-        scores = cosine(every, said.embeds[row].expand(4, -1))
-        best = every[scores.argsort(descending=True)[:2]]
-        torch.testing.assert_close(kept[2 * row : 2 * row + 2], best, rtol=0, atol=1e-5)
+    for row in range(2):
+        scores = cosine(every[row], said.embeds[row].expand(4, -1))
+        assert torch.equal(kept[2 * row : 2 * row + 2], every[row][scores.argsort(descending=True)[:2]])
+
+
+def test_a_candidate_depends_on_its_seed_and_number_alone(prior):
+    said = text(1)
+    three = pipelines.draw_candidates(prior, said, seeds=[3], candidates=3, **PRIOR)
+    two = pipelines.draw_candidates(prior, said.select([0, 0]), seeds=[9, 3], candidates=2, **PRIOR)
+    torch.testing.assert_close(two[2:], three[:2], rtol=0, atol=1e-5)
+    torch.testing.assert_close(pipelines.sample_prior(prior, said, seeds=[3], **PRIOR), three[:1], rtol=0, atol=1e-5)
+
+
+def test_prompts_with_neighbouring_seeds_share_no_candidate(prior):
+    """The same text under seeds in a row: had candidate k the seed + k, two prompts would draw the same."""
+    drawn = pipelines.draw_candidates(prior, text(1).select([0] * 3), seeds=[5, 6, 7], candidates=3, **PRIOR)
+    apart = torch.cdist(drawn, drawn) + 9 * torch.eye(9)
+    assert apart.min() > 1e-3
 
 
 def test_a_picture_does_not_depend_on_its_batch(decoder):
