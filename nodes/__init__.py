@@ -35,5 +35,6 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 }
 
 host.register_model_folder()
+host.announce()
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

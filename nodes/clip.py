@@ -24,6 +24,9 @@ class UnclipTextEncode:
     RETURN_TYPES = (sockets.TEXT,)
     RETURN_NAMES = ("text",)
     OUTPUT_TOOLTIPS = ("The prompt as CLIP reads it: its embedding and its token states.",)
+    HAS_INTERMEDIATE_OUTPUT = True
+    """Its warnings are told again when ComfyUI takes the node from its cache."""
+
     FUNCTION = "run"
 
     @classmethod
@@ -47,10 +50,10 @@ class UnclipTextEncode:
         """Encode `text`; what of it the model does not take in is said, not silently dropped."""
         if not isinstance(text, str):
             raise InputError(f"'text' must be a text, not {text!r}.")
-        part = host.load(clip)
-        warnings = prompt_warnings(part, text)
+        warnings = prompt_warnings(clip.part, text)
         host.notify(warnings, all_well="The model reads the whole prompt.")
-        condition = pipelines.encode_text(part, [text]).to(host.intermediate_device())
+        with host.loaded(clip) as part:
+            condition = pipelines.encode_text(part, [text]).to(host.intermediate_device())
         return host.with_warnings((TextValue(condition, clip.family, (text,)),), warnings)
 
 
@@ -96,10 +99,10 @@ class UnclipImageEncode:
     def run(self, clip: PartValue[Clip], image: Tensor) -> tuple[EmbeddingValue]:
         """Encode `image` `[B, H, W, C]` to `B` embeddings."""
         pictures = to_rgb(image)
-        part = host.load(clip)
 
         def encode(rows: slice, on_step: host.OnStep) -> Tensor:
-            return pipelines.encode_image(part, pictures[rows])
+            return pipelines.encode_image(clip.part, pictures[rows])
 
-        embeds = host.in_turns(encode, len(pictures), defaults.IMAGES_AT_ONCE, 1, "CLIP")
+        with host.loaded(clip):
+            embeds = host.in_turns(encode, len(pictures), defaults.IMAGES_AT_ONCE, 1, "CLIP")
         return (EmbeddingValue(embeds, clip.family, "image"),)

@@ -102,16 +102,16 @@ class UnclipDecoderSample:
         seeds = sample_seeds(inputs.check_seed(seed), batch_size) * count
         embeds = embedding.embeds.repeat_interleave(batch_size, dim=0)
         condition = text_rows(text, decoder, count, batch_size)
-        part = host.load(decoder)
 
         def draw(rows: slice, on_step: host.OnStep) -> Tensor:
             said = condition and condition.select(range(len(embeds))[rows]).to(host.device())
             seen = embeds[rows].to(host.device())
             return pipelines.sample_decoder(
-                part, seen, text=said, seeds=seeds[rows], on_step=on_step, **settings
+                decoder.part, seen, text=said, seeds=seeds[rows], on_step=on_step, **settings
             )
 
-        return (host.in_turns(draw, len(embeds), defaults.IMAGES_AT_ONCE, steps, "Decoder"),)
+        with host.loaded(decoder):
+            return (host.in_turns(draw, len(embeds), defaults.IMAGES_AT_ONCE, steps, "Decoder"),)
 
 
 def check_eta(value: Any) -> float:

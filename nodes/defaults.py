@@ -10,6 +10,12 @@ _SETTINGS = Settings()
 MODEL = "bundled (tiny)"
 """How the model that ships with the pack is called in the loader's list."""
 
+DTYPE = "auto"
+DTYPES = ("auto", "fp32", "fp16", "bf16")
+
+PREVIEW_STEPS = 4
+"""Decoder steps of the picture that shows what the prior has so far."""
+
 SEED = 0
 SEED_MAX = 2**64 - 1
 

@@ -1,10 +1,12 @@
 """The loader: a model folder, or the bundled model, as its four parts."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from ..unclip_core.models import BUNDLED, load_model
 from . import defaults, host, sockets
+from .inputs import InputError
 
 
 class UnclipLoadModel:
@@ -30,24 +32,47 @@ class UnclipLoadModel:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs in their released order; the list is read anew at every refresh."""
         tooltip = "The bundled model, or a folder with a model_index.json in models/unclip."
-        return {"required": {"model": (host.model_names(), {"default": defaults.MODEL, "tooltip": tooltip})}}
+        dtype = {
+            "default": defaults.DTYPE,
+            "advanced": True,
+            "tooltip": "The numbers' precision. auto: as ComfyUI decides for this machine, fp32 on a CPU.",
+        }
+        return {
+            "required": {
+                "model": (host.model_names(), {"default": defaults.MODEL, "tooltip": tooltip}),
+                "dtype": (list(defaults.DTYPES), dtype),
+            }
+        }
 
     @classmethod
-    def IS_CHANGED(cls, model: str = defaults.MODEL) -> str:
-        """Sizes and times of the model's files: a model trained further under the same name is read again."""
-        folder = Path(host.model_path(model) or BUNDLED)
-        stats = [(path.name, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-        return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    def IS_CHANGED(cls, model: str = defaults.MODEL, dtype: str = defaults.DTYPE) -> str:
+        """A hash of the files' names, sizes and times: a model trained further under its name is read again."""
+        digest = hashlib.blake2b(digest_size=8)
+        for path in weight_files(model):
+            stat = path.stat()
+            digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
+        return digest.hexdigest()
 
     def run(
-        self, model: str = defaults.MODEL
+        self, model: str = defaults.MODEL, dtype: str = defaults.DTYPE
     ) -> tuple[sockets.PartValue, sockets.PartValue, sockets.PartValue, sockets.PartValue]:
-        """Read the four parts of `model`.
+        """Read the four parts of `model`, with their weights in `dtype`.
 
         Raises:
-            InputError: no model has that name.
+            InputError: no model or dtype has that name.
             CheckpointError: its files are missing, damaged or do not fit.
         """
-        found = load_model(host.model_path(model))
+        if dtype not in defaults.DTYPES:
+            raise InputError(f"There is no dtype {dtype!r}. There are: {', '.join(defaults.DTYPES)}.")
+        # At two bytes a number, the size of the largest part at most: all that ComfyUI's rule asks for.
+        parameters = max((path.stat().st_size for path in weight_files(model)), default=0) // 2
+        found = load_model(host.model_path(model), host.weight_dtype(dtype, parameters))
+        found.clip.module.to(host.weight_dtype(dtype, parameters, text_encoder=True))
         parts = (found.clip, found.prior, found.decoder, found.upsampler)
         return tuple(host.manage(part) for part in parts)
+
+
+def weight_files(model: str) -> list[Path]:
+    """Every file of the model that is listed as `model`, in a fixed order."""
+    folder = Path(host.model_path(model) or BUNDLED)
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from ..unclip_core import pipelines
-from ..unclip_core.models import Prior
+from ..unclip_core.clip import TextCondition
+from ..unclip_core.models import Decoder, Prior
 from ..unclip_core.noise import sample_seeds
 from . import defaults, host, inputs, sockets
 from .inputs import InputError
@@ -52,7 +55,13 @@ class UnclipPriorSample:
                     defaults.CANDIDATES_MAX,
                     "How many of the candidates to hand on, the best first.",
                 ),
-            }
+            },
+            "optional": {
+                "decoder": (
+                    sockets.DECODER,
+                    {"tooltip": "For a live preview of what the prior has in mind. It does not change the result."},
+                ),
+            },
         }
 
     @classmethod
@@ -70,6 +79,7 @@ class UnclipPriorSample:
         sampler: str = defaults.PRIOR_SAMPLER,
         candidates: int = defaults.CANDIDATES,
         keep: int = defaults.KEEP,
+        decoder: PartValue[Decoder] | None = None,
     ) -> tuple[EmbeddingValue]:
         """Draw `candidates` embeddings for each prompt of `text` and hand on the `keep` nearest to it."""
         sockets.require_family(text, "text", prior.family, "prior")
@@ -84,8 +94,25 @@ class UnclipPriorSample:
             "candidates": candidates,
             "keep": keep,
         }
-        part = host.load(prior)
         condition = text.condition.to(host.device())
-        with host.progress(steps, "Prior") as bar:
-            embeds = pipelines.sample_prior(part, condition, on_step=bar, **settings)
-        return (EmbeddingValue(embeds.to(host.intermediate_device()), prior.family, "prior"),)
+        parts, pictures = [prior], None
+        if decoder is not None and host.wants_preview():
+            sockets.require_family(prior, "prior", decoder.family, "decoder")
+            parts, pictures = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
+        with host.loaded_together(*parts), host.progress(steps, "Prior", pictures) as bar:
+            embeds = pipelines.sample_prior(prior.part, condition, on_step=bar, **settings)
+            embeds = embeds.to(host.intermediate_device())
+        return (EmbeddingValue(embeds, prior.family, "prior"),)
+
+
+def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToPictures:
+    """Makes the prior's x0 `[B, D]` a rough picture `[1, 3, H, W]` in -1..1: its first row, in a few steps."""
+
+    def pictures(x0: Tensor) -> Tensor:
+        embeds = pipelines.prior_embeds(prior, x0[:1])
+        drawn = pipelines.sample_decoder(
+            decoder, embeds, text=text.select([0]), steps=defaults.PREVIEW_STEPS, guidance_scale=1.0, seeds=[seed]
+        )
+        return drawn.movedim(-1, 1) * 2 - 1
+
+    return pictures

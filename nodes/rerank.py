@@ -49,4 +49,5 @@ class UnclipRerank:
                 f"Cannot keep {keep} images a prompt: there are {len(pictures)} images for {prompts} prompts. "
                 "Draw more, or lower 'keep'."
             )
-        return (pipelines.rerank(host.load(clip), text.condition, pictures, keep),)
+        with host.loaded(clip) as part:
+            return (pipelines.rerank(part, text.condition, pictures, keep),)

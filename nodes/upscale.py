@@ -51,15 +51,15 @@ class UnclipUpscale:
         steps = inputs.check_steps(steps)
         seeds = sample_seeds(inputs.check_seed(seed), 1) * len(pictures)
         sampler = defaults.UPSCALER_SAMPLER
-        part = host.load(upscaler)
 
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
             small = pictures[rows].to(host.device())
             return pipelines.upscale(
-                part, small, seeds=seeds[rows], steps=steps, sampler=sampler, on_step=on_step
+                upscaler.part, small, seeds=seeds[rows], steps=steps, sampler=sampler, on_step=on_step
             )
 
-        return (host.in_turns(enlarge, len(pictures), at_once, steps, "Upscale"),)
+        with host.loaded(upscaler):
+            return (host.in_turns(enlarge, len(pictures), at_once, steps, "Upscale"),)
 
 
 def check_area(pictures: Tensor) -> int:

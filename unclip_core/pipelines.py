@@ -15,7 +15,7 @@ from .clip import TextCondition
 from .embeddings import normalize
 from .guidance import Guided
 from .models import Clip, Decoder, Prior, UnclipModel, Upsampler
-from .noise import NoiseSource
+from .noise import Noise, NoiseSource
 from .ranking import check_keep, check_shares, rank
 from .samplers import OnStep, sample
 from .settings import Settings
@@ -57,6 +57,7 @@ def sample_prior(
     candidates: int = 1,
     keep: int = 1,
     on_step: OnStep | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Draw image embeddings for `B` texts: `candidates` each, of which the best `keep` stay, `[B * keep, D]`.
 
@@ -72,7 +73,7 @@ def sample_prior(
     """
     check_keep(keep, candidates)
     embeds = draw_candidates(prior, text, steps=steps, guidance_scale=guidance_scale, seeds=seeds, sampler=sampler,
-                             eta=eta, candidates=candidates, on_step=on_step)
+                             eta=eta, candidates=candidates, on_step=on_step, noise=noise)
     return embeds[rank(embeds, text.embeds, keep).rows]
 
 
@@ -88,6 +89,7 @@ def draw_candidates(
     eta: float = 0.0,
     candidates: int = 1,
     on_step: OnStep | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Draw `candidates` image embeddings for each of `B` texts, `[B * candidates, D]`: all of the first, and so on.
 
@@ -97,6 +99,7 @@ def draw_candidates(
         seeds: one a text.
         candidates: 1 or more; candidate `k` of a text depends on its seed and on `k` alone.
         on_step: called after each step; the samples are embeddings in the net's normalised space.
+        noise: drawn from in place of the seeds, to repeat what another program drew.
 
     Raises:
         ValueError: a number is out of range, or the seeds are not one a text.
@@ -105,7 +108,7 @@ def draw_candidates(
     if candidates < 1:
         raise ValueError(f"Cannot draw {candidates} candidates: at least 1 is needed.")
     every = text.select([row for row in range(len(seeds)) for _ in range(candidates)])
-    noise = _candidates_noise(seeds, candidates)
+    noise = noise or _candidates_noise(seeds, candidates)
     device, model_dtype = _placed(prior.net)
     model = Guided(_prior_model(prior.net), _prior_condition(every), _null_text(text, guidance_scale), guidance_scale,
                    train_steps=prior.diffusion.train_steps)
@@ -137,28 +140,33 @@ def sample_decoder(
     sampler: str = "dpmpp_2m",
     eta: float = 0.0,
     on_step: OnStep | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Draw a picture `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
 
     Args:
-        text: what the pictures should show, one row or one a picture; None where the family can do without.
+        text: what the pictures should show, one row or one a picture; None for none (the empty prompt, where the
+            net cannot do without).
         steps: 1..train_steps.
         guidance_scale: 1 is none.
         seeds: one a picture.
         eta: noise of `ddim`, 0..1.
         on_step: called after each step; the samples are pictures `[B, 3, S, S]` in -1..1.
+        noise: drawn from in place of the seeds, to repeat what another program drew.
 
     Raises:
         ValueError: a number is out of range, counts differ, or the family needs a text and there is none.
     """
     _check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     device, model_dtype = _placed(decoder.net)
+    if text is None and decoder.net.needs_text and decoder.blank_text is not None:
+        text = decoder.blank_text()
     condition = decoder.net.condition(image_embeds.to(device), **_text_arguments(text, len(image_embeds), device))
     null = None
     if guidance_scale != 1:
         null = decoder.net.null_condition(1, **_null_arguments(decoder, text, device))
     model = Guided(decoder.net, condition, null, guidance_scale, train_steps=decoder.diffusion.train_steps)
-    noise = NoiseSource(seeds, "decoder")
+    noise = noise or NoiseSource(seeds, "decoder")
     start = noise.normal((3, decoder.image_size, decoder.image_size), device=device)
     pictures = sample(sampler, decoder.diffusion.denoiser(model, model_dtype), start,
                       decoder.diffusion.steps(steps), noise, eta=eta, on_step=on_step)
@@ -195,6 +203,7 @@ def upscale(
     sampler: str = "ddim",
     eta: float = 0.0,
     on_step: OnStep | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Pictures `[B, H, W, 3]` in 0..1 drawn `scale` times as large, `[B, scale * H, scale * W, 3]`.
 
@@ -204,16 +213,19 @@ def upscale(
     _check_images(images)
     _check_count("seeds", len(seeds), len(images), "pictures")
     device, model_dtype = _placed(upsampler.net)
-    low = enlarge(images.to(device).permute(0, 3, 1, 2).float() * 2 - 1, upsampler.scale)
+    low = enlarge(images.to(device).permute(0, 3, 1, 2).float() * 2 - 1, upsampler.scale, upsampler.clamp)
     padded, (height, width) = _padded(low, upsampler.net.unet.stride)
-    noise = NoiseSource(seeds, "upsampler")
+    noise = noise or NoiseSource(seeds, "upsampler")
     start = noise.normal(padded.shape[1:], device=device)
+    plan = upsampler.diffusion.steps(steps)
+    final = int(plan.timesteps[-1])
 
     def model(x: Tensor, t: Tensor) -> Tensor:
-        return upsampler.net(x, t, padded.to(x.dtype))
+        own_last = upsampler.last is not None and int(t[0]) == final
+        return (upsampler.last if own_last else upsampler.net)(x, t, padded.to(x.dtype))
 
-    pictures = sample(sampler, upsampler.diffusion.denoiser(model, model_dtype), start,
-                      upsampler.diffusion.steps(steps), noise, eta=eta, on_step=on_step)
+    pictures = sample(sampler, upsampler.diffusion.denoiser(model, model_dtype), start, plan, noise, eta=eta,
+                      on_step=on_step)
     return _to_images(pictures[..., :height, :width])
 
 
@@ -256,10 +268,11 @@ def text_to_image(model: UnclipModel, prompts: Sequence[str], seeds: Sequence[in
     return Drawing(small, large)
 
 
-def enlarge(pictures: Tensor, scale: int) -> Tensor:
-    """Bicubic enlargement of `[B, 3, H, W]`, float32, antialiased as Karlo's is, kept within -1..1."""
+def enlarge(pictures: Tensor, scale: int, clamp: bool = True) -> Tensor:
+    """Bicubic enlargement of `[B, 3, H, W]`, float32, antialiased as Karlo's is, kept within -1..1 if `clamp`."""
     size = (pictures.shape[-2] * scale, pictures.shape[-1] * scale)
-    return F.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
+    large = F.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True)
+    return large.clamp(-1, 1) if clamp else large
 
 
 def _prior_model(net: nn.Module) -> Any:

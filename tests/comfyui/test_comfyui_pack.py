@@ -10,11 +10,11 @@ pytestmark = pytest.mark.comfyui
 
 # id: (name on the canvas, inputs in their order, outputs)
 NODES = {
-    "UnclipLoadModel": ("Load unCLIP Model", "model", "clip prior decoder upscaler"),
+    "UnclipLoadModel": ("Load unCLIP Model", "model dtype", "clip prior decoder upscaler"),
     "UnclipTextEncode": ("CLIP Text Encode (unCLIP)", "clip text", "text"),
     "UnclipImageEncode": ("CLIP Image Encode (unCLIP)", "clip image", "embedding"),
     "UnclipPriorSample": (
-        "Prior Sample (unCLIP)", "prior text seed steps guidance_scale sampler candidates keep", "embedding",
+        "Prior Sample (unCLIP)", "prior text seed steps guidance_scale sampler candidates keep decoder", "embedding",
     ),
     "UnclipDecoderSample": (
         "Decoder Sample (unCLIP)",

@@ -1,6 +1,7 @@
 """The host with and without ComfyUI. ComfyUI is a stand-in here; tests/comfyui runs the real one."""
 
 import logging
+import os
 import sys
 import types
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 from unclip.nodes import defaults, host
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import PartValue
+from unclip.unclip_core.models import Clip
 from unclip.unclip_core.samplers import StepInfo
 
 
@@ -35,8 +37,9 @@ def a_part():
 def comfyui(monkeypatch, tmp_path):
     """A stand-in for ComfyUI that records what it is told."""
     seen = SimpleNamespace(
-        bars=[], loads=[], texts=[], interrupt=False, node="7", folders={}, args=SimpleNamespace(preview_method="auto")
-    )
+        bars=[], loads=[], texts=[], interrupt=False, node="7", folders={}, args=SimpleNamespace(preview_method="auto"),
+        novram=False, asked=[],
+    )  # fmt: skip
 
     class ProgressBar:
         def __init__(self, total):
@@ -49,6 +52,12 @@ def comfyui(monkeypatch, tmp_path):
     class Patcher:
         def __init__(self, model, load_device, offload_device):
             self.model, self.load_device, self.offload_device = model, load_device, offload_device
+
+        def model_size(self):
+            return 24
+
+        def loaded_size(self):
+            return 0 if seen.novram else 24
 
     def throw():
         if seen.interrupt:
@@ -71,12 +80,14 @@ def comfyui(monkeypatch, tmp_path):
         get_torch_device=lambda: cpu,
         intermediate_device=lambda: cpu,
         unet_offload_device=lambda: cpu,
+        text_encoder_device=lambda: cpu,
+        text_encoder_offload_device=lambda: torch.device("meta"),
         load_models_gpu=lambda models, **how: seen.loads.append((models, how)),
         throw_exception_if_processing_interrupted=throw,
         is_oom=lambda error: isinstance(error, OutOfMemory),
         soft_empty_cache=lambda: None,
     )
-    patcher = module("comfy.model_patcher", CoreModelPatcher=Patcher)
+    patcher = module("comfy.model_patcher", ModelPatcher=Patcher)
     utils = module("comfy.utils", ProgressBar=ProgressBar)
     module("comfy", model_management=management, model_patcher=patcher, utils=utils)
     module(
@@ -114,7 +125,7 @@ def test_models_are_found_below_every_root_and_named_with_slashes(monkeypatch, t
     a_model(first, "karlo/prior")
     a_model(second, "other")
     (second / "no model").mkdir()
-    monkeypatch.setenv(host.FOLDER_VARIABLE, f"{first}{host.os.pathsep}{second}")
+    monkeypatch.setenv(host.FOLDER_VARIABLE, f"{first}{os.pathsep}{second}")
     assert host.model_names() == [defaults.MODEL, "group/mine", "karlo", "other"]
     assert host.model_path("group/mine") == str(first / "group" / "mine")
     assert host.model_path("other") == str(second / "other")
@@ -164,16 +175,136 @@ def test_without_comfyui_a_part_has_no_patcher_and_loads_as_it_is():
     part = a_part()
     value = host.manage(part)
     assert value.part is part and value.patcher is None and value.family == "tiny"
-    assert host.load(value) is part
-    assert next(part.module.parameters()).device.type == host.device().type
+    with host.loaded(value) as found:
+        assert found is part
+        assert next(part.module.parameters()).device.type == host.device().type
+    assert next(part.module.parameters()).device.type == "cpu"
 
 
 def test_in_comfyui_a_part_is_loaded_in_full_by_its_patcher(comfyui):
     part = a_part()
     value = host.manage(part)
     assert value.patcher.model is part.module
-    assert host.load(value) is part
-    assert comfyui.loads == [([value.patcher], {"force_full_load": True})]
+    with host.loaded(value) as found:
+        assert found is part
+        assert comfyui.loads == [([value.patcher], {"force_full_load": True})]
+
+
+def test_parts_that_a_stage_needs_side_by_side_are_loaded_in_one_go(comfyui):
+    """In two goes ComfyUI may unload the first one for the second."""
+    first, second = host.manage(a_part()), host.manage(a_part())
+    with host.loaded_together(first, second) as parts:
+        assert parts == (first.part, second.part)
+    assert comfyui.loads == [([first.patcher, second.patcher], {"force_full_load": True})]
+
+
+@pytest.mark.parametrize("novram", [False, True])
+@pytest.mark.parametrize("ending", ["well", "in an error"])
+def test_weights_that_comfyui_does_not_know_to_be_loaded_leave_the_device(comfyui, novram, ending):
+    comfyui.novram = novram
+    value = host.manage(a_part())
+    value.patcher.offload_device = torch.device("meta")  # where no stage could compute
+    try:
+        with host.loaded(value) as part:
+            assert next(part.module.parameters()).device.type == "cpu"
+            if ending != "well":
+                raise ValueError
+    except ValueError:
+        pass
+    assert next(value.part.module.parameters()).device.type == ("meta" if novram else "cpu")
+
+
+def test_a_clip_goes_where_comfyui_has_its_text_encoders(comfyui):
+    clip = Clip("tiny", SimpleNamespace(model=torch.nn.Linear(2, 2)))
+    assert host.manage(clip).patcher.offload_device.type == "meta"
+    assert host.manage(a_part()).patcher.offload_device.type == "cpu"
+
+
+# ---- dtypes ----
+
+
+@pytest.fixture
+def accelerator(comfyui, monkeypatch):
+    """A device other than the CPU, for which ComfyUI's rules are `rules`."""
+    rules = SimpleNamespace(store=torch.float16, cast=None, asked=[])
+    management = sys.modules["comfy.model_management"]
+    monkeypatch.setattr(management, "get_torch_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(management, "text_encoder_device", lambda: torch.device("cuda"))
+
+    def unet_dtype(device, parameters, supported):
+        rules.asked.append((device.type, parameters, supported))
+        return rules.store
+
+    management.unet_dtype = unet_dtype
+    management.text_encoder_dtype = lambda device: rules.store
+    management.unet_manual_cast = lambda dtype, device, supported: rules.cast
+    return rules
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+@pytest.mark.parametrize(("choice", "dtype"), host.memory.DTYPES.items())
+def test_a_chosen_dtype_is_taken(accelerator, choice, dtype, text_encoder):
+    assert host.weight_dtype(choice, 10, text_encoder) == dtype
+
+
+def test_auto_asks_comfyui(accelerator):
+    assert host.weight_dtype("auto", 10) == torch.float16
+    assert accelerator.asked == [("cuda", 10, [torch.float16, torch.bfloat16, torch.float32])]
+    assert host.weight_dtype("auto", 10, text_encoder=True) == torch.float16
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_auto_is_what_the_device_computes_in(accelerator, text_encoder):
+    """ComfyUI's own layers are stored in one dtype and cast as they run; ours are not."""
+    accelerator.cast = torch.bfloat16
+    assert host.weight_dtype("auto", 10, text_encoder) == torch.bfloat16
+
+
+def test_auto_is_fp32_for_what_plain_layers_cannot_compute_in(accelerator):
+    accelerator.store = torch.float8_e4m3fn
+    assert host.weight_dtype("auto", 10) == torch.float32
+
+
+def test_auto_is_fp32_on_a_cpu_and_without_comfyui(comfyui, monkeypatch):
+    assert host.weight_dtype("auto", 10) == host.weight_dtype("auto", 10, text_encoder=True) == torch.float32
+    monkeypatch.delitem(sys.modules, "folder_paths")
+    assert host.weight_dtype("auto", 10) == torch.float32
+
+
+# ---- hosts that lack something ----
+
+
+def test_a_complete_host_is_announced_in_a_line(comfyui, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "comfyui_version", SimpleNamespace(__version__="0.33.0"))
+    with caplog.at_level(logging.INFO, logger="unclip"):
+        host.announce()
+    assert caplog.messages == ["unCLIP runs in ComfyUI 0.33.0."]
+
+
+def test_what_a_host_lacks_is_said_and_done_without(comfyui, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "comfyui_version", None)
+    monkeypatch.setitem(sys.modules, "latent_preview", None)
+    monkeypatch.setitem(sys.modules, "comfy_execution.utils", None)
+    monkeypatch.delattr(sys.modules["comfy.model_patcher"], "ModelPatcher")
+    with caplog.at_level(logging.INFO, logger="unclip"):
+        host.announce()
+    assert caplog.messages == [
+        "unCLIP runs in ComfyUI of an unknown version, without memory management and live previews and "
+        "warnings on the node, which it lacks."
+    ]
+    value = host.manage(a_part())
+    assert value.patcher is None
+    with host.loaded(value) as part, host.progress(1, "Decoder") as bar:
+        assert part is value.part
+        bar(a_step())
+    host.notify([], all_well="Fine.")
+    assert [preview for *_, preview in comfyui.bars[0][1]] == [None] and not comfyui.texts
+
+
+def test_nothing_is_announced_without_comfyui(caplog):
+    with caplog.at_level(logging.INFO, logger="unclip"):
+        host.announce()
+    assert not caplog.messages
 
 
 # ---- progress ----
@@ -201,8 +332,30 @@ def test_no_preview_if_the_user_wants_none_or_there_is_no_picture(comfyui):
     assert [preview for *_, preview in comfyui.bars[0][1]] == [None, None]
 
 
+def test_embeddings_are_previewed_where_something_draws_them(comfyui):
+    seen = []
+
+    def pictures(x0):
+        seen.append(x0.shape)
+        return torch.ones(1, 3, 4, 4)
+
+    with host.progress(2, "Prior", pictures) as bar:
+        bar(a_step(x0=torch.zeros(2, 16)))
+        comfyui.args.preview_method = "none"
+        bar(a_step(x0=torch.zeros(2, 16)))
+    (first, second) = [preview for *_, preview in comfyui.bars[0][1]]
+    assert first[1].getpixel((0, 0)) == (255, 255, 255) and second is None
+    assert seen == [(2, 16)]  # nothing is drawn that nobody sees
+
+
 def test_a_preview_shows_at_most_sixteen_pictures():
     assert host.preview_image(torch.zeros(40, 3, 2, 2)).size == (8, 8)
+
+
+@pytest.mark.parametrize(("count", "side"), [(1, 2048), (16, 512), (3, 1000)])
+def test_a_preview_is_no_larger_than_the_canvas_shows(count, side):
+    size = host.preview_image(torch.zeros(count, 3, side, side)).size
+    assert all(256 <= edge <= 1024 for edge in size)
 
 
 def test_an_interrupt_stops_at_the_next_step(comfyui):

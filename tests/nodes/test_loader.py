@@ -117,7 +117,21 @@ def test_an_index_with_odd_components(broken, components):
 def test_a_changed_file_changes_what_comfyui_compares(broken):
     """IS_CHANGED: the same while nothing changes, another once a file does."""
     before = UnclipLoadModel.IS_CHANGED("broken")
-    assert UnclipLoadModel.IS_CHANGED("broken") == before
+    assert UnclipLoadModel.IS_CHANGED("broken") == before and len(before) == 16
     with open(broken / "prior.safetensors", "ab") as file:
         file.write(b"\0")
     assert UnclipLoadModel.IS_CHANGED("broken") != before
+
+
+@pytest.mark.parametrize(("choice", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_the_weights_have_the_dtype_that_is_asked_for(model_folder, choice, dtype):
+    for value in UnclipLoadModel().run("mine", choice):
+        kinds = {weight.dtype for weight in value.part.module.parameters() if weight.is_floating_point()}
+        assert kinds == {dtype}, value
+
+
+def test_weights_are_fp32_by_default_and_another_dtype_is_refused(model_folder):
+    for value in UnclipLoadModel().run("mine"):
+        assert {weight.dtype for weight in value.part.module.parameters()} == {torch.float32}
+    with pytest.raises(InputError, match="no dtype 'fp8'"):
+        UnclipLoadModel().run("mine", "fp8")

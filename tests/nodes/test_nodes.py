@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unclip import NODE_CLASS_MAPPINGS
-from unclip.nodes import decoder, defaults, host, upscale
+from unclip.nodes import decoder, defaults, host, prior, upscale
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import EmbeddingValue, FamilyError
 from unclip.unclip_core import pipelines
@@ -371,6 +371,7 @@ def test_each_step_is_reported_to_the_host(mine, text, embedding, monkeypatch):
             pass
 
     monkeypatch.setattr(host, "progress", Recorded)
+    monkeypatch.setattr(host.turns, "progress", Recorded)
     run("UnclipPriorSample", mine.prior, text, steps=3, candidates=2)
     run("UnclipDecoderSample", mine.decoder, embedding, steps=2, batch_size=2)
     run("UnclipUpscale", mine.upsampler, noise(1, 8, 8, 3), steps=1)
@@ -379,3 +380,55 @@ def test_each_step_is_reported_to_the_host(mine, text, embedding, monkeypatch):
         ("Decoder", 2, [(2, 3, SIDE, SIDE)] * 2),
         ("Upscale", 1, [(1, 3, 32, 32)]),
     ]
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_every_stage_runs_in_low_precision(model_folder, dtype):
+    """And gives what fp32 gives, as nearly as the precision allows."""
+    found = {}
+    for choice in ("fp32", dtype):
+        clip, its_prior, its_decoder, upscaler = NODE_CLASS_MAPPINGS["UnclipLoadModel"]().run("mine", choice)
+        text = run("UnclipTextEncode", clip, "a red circle")
+        embedding = run("UnclipPriorSample", its_prior, text, steps=2, sampler="ddim")
+        small = run("UnclipDecoderSample", its_decoder, embedding, steps=2, sampler="ddim")
+        found[choice] = (text.condition.embeds, embedding.embeds, small, run("UnclipUpscale", upscaler, small, steps=1))
+    for exact, low in zip(found["fp32"], found[dtype], strict=True):
+        assert low.dtype == torch.float32 and bool(torch.isfinite(low).all())
+        assert (exact - low).abs().mean() < 0.1 * exact.abs().mean() + 0.05
+
+
+# ---- the prior's preview ----
+
+
+def test_the_priors_preview_is_a_picture_of_its_first_embedding(mine, text):
+    part = mine.prior.part
+    pictures = prior.previewer(part, mine.decoder.part, text.condition, seed=3)
+    x0 = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0))
+    shown = pictures(x0)
+    assert shown.shape == (1, 3, SIDE, SIDE) and -1 <= float(shown.min()) and float(shown.max()) <= 1
+    embeds = pipelines.prior_embeds(part, x0[:1])
+    drawn = pipelines.sample_decoder(
+        mine.decoder.part, embeds, text=text.condition, steps=defaults.PREVIEW_STEPS, guidance_scale=1, seeds=[3]
+    )
+    assert torch.allclose(shown.movedim(1, -1) * 0.5 + 0.5, drawn, atol=1e-6)
+
+
+def test_a_decoder_for_the_preview_changes_nothing_of_the_result(mine, text, monkeypatch):
+    shown = []
+
+    class Shown(host.Progress):
+        def _show(self, x0):
+            super()._show(x0)
+            shown.append(self.pictures(x0).shape)
+
+    monkeypatch.setattr(host, "wants_preview", lambda: True)
+    plain = run("UnclipPriorSample", mine.prior, text, seed=1, steps=2)
+    monkeypatch.setattr(host, "progress", Shown)
+    seen = run("UnclipPriorSample", mine.prior, text, seed=1, steps=2, decoder=mine.decoder)
+    assert torch.equal(plain.embeds, seen.embeds) and shown == [(1, 3, SIDE, SIDE)] * 2
+
+
+def test_a_decoder_of_another_family_is_refused_for_the_preview(mine, other, text, monkeypatch):
+    monkeypatch.setattr(host, "wants_preview", lambda: True)
+    with pytest.raises(FamilyError):
+        run("UnclipPriorSample", mine.prior, text, steps=1, decoder=other.decoder)

@@ -16,7 +16,7 @@ CLASSES = unclip.NODE_CLASS_MAPPINGS
 
 # Released: neither an id, nor an input's name, type or place may ever change; inputs are only appended.
 RELEASED = {
-    "UnclipLoadModel": ("Load unCLIP Model", {"model": "COMBO"}, {}),
+    "UnclipLoadModel": ("Load unCLIP Model", {"model": "COMBO", "dtype": "COMBO"}, {}),
     "UnclipTextEncode": ("CLIP Text Encode (unCLIP)", {"clip": "UNCLIP_CLIP", "text": "STRING"}, {}),
     "UnclipImageEncode": ("CLIP Image Encode (unCLIP)", {"clip": "UNCLIP_CLIP", "image": "IMAGE"}, {}),
     "UnclipPriorSample": (
@@ -25,7 +25,7 @@ RELEASED = {
             "prior": "UNCLIP_PRIOR", "text": "UNCLIP_TEXT", "seed": "INT", "steps": "INT",
             "guidance_scale": "FLOAT", "sampler": "COMBO", "candidates": "INT", "keep": "INT",
         },
-        {},
+        {"decoder": "UNCLIP_DECODER"},
     ),
     "UnclipDecoderSample": (
         "Decoder Sample (unCLIP)",

@@ -1,0 +1,60 @@
+"""The host: the only package that touches ComfyUI, and what stands in for it where there is none.
+
+Every import of ComfyUI sits inside a function behind `in_comfyui()`. Without ComfyUI the same functions work with
+plain torch (devices), tqdm (progress) and the log (warnings), so that every node runs headless.
+
+What it needs of ComfyUI, and all that it needs:
+
+- `folder_paths`: `models_dir`, `add_model_folder_path`, `get_folder_paths` (`folders`).
+- `comfy.model_management`: devices, dtypes, `load_models_gpu`, `is_oom`, `soft_empty_cache`, the interrupt (`memory`).
+- `comfy.model_patcher.ModelPatcher`: optional; without it weights are moved by hand (`memory`).
+- `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`bars`).
+- `comfy_execution.utils`, `server.PromptServer.send_progress_text`: optional; without them warnings go to the log only
+  (`words`).
+
+`abilities.announce` says at load which ComfyUI was found, and which of the optional ones it lacks.
+"""
+
+from .abilities import announce, in_comfyui
+from .bars import OnStep, Progress, ToPictures, check_interrupt, preview_image, progress, wants_preview
+from .folders import FOLDER_KEY, FOLDER_VARIABLE, model_names, model_path, register_model_folder
+from .memory import (
+    device,
+    free_cache,
+    intermediate_device,
+    is_out_of_memory,
+    loaded,
+    loaded_together,
+    manage,
+    weight_dtype,
+)
+from .turns import in_turns
+from .words import notify, with_warnings
+
+__all__ = [
+    "FOLDER_KEY",
+    "FOLDER_VARIABLE",
+    "OnStep",
+    "Progress",
+    "ToPictures",
+    "announce",
+    "check_interrupt",
+    "device",
+    "free_cache",
+    "in_comfyui",
+    "in_turns",
+    "intermediate_device",
+    "is_out_of_memory",
+    "loaded",
+    "loaded_together",
+    "manage",
+    "model_names",
+    "model_path",
+    "notify",
+    "preview_image",
+    "progress",
+    "register_model_folder",
+    "wants_preview",
+    "weight_dtype",
+    "with_warnings",
+]

@@ -1,0 +1,64 @@
+"""Where model folders are looked for."""
+
+import os
+from collections.abc import Iterator
+
+from .. import defaults
+from ..inputs import InputError
+from .abilities import in_comfyui
+
+FOLDER_KEY = "unclip"
+"""The key of the model folder in ComfyUI's `extra_model_paths.yaml`, and its name under `models/`."""
+
+FOLDER_VARIABLE = "UNCLIP_MODELS"
+"""Without ComfyUI: the environment variable with the folders to look for models in."""
+
+INDEX_FILE = "model_index.json"
+
+
+def register_model_folder() -> None:
+    """Add `models/unclip` to ComfyUI's model folders, behind those of `extra_model_paths.yaml`."""
+    if in_comfyui():
+        import folder_paths
+
+        folder_paths.add_model_folder_path(FOLDER_KEY, os.path.join(folder_paths.models_dir, FOLDER_KEY))
+
+
+def model_names() -> list[str]:
+    """The bundled model first, then every model folder found, relative, with `/` on every system."""
+    names = {name for root in _model_roots() for name in _models_below(root)}
+    return [defaults.MODEL, *sorted(names - {defaults.MODEL})]
+
+
+def model_path(name: str) -> str | None:
+    """The folder of the model that is listed as `name`; None for the bundled one.
+
+    Raises:
+        InputError: no listed model has that name (anymore); the message says which there are.
+    """
+    if name == defaults.MODEL:
+        return None
+    for root in _model_roots():
+        if name in _models_below(root):
+            return os.path.join(root, *name.split("/"))
+    raise InputError(f"There is no model {name!r}. There are: {', '.join(model_names())}.")
+
+
+def _model_roots() -> list[str]:
+    if in_comfyui():
+        import folder_paths
+
+        register_model_folder()
+        return folder_paths.get_folder_paths(FOLDER_KEY)
+    return [root for root in os.environ.get(FOLDER_VARIABLE, "").split(os.pathsep) if root]
+
+
+def _models_below(root: str) -> Iterator[str]:
+    seen = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen or INDEX_FILE in files:
+            below.clear()  # a link back up, or a model: what lies below belongs to it
+        if INDEX_FILE in files and real not in seen:
+            yield os.path.relpath(folder, root).replace(os.sep, "/")
+        seen.add(real)

@@ -1,0 +1,137 @@
+"""Devices, dtypes and memory: a model's parts under ComfyUI's model management, or moved by hand without it.
+
+Each part has one patcher. A stage runs inside `with host.loaded(value) as part:`, which asks ComfyUI to load the part;
+ComfyUI unloads it by its own rules when something else needs the room.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ...unclip_core.models import Clip
+from ..sockets import Part, PartValue
+from .abilities import has, in_comfyui
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+"""What the loader offers beside "auto", in the order in which ComfyUI prefers them where the device can."""
+
+
+def device() -> torch.device:
+    """Where the networks run."""
+    if in_comfyui():
+        from comfy import model_management
+
+        return model_management.get_torch_device()
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def intermediate_device() -> torch.device:
+    """Where what travels on the sockets is kept."""
+    if in_comfyui():
+        from comfy import model_management
+
+        return model_management.intermediate_device()
+    return torch.device("cpu")
+
+
+def weight_dtype(choice: str, parameters: int, text_encoder: bool = False) -> torch.dtype:
+    """The dtype of a part's weights, in which it also computes: the one chosen, or for "auto" ComfyUI's.
+
+    Without ComfyUI "auto" is float32. `parameters` is the size of the part; the rules of ComfyUI look at it.
+    """
+    if choice in DTYPES:
+        return DTYPES[choice]
+    if not in_comfyui():
+        return torch.float32
+    from comfy import model_management
+
+    place = _home(text_encoder)[0]
+    if place.type == "cpu":
+        return torch.float32  # ComfyUI stores text encoders in fp16 there, but casts each layer as it runs
+    if text_encoder:
+        dtype = model_management.text_encoder_dtype(place)
+    else:
+        dtype = model_management.unet_dtype(place, parameters, list(DTYPES.values()))
+    # What ComfyUI would store in one dtype and compute in another, our plain layers hold in the latter.
+    dtype = model_management.unet_manual_cast(dtype, place, list(DTYPES.values())) or dtype
+    return dtype if dtype in DTYPES.values() else torch.float32
+
+
+def manage(part: Part) -> PartValue[Part]:
+    """Wrap a core part for the sockets; in ComfyUI its network is put under ComfyUI's memory management."""
+    if not has("memory management"):
+        return PartValue(part)
+    from comfy.model_patcher import ModelPatcher
+
+    # Not the CoreModelPatcher that ComfyUI swaps for a dynamic one: that leaves plain torch layers on the device
+    # when another dynamic model needs the room. This one loads them in full and unloads them in full.
+    load_device, offload_device = _home(isinstance(part, Clip))
+    return PartValue(part, ModelPatcher(part.module, load_device=load_device, offload_device=offload_device))
+
+
+def _home(text_encoder: bool) -> tuple[torch.device, torch.device]:
+    """ComfyUI's devices for a text encoder, or for any other net: where it runs, where it waits."""
+    from comfy import model_management
+
+    if text_encoder:
+        return model_management.text_encoder_device(), model_management.text_encoder_offload_device()
+    return device(), model_management.unet_offload_device()
+
+
+@contextmanager
+def loaded(value: PartValue[Part]) -> Iterator[Part]:
+    """The core part of `value`, with all of its network on the device where it runs, while the context lasts."""
+    with loaded_together(value) as (part,):
+        yield part
+
+
+@contextmanager
+def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
+    """The core parts of several `values` at once, for a stage that needs them side by side."""
+    patchers = [value.patcher for value in values if value.patcher is not None]
+    if patchers:
+        from comfy import model_management
+
+        # In full: under partial loading plain torch layers would stay on the CPU unnoticed.
+        model_management.load_models_gpu(patchers, force_full_load=True)
+    try:
+        for value in values:
+            # ComfyUI ignores `force_full_load` under --novram; where it has done its work this moves nothing.
+            value.part.module.to(_load_device(value))
+        yield tuple(value.part for value in values)
+    finally:
+        _put_back(values)
+
+
+def _load_device(value: PartValue[Any]) -> torch.device:
+    return device() if value.patcher is None else value.patcher.load_device
+
+
+def _put_back(values: Sequence[PartValue[Any]]) -> None:
+    """Move off the device what nobody would: parts that have no patcher, or that it does not know to be there."""
+    for value in values:
+        if value.patcher is None:
+            value.part.module.to("cpu")
+        elif value.patcher.loaded_size() < value.patcher.model_size():
+            value.part.module.to(value.patcher.offload_device)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that the accelerator's memory is used up."""
+    if in_comfyui():
+        from comfy import model_management
+
+        return model_management.is_oom(error)
+    return isinstance(error, torch.OutOfMemoryError)
+
+
+def free_cache() -> None:
+    """Give unused memory back to the accelerator."""
+    if in_comfyui():
+        from comfy import model_management
+
+        model_management.soft_empty_cache()
+    elif torch.cuda.is_available():
+        torch.cuda.empty_cache()

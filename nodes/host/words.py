@@ -1,0 +1,37 @@
+"""Words to the user: on the node, in the log, and to those who come over the API."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from .abilities import has
+
+log = logging.getLogger("unclip")
+
+
+def notify(warnings: Sequence[str], all_well: str) -> None:
+    """Show `warnings`, or `all_well` if there are none, on the node that runs, below its widgets.
+
+    Call it on every run: the canvas keeps what it was last told. The warnings go to the log too.
+    """
+    for warning in warnings:
+        log.warning(warning)
+    if not has("warnings on the node"):
+        return
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    # The context knows the node. A hidden UNIQUE_ID does too, but would tie the cache to the node's number.
+    context = get_executing_context()
+    server = getattr(PromptServer, "instance", None)
+    if context is not None and hasattr(server, "send_progress_text"):
+        server.send_progress_text("\n".join(warnings) or all_well, context.node_id, server.client_id)
+
+
+def with_warnings(result: tuple[Any, ...], warnings: Sequence[str]) -> tuple[Any, ...] | dict[str, Any]:
+    """A node's return value, with its `warnings` beside the `result` for those who come over the API.
+
+    A node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`: then ComfyUI tells the warnings again when it takes
+    the node from its cache.
+    """
+    return {"ui": {"warnings": list(warnings)}, "result": result} if warnings else result
