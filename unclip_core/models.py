@@ -4,17 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .clip import ClipAdapter
+from .clip import ClipAdapter, TextCondition
 from .denoiser import ModelDenoiser, clamp_x0
 from .nets.decoder import DecoderNet
 from .nets.prior import PriorTransformer
 from .nets.upsampler import UpsamplerNet
-from .schedules import SCHEDULES, Steps, alpha_bar, make_steps
+from .schedules import SCHEDULES, Steps, alpha_bar, diffusers_steps, make_steps
+from .towers import TowerClip
 
 BUNDLED = Path(__file__).parent / "tiny"
 
@@ -29,7 +30,8 @@ class DiffusionSpec:
         prediction: "sample" (x0), "epsilon" or "v_prediction".
         variance: "fixed_small", "fixed_small_log", "fixed_large" or "learned_range".
         clip_range: x0 is clamped to ± this after guidance; None leaves it.
-        spacing: how sampling timesteps are chosen ("linspace", "leading", "trailing", "karlo").
+        spacing: how sampling timesteps are chosen, a name in `SPACINGS`.
+        compatible: with diffusers' float32 tables in place of exact ones, to repeat its pictures.
     """
 
     schedule: str = "cosine"
@@ -38,6 +40,7 @@ class DiffusionSpec:
     variance: str = "fixed_small"
     clip_range: float | None = None
     spacing: str = "trailing"
+    compatible: bool = False
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "DiffusionSpec":
@@ -54,10 +57,16 @@ class DiffusionSpec:
     @property
     def table(self) -> Tensor:
         """alpha-bar by training step, float64 `[T]`."""
-        return alpha_bar(SCHEDULES[self.schedule](self.train_steps))
+        return alpha_bar(self._betas, torch.float32 if self.compatible else torch.float64)
+
+    @property
+    def _betas(self) -> Tensor:
+        return SCHEDULES[self.schedule](self.train_steps)
 
     def steps(self, count: int) -> Steps:
         """The plan of a run of `count` steps."""
+        if self.compatible:
+            return diffusers_steps(count, self._betas, self.spacing)
         return make_steps(count, self.table, self.spacing)
 
     def denoiser(self, model: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> ModelDenoiser:
@@ -71,7 +80,7 @@ class Clip:
     """The CLIP of a family."""
 
     family: str
-    adapter: ClipAdapter
+    adapter: ClipAdapter | TowerClip
 
     @property
     def module(self) -> nn.Module:
@@ -103,12 +112,21 @@ class Prior:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Image embedding to a small picture (Ramesh et al. 2022, section 2.1)."""
+    """Image embedding to a small picture (Ramesh et al. 2022, section 2.1).
+
+    Attributes:
+        family: whose embeddings it reads.
+        net: the conditioner and the UNet.
+        diffusion: the process.
+        image_size: side of its pictures, in px.
+        blank_text: what CLIP says of the empty prompt, for a net that cannot do without a text and gets none.
+    """
 
     family: str
     net: DecoderNet
     diffusion: DiffusionSpec
     image_size: int
+    blank_text: Callable[[], TextCondition] | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -118,17 +136,50 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Upsampler:
-    """A small picture to one `scale` times as large."""
+    """A small picture to one `scale` times as large.
+
+    Attributes:
+        family: the family whose decoder it goes with.
+        net: the UNet of all steps, or of all but the last.
+        diffusion: the process.
+        scale: how many times as wide and high.
+        last: the UNet of the last step, where that is another (Karlo tuned it for fine detail).
+        clamp: whether the enlarged picture is kept within -1..1; Karlo lets it overshoot.
+    """
 
     family: str
     net: UpsamplerNet
     diffusion: DiffusionSpec
     scale: int
+    last: UpsamplerNet | None = None
+    clamp: bool = True
 
-    @property
+    @cached_property
     def module(self) -> nn.Module:
         """What holds the weights."""
-        return self.net
+        return self.net if self.last is None else nn.ModuleList([self.net, self.last])
+
+
+class PartReader(Protocol):
+    """A model folder of some format: what reads its parts."""
+
+    family: str
+
+    def clip(self) -> Clip:
+        """Read the text and picture encoders."""
+        ...
+
+    def prior(self) -> Prior:
+        """Read the prior."""
+        ...
+
+    def decoder(self) -> Decoder:
+        """Read the decoder."""
+        ...
+
+    def upsampler(self) -> Upsampler:
+        """Read the upsampler."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,47 +187,51 @@ class UnclipModel:
     """A model folder; each part is read when it is first asked for."""
 
     name: str
-    family: str
     folder: Path
-    dtype: torch.dtype = torch.float32
+    reader: PartReader
+
+    @property
+    def family(self) -> str:
+        """The family that all parts belong to."""
+        return self.reader.family
 
     @cached_property
     def clip(self) -> Clip:
         """Text and picture encoders."""
-        from .checkpoints.native import read_clip
-
-        return read_clip(self.folder, self.family)
+        return self.reader.clip()
 
     @cached_property
     def prior(self) -> Prior:
         """The prior."""
-        from .checkpoints.native import read_prior
-
-        return read_prior(self.folder, self.family, self.dtype)
+        return self.reader.prior()
 
     @cached_property
     def decoder(self) -> Decoder:
         """The decoder."""
-        from .checkpoints.native import read_decoder
-
-        return read_decoder(self.folder, self.family, self.dtype)
+        return self.reader.decoder()
 
     @cached_property
     def upsampler(self) -> Upsampler:
         """The upsampler."""
-        from .checkpoints.native import read_upsampler
-
-        return read_upsampler(self.folder, self.family, self.dtype)
+        return self.reader.upsampler()
 
 
-def load_model(path: str | Path | None = None, dtype: torch.dtype = torch.float32) -> UnclipModel:
+def load_model(
+    path: str | Path | None = None, dtype: torch.dtype = torch.float32, conventions: str = "native"
+) -> UnclipModel:
     """The model in folder `path`, or the bundled one; nothing but its index is read yet.
+
+    Args:
+        path: a folder of the project's own format, a diffusers folder of an unCLIP pipeline, or a folder with
+            kakaobrain's own Karlo files.
+        dtype: what the weights of prior, decoder and upsampler are cast to; CLIP stays float32.
+        conventions: "native" or "diffusers", where the two differ over Karlo: tables, timesteps, clipping, tokens
+            and preparation of pictures.
 
     Raises:
         CheckpointError: the folder holds no model that can be read.
     """
-    from .checkpoints.native import read_index
+    from .checkpoints.detect import reader_of
 
     folder = BUNDLED if path is None else Path(path)
-    index = read_index(folder)
-    return UnclipModel(name=folder.name, family=index["family"], folder=folder, dtype=dtype)
+    return UnclipModel(name=folder.name, folder=folder, reader=reader_of(folder, dtype, conventions))

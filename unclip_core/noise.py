@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["FixedNoise", "Noise", "NoiseSource", "sample_seeds"]
+__all__ = ["BatchNoise", "FixedNoise", "Noise", "NoiseSource", "sample_seeds"]
 
 _SEED_RANGE = 2**64
 
@@ -59,6 +59,23 @@ class NoiseSource:
         """Return the next standard normal draw [B, *shape]; ``shape`` is without the batch."""
         rows = [torch.randn(tuple(shape), generator=g, dtype=torch.float32) for g in self._generators]
         return torch.stack(rows).to(dtype).to(device)
+
+
+class BatchNoise:
+    """One generator for a whole batch of `batch` samples and, handed from stage to stage, for a whole run.
+
+    This is the order in which diffusers draws; so a run with its seed repeats its noise.
+    """
+
+    def __init__(self, generator: torch.Generator, batch: int) -> None:
+        """Draw from `generator` (on the CPU)."""
+        self._generator, self._batch = generator, batch
+
+    def normal(
+        self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Return the next standard normal draw [B, *shape]; ``shape`` is without the batch."""
+        return torch.randn((self._batch, *shape), generator=self._generator).to(dtype).to(device)
 
 
 class FixedNoise:

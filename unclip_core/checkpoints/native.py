@@ -43,6 +43,31 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+class NativeFolder:
+    """A folder of this format; its parts are read one by one."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        """Read the index. Raises CheckpointError where it is unusable."""
+        self.folder, self.dtype = folder, dtype
+        self.family: str = read_index(folder)["family"]
+
+    def clip(self) -> Clip:
+        """Text and picture encoders."""
+        return read_clip(self.folder, self.family)
+
+    def prior(self) -> Prior:
+        """The prior."""
+        return read_prior(self.folder, self.family, self.dtype)
+
+    def decoder(self) -> Decoder:
+        """The decoder."""
+        return read_decoder(self.folder, self.family, self.dtype)
+
+    def upsampler(self) -> Upsampler:
+        """The upsampler."""
+        return read_upsampler(self.folder, self.family, self.dtype)
+
+
 def read_clip(folder: Path, family: str) -> Clip:
     """Read the folder's CLIP (always in fp32: it is small and runs once)."""
     tensors, config, path = _read(folder, "clip", torch.float32)
