@@ -1,0 +1,92 @@
+"""Inversion: exact where the denoiser is known in closed form, and back again through the sampler."""
+
+import math
+
+import pytest
+import torch
+
+from unclip.unclip_core.denoiser import Prediction
+from unclip.unclip_core.inversion import invert, psnr
+from unclip.unclip_core.noise import NoiseSource
+from unclip.unclip_core.samplers import ddim
+from unclip.unclip_core.schedules import alpha_bar, cosine_betas, make_steps
+
+TABLE = alpha_bar(cosine_betas())
+
+
+def gaussian(variance):
+    """The best denoiser of data N(0, variance): E[x0 | x_t] in closed form."""
+
+    def denoise(x, t):
+        ab = TABLE[t].reshape(-1, *([1] * (x.ndim - 1)))
+        return Prediction(ab.sqrt() * variance / (ab * variance + 1 - ab) * x)
+
+    return denoise
+
+
+def data(variance=1.0):
+    return variance**0.5 * torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def back(denoiser, x, steps):
+    return ddim(denoiser, x, steps, NoiseSource([0, 1]))
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "karlo"])
+@pytest.mark.parametrize("count", [1, 2, 7, 50])
+@pytest.mark.parametrize("variance", [1.0, 0.8])
+def test_ddim_comes_back_to_the_picture_in_any_number_of_steps(count, spacing, variance):
+    steps, denoiser = make_steps(count, TABLE, spacing), gaussian(variance)
+    x0 = data(variance)
+    x = invert(denoiser, x0, steps, iterations=25)
+    torch.testing.assert_close(back(denoiser, x, steps), x0, rtol=0, atol=1e-9 if count > 2 else 1e-5)
+
+
+def test_one_iteration_is_exact_for_unit_variance_to_which_the_slope_is_fitted():
+    steps = make_steps(5, TABLE, "trailing")
+    torch.testing.assert_close(back(gaussian(1.0), invert(gaussian(1.0), data(), steps, iterations=1), steps), data())
+
+
+@pytest.mark.parametrize("variance", [0.05, 0.3, 3.0])
+def test_more_steps_come_nearer_to_the_probability_flow(variance):
+    """The ODE's own end for N(0, v): x0 scaled as the standard deviation is, sqrt((ab v + 1 - ab) / v)."""
+    x0, errors = data(variance), []
+    for count in (10, 50, 250):
+        steps = make_steps(count, TABLE, "trailing")
+        ab = float(steps.alpha_bar[0])
+        exact = x0 * math.sqrt((ab * variance + 1 - ab) / variance)
+        errors.append(float((invert(gaussian(variance), x0, steps, iterations=4) - exact).abs().mean()))
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    assert errors[2] < 0.02
+
+
+def test_more_iterations_come_nearer_to_the_picture():
+    steps, denoiser, x0 = make_steps(10, TABLE, "trailing"), gaussian(0.3), data(0.3)
+    errors = [float((back(denoiser, invert(denoiser, x0, steps, iterations=n), steps) - x0).abs().max())
+              for n in (1, 2, 4, 8)]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 10
+
+
+def test_a_sample_does_not_depend_on_its_batch_and_every_call_is_reported():
+    steps, infos = make_steps(3, TABLE, "trailing"), []
+    together = invert(gaussian(0.5), data(), steps, iterations=2, on_step=infos.append)
+    assert torch.equal(together[1:], invert(gaussian(0.5), data()[1:], steps, iterations=2))
+    assert [info.index for info in infos] == list(range(6)) and {info.total for info in infos} == {6}
+    assert [info.t for info in infos] == [332, 332, 666, 666, 999, 999]
+
+
+def test_what_cannot_be_inverted_is_refused():
+    steps = make_steps(3, TABLE, "trailing")
+    with pytest.raises(ValueError, match="at least 1 iteration"):
+        invert(gaussian(1.0), data(), steps, iterations=0)
+    with pytest.raises(ValueError, match="NaN"):
+        invert(gaussian(1.0), data() * math.nan, steps)
+
+
+def test_psnr_is_that_of_a_known_error():
+    a = torch.zeros(2, 4, 4, 3)
+    b = a.clone()
+    b[1] += 0.1
+    assert psnr(a, b).tolist() == [math.inf, pytest.approx(20.0, abs=1e-4)]
+    with pytest.raises(ValueError, match="compared"):
+        psnr(a, b[:1])

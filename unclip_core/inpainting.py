@@ -1,0 +1,96 @@
+"""Inpainting with a net that was not trained for it: known pixels enter each step, steps are gone over again."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser, Prediction
+from .noise import Noise
+from .samplers import OnStep, StepInfo
+from .schedules import Steps
+
+__all__ = ["KnownPixels", "keep_known", "noised", "repaint"]
+
+
+class KnownPixels:
+    """A denoiser that knows part of the clean sample, and says so in place of its guess.
+
+    What a sampler makes of a state whose x0 is certain is that x0's own forward process: drawn from ``noised``,
+    the known part stays a sample of q(x_t | x0) in every step, as RePaint makes it (Lugmayr et al. 2022, eq. 8a),
+    and the last step ends in the known pixels themselves. With any sampler.
+    known: [B or 1, C, H, W], clean, in the net's range. mask: [B or 1, 1, H, W] in 0..1: 1 is drawn, 0 is known,
+    and between them the guess is blended.
+    """
+
+    def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor) -> None:
+        """Keep the parts. Raises ValueError for a mask of another size or out of 0..1."""
+        _check_mask(mask, known)
+        self._denoiser, self._known, self._mask = denoiser, known, mask
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        """Return the prediction with the known part put in."""
+        guess = self._denoiser(x, t)
+        x0 = keep_known(guess.x0, self._known.to(x), self._mask.to(x))
+        return Prediction(x0, guess.variance_fraction)
+
+
+def keep_known(drawn: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+    """Return ``drawn`` where the mask is 1, ``known``, to the bit, where it is 0, and blends between.
+
+    The tensors are of one shape or spread to one.
+    """
+    return torch.where(mask == 0, known, torch.where(mask == 1, drawn, torch.lerp(known, drawn, mask)))
+
+
+def noised(x0: Tensor, ab: float, z: Tensor) -> Tensor:
+    """Return the state at alpha-bar ``ab`` that x0 and standard noise z make (Ho et al. 2020, eq. 4)."""
+    return math.sqrt(ab) * x0 + math.sqrt(1 - ab) * z
+
+
+def repaint(
+    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
+    *, resamples: int = 1, on_step: OnStep | None = None,
+) -> Tensor:
+    """Return x0 by ancestral steps, each of them but the last gone over ``resamples`` times.
+
+    RePaint (Lugmayr et al. 2022, algorithm 1, jump length 1): after a step the state is noised again by the forward
+    process and the step repeated, so that what is drawn and what is known come to agree. ``resamples`` 1 is plain
+    ancestral sampling, with the posterior's small variance (ddim with eta 1).
+    denoiser: a ``KnownPixels``. x: the state at the plan's first level. on_step: called after each call of the net.
+    Raises ValueError for less than one resample.
+    """
+    if resamples < 1:
+        raise ValueError(f"each step must be made at least once, got {resamples} resamples")
+    levels, times = steps.alpha_bar.tolist(), steps.timesteps.tolist()
+    rounds = [resamples] * (len(times) - 1) + [1]
+    total, done = sum(rounds), 0
+    for i, time in enumerate(times):
+        s, t = levels[i], levels[i + 1]
+        for turn in range(rounds[i]):
+            x0 = denoiser(x, torch.full((len(x),), time, device=x.device)).x0
+            x = _posterior_draw(x, x0, s, t, noise)
+            if on_step is not None:
+                on_step(StepInfo(done, total, time, x, x0))
+            done += 1
+            if turn + 1 < rounds[i]:
+                # back to the step's start: q(x_s | x_t), of alpha-bar s / t
+                x = noised(x, s / t, noise.normal(x.shape[1:], x.device, x.dtype))
+    return x
+
+
+def _posterior_draw(x: Tensor, x0: Tensor, s: float, t: float, noise: Noise) -> Tensor:
+    """Draw from q(x_t | x_s, x0) (Ho et al. 2020, eq. 7), alpha-bars s < t; nothing is drawn where t is clean."""
+    if t == 1:
+        return x0
+    c_x0 = math.sqrt(t) * (1 - s / t) / (1 - s)
+    c_x = math.sqrt(s / t) * (1 - t) / (1 - s)
+    std = math.sqrt((1 - t) / (1 - s) * (1 - s / t))
+    return c_x0 * x0 + c_x * x + std * noise.normal(x.shape[1:], x.device, x.dtype)
+
+
+def _check_mask(mask: Tensor, known: Tensor) -> None:
+    if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[-2:] != known.shape[-2:]:
+        raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit pictures of {tuple(known.shape)}")
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError("a mask must hold numbers from 0 (known) to 1 (to be drawn), without NaN")

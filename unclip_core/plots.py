@@ -1,0 +1,111 @@
+"""Curves drawn with Pillow, as pictures: plots need no further package."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["Curve", "plot"]
+
+INK, GRID, PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
+LEFT, TOP, RIGHT, BOTTOM = 64, 34, 18, 44
+TEXT = 13
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through points, in one colour (RGB, 0..255), with dots at some of them.
+
+    x, y: as many numbers; a point with an infinite or NaN y is left out. marks: indices of the points to dot.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: tuple[int, int, int] = (31, 119, 180)
+    marks: Sequence[int] = ()
+
+
+def plot(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str,
+    y_range: tuple[float, float],
+    size: tuple[int, int] = (640, 400),
+) -> Tensor:
+    """Draw curves over one x axis as a picture [H, W, 3] in 0..1.
+
+    y_range: lowest and highest y shown; what lies beyond is cut off at the edge. size: width and height in px.
+    Raises ValueError for no points, or an empty range.
+    """
+    xs = [x for curve in curves for x in curve.x]
+    if not xs or not y_range[0] < y_range[1]:
+        raise ValueError(f"a plot needs points, and a range that is not empty; got {len(xs)} points, {y_range}")
+    image = Image.new("RGB", size, PAPER)
+    frame = _Frame(size, (min(xs), max(max(xs), min(xs) + 1e-9)), y_range)
+    draw = ImageDraw.Draw(image)
+    _draw_axes(draw, frame, title, x_label)
+    for number, curve in enumerate(curves):
+        _draw_curve(draw, frame, curve)
+        corner = (frame.right - 8, frame.top + 8 + number * (TEXT + 5))
+        draw.text(corner, curve.name, curve.colour, _font(), anchor="ra")
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return data.reshape(size[1], size[0], 3).float() / 255
+
+
+class _Frame:
+    """Where numbers lie on the picture."""
+
+    def __init__(self, size: tuple[int, int], x: tuple[float, float], y: tuple[float, float]) -> None:
+        self.x, self.y = x, y
+        self.left, self.top, self.right, self.bottom = LEFT, TOP, size[0] - RIGHT, size[1] - BOTTOM
+
+    def across(self, value: float) -> float:
+        return self.left + (value - self.x[0]) / (self.x[1] - self.x[0]) * (self.right - self.left)
+
+    def up(self, value: float) -> float:
+        inside = min(max(value, self.y[0]), self.y[1])
+        return self.bottom - (inside - self.y[0]) / (self.y[1] - self.y[0]) * (self.bottom - self.top)
+
+
+def _draw_axes(draw: ImageDraw.ImageDraw, frame: _Frame, title: str, x_label: str) -> None:
+    for value in _ticks(*frame.x):
+        x = frame.across(value)
+        draw.line([(x, frame.top), (x, frame.bottom)], GRID)
+        draw.text((x, frame.bottom + 4), f"{value:g}", INK, _font(), anchor="ma")
+    for value in _ticks(*frame.y):
+        y = frame.up(value)
+        draw.line([(frame.left, y), (frame.right, y)], GRID)
+        draw.text((frame.left - 6, y), f"{value:g}", INK, _font(), anchor="rm")
+    draw.rectangle([(frame.left, frame.top), (frame.right, frame.bottom)], outline=INK)
+    middle = (frame.left + frame.right) / 2
+    draw.text((middle, 9), title, INK, _font(TEXT + 2), anchor="ma")
+    draw.text((middle, frame.bottom + 24), x_label, INK, _font(), anchor="ma")
+
+
+def _draw_curve(draw: ImageDraw.ImageDraw, frame: _Frame, curve: Curve) -> None:
+    places = zip(curve.x, curve.y, strict=True)
+    points = [(frame.across(x), frame.up(y)) if math.isfinite(y) else None for x, y in places]
+    for one, other in zip(points, points[1:], strict=False):
+        if one and other:
+            draw.line([one, other], curve.colour, width=2)
+    for index in curve.marks:
+        if point := points[index]:
+            draw.ellipse([point[0] - 4, point[1] - 4, point[0] + 4, point[1] + 4], fill=curve.colour)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers within low..high, five to ten of them."""
+    raw = (high - low) / 8
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = unit * next(factor for factor in (1, 2, 5, 10) if factor * unit >= raw)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _font(size: int = TEXT) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
