@@ -53,6 +53,24 @@ def test_gradients_take_the_same_road():
     assert error(net(**given), fused) < TOLERANCE
 
 
+@pytest.mark.parametrize("soft_mask", [False, True])
+@torch.no_grad()
+def test_steps_on_a_shared_prefix_equal_the_whole(soft_mask):
+    net, given = small_net(dataclasses.replace(SMALL, soft_mask=soft_mask)), inputs(4)
+    x, t = given.pop("x"), given.pop("t")
+    prefix = net.prefix(**given)
+    assert all(len(value) == 4 for value in prefix.values())
+    for step in range(3):
+        assert error(net.step(x + step, t // (step + 1), prefix), net(x + step, t // (step + 1), **given)) < 1e-6
+
+
+def test_a_prefix_that_would_read_ahead_is_refused():
+    given = {key: value for key, value in inputs(2).items() if key.startswith("text")}
+    net = small_net(dataclasses.replace(SMALL, soft_mask=True))
+    with pytest.raises(ValueError, match="first token"):
+        net.prefix(**given | {"text_mask": torch.zeros(2, 6, dtype=torch.bool)})
+
+
 @pytest.mark.parametrize("soft", [False, True])
 def test_bias_by_definition(soft):
     mask = torch.tensor([[True, True, False], [False, False, False]])

@@ -13,7 +13,11 @@ from .params import params_from_dict, require_positive
 
 # text embedding, time, noised image embedding, learned query
 EXTRA_TOKENS = 4
+# time, noised image embedding, learned query: all that differs from step to step
+STEP_TOKENS = 3
 SOFT_MASK = -10000.0
+
+KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,18 @@ class PriorBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [B, N, width], bias [B, 1, N, N] on the attention's scores -> [B, N, width]."""
+        return self.read(x, bias)[0]
+
+    def read(self, x: Tensor, bias: Tensor, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """Run the block on x [B, N, width]; `past` are keys and values of M tokens that stand before.
+
+        bias [B, 1, N, M + N]. Returns the new x, and x's own keys and values, [B, heads, N, head_dim] each.
+        """
         h = self.norm1(x)
-        heads = (split_heads(layer(h), self.head_dim) for layer in (self.to_q, self.to_k, self.to_v))
-        x = x + self.to_out(merge_heads(attend(*heads, bias)))
-        return x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x))))
+        q, k, v = (split_heads(layer(h), self.head_dim) for layer in (self.to_q, self.to_k, self.to_v))
+        every = (k, v) if past is None else (torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2))
+        x = x + self.to_out(merge_heads(attend(q, *every, bias)))
+        return x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x)))), (k, v)
 
 
 class PriorTransformer(nn.Module):
@@ -115,6 +127,37 @@ class PriorTransformer(nn.Module):
             tokens = block(tokens, bias)
         return self.image_out(self.norm_out(tokens[:, -1]))
 
+    def prefix(self, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> dict[str, Tensor]:
+        """What the steps of a run share, for `step`: the text's tokens, layer by layer.
+
+        Every token reads only those before it, so what the text's T + 1 tokens (states, embedding) become depends
+        neither on the time nor on the noised embedding: of the N = T + 4 tokens three are left to each step.
+        Arguments as in forward. Returns tensors, batch first: "bias" [B, 1, 3, N] and, for each layer, "keys.<i>"
+        and "values.<i>" [B, heads, T + 1, head_dim]. Raises ValueError as forward does, and where the soft mask
+        lets a text's first token read what comes after it (an empty text_mask).
+        """
+        self._check(text_states, text_mask)
+        if self.params.soft_mask and not bool(text_mask[:, 0].all()):
+            raise ValueError("PriorTransformer: with soft_mask a text without a first token reads ahead; "
+                             "its steps share nothing, use forward")
+        tokens = torch.cat(self._text_tokens(text_embeds, text_states), dim=1)
+        count = tokens.shape[1]
+        tokens = tokens + self.positions[:, :count]
+        bias = attention_bias(text_mask, EXTRA_TOKENS, self.params.soft_mask, tokens.dtype)
+        shared = {"bias": bias[:, :, count:]}
+        for index, block in enumerate(self.blocks):
+            tokens, own = block.read(tokens, bias[:, :, :count, :count])
+            shared[f"keys.{index}"], shared[f"values.{index}"] = own
+        return shared
+
+    def step(self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor]) -> Tensor:
+        """Predict the clean embedding [B, D] as forward does, from x [B, D], t [B] and what `prefix` returned."""
+        tokens = torch.cat(self._step_tokens(x, t), dim=1) + self.positions[:, -STEP_TOKENS:]
+        for index, block in enumerate(self.blocks):
+            past = prefix[f"keys.{index}"], prefix[f"values.{index}"]
+            tokens, _ = block.read(tokens, prefix["bias"], past)
+        return self.image_out(self.norm_out(tokens[:, -1]))
+
     def normalize_embeds(self, embeds: Tensor) -> Tensor:
         """CLIP image embeddings [B, D] -> the space the prior works in, float32."""
         return (embeds.float() - self.clip_mean.float()) / self.clip_std.float()
@@ -124,15 +167,16 @@ class PriorTransformer(nn.Module):
         return embeds.float() * self.clip_std.float() + self.clip_mean.float()
 
     def _tokens(self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor) -> Tensor:
-        dtype = self.image_in.weight.dtype
-        parts = [
-            self.text_states_in(text_states.to(dtype)),
-            self.text_embed_in(text_embeds.to(dtype))[:, None],
-            self.time_embed(t)[:, None],
-            self.image_in(x.to(dtype))[:, None],
-            self.query.expand(len(x), -1, -1),
-        ]
+        parts = self._text_tokens(text_embeds, text_states) + self._step_tokens(x, t)
         return torch.cat(parts, dim=1) + self.positions
+
+    def _text_tokens(self, text_embeds: Tensor, text_states: Tensor) -> list[Tensor]:
+        dtype = self.image_in.weight.dtype
+        return [self.text_states_in(text_states.to(dtype)), self.text_embed_in(text_embeds.to(dtype))[:, None]]
+
+    def _step_tokens(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        noised = self.image_in(x.to(self.image_in.weight.dtype))
+        return [self.time_embed(t)[:, None], noised[:, None], self.query.expand(len(x), -1, -1)]
 
     def _check(self, text_states: Tensor, text_mask: Tensor) -> None:
         if text_states.shape[1] != self.params.text_tokens:
