@@ -186,6 +186,17 @@ class ClipAdapter:
         pixels = self.preprocess(images).to(parameter.device, parameter.dtype)
         return self._in_norm(self.model.encode_image(pixels).float())
 
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode pictures `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass."""
+        mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (self.config.mean, self.config.std))
+        dtype = next(self.model.parameters()).dtype
+        return self._in_norm(self.model.encode_image(((pixels - mean) / std).to(dtype)).float())
+
+    @property
+    def temperature(self) -> float:
+        """What CLIP multiplies cosines by to make them logits (Radford et al. 2021, figure 3)."""
+        return float(self.model.logit_scale.exp())
+
     def preprocess(self, images: Tensor) -> Tensor:
         """open_clip's own evaluation transform: `[B, H, W, 3]` in 0..1 to normalised `[B, 3, S, S]` float32."""
         from open_clip.transform import PreprocessCfg, image_transform_v2

@@ -132,6 +132,25 @@ class TowerClip:
         pixels = self.picture_input(images).to(tower.positions.device, tower.positions.dtype)
         return tower(pixels).float()
 
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode pictures `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass.
+
+        Raises:
+            MissingTower: the folder has no image encoder.
+        """
+        tower, stats = self._vision(), self.picture_input
+        mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (stats.mean, stats.std))
+        return tower(((pixels - mean) / std).to(tower.positions.dtype)).float()
+
+    @property
+    def temperature(self) -> float:
+        """What CLIP multiplies cosines by to make them logits: these folders leave it out.
+
+        100 is what OpenAI's models ended at (Radford et al. 2021, section 2.5: clipped "to prevent scaling the
+        logits by more than 100").
+        """
+        return 100.0
+
     def _encode_text(self, tower: TextTower, prompts: Sequence[str]) -> TextCondition:
         ids, lengths = self.tokenizer.rows(prompts)
         device = tower.positions.device
