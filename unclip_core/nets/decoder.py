@@ -112,18 +112,39 @@ class DecoderNet(nn.Module):
         blank = null.detach().new_zeros(count, len(null))
         return self.conditioner(blank, text_embeds, text_states, text_mask, drop_image=drop)
 
+    def prepare(self, condition: Condition) -> Condition:
+        """The same Condition, with all computed beforehand that the steps of a run share.
+
+        "context" [B, S, W] gives way to each attention's keys and values of it, "context_keys.<slot>" and
+        "context_values.<slot>" [B, S, C], and "context_mask" to "context_bias" [B, S].
+        """
+        ready = {key: value for key, value in condition.items() if key not in ("context", "context_mask")}
+        if "context" not in condition:
+            return ready
+        read, bias = self.unet.read_context(condition["context"], condition.get("context_mask"))
+        for slot, (keys, values) in read.items():
+            ready |= {f"context_keys.{slot}": keys, f"context_values.{slot}": values}
+        return ready if bias is None else ready | {"context_bias": bias}
+
     @property
     def needs_text(self) -> bool:
         """Whether condition() and null_condition() cannot do without a text."""
         return isinstance(self.conditioner, TokenConditioner)
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """x [B, C, H, W], t [B] -> [B, out_channels, H, W]."""
-        maps = {int(key[len("maps."):]): value for key, value in condition.items() if key.startswith("maps.")}
+        """x [B, C, H, W], t [B], a Condition or what prepare made of one -> [B, out_channels, H, W]."""
+        keys, values = _numbered(condition, "context_keys."), _numbered(condition, "context_values.")
         return self.unet(
             x, t, embed=condition.get("embed"), context=condition.get("context"),
-            context_mask=condition.get("context_mask"), maps=maps,
+            context_mask=condition.get("context_mask"), maps=_numbered(condition, "maps."),
+            context_read={slot: (keys[slot], values[slot]) for slot in keys} or None,
+            context_bias=condition.get("context_bias"),
         )
+
+
+def _numbered(condition: Condition, prefix: str) -> dict[int, Tensor]:
+    """The tensors whose keys are the prefix and a number, by that number."""
+    return {int(key[len(prefix):]): value for key, value in condition.items() if key.startswith(prefix)}
 
 
 def decoder_from_config(config: Mapping[str, Any]) -> DecoderNet:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+KeysValues = tuple[Tensor, Tensor]
+
 MAX_PERIOD = 10000.0
 TIME_SHIFTS = ("scale_shift", "add")
 RESAMPLERS: dict[str | None, Callable[[], nn.Module]] = {
@@ -87,6 +89,7 @@ class AddedKVAttention(nn.Module):
         """Make the projections; `context_dim` None leaves plain self-attention."""
         super().__init__()
         self.head_dim = head_dim
+        self.slot = 0  # its number in a UNet, which names what it reads in the context
         self.norm = nn.GroupNorm(groups, channels, eps)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
@@ -98,13 +101,22 @@ class AddedKVAttention(nn.Module):
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, context_bias: Tensor | None = None) -> Tensor:
-        """Attend: x [B, C, H, W], context [B, S, W], context_bias [B, S] on its scores -> [B, C, H, W]."""
+    def read_context(self, context: Tensor) -> KeysValues:
+        """Keys and values [B, S, C] of the context [B, S, W]; they are the same in every step of a run."""
+        return self.context_k(context), self.context_v(context)
+
+    def forward(
+        self, x: Tensor, context: Tensor | KeysValues | None = None, context_bias: Tensor | None = None
+    ) -> Tensor:
+        """Attend: x [B, C, H, W], context [B, S, W], context_bias [B, S] on its scores -> [B, C, H, W].
+
+        In place of the context, what read_context made of it will do.
+        """
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
         if context is not None:
-            k = torch.cat([self.context_k(context), k], dim=1)
-            v = torch.cat([self.context_v(context), v], dim=1)
+            read = self.read_context(context) if isinstance(context, Tensor) else context
+            k, v = torch.cat([read[0], k], dim=1), torch.cat([read[1], v], dim=1)
         bias = None
         if context_bias is not None:  # the picture's own keys are never masked
             bias = F.pad(context_bias, (0, tokens.shape[1]))[:, None, None, :]

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import AddedKVAttention, ResBlock
+from .layers import AddedKVAttention, KeysValues, ResBlock
 
 if TYPE_CHECKING:
     from .unet import UNetParams
 
 
 class Signals(NamedTuple):
-    """What every level hears: embed [B, E] after SiLU, context [B, S, W], context_bias [B, S] (0 or -inf)."""
+    """What every level hears: embed [B, E] after SiLU, context [B, S, W], context_bias [B, S] (0 or -inf).
+
+    context_read: what each attention, by its slot, reads in the context, where that was computed beforehand.
+    """
 
     embed: Tensor
     context: Tensor | None
     context_bias: Tensor | None
+    context_read: Mapping[int, KeysValues] | None = None
+
+    def context_of(self, attention: AddedKVAttention) -> Tensor | KeysValues | None:
+        """What that attention is given."""
+        return self.context if self.context_read is None else self.context_read[attention.slot]
 
 
 class BlockMaker:
@@ -55,7 +64,7 @@ def _run(block: ResBlock, attentions: nn.ModuleList, index: int, h: Tensor, sign
     """One residual block and, where there is one, the attention behind it (the middle ends without)."""
     h = block(h, signals.embed)
     if index < len(attentions):
-        h = attentions[index](h, signals.context, signals.context_bias)
+        h = attentions[index](h, signals.context_of(attentions[index]), signals.context_bias)
     return h
 
 

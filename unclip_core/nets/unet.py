@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import TIME_SHIFTS, TimeEmbedding
+from .layers import TIME_SHIFTS, AddedKVAttention, KeysValues, TimeEmbedding
 from .levels import BlockMaker, DownLevel, LightUpLevel, Middle, Signals, UpLevel
 from .params import params_from_dict, require_divisible, require_positive
 
@@ -90,6 +90,8 @@ class UNet(nn.Module):
         self.out_conv = nn.Conv2d(params.channels[0], params.out_channels * cells, 3, padding=1)
         nn.init.zeros_(self.out_conv.weight)
         nn.init.zeros_(self.out_conv.bias)
+        for slot, attention in enumerate(self._attentions()):
+            attention.slot = slot
 
     def forward(
         self,
@@ -100,18 +102,23 @@ class UNet(nn.Module):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         maps: Mapping[int, Tensor] | None = None,
+        context_read: Mapping[int, KeysValues] | None = None,
+        context_bias: Tensor | None = None,
     ) -> Tensor:
         """Run the net in the dtype of its weights.
 
         x [B, C, H, W] with H and W multiples of `self.stride`; t [B] whole or fractional steps; embed
         [B, time_embed_dim] is added to the time embedding; context [B, S, context_dim] with context_mask
         [B, S] bool (True = read) is attended; maps {level: [B, map_channels, h, w]} are added to what
-        enters that level. Returns [B, out_channels, H, W]. Raises ValueError for what does not fit.
+        enters that level. In place of context and context_mask, what read_context made of them (context_read and
+        context_bias) saves that work. Returns [B, out_channels, H, W]. Raises ValueError for what does not fit.
         """
         maps = maps or {}
         self._check_maps(x, maps)
-        self._check_context(context, context_mask)
-        signals = self._signals(t, embed, context, context_mask)
+        if context_read is None:
+            self._check_context(context, context_mask)
+            context_bias = self._bias(context_mask)
+        signals = self._signals(t, embed, context, context_bias)._replace(context_read=context_read)
         h = self.stem(F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size))
         kept = [h] if self.params.layout == "full" else []
         for index, level in enumerate(self.down):
@@ -126,14 +133,33 @@ class UNet(nn.Module):
         """Height and width of the input must be multiples of this."""
         return self.params.patch_size * 2 ** (len(self.params.channels) - 1)
 
+    def read_context(
+        self, context: Tensor, mask: Tensor | None = None
+    ) -> tuple[dict[int, KeysValues], Tensor | None]:
+        """What the steps of a run share: each attention's keys and values of the context, and the scores' bias.
+
+        context [B, S, context_dim], mask [B, S] bool. Returns forward's context_read and context_bias. Raises
+        ValueError for what does not fit.
+        """
+        self._check_context(context, mask)
+        context = context.to(self.stem.weight.dtype)
+        read = {attention.slot: attention.read_context(context) for attention in self._attentions()}
+        return read, self._bias(mask)
+
+    def _attentions(self) -> list[AddedKVAttention]:
+        return [module for module in self.modules() if isinstance(module, AddedKVAttention)]
+
+    def _bias(self, mask: Tensor | None) -> Tensor | None:
+        return None if mask is None else _mask_bias(mask, self.stem.weight.dtype)
+
     def _signals(
-        self, t: Tensor, embed: Tensor | None, context: Tensor | None, mask: Tensor | None
+        self, t: Tensor, embed: Tensor | None, context: Tensor | None, bias: Tensor | None
     ) -> Signals:
         time = self.time_embed(t)
         if embed is not None:
             time = time + embed.to(time.dtype)
         context = None if context is None else context.to(time.dtype)
-        return Signals(F.silu(time), context, None if mask is None else _mask_bias(mask, time.dtype))
+        return Signals(F.silu(time), context, bias)
 
     def _check_context(self, context: Tensor | None, mask: Tensor | None) -> None:
         dim = self.params.context_dim
