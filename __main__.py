@@ -81,8 +81,12 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="measure what a model draws right")
-    evaluate.add_argument("model", choices=["tiny"])
-    evaluate.add_argument("--n", type=int, default=500, help="captions a split (default: %(default)s)")
+    evaluate.add_argument(
+        "model",
+        choices=["tiny", "describe", "edits"],
+        help="tiny: pictures of captions; describe: CLIP's words for pictures; edits: interpolation and text diff",
+    )
+    evaluate.add_argument("--n", type=int, default=500, help="captions or scenes a split (default: %(default)s)")
     evaluate.add_argument("--seed", type=int, default=0, help="of captions and noise (default: %(default)s)")
     evaluate.add_argument("--folder", metavar="DIR", help="a model folder (default: the bundled model)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -90,9 +94,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from .unclip_core.train.described import evaluate_describe
+    from .unclip_core.train.edits import evaluate_edits
     from .unclip_core.train.evaluate import evaluate_tiny
 
-    evaluate_tiny(options.n, options.seed, options.folder, options.json)
+    measures = {"tiny": evaluate_tiny, "describe": evaluate_describe, "edits": evaluate_edits}
+    measures[options.model](options.n, options.seed, options.folder, options.json)
     return 0
 
 

@@ -1,9 +1,14 @@
 """Arithmetic of CLIP's embedding space."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["cosine", "lerp", "normalize", "slerp"]
+__all__ = ["blend", "cosine", "lerp", "nlerp", "normalize", "similarity", "slerp", "text_diff"]
+
+_SAME = 1e-5
+"""Lengths, next to 1, up to which a sum of directions counts as none: float32 rounding leaves about 1e-7."""
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -52,6 +57,74 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
     direction = torch.cos(weight * angle) * u + torch.sin(weight * angle) * _across(u, v)
     return (torch.lerp(length_a, length_b, weight) * direction).to(a)
+
+
+def nlerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Return points of the straight line between the directions of a and b [B, D], renormalised: as ``slerp``.
+
+    It stays on the same arc as slerp does and meets it at t = 0, 1/2 and 1, but turns fastest halfway; the length
+    grows evenly from |a| to |b|. Shapes and errors as of ``slerp``; opposite directions have no middle and raise too.
+    """
+    a, b = _check_pair(a, b)
+    weight = _weights(t, a)
+    start, end = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
+    length_a, length_b = _norms(start, "first embedding"), _norms(end, "second embedding")
+    line = torch.lerp(start / length_a, end / length_b, weight)
+    if bool((line.norm(dim=-1) < _SAME).any()):
+        raise ValueError("the straight line between opposite embeddings passes through zero; use slerp for them")
+    return (torch.lerp(length_a, length_b, weight) * normalize(line)).to(a)
+
+
+def blend(embeds: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the weighted mean of the directions of several embeddings [B, D], at their weighted mean length.
+
+    ``z = L · norm(Σ w_i z_i / |z_i|)`` with ``L = Σ |w_i| |z_i| / Σ |w_i|``: a negative weight leads away from an
+    embedding, and the common scale of the weights does not matter. A batch of 1 serves all rows of the others.
+    Two embeddings in equal parts give what ``slerp`` gives halfway. Computed in float64, returned as the first.
+    Raises ValueError for no embeddings, counts that differ, weights that are not finite or all 0, shapes that
+    disagree, rows of length 0, NaN or inf, and directions that cancel out.
+    """
+    if not embeds or len(embeds) != len(weights):
+        raise ValueError(f"a blend needs one weight an embedding and at least one: {len(embeds)} and {len(weights)}")
+    scale = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
+    if not bool(torch.isfinite(scale).all()) or not bool(scale.any()):
+        raise ValueError(f"weights of a blend must be finite and not all 0, got {list(weights)}")
+    try:
+        rows = torch.stack(torch.broadcast_tensors(*(each.to("cpu", torch.float64) for each in embeds)))
+    except RuntimeError as error:
+        raise ValueError(f"embeddings of shapes {[tuple(each.shape) for each in embeds]} do not fit") from error
+    lengths = _norms(rows, "an embedding to blend")
+    shares = (scale / scale.abs().sum()).view(-1, *[1] * (rows.ndim - 1))
+    mean = (shares * rows / lengths).sum(0)
+    if bool((mean.norm(dim=-1) < _SAME).any()):
+        raise ValueError("these weights cancel the embeddings out: nothing is left to point anywhere; change a weight")
+    return ((shares.abs() * lengths).sum(0) * normalize(mean)).to(embeds[0])
+
+
+def text_diff(image: Tensor, before: Tensor, after: Tensor, theta: float | Tensor) -> Tensor:
+    """Return image embeddings [B, D] turned toward what a text says beyond another: [B, D], or [N, B, D] for theta [N].
+
+    ``z_θ = slerp(z_i, z_d, θ)`` with the text diff ``z_d = norm(z_t - z_t0)`` of the text embeddings ``after`` and
+    ``before`` (Ramesh et al. 2022, section 3.3; there θ runs from 0 to between 0.25 and 0.5). The texts count by
+    their directions, and the images keep their lengths.
+    Raises ValueError as ``slerp``, and where the two texts have the same direction.
+    """
+    apart = normalize(after.to("cpu", torch.float64)) - normalize(before.to("cpu", torch.float64))
+    if bool((apart.norm(dim=-1) < _SAME).any()):
+        raise ValueError("the two texts mean the same to CLIP: there is no direction from one to the other")
+    image = image.expand(len(apart), -1) if len(image) == 1 else image
+    return slerp(image, (normalize(apart) * _norms(image, "image embedding").cpu()).to(image), theta)
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Return the cosine of every row of a [A, D] with every row of b [B, D], float32 [A, B] in -1..1.
+
+    Raises ValueError for rows of different widths or without a direction.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"embeddings of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")
+    u, v = (normalize(each.to("cpu", torch.float64)) for each in (a, b))
+    return (u @ v.T).clamp(-1, 1).float()
 
 
 def _across(u: Tensor, v: Tensor) -> Tensor:

@@ -1,0 +1,108 @@
+"""A matrix of similarities, as text and as a picture."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["heatmap", "matrix_text"]
+
+CELL = 72
+FONT_SIZE = 14
+LABEL_WIDTH = 260
+PAD = 8
+ELLIPSIS = "..."
+
+# Dark blue over white to dark red: the sign shows, and the numbers stay legible on both ends.
+_STOPS = torch.tensor([[33, 76, 140], [146, 182, 222], [255, 255, 255], [240, 160, 130], [160, 30, 40]]) / 255
+
+
+def matrix_text(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """A matrix `[R, C]` as a table: columns are numbered and explained below it.
+
+    Raises:
+        ValueError: labels and matrix do not fit.
+    """
+    _check(matrix, rows, columns)
+    width = max(len(label) for label in rows)
+    head = " " * width + "".join(f"{index + 1:>8}" for index in range(len(columns)))
+    body = [
+        f"{label:<{width}}" + "".join(f"{value:>8.3f}" for value in line)
+        for label, line in zip(rows, matrix.tolist(), strict=True)
+    ]
+    return "\n".join([head, *body, "", *(f"{index + 1}: {label}" for index, label in enumerate(columns))])
+
+
+def heatmap(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Tensor:
+    """A matrix `[R, C]` of numbers in -1..1 as a picture `[H, W, 3]` in 0..1: a cell each, with its number in it.
+
+    Blue is negative, white 0, red positive. Rows are labelled at the left; columns by their numbers at the top and in
+    words below.
+
+    Raises:
+        ValueError: labels and matrix do not fit.
+    """
+    _check(matrix, rows, columns)
+    height = (len(rows) + 1) * CELL + (len(columns) + 1) * (FONT_SIZE + 6)
+    width = LABEL_WIDTH + max(len(columns), 3) * CELL + PAD
+    picture = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(picture), _font()
+    for row, line in enumerate(matrix.tolist()):
+        _text(draw, font, (PAD, (row + 1.5) * CELL), rows[row], LABEL_WIDTH - 2 * PAD, "lm")
+        for column, value in enumerate(line):
+            _cell(draw, font, LABEL_WIDTH + column * CELL, (row + 1) * CELL, value)
+    for column, label in enumerate(columns):
+        _text(draw, font, (LABEL_WIDTH + (column + 0.5) * CELL, CELL - PAD), str(column + 1), CELL, "ms")
+        place = (PAD, (len(rows) + 1) * CELL + (column + 1) * (FONT_SIZE + 6))
+        _text(draw, font, place, f"{column + 1}: {label}", width - 2 * PAD, "lm")
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pixels.reshape(height, width, 3).float() / 255
+
+
+def color_of(value: float) -> tuple[int, int, int]:
+    """8-bit sRGB of a number in -1..1; numbers outside take the colour of the nearer end."""
+    place = (min(max(value, -1.0), 1.0) + 1) / 2 * (len(_STOPS) - 1)
+    low = min(int(place), len(_STOPS) - 2)
+    mixed = torch.lerp(_STOPS[low], _STOPS[low + 1], place - low)
+    return tuple((mixed * 255).round().int().tolist())
+
+
+def _check(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> None:
+    if tuple(matrix.shape) != (len(rows), len(columns)) or not rows or not columns:
+        raise ValueError(f"A matrix {list(matrix.shape)} does not fit {len(rows)} rows and {len(columns)} columns.")
+
+
+def _cell(draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont, left: int, top: int, value: float) -> None:
+    color = color_of(value)
+    draw.rectangle((left, top, left + CELL - 2, top + CELL - 2), fill=color)
+    dark = math.sqrt(sum(each * each for each in color) / 3) < 140
+    middle = (left + CELL / 2, top + CELL / 2)
+    _text(draw, font, middle, f"{value:.2f}", CELL, "mm", "white" if dark else "black")
+
+
+def _text(
+    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont, place: tuple[float, float], text: str, room: float,
+    anchor: str, fill: str = "black",
+) -> None:
+    """One line of text, cut to `room` px. Pillow's bitmap font, where it has no other, knows neither anchors nor 円."""
+    text = " ".join(text.split())
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        text = text.encode("latin-1", "replace").decode("latin-1")
+    shown = text
+    while draw.textlength(shown, font=font) > room and len(text) > 1:
+        text = text[:-1]
+        shown = text + ELLIPSIS
+    width = draw.textlength(shown, font=font)
+    left = place[0] - (width / 2 if anchor[0] == "m" else 0)
+    top = place[1] - FONT_SIZE * (0.6 if anchor[1] == "m" else 1.1)
+    draw.text((left, top), shown, fill=fill, font=font)
+
+
+def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Pillow's own font: in a size since 10.1, before that its small bitmap font."""
+    try:
+        return ImageFont.load_default(FONT_SIZE)
+    except TypeError:
+        return ImageFont.load_default()
