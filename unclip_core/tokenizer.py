@@ -155,20 +155,31 @@ def openai_tokenizer(context_length: int = 77, conventions: str = "native") -> C
 
 
 def read_tokenizer(folder: Path, context_length: int, conventions: str = "native") -> ClipTokenizer:
-    """The tokenizer of a folder with `vocab.json`, `merges.txt` and, for its padding, `tokenizer_config.json`.
+    """The tokenizer of a folder with `vocab.json` and `merges.txt`, or `tokenizer.json` in their place.
+
+    Its padding is told by `special_tokens_map.json` or `tokenizer_config.json`.
 
     Raises:
         CheckpointError: a file is missing or not what it should be.
     """
     try:
-        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+        vocabulary, pairs = _vocabulary_and_pairs(folder)
+        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in pairs]
         if bad := next((pair for pair in merges if len(pair) != 2), None):
             raise ValueError(f"'{' '.join(bad)}' is no pair")
         return ClipTokenizer(vocabulary, merges, context_length, _pad_token(folder), conventions)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(f"The tokenizer in '{folder}' cannot be read: {error}") from error
+
+
+def _vocabulary_and_pairs(folder: Path) -> tuple[dict[str, int], list[str | list[str]]]:
+    whole = folder / "tokenizer.json"
+    if whole.is_file() and not (folder / "vocab.json").exists():
+        model = json.loads(whole.read_text(encoding="utf-8"))["model"]
+        return model["vocab"], model["merges"]
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    return vocabulary, [line.strip() for line in lines if line.strip() and not line.startswith("#version")]
 
 
 def write_tokenizer(tokenizer: ClipTokenizer, folder: Path) -> None:

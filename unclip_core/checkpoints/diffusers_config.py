@@ -169,13 +169,15 @@ def picture_input(config: Config, image_size: int, squash: bool) -> PictureInput
                         tuple(config.get("image_mean", OPENAI_MEAN)), tuple(config.get("image_std", OPENAI_STD)))
 
 
-def picture_input_config(image_size: int) -> dict[str, Any]:
-    """The configuration of OpenAI's preparation at `image_size`, which `picture_input` reads."""
+def picture_input_config(pictures: PictureInput) -> dict[str, Any]:
+    """The configuration that `picture_input` reads."""
     return {
         "image_processor_type": "CLIPImageProcessor", "feature_extractor_type": "CLIPFeatureExtractor",
-        "do_resize": True, "size": {"shortest_edge": image_size}, "resample": 3, "do_center_crop": True,
-        "crop_size": {"height": image_size, "width": image_size}, "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": list(OPENAI_MEAN), "image_std": list(OPENAI_STD), "do_convert_rgb": True,
+        "do_resize": True, "size": {"shortest_edge": pictures.shortest_edge or pictures.crop},
+        "resample": pictures.resample, "do_center_crop": True,
+        "crop_size": {"height": pictures.crop, "width": pictures.crop}, "do_rescale": True,
+        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(pictures.mean),
+        "image_std": list(pictures.std), "do_convert_rgb": True,
     }
 
 

@@ -2,9 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,8 +21,9 @@ class CheckpointError(ValueError):
     """A weight file or model folder that cannot be used; the message names the file, the key and the shapes."""
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that the file is whole or absent: written aside, flushed, then renamed.
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that is whole or absent: written aside, flushed, then renamed to `path`.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing is left behind.
@@ -28,12 +32,58 @@ def write_whole(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(aside, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor to be written: its key, dtype and shape, and what makes it when its turn comes."""
+
+    key: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
+
+
+_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+
+
+def stream_weights(path: str | Path, entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> None:
+    """Write safetensors at `path` one tensor at a time: never more than one of them in memory for it.
+
+    Raises:
+        OSError: the file could not be written; nothing is left behind.
+        ValueError: what an entry makes is not of the shape that it states.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
+    end = 0
+    for entry in entries:
+        start, end = end, end + prod(entry.shape) * entry.dtype.itemsize
+        header[entry.key] = {"dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with whole_file(Path(path)) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for entry in entries:
+            tensor = entry.make().to("cpu", entry.dtype).contiguous()
+            if tuple(tensor.shape) != entry.shape:
+                raise ValueError(f"'{entry.key}' is {list(tensor.shape)}, not the {list(entry.shape)} that it states.")
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

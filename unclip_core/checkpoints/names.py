@@ -1,7 +1,7 @@
-"""Our keys in other people's checkpoints: diffusers' and transformers' names, and kakaobrain's."""
+"""Our keys in diffusers' and transformers' checkpoints."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .tensors import Origin
 
@@ -80,6 +80,6 @@ def renamed(key: str, rules: Rules) -> str:
     return key
 
 
-def diffusers_origin(rules: Rules, prefix: str = "") -> "callable":
-    """A function from our key to where it stands in a diffusers or transformers checkpoint."""
-    return lambda key: Origin(renamed(key.removeprefix(prefix), rules))
+def diffusers_origin(rules: Rules) -> Callable[[str], Origin]:
+    """A function from our key to where it stands in a checkpoint with these names."""
+    return lambda key: Origin(renamed(key, rules))

@@ -53,6 +53,14 @@ class Tensors:
         return tensor
 
 
+    def only(self, wanted: Callable[[str], bool], extra: Mapping[str, Tensor] | None = None) -> "Tensors":
+        """The same source with the keys that are `wanted` only, and with `extra` tensors from elsewhere."""
+        extra = extra or {}
+        shapes = {key: shape for key, shape in self.shapes.items() if wanted(key)}
+        shapes |= {key: tuple(value.shape) for key, value in extra.items()}
+        return Tensors(self.source, shapes, lambda key: extra[key] if key in extra else self._read(key), self._files)
+
+
 def _is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite: both show in the extremes, which need no copy."""
     low, high = torch.aminmax(tensor)
@@ -218,9 +226,9 @@ class Origin:
     """Where one tensor of a net stands in a source: its key there, and which part of that it is.
 
     key: the source's key. part, parts: the source holds `parts` projections of equal size, interleaved by heads
-    (of each head first the rows of part 0, then those of part 1 …); this is number `part`. squeeze: a 1-wide
-    convolution stands for a linear layer, so that the source's shape ends in one more 1. transpose: the source
-    holds the matrix the other way round. first_row: the source has one dimension, ours is [1, …].
+    (of each head first the rows of part 0, then those of part 1 …), or `stacked` one after the other; this is
+    number `part`. squeeze: a 1-wide convolution stands for a linear layer, so that the source's shape ends in one
+    more 1. transpose: the source holds the matrix the other way round.
     """
 
     def __init__(self, key: str, *, part: int = 0, parts: int = 1, head_dim: int = 0, stacked: bool = False,
