@@ -31,7 +31,7 @@ def gradients(*modules: nn.Module) -> Iterator[None]:
 
 
 def plain(value: Any) -> Any:
-    """`value`, a tensor or a (nested) mapping of them, with inference mode's tensors copied to plain ones.
+    """`value`, a tensor or mappings and sequences of them, with inference mode's tensors copied to plain ones.
 
     Inside inference mode, where every tensor is one of its own, nothing is done.
     """
@@ -39,6 +39,8 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 

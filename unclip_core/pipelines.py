@@ -3,7 +3,7 @@
 Every stage takes one seed a sample, so that a sample is the same whatever the batch it is drawn in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .clip import TextCondition
+from .denoiser import Denoiser
 from .embeddings import normalize
+from .gradients import plain
 from .guidance import Guided
+from .known import KnownPicture
 from .models import Clip, Decoder, Prior, UnclipModel, Upsampler
 from .noise import Noise, NoiseSource
 from .ranking import check_keep, check_shares, rank
@@ -40,7 +43,7 @@ def encode_image(clip: Clip, images: Tensor) -> Tensor:
     Raises:
         ValueError: the tensor is not a batch of RGB pictures.
     """
-    _check_images(images)
+    check_images(images)
     return clip.adapter.encode_image(images)
 
 
@@ -104,11 +107,11 @@ def draw_candidates(
     Raises:
         ValueError: a number is out of range, or the seeds are not one a text.
     """
-    _check_count("seeds", len(seeds), len(text.embeds), "prompts")
+    check_count("seeds", len(seeds), len(text.embeds), "prompts")
     if candidates < 1:
         raise ValueError(f"Cannot draw {candidates} candidates: at least 1 is needed.")
     every = text.select([row for row in range(len(seeds)) for _ in range(candidates)])
-    noise = noise or _candidates_noise(seeds, candidates)
+    noise = noise or candidates_noise(seeds, candidates, "prior")
     device, model_dtype = _placed(prior.net)
     model = Guided(_prior_model(prior.net), _prior_condition(every), _null_text(text, guidance_scale), guidance_scale,
                    train_steps=prior.diffusion.train_steps)
@@ -141,6 +144,8 @@ def sample_decoder(
     eta: float = 0.0,
     on_step: OnStep | None = None,
     noise: Noise | None = None,
+    start: Tensor | None = None,
+    adapt: Callable[[Denoiser], Denoiser] | None = None,
 ) -> Tensor:
     """Draw a picture `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
 
@@ -153,24 +158,36 @@ def sample_decoder(
         eta: noise of `ddim`, 0..1.
         on_step: called after each step; the samples are pictures `[B, 3, S, S]` in -1..1.
         noise: drawn from in place of the seeds, to repeat what another program drew.
+        start: the noise that the pictures are made from, `[B or 1, 3, S, S]`, as `editing.invert_decoder` finds it;
+            None draws it. What else a sampler draws stays the same.
+        adapt: makes of the decoder's denoiser the one that is sampled with; None takes it as it is.
 
     Raises:
-        ValueError: a number is out of range, counts differ, or the family needs a text and there is none.
+        ValueError: a number is out of range, counts or sizes differ, or the family needs a text and there is none.
     """
-    _check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
+    check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
+    denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
+    noise = noise or NoiseSource(seeds, "decoder")
+    drawn = noise.normal((3, decoder.image_size, decoder.image_size), device=_placed(decoder.net)[0])
+    pictures = sample(sampler, denoiser if adapt is None else adapt(denoiser), _given(start, drawn),
+                      decoder.diffusion.steps(steps), noise, eta=eta, on_step=on_step)
+    return to_images(pictures)
+
+
+@torch.no_grad()
+def decoder_denoiser(
+    decoder: Decoder, image_embeds: Tensor, text: TextCondition | None, guidance_scale: float
+) -> Denoiser:
+    """The decoder as a denoiser of pictures `[B, 3, S, S]` in -1..1 that show `B` embeddings; as `sample_decoder`."""
     device, model_dtype = _placed(decoder.net)
     if text is None and decoder.net.needs_text and decoder.blank_text is not None:
         text = decoder.blank_text()
     condition = decoder.net.condition(image_embeds.to(device), **_text_arguments(text, len(image_embeds), device))
     null = None
     if guidance_scale != 1:
-        null = decoder.net.null_condition(1, **_null_arguments(decoder, text, device))
-    model = Guided(decoder.net, condition, null, guidance_scale, train_steps=decoder.diffusion.train_steps)
-    noise = noise or NoiseSource(seeds, "decoder")
-    start = noise.normal((3, decoder.image_size, decoder.image_size), device=device)
-    pictures = sample(sampler, decoder.diffusion.denoiser(model, model_dtype), start,
-                      decoder.diffusion.steps(steps), noise, eta=eta, on_step=on_step)
-    return _to_images(pictures)
+        null = plain(decoder.net.null_condition(1, **_null_arguments(decoder, text, device)))
+    model = Guided(decoder.net, plain(condition), null, guidance_scale, train_steps=decoder.diffusion.train_steps)
+    return decoder.diffusion.denoiser(model, model_dtype)
 
 
 @torch.no_grad()
@@ -188,7 +205,7 @@ def rerank(clip: Clip, text: TextCondition, images: Tensor, keep: int) -> Tensor
     Raises:
         ValueError: the pictures are not as many for each text, or `keep` is out of range.
     """
-    _check_images(images)
+    check_images(images)
     check_shares(len(images), len(text.embeds), keep)
     return images[rank(encode_image(clip, images), text.embeds, keep).rows.to(images.device)]
 
@@ -204,29 +221,39 @@ def upscale(
     eta: float = 0.0,
     on_step: OnStep | None = None,
     noise: Noise | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Pictures `[B, H, W, 3]` in 0..1 drawn `scale` times as large, `[B, scale * H, scale * W, 3]`.
 
+    Args:
+        known: the large pictures as far as they are known, `[B or 1, scale * H, scale * W, 3]` in 0..1.
+        mask: `[B or 1, scale * H, scale * W]` in 0..1: 0 keeps `known` to the bit, 1 draws. Both or neither.
+
     Raises:
-        ValueError: a number is out of range, counts differ, or the tensor is not a batch of RGB pictures.
+        ValueError: a number is out of range, counts or sizes differ, or the tensor is not a batch of RGB pictures.
     """
-    _check_images(images)
-    _check_count("seeds", len(seeds), len(images), "pictures")
+    check_images(images)
+    check_count("seeds", len(seeds), len(images), "pictures")
     device, model_dtype = _placed(upsampler.net)
     low = enlarge(images.to(device).permute(0, 3, 1, 2).float() * 2 - 1, upsampler.scale, upsampler.clamp)
     padded, (height, width) = _padded(low, upsampler.net.unet.stride)
     noise = noise or NoiseSource(seeds, "upsampler")
     start = noise.normal(padded.shape[1:], device=device)
     plan = upsampler.diffusion.steps(steps)
+    kept = None if known is None else KnownPicture(known, mask, low.shape)
     final = int(plan.timesteps[-1])
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         own_last = upsampler.last is not None and int(t[0]) == final
         return (upsampler.last if own_last else upsampler.net)(x, t, padded.to(x.dtype))
 
-    pictures = sample(sampler, upsampler.diffusion.denoiser(model, model_dtype), start, plan, noise, eta=eta,
-                      on_step=on_step)
-    return _to_images(pictures[..., :height, :width])
+    denoiser = upsampler.diffusion.denoiser(model, model_dtype)
+    if kept is not None:
+        denoiser, start = kept.padded(padded.shape).enter(denoiser, start, float(plan.alpha_bar[0]))
+    pictures = sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step)
+    large = to_images(pictures[..., :height, :width])
+    return large if kept is None else kept.into(large)
 
 
 @dataclass(frozen=True)
@@ -260,6 +287,7 @@ def text_to_image(model: UnclipModel, prompts: Sequence[str], seeds: Sequence[in
     small = sample_decoder(
         model.decoder, embeds, text=text.select(rows), steps=settings.decoder_steps,
         guidance_scale=settings.decoder_guidance, seeds=[seeds[row] for row in rows], sampler=settings.decoder_sampler,
+        noise=candidates_noise(seeds, count, "decoder"),
     )
     if count > 1:
         small = rerank(model.clip, text, small, keep=1)
@@ -310,15 +338,28 @@ def _null_arguments(decoder: Decoder, text: TextCondition | None, device: torch.
     return _prior_condition(text.null.to(device))
 
 
-def _candidates_noise(seeds: Sequence[int], candidates: int) -> NoiseSource:
-    """Candidate 0 has the stage's own stream, the others one each: seeds in a row share nothing."""
-    streams = ["prior" if k == 0 else f"prior/{k}" for k in range(candidates)]
+def candidates_noise(seeds: Sequence[int], candidates: int, stage: str) -> NoiseSource:
+    """Noise of `candidates` samples a seed: candidate 0 has the stage's own stream, the others one each.
+
+    So candidate `k` depends on its seed and on `k` alone, and seeds in a row share nothing.
+    """
+    streams = [stage if k == 0 else f"{stage}/{k}" for k in range(candidates)]
     return NoiseSource([seed for seed in seeds for _ in streams], streams * len(seeds))
 
 
 def _placed(net: nn.Module) -> tuple[torch.device, torch.dtype]:
     parameter = next(net.parameters())
     return parameter.device, parameter.dtype
+
+
+def _given(start: Tensor | None, drawn: Tensor) -> Tensor:
+    """The start that was given, spread to the batch, or else the one drawn."""
+    if start is None:
+        return drawn
+    if start.shape[1:] != drawn.shape[1:] or len(start) not in (1, len(drawn)):
+        raise ValueError(f"Noise of shape {list(start.shape)} cannot start pictures of {list(drawn.shape)}: give one "
+                         "for all, or one each, of the decoder's size.")
+    return start.to(drawn).expand_as(drawn)
 
 
 def _padded(pictures: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]]:
@@ -328,15 +369,18 @@ def _padded(pictures: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]]:
     return F.pad(pictures, (0, extra[0], 0, extra[1]), mode="replicate"), (height, width)
 
 
-def _to_images(pictures: Tensor) -> Tensor:
+def to_images(pictures: Tensor) -> Tensor:
+    """Pictures `[B, 3, H, W]` in -1..1 as `[B, H, W, 3]` in 0..1."""
     return (pictures.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless `images` is `[B, H, W, 3]` with at least one pixel."""
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise ValueError(f"Expected pictures of shape [B, H, W, 3] with at least one pixel, got {list(images.shape)}.")
 
 
-def _check_count(what: str, count: int, wanted: int, of: str) -> None:
+def check_count(what: str, count: int, wanted: int, of: str) -> None:
+    """Raise ValueError unless there are as many as are wanted, and at least one."""
     if count != wanted or wanted == 0:
         raise ValueError(f"There are {count} {what} for {wanted} {of}: there must be one each, and at least one.")
