@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .winograd import Conv3x3
+
 KeysValues = tuple[Tensor, Tensor]
 
 MAX_PERIOD = 10000.0
@@ -142,10 +144,10 @@ class ResBlock(nn.Module):
         self.resample = RESAMPLERS[resample]()
         self.scale_shift = time_shift == "scale_shift"
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, out_channels)
         self.time_proj = nn.Linear(embed_dim, out_channels * (2 if self.scale_shift else 1))
         self.norm2 = nn.GroupNorm(groups, out_channels, eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)

@@ -1,0 +1,101 @@
+"""Every short way against the plain one: same weights, same inputs, same numbers."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from unclip.unclip_core.nets import winograd
+from unclip.unclip_core.nets.conditioning import TokenConditionerParams
+from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.unet import UNet, UNetParams
+
+FULL = UNetParams(
+    in_channels=3, out_channels=6, channels=(8, 16, 16), blocks=(1, 2, 1), attention=(False, True, True),
+    map_channels=(0,) * 3, time_channels=8, time_embed_dim=16, mid_attention=True, context_dim=10, head_dim=8, groups=4,
+)
+TOKENS = TokenConditionerParams(embed_dim=12, text_width=12, time_embed_dim=16, context_dim=10)
+
+
+def draw(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def randomised(net):
+    """Output layers start at zero, which would hide every error."""
+    for index, parameter in enumerate(net.parameters()):
+        scale = 0.2 if parameter.ndim < 2 else 1.5 * parameter[0].numel() ** -0.5
+        parameter.data = scale * draw(*parameter.shape, seed=index)
+    return net.eval()
+
+
+def error(ours, reference):
+    return ((ours - reference).abs().max() / reference.abs().max().clamp(min=1)).item()
+
+
+@pytest.mark.parametrize("turn", [1, 5, 1000])
+@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 5, 8, 12), (2, 4, 1, 7), (5, 2, 9, 6)])
+def test_winograd_equals_the_sum_it_shortens(monkeypatch, shape, turn):
+    monkeypatch.setattr(winograd, "TILES_A_TURN", turn)
+    x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        made = winograd.winograd(given, weight, bias)
+        exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+        assert made.shape == exact.shape and error(made.double(), exact) < 3e-6
+    assert error(winograd.winograd(x, weight).double(), F.conv2d(x.double(), weight.double(), padding=1)) < 3e-6
+
+
+def test_winograd_is_exact_in_exact_arithmetic(monkeypatch):
+    """In float64 nothing but float64's rounding is left: the matrices are right to the last digit."""
+    x, weight = draw(2, 3, 8, 8).double(), draw(4, 3, 3, 3, seed=2).double()
+    assert error(winograd.winograd(x, weight), F.conv2d(x, weight, padding=1)) < 1e-14
+
+
+def test_winograd_at_a_width_of_karlos_loses_little():
+    x, weight = draw(1, 320, 8, 8), draw(320, 320, 3, 3, seed=2) / (9 * 320) ** 0.5
+    exact, short = F.conv2d(x.double(), weight.double(), padding=1), winograd.winograd(x, weight)
+    assert (short - exact).square().mean().sqrt() < 2e-6 * exact.square().mean().sqrt()
+
+
+def test_winograd_keeps_out_of_training_and_of_other_dtypes():
+    x, weight = torch.zeros(8, 256, 32, 32), torch.zeros(256, 256, 3, 3)
+    assert not winograd.pays(x, weight)
+    with torch.no_grad():
+        assert winograd.pays(x, weight)
+        assert not winograd.pays(x.bfloat16(), weight.bfloat16())
+        assert not winograd.pays(x[:1, :, :16, :16], weight)
+        assert not winograd.pays(x[:, :64], weight[:64, :64])
+
+
+@torch.no_grad()
+def test_a_net_by_winograd_equals_the_plain_one(monkeypatch):
+    net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
+    x, t = draw(2, 3, 16, 12), torch.tensor([3, 900])
+    plain = net(x, t)
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "FEWEST_TILES", 1)
+    assert error(net(x, t), plain) < 1e-5
+    assert error(net.to(memory_format=torch.channels_last)(x, t), plain) < 1e-5
+
+
+@torch.no_grad()
+def test_channels_last_changes_nothing():
+    net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
+    x, t = draw(2, 3, 16, 12), torch.tensor([3, 900])
+    plain = net(x, t)
+    assert error(net.to(memory_format=torch.channels_last)(x, t), plain) < 1e-5
+
+
+@pytest.mark.parametrize("lengths", [[5, 2, 1], [5, 5, 5]])
+@torch.no_grad()
+def test_a_prepared_condition_equals_the_plain_one(lengths):
+    net = randomised(DecoderNet(DecoderParams(conditioner=TOKENS, unet=FULL, image_size=16)))
+    mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
+    condition = net.condition(draw(3, 12), draw(3, 12, seed=2), draw(3, 5, 12, seed=3), mask)
+    prepared = net.prepare(condition)
+    assert not {"context", "context_mask"} & set(prepared)
+    assert all(len(value) == 3 for value in prepared.values())  # so that guidance can join the halves
+    for t in (torch.tensor([3, 500, 900]), torch.tensor([0, 1, 2])):
+        x = draw(3, 3, 16, 16, seed=4)
+        assert error(net(x, t, prepared), net(x, t, condition)) < 1e-6
