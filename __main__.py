@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,9 +17,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unclip", description="unCLIP without ComfyUI's canvas.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_queue(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_bench(commands)
+    _add_convert(commands)
+    _add_download(commands)
     return parser
 
 
@@ -48,6 +51,41 @@ def _run(options: argparse.Namespace) -> int:
     from .nodes.headless import run_file
 
     return run_file(options.workflow, options.settings, options.output, options.json)
+
+
+def _add_queue(commands: argparse._SubParsersAction) -> None:
+    queue = commands.add_parser(
+        "queue",
+        help="queue a workflow many times on ComfyUI servers",
+        description="Queue an API-format workflow many times over one or several ComfyUI servers and download what it "
+        "saves. A journal in the output folder lets the same command go on after an interrupt or a crash. "
+        "Exit code: 0 if every row has its files, 1 if not, 2 if the input is wrong, 130 if interrupted.",
+    )
+    queue.add_argument("workflow", metavar="WORKFLOW.json", help="in ComfyUI: File > Export (API)")
+    queue.add_argument("--server", action="append", required=True, metavar="URL", dest="servers",
+                       help="a ComfyUI server, such as http://127.0.0.1:8188 (may be given several times)")
+    queue.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", dest="settings",
+                       help="set an input in every row; NODE is a node's id or title")
+    queue.add_argument("--csv", metavar="FILE", help="a row a line; the first line names the inputs (NODE.INPUT)")
+    queue.add_argument("--vary", action="append", default=[], metavar="NODE.INPUT=VALUES",
+                       help="every value in turn: 1..8, or a,b,c, or a JSON list; several make every combination")
+    queue.add_argument("--count", type=int, default=1, metavar="N", help="every row N times, with seeds counting up")
+    queue.add_argument("--output", default="output", metavar="DIR", help="for files and journal (default: %(default)s)")
+    queue.add_argument("--depth", type=int, default=2, metavar="N", help="prompts in a server's queue at once (2)")
+    queue.add_argument("--patience", type=float, default=600.0, metavar="SECONDS",
+                       help="how long to wait while no server answers (default: %(default)s)")
+    queue.add_argument("--json", action="store_true", help="print the report as JSON")
+    queue.set_defaults(call=_queue)
+
+
+def _queue(options: argparse.Namespace) -> int:
+    from .nodes.queue import queue_file
+
+    return queue_file(
+        options.workflow, options.servers, settings=options.settings, vary=options.vary, table=options.csv,
+        count=options.count, output=options.output, depth=options.depth, patience=options.patience,
+        as_json=options.json,
+    )
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -105,16 +143,80 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="measure time and memory of each stage")
-    bench.add_argument("model", choices=["tiny"])
+    bench.add_argument(
+        "model",
+        choices=["tiny", "karlo", "parity"],
+        help="tiny: the bundled model; karlo: the real size with random weights; "
+        "parity: how far Karlo is from diffusers (which has to be installed)",
+    )
     bench.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
+    bench.add_argument("--size", choices=["full", "small"], default="full", help="of karlo (default: %(default)s)")
+    bench.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="bf16", help="of karlo")
+    bench.add_argument("--steps", type=int, default=2, help="of each stage of karlo (default: %(default)s)")
+    bench.add_argument("--folder", metavar="DIR", help="karlo: a model to run, or where the random one is to stay")
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.set_defaults(call=_bench)
 
 
 def _bench(options: argparse.Namespace) -> int:
+    if options.model == "parity":
+        from .unclip_core.parity.table import bench_parity
+
+        return 0 if all(row.holds for row in bench_parity(options.json)) else 1
+    if options.model == "karlo":
+        from .unclip_core.bench_karlo import bench_karlo
+
+        bench_karlo(options.size, options.dtype, options.steps, options.folder, options.json)
+        return 0
     from .unclip_core.bench import bench_tiny
 
     bench_tiny(options.repeats, as_json=options.json)
+    return 0
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="convert Karlo's weights",
+        description="Write Karlo as a folder of safetensors, from kakaobrain's own files or from a diffusers folder.",
+    )
+    convert.add_argument("source", metavar="SRC", help="the folder with the files")
+    convert.add_argument("target", metavar="DST", help="a new folder, for example ComfyUI/models/unclip/karlo")
+    convert.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="(default: %(default)s)")
+    convert.set_defaults(call=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from .unclip_core.checkpoints.convert import convert_and_say
+
+    return _said(lambda: convert_and_say(options.source, options.target, options.dtype))
+
+
+def _add_download(commands: argparse._SubParsersAction) -> None:
+    download = commands.add_parser(
+        "download",
+        help="fetch public weights",
+        description="Fetch Karlo's public weights from the Hugging Face hub (licence: CreativeML Open RAIL-M); "
+        "a download that was stopped goes on where it was.",
+    )
+    download.add_argument("name", choices=["karlo", "karlo-variations"])
+    download.add_argument("--to", metavar="DIR", help="the models folder (default: ComfyUI's models/unclip)")
+    download.set_defaults(call=_download)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from .unclip_core.checkpoints.download import download
+
+    return _said(lambda: download(options.name, options.to))
+
+
+def _said(call: Callable[[], object]) -> int:
+    """Run `call`; what a user can set right is said in a sentence, with exit code 1."""
+    try:
+        call()
+    except (ValueError, OSError) as error:
+        print(f"unclip: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
