@@ -1,6 +1,7 @@
 """The training loop: it learns, resumes without a jump, and its optimizer is AdamW."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from unclip.unclip_core.train import loop as loop_module
 from unclip.unclip_core.train.batches import diffuse, logit_normal_times
 from unclip.unclip_core.train.loop import Loop, LoopConfig
-from unclip.unclip_core.train.optimizer import MasterAdamW, cosine_lr
+from unclip.unclip_core.train.optimizer import MasterOptimizer, cosine_lr, plateau_lr
 
 CONFIG = LoopConfig(steps=20, lr=0.02, warmup=3, save_seconds=1e9, log_every=5, ema=0.9)
 
@@ -63,7 +64,7 @@ def test_the_step_is_adamws():
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    optimizer = MasterAdamW(ours, lr=0.1, weight_decay=0.3, ema=0.9)
+    optimizer = MasterOptimizer(ours, lr=0.1, weight_decay=0.3, ema=0.9)
     groups = [{"params": [theirs.weight], "weight_decay": 0.3}, {"params": [theirs.bias], "weight_decay": 0.0}]
     reference = torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.99))
     for step in range(3):
@@ -77,9 +78,41 @@ def test_the_step_is_adamws():
     torch.testing.assert_close(ours.bias, theirs.bias)
 
 
+def test_muons_step_is_the_nearest_orthogonal_matrix_at_adamws_scale():
+    torch.manual_seed(0)
+    net = nn.Conv2d(8, 40, 3, bias=False)
+    before = net.weight.detach().clone()
+    optimizer = MasterOptimizer(net, lr=0.1, weight_decay=0.0, ema=0.9, muon=True)
+    gradient = torch.randn_like(before)
+    (net.weight * gradient).sum().backward()
+    optimizer.step(0.01, 0, max_norm=math.inf)
+    u, _, v = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+    moved = (before - net.weight.detach()).flatten(1) / (0.01 * 0.2 * 72**0.5)
+    # The iteration brings singular values near 1, not to it.
+    assert torch.linalg.svdvals(moved).sub(1).abs().max() < 0.4
+    assert torch.nn.functional.cosine_similarity(moved.flatten(), (u @ v).flatten(), dim=0) > 0.97
+
+
+def test_muon_goes_on_from_its_state():
+    def trained(steps, state=None):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 1))
+        optimizer = MasterOptimizer(net, lr=0.1, weight_decay=0.1, ema=0.9, muon=True)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for step in steps:
+            net(torch.full((2, 40), step + 1.0)).square().mean().backward()
+            optimizer.step(0.01, step)
+        return net, optimizer.state_dict()
+
+    whole, _ = trained(range(4))
+    parts, _ = trained(range(2, 4), trained(range(2))[1])
+    torch.testing.assert_close(parts[0].weight, whole[0].weight, rtol=0, atol=0)
+
+
 def test_the_average_is_exponential():
     net = nn.Linear(1, 1, bias=False)
-    optimizer = MasterAdamW(net, lr=0.1, weight_decay=0.0, ema=0.5)
+    optimizer = MasterOptimizer(net, lr=0.1, weight_decay=0.0, ema=0.5)
     expected = net.weight.detach().clone()
     for step in range(4):
         net(torch.ones(1, 1)).sum().backward()
@@ -130,3 +163,12 @@ def test_logit_normal_times_have_their_median():
     times = logit_normal_times(100_000, 1000, 0.5, 1.2, torch.Generator().manual_seed(0))
     assert float(times.float().median()) == pytest.approx(1000 / (1 + math.exp(-0.5)), abs=8)
     assert 0 <= int(times.min()) <= int(times.max()) <= 999
+
+
+def test_a_plateau_decays_at_the_end_alone():
+    rates = [plateau_lr(step, 100, 2.0, warmup=10, decay=20, floor=0.1) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2) and rates[10:81] == [2.0] * 71
+    assert rates[90] == pytest.approx(2.0 * 0.55) and rates[100] == pytest.approx(0.2)
+    config = LoopConfig(steps=100, lr=2.0, warmup=10, decay=20)
+    assert [config.lr_at(step) for step in (0, 50)] == [pytest.approx(0.2), 2.0]
+    assert replace(config, decay=None).lr_at(55) == pytest.approx(cosine_lr(55, 100, 2.0, 10))

@@ -20,7 +20,7 @@ from unclip.unclip_core.train.batches import WorldBatches
 from unclip.unclip_core.train.clip import IGNORE, ClipPhase, ClipTraining, attribute_targets, contrastive_loss
 from unclip.unclip_core.train.decoder import DecoderTraining, blurred, foreground_weight
 from unclip.unclip_core.train.loop import LoopConfig
-from unclip.unclip_core.train.optimizer import MasterAdamW
+from unclip.unclip_core.train.optimizer import MasterOptimizer
 from unclip.unclip_core.train.prior import PriorTraining, embedding_statistics
 from unclip.unclip_core.train.upsampler import UpsamplerTraining, degrade
 from unclip.unclip_core.train.vocabulary import bpe_merges
@@ -50,7 +50,7 @@ def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:
 
 def losses_on_one_batch(training: nn.Module, steps: int, lr: float) -> list[float]:
     """Train on what step 0 draws, with its times and noise."""
-    optimizer = MasterAdamW(training, lr, weight_decay=0.0, ema=0.9)
+    optimizer = MasterOptimizer(training, lr, weight_decay=0.0, ema=0.9)
     found = []
     for step in range(steps):
         loss = training.loss(0)["loss"]

@@ -5,8 +5,16 @@ import random
 
 import pytest
 
-from unclip.unclip_core.world.scenes import sample_scene, sample_scenes
-from unclip.unclip_core.world.vocabulary import BACKGROUNDS, COLORS, HELD_OUT, SHAPES, split_words
+from unclip.unclip_core.world.scenes import sample_scene, sample_scenes, with_unnamed_colors
+from unclip.unclip_core.world.vocabulary import (
+    BACKGROUNDS,
+    COLORS,
+    HELD_OUT,
+    SHAPES,
+    UNNAMED,
+    UNNAMED_DISTANCE,
+    split_words,
+)
 
 PIXELS = 64
 RADII = (6.5, 9.5, 13.0)
@@ -99,3 +107,22 @@ def test_unknown_kind_or_split_is_refused(kind, split, named):
 
 def test_split_words():
     assert split_words("A medium-sized Disc, over it.") == ["a", "medium", "sized", "disc", "over", "it"]
+
+
+def test_unnamed_colors_keep_their_distance_and_change_nothing_else():
+    scenes = sample_scenes(random.Random(4), 300, "trained")
+    changed = with_unnamed_colors(scenes, random.Random(5), 0.5)
+    unnamed = 0
+    for scene, other in zip(scenes, changed, strict=True):
+        for thing, new in zip(scene.things, other.things, strict=True):
+            assert (thing.shape, thing.size, thing.x, thing.y, thing.radius) == (
+                new.shape, new.size, new.x, new.y, new.radius)
+            if new.color != UNNAMED:
+                assert new == thing
+                continue
+            unnamed += 1
+            named = [*COLORS.values(), list(BACKGROUNDS.values())[scene.background]]
+            assert min(math.dist(new.ink, rgb) for rgb in named) >= UNNAMED_DISTANCE
+    share = unnamed / sum(len(scene.things) for scene in scenes)
+    assert 0.4 < share < 0.6
+    assert with_unnamed_colors(scenes, random.Random(5), 0.0) == scenes

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..clip import ClipAdapter, TextCondition, text_states
 from ..world.captions import caption
 from ..world.render import render
-from ..world.scenes import Scene, sample_scenes
+from ..world.scenes import Scene, sample_scenes, with_unnamed_colors
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,16 @@ class WorldBatch:
 class WorldBatches:
     """Draws the batch of a step; the same step of the same seed gives the same batch."""
 
-    def __init__(self, clip: ClipAdapter, batch: int, seed: int, pair_fraction: float, empty_captions: float) -> None:
-        """`clip` computes in bf16 from here on; `empty_captions` of the captions are replaced by the empty one."""
+    def __init__(self, clip: ClipAdapter, batch: int, seed: int, pair_fraction: float, empty_captions: float,
+                 unnamed: float = 0.0) -> None:
+        """`clip` computes in bf16 from here on.
+
+        Shares: `pair_fraction` of scenes with two things, `empty_captions` of captions replaced by the empty one,
+        `unnamed` of things in colours without a name.
+        """
         self._clip, self._model = clip, clip.model.to(torch.bfloat16)
         self._batch, self._seed = batch, seed
-        self._pair_fraction, self._empty = pair_fraction, empty_captions
+        self._pair_fraction, self._empty, self._unnamed = pair_fraction, empty_captions, unnamed
         self.device = next(self._model.parameters()).device
 
     @torch.no_grad()
@@ -39,6 +44,7 @@ class WorldBatches:
         """The batch of `step`, its pictures `size` px wide (by default as CLIP sees them)."""
         rng = random.Random(f"world {self._seed} {step}")
         scenes = sample_scenes(rng, self._batch, "trained", self._pair_fraction)
+        scenes = with_unnamed_colors(scenes, rng, self._unnamed)
         captions = ["" if rng.random() < self._empty else caption(scene, rng) for scene in scenes]
         pictures = render(scenes, size or self._clip.image_size, self.device) * 2 - 1
         return WorldBatch(scenes, pictures, self.image_embeds(pictures), self.text(captions))

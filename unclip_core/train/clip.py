@@ -11,14 +11,15 @@ from torch.nn import functional as F
 from ..clip import ClipConfig, build_tokenizer, text_states
 from ..world.captions import caption, negatives, words
 from ..world.render import render
-from ..world.scenes import Scene, sample_scenes
-from ..world.vocabulary import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES
+from ..world.scenes import Scene, Thing, sample_scenes, with_unnamed_colors
+from ..world.vocabulary import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, UNNAMED
 from .loop import LoopConfig
 from .vocabulary import bpe_merges
 
 EMBED_DIM = 192
 CONTEXT = 32
 IGNORE = -100
+PARTS = ("shape", "color", "size")
 
 
 def tiny_clip_config() -> ClipConfig:
@@ -59,7 +60,7 @@ class AttributeHeads(nn.Module):
 def attribute_targets(scenes: Sequence[Scene]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Class labels by head `[B]` (-100 where a head does not apply), the layout `[B, 6]` and its mask."""
     names = ["background", "place", "arrangement"]
-    names += [f"{thing}_{part}" for thing in ("first", "second") for part in ("shape", "color", "size")]
+    names += [f"{thing}_{part}" for thing in ("first", "second") for part in PARTS]
     labels: dict[str, list[int]] = {name: [] for name in names}
     layout = torch.zeros(len(scenes), 6)
     present = torch.zeros(len(scenes), 6, dtype=torch.bool)
@@ -70,12 +71,16 @@ def attribute_targets(scenes: Sequence[Scene]) -> tuple[dict[str, Tensor], Tenso
         labels["arrangement"].append(arrangement)
         for index, name in enumerate(("first", "second")):
             thing = things[index] if index < len(things) else None
-            for part in ("shape", "color", "size"):
-                labels[f"{name}_{part}"].append(IGNORE if thing is None else getattr(thing, part))
+            for part in PARTS:
+                labels[f"{name}_{part}"].append(IGNORE if thing is None else _label(thing, part))
             if thing is not None:
                 layout[row, 3 * index : 3 * index + 3] = torch.tensor([thing.x, thing.y, thing.radius * 3])
                 present[row, 3 * index : 3 * index + 3] = True
     return {name: torch.tensor(values) for name, values in labels.items()}, layout, present
+
+
+def _label(thing: Thing, part: str) -> int:
+    return IGNORE if part == "color" and thing.color == UNNAMED else getattr(thing, part)
 
 
 def _in_reading_order(scene: Scene) -> tuple[list, int]:
@@ -146,7 +151,7 @@ def patch_labels(scenes: Sequence[Scene], grid: int) -> Tensor:
         for thing in scene.things:
             left, right = _cells(thing.x, thing.radius, grid)
             top, bottom = _cells(thing.y, thing.radius, grid)
-            labels[row, top:bottom, left:right] = torch.tensor([thing.shape, thing.color, thing.size])
+            labels[row, top:bottom, left:right] = torch.tensor([_label(thing, part) for part in PARTS])
     return labels.flatten(1, 2)
 
 
@@ -165,6 +170,7 @@ class ClipPhase:
         said_weight: of the attribute loss of the text embedding, in relation to the image embedding's.
         shared_heads: whether the same heads read both embeddings, so that both must code attributes alike.
         patch_weight: of the loss of what each patch's token says of the thing that it lies on.
+        unnamed: share of the things that are drawn in colours without a name.
     """
 
     loop: LoopConfig
@@ -173,6 +179,7 @@ class ClipPhase:
     said_weight: float = 0.3
     shared_heads: bool = False
     patch_weight: float = 0.0
+    unnamed: float = 0.0
 
 
 class ClipTraining(nn.Module):
@@ -193,7 +200,7 @@ class ClipTraining(nn.Module):
     def loss(self, step: int) -> dict[str, Tensor]:
         """The loss of one step and its parts."""
         rng = random.Random(f"clip {self.seed} {step}")
-        scenes = sample_scenes(rng, self.phase.batch, "trained")
+        scenes = with_unnamed_colors(sample_scenes(rng, self.phase.batch, "trained"), rng, self.phase.unnamed)
         wrong = [text for scene in scenes for _, text in negatives(scene, rng, 1)]
         device, dtype = self.model.positional_embedding.device, self.model.positional_embedding.dtype
         pixels = (augment(render(scenes, self.size, device), step + self.seed) * 2 - 1).to(dtype)

@@ -11,6 +11,8 @@ from .batches import WorldBatches, diffuse, logit_normal_times, noise_like, step
 DIFFUSION = DiffusionSpec(schedule="cosine", prediction="sample", clip_range=1.0, spacing="trailing")
 DROP_IMAGE, DROP_TEXT = 0.1, 0.5
 """Shares of samples without image embedding and without text (Ramesh et al. 2022, section 2.1)."""
+TIMES = (1.5, 1.4)
+"""Mean and deviation of the times' logits. Only where noise hides the picture is it learned what an embedding means."""
 
 
 class DecoderTraining(nn.Module):
@@ -27,7 +29,7 @@ class DecoderTraining(nn.Module):
         """The loss of one step."""
         batch, generator = self._batches.draw(step), step_generator(self._seed, step)
         count, dtype = len(batch.pictures), self.net.unet.stem.weight.dtype
-        times = logit_normal_times(count, DIFFUSION.train_steps, 0.5, 1.2, generator)
+        times = logit_normal_times(count, DIFFUSION.train_steps, *TIMES, generator)
         noisy = diffuse(batch.pictures, times, self._table, noise_like(batch.pictures, generator))
         condition = self.net.condition(
             blurred(batch.image_embeds, generator), batch.text.embeds,
@@ -43,7 +45,7 @@ class DecoderTraining(nn.Module):
         return (torch.rand(count, generator=generator) < share).to(self._batches.device)
 
 
-def blurred(embeds: Tensor, generator: torch.Generator, most: float = 0.25) -> Tensor:
+def blurred(embeds: Tensor, generator: torch.Generator, most: float = 0.1) -> Tensor:
     """Unit embeddings moved by noise of a length of up to `most`: a prior's embeddings are never quite right."""
     strength = torch.rand(len(embeds), 1, generator=generator) * most
     noise = torch.randn(embeds.shape, generator=generator) * strength / embeds.shape[1] ** 0.5

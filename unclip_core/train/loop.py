@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints.files import write_whole
-from .optimizer import MasterAdamW, cosine_lr
+from .optimizer import MasterOptimizer, cosine_lr, plateau_lr
 
 StepLoss = Callable[[int], dict[str, Tensor]]
 
@@ -24,6 +24,8 @@ class LoopConfig:
     Attributes:
         steps: optimizer steps of the learning rate's schedule.
         stop: step after which training ends; None for the schedule's end.
+        decay: steps of decay at the end, with a constant learning rate before; None for a cosine over all steps.
+        muon: whether Muon updates the hidden matrices.
         lr: peak learning rate.
         warmup: steps of linear warm-up.
         weight_decay: AdamW's decay of matrices.
@@ -40,11 +42,19 @@ class LoopConfig:
     save_seconds: float = 120.0
     log_every: int = 50
     stop: int | None = None
+    decay: int | None = None
+    muon: bool = False
 
     @property
     def last(self) -> int:
         """The step after which training ends."""
         return self.steps if self.stop is None else min(self.stop, self.steps)
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        if self.decay is None:
+            return cosine_lr(step, self.steps, self.lr, self.warmup)
+        return plateau_lr(step, self.steps, self.lr, self.warmup, self.decay)
 
 
 class Loop:
@@ -53,7 +63,7 @@ class Loop:
     def __init__(self, name: str, module: nn.Module, config: LoopConfig, folder: Path) -> None:
         """Prepare, and go on from the checkpoint in `folder` where there is one."""
         self.name, self.module, self.config, self.folder = name, module, config, folder
-        self.optimizer = MasterAdamW(module, config.lr, config.weight_decay, config.ema)
+        self.optimizer = MasterOptimizer(module, config.lr, config.weight_decay, config.ema, config.muon)
         self.step = 0
         self._checkpoint = folder / f"{name}.state.pt"
         self._resume()
@@ -98,8 +108,7 @@ class Loop:
     def _one_step(self, loss_of_step: StepLoss) -> dict[str, Tensor]:
         values = loss_of_step(self.step)
         values["loss"].backward()
-        lr = cosine_lr(self.step, self.config.steps, self.config.lr, self.config.warmup)
-        values["grad_norm"] = self.optimizer.step(lr, self.step)
+        values["grad_norm"] = self.optimizer.step(self.config.lr_at(self.step), self.step)
         self.step += 1
         return values
 

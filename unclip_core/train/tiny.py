@@ -38,14 +38,22 @@ CLIP_PHASES = (
               shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=2.0),
     ClipPhase(LoopConfig(steps=450, lr=6e-4, warmup=30, weight_decay=0.02, ema=0.996), batch=64,
               shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0),
+    # Colours without a name teach what a shape is in whatever colour: the pairs that are held out gain most.
+    ClipPhase(LoopConfig(steps=3300, stop=1938, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=64,
+              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0, unnamed=0.35),
+    ClipPhase(LoopConfig(steps=900, lr=5e-4, warmup=20, weight_decay=0.02, ema=0.997), batch=64,
+              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0, unnamed=0.35),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
-    "prior": LoopConfig(steps=450, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998),
-    "decoder": LoopConfig(steps=1900, lr=1.5e-3, warmup=100, weight_decay=0.01, ema=0.997),
+    "prior": LoopConfig(steps=400, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.995, muon=True),
+    "decoder": LoopConfig(steps=5600, lr=2e-3, warmup=100, weight_decay=0.01, ema=0.998, decay=1700, muon=True),
     "upsampler": LoopConfig(steps=2400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
-BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 64, "upsampler": 8}
+BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 48, "upsampler": 8}
+UNNAMED = {"prior": 0.1, "decoder": 0.25}
+"""Shares of things in colours without a name."""
+
 
 
 def train_tiny(output: Path, stages: list[str] | None = None, seed: int = 1, steps: int | None = None,
@@ -111,7 +119,8 @@ def _phases(last: LoopConfig) -> list[ClipPhase]:
 def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
     """Train the prior on the embeddings of a CLIP that passes its gate."""
     check_clip(output)
-    batches = _batches(output, device, BATCHES["prior"], seed, pair_fraction=0.6, empty_captions=0.1)
+    batches = _batches(output, device, BATCHES["prior"], seed, pair_fraction=0.6, empty_captions=0.1,
+                       unnamed=UNNAMED["prior"])
     net = PriorTransformer(tiny_prior())
     mean, std = prior.embedding_statistics(batches, 32)
     net.clip_mean.data.copy_(mean)
@@ -128,7 +137,8 @@ def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.
 def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
     """Train the decoder on the embeddings of a CLIP that passes its gate."""
     check_clip(output)
-    batches = _batches(output, device, BATCHES["decoder"], seed, pair_fraction=0.6, empty_captions=0.0)
+    batches = _batches(output, device, BATCHES["decoder"], seed, pair_fraction=0.6, empty_captions=0.0,
+                       unnamed=UNNAMED["decoder"])
     net = DecoderNet(tiny_decoder()).to(memory_format=torch.channels_last)
     training = decoder.DecoderTraining(net, batches, seed).to(device, torch.bfloat16)
     averaged = _run("decoder", training, loop_config, output,
@@ -179,10 +189,10 @@ def _run(name: str, training: nn.Module, loop_config: LoopConfig, output: Path,
 
 
 def _batches(output: Path, device: torch.device, batch: int, seed: int, *, pair_fraction: float,
-             empty_captions: float) -> WorldBatches:
+             empty_captions: float, unnamed: float) -> WorldBatches:
     adapter = read_clip(output, FAMILY).adapter
     adapter.model.to(device)
-    return WorldBatches(adapter, batch, seed, pair_fraction, empty_captions)
+    return WorldBatches(adapter, batch, seed, pair_fraction, empty_captions, unnamed)
 
 
 def _keep(path: Path, figures: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from .vocabulary import (
     SHAPES,
     SIZE_WORDS,
     SIZES,
+    UNNAMED,
     split_words,
 )
 
@@ -87,7 +88,9 @@ def _with_article(phrase: str) -> str:
 
 
 def _thing_phrase(thing: Thing, rng: random.Random | None, full: bool = True) -> str:
-    names = [_pick(rng, COLOR_WORDS[thing.color]), _pick(rng, SHAPE_WORDS[thing.shape])]
+    names = [_pick(rng, SHAPE_WORDS[thing.shape])]
+    if thing.color != UNNAMED:
+        names.insert(0, _pick(rng, COLOR_WORDS[thing.color]))
     if full or rng is None or rng.random() >= OMITTED:
         names.insert(0, _pick(rng, SIZE_WORDS[thing.size]))
     return _with_article(" ".join(names))
@@ -154,10 +157,12 @@ def _other(rng: random.Random, count: int, current: int) -> int:
     return (current + rng.randrange(1, count)) % count
 
 
-def _change_thing(attribute: str, count: int) -> Callable[[Scene, random.Random], Scene]:
-    def change(scene: Scene, rng: random.Random) -> Scene:
+def _change_thing(attribute: str, count: int) -> Callable[[Scene, random.Random], Scene | None]:
+    def change(scene: Scene, rng: random.Random) -> Scene | None:
         things = list(scene.things)
         at = rng.randrange(len(things))
+        if attribute == "color" and things[at].color == UNNAMED:
+            return None  # a name for it would be as good as another
         value = _other(rng, count, getattr(things[at], attribute))
         things[at] = replace(things[at], **{attribute: value})
         return replace(scene, things=tuple(things))

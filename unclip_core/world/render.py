@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .scenes import Scene, Thing
 from .shapes import DISTANCES
-from .vocabulary import BACKGROUNDS, COLORS
+from .vocabulary import BACKGROUNDS, COLORS, Rgb
 
+_PALETTE = tuple(COLORS.values())
 _Slot = tuple[int, int, Thing]
 
 
@@ -20,15 +21,18 @@ def render(scenes: Sequence[Scene], size: int, device: str | torch.device = "cpu
     An edge is one pixel wide: a pixel's coverage is taken from the distance of its middle to the outline.
     """
     coverage = _coverage(scenes, size, device)
-    palette = torch.tensor(list(COLORS.values()), device=device) / 255
     grounds = torch.tensor(list(BACKGROUNDS.values()), device=device) / 255
     background = torch.tensor([scene.background for scene in scenes], dtype=torch.long, device=device)
     pictures = grounds[background][:, :, None, None].expand(-1, -1, size, size).contiguous()
     for slot, alpha in enumerate(coverage):
-        color = [scene.things[slot].color if slot < len(scene.things) else 0 for scene in scenes]
-        ink = palette[torch.tensor(color, dtype=torch.long, device=device)][:, :, None, None]
+        inks = [_ink(scene.things[slot]) if slot < len(scene.things) else (0, 0, 0) for scene in scenes]
+        ink = torch.tensor(inks, device=device)[:, :, None, None] / 255
         pictures.add_((ink - pictures).mul_(alpha[:, None]))
     return pictures
+
+
+def _ink(thing: Thing) -> Rgb:
+    return _PALETTE[thing.color] if thing.ink is None else thing.ink
 
 
 def _coverage(scenes: Sequence[Scene], size: int, device: str | torch.device) -> Tensor:

@@ -1,7 +1,8 @@
 """Scenes: what a picture shows, and random ones for training and for evaluation."""
 
+import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .vocabulary import (
     BACKGROUNDS,
@@ -14,6 +15,9 @@ from .vocabulary import (
     RELATIONS,
     SHAPES,
     SIZES,
+    UNNAMED,
+    UNNAMED_DISTANCE,
+    Rgb,
 )
 
 KINDS = ("single", "pair")
@@ -41,7 +45,7 @@ class Thing:
     """One coloured shape: indices into SHAPES, COLORS and SIZES.
 
     `x`, `y` are its centre (from the left, from the top) and `radius` half the side of the box round it,
-    all as fractions of the picture's width.
+    all as fractions of the picture's width. A thing whose `color` is UNNAMED is drawn in `ink`.
     """
 
     shape: int
@@ -50,6 +54,7 @@ class Thing:
     x: float
     y: float
     radius: float
+    ink: Rgb | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,23 @@ def sample_scenes(rng: random.Random, count: int, split: str, pair_fraction: flo
     return [
         sample_scene(rng, "pair" if rng.random() < pair_fraction else "single", split) for _ in range(count)
     ]
+
+
+def with_unnamed_colors(scenes: list[Scene], rng: random.Random, fraction: float) -> list[Scene]:
+    """The scenes, in which each thing is drawn with probability `fraction` in a random colour that has no name.
+
+    They teach what a shape is in whatever colour, without showing a held-out pair.
+    """
+    return [replace(scene, things=tuple(_unnamed(thing, scene, rng) if rng.random() < fraction else thing
+                                        for thing in scene.things)) for scene in scenes]
+
+
+def _unnamed(thing: Thing, scene: Scene, rng: random.Random) -> Thing:
+    named = [*COLORS.values(), tuple(BACKGROUNDS.values())[scene.background]]
+    while True:
+        ink = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+        if min(math.dist(ink, other) for other in named) >= UNNAMED_DISTANCE:
+            return replace(thing, color=UNNAMED, ink=ink)
 
 
 def _sample_looks(rng: random.Random, kind: str, split: str) -> list[tuple[int, int]]:

@@ -28,6 +28,12 @@ COLORS: dict[str, Rgb] = {
     "cyan": (10, 190, 215),
 }
 
+UNNAMED = -1
+"""The colour of a thing that is drawn in one that has no name here."""
+
+UNNAMED_DISTANCE = 60.0
+"""How far, in 8-bit sRGB, a colour without a name lies at least from every one with a name and from the background."""
+
 BACKGROUNDS: dict[str, Rgb] = {
     "white": (255, 255, 255),
     "black": (0, 0, 0),
