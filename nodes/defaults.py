@@ -30,8 +30,6 @@ DECODER_GUIDANCE = _SETTINGS.decoder_guidance
 
 PRIOR_SAMPLER = _SETTINGS.prior_sampler
 DECODER_SAMPLER = _SETTINGS.decoder_sampler
-UPSCALER_SAMPLER = _SETTINGS.upscaler_sampler
-"""The Upscale node has no sampler widget: this one is used."""
 
 ETA = 0.0
 ETA_MIN, ETA_MAX = 0.0, 1.0
@@ -49,6 +47,24 @@ BLEND_MIN, BLEND_MAX = 0.0, 1.0
 FRAMES = 1
 FRAMES_MAX = 256
 
+METHOD = "slerp"
+METHODS = ("slerp", "lerp")
+"""Ways between two embeddings; lerp is renormalised."""
+
+WEIGHT = 1.0
+WEIGHT_MIN, WEIGHT_MAX = -10.0, 10.0
+BLENDED_MAX = 8
+"""Embeddings that one node blends, or joins."""
+
+THETA = 0.3
+THETA_MIN, THETA_MAX = 0.0, 1.0
+
+DIMENSIONS = "1, 2, 4, 8, 16, 32"
+DIMENSIONS_MAX = 4096
+
+TOP_K = 5
+TOP_K_MAX = 50
+
 COLUMNS = 0
 COLUMNS_MAX = 64
 
@@ -60,3 +76,34 @@ UPSCALED_PIXELS_AT_ONCE = 8 * 64 * 64
 
 UPSCALED_PIXELS_MAX = 1024 * 1024
 """Pixels of the largest image that the Upscale node takes."""
+
+EMBEDDING_NOISE = "shared"
+EMBEDDING_NOISES = ("shared", "own")
+"""Decoder Sample: whether all embeddings start from the same noise, or each from its own."""
+
+CLIP_STRENGTH = 0.0
+CLIP_STRENGTH_MAX = 100.0
+
+INVERSION_STEPS = 50
+INVERSION_GUIDANCE = 1.0
+INVERSION_ITERATIONS = 3
+INVERSION_ITERATIONS_MAX = 20
+
+INPAINT_STEPS = 25
+RESAMPLES = 4
+RESAMPLES_MAX = 100
+MARGIN = 32
+MARGIN_MAX = 2048
+CANVAS_SIDES_MAX = 64
+"""Inpaint and Outpaint: how many decoder squares a canvas may have in area."""
+
+TIMESTEPS = "0, 100, 250, 400, 550, 700, 850, 999"
+FILM_EVERY = 2
+
+ASCENT_STEPS = 100
+ASCENT_SIZE = 128
+ASCENT_SIZE_MAX = 1024
+ASCENT_RATE = 0.05
+ASCENT_CUTOUTS = 16
+ASCENT_CUTOUTS_MAX = 256
+ASCENT_SMOOTHNESS = 0.5

@@ -1,12 +1,17 @@
 """The loader: a model folder, or the bundled model, as its four parts."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..unclip_core.models import BUNDLED, load_model
+import torch
+
+from ..unclip_core.models import BUNDLED, UnclipModel, load_model
 from . import defaults, host, sockets
 from .inputs import InputError
+
+PARTS = ("clip", "prior", "decoder", "upsampler")
 
 
 class UnclipLoadModel:
@@ -15,7 +20,7 @@ class UnclipLoadModel:
     CATEGORY = "unCLIP/model"
     DESCRIPTION = (
         "Loads an unCLIP model and hands out its four parts. The bundled model needs no download; "
-        "others are folders in models/unclip."
+        "others are folders in models/unclip or models/diffusers (Karlo)."
     )
     SEARCH_ALIASES = ["unclip", "dall-e 2", "karlo", "load model", "checkpoint", "prior"]
     RETURN_TYPES = (sockets.CLIP, sockets.PRIOR, sockets.DECODER, sockets.UPSCALER)
@@ -31,7 +36,7 @@ class UnclipLoadModel:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs in their released order; the list is read anew at every refresh."""
-        tooltip = "The bundled model, or a folder with a model_index.json in models/unclip."
+        tooltip = "The bundled model, or a model folder in models/unclip or models/diffusers."
         dtype = {
             "default": defaults.DTYPE,
             "advanced": True,
@@ -67,9 +72,19 @@ class UnclipLoadModel:
         # At two bytes a number, the size of the largest part at most: all that ComfyUI's rule asks for.
         parameters = max((path.stat().st_size for path in weight_files(model)), default=0) // 2
         found = load_model(host.model_path(model), host.weight_dtype(dtype, parameters))
-        found.clip.module.to(host.weight_dtype(dtype, parameters, text_encoder=True))
-        parts = (found.clip, found.prior, found.decoder, found.upsampler)
-        return tuple(host.manage(part) for part in parts)
+        clip_dtype = host.weight_dtype(dtype, parameters, text_encoder=True)
+        if found.reader.small:
+            return tuple(read_part(found, name, clip_dtype) for name in PARTS)
+        found.reader.check()
+        return tuple(sockets.LateValue(found.family, partial(read_part, found, name, clip_dtype)) for name in PARTS)
+
+
+def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets.PartValue:
+    """One of the `PARTS` of `model`, under the host's memory management."""
+    part = getattr(model, name)
+    if name == "clip":
+        part.module.to(clip_dtype)
+    return host.manage(part)
 
 
 def weight_files(model: str) -> list[Path]:

@@ -1,12 +1,15 @@
 """What travels on the pack's sockets: their type names, and frozen values, which know their family."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
 from ..unclip_core.clip import TextCondition
 from ..unclip_core.models import Clip, Decoder, Prior, Upsampler
+from ..unclip_core.pca import PcaBasis
 
 CLIP = "UNCLIP_CLIP"
 PRIOR = "UNCLIP_PRIOR"
@@ -14,6 +17,10 @@ DECODER = "UNCLIP_DECODER"
 UPSCALER = "UNCLIP_UPSCALER"
 TEXT = "UNCLIP_TEXT"
 EMBEDDING = "UNCLIP_EMBEDDING"
+NOISE = "UNCLIP_NOISE"
+BASIS = "UNCLIP_BASIS"
+CLIP_VISION = "CLIP_VISION_OUTPUT"
+"""ComfyUI's own: what a CLIP vision model says of images."""
 
 Part = TypeVar("Part", Clip, Prior, Decoder, Upsampler)
 
@@ -41,6 +48,32 @@ class PartValue(Generic[Part]):
         return self.part.family
 
 
+class LateValue(Generic[Part]):
+    """A part of a large model, which is read when a stage first needs it: a picture needs no prior.
+
+    It is used as a `PartValue` is; `part` reads.
+    """
+
+    def __init__(self, family: str, read: Callable[[], PartValue[Part]]) -> None:
+        self.family = family
+        self._read = read
+
+    @cached_property
+    def value(self) -> PartValue[Part]:
+        """The part as a `PartValue`, read at the first call."""
+        return self._read()
+
+    @property
+    def part(self) -> Part:
+        """The core's part, read at the first call."""
+        return self.value.part
+
+    @property
+    def patcher(self) -> Any:
+        """ComfyUI's handle on the weights, as far as they are read: looking at it reads nothing."""
+        return self.value.patcher if "value" in self.__dict__ else None
+
+
 @dataclass(frozen=True, eq=False)
 class TextValue:
     """Prompts as CLIP reads them.
@@ -63,15 +96,42 @@ class EmbeddingValue:
     Attributes:
         embeds: `[B, D]`, in the family's norm.
         family: the model family whose space they lie in.
-        source: where they came from: "image", "prior" or "interpolation".
+        source: where they came from: "image", "prior", "interpolation" …
+        prompts: the texts that they were drawn for, where there are some.
+        seed: the seed that they were drawn with, where there is one.
     """
 
     embeds: Tensor
     family: str
     source: str
+    prompts: tuple[str, ...] = ()
+    seed: int | None = None
 
 
-def require_family(value: PartValue | TextValue | EmbeddingValue, kind: str, family: str, taker: str) -> None:
+@dataclass(frozen=True, eq=False)
+class BasisValue:
+    """Principal components of a family's image embeddings."""
+
+    basis: PcaBasis
+    family: str
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseValue:
+    """The noise that a decoder makes pictures from.
+
+    Attributes:
+        noise: `[B, 3, S, S]`, about standard normal.
+        family: the model family whose decoder it is for.
+    """
+
+    noise: Tensor
+    family: str
+
+
+def require_family(
+    value: PartValue | TextValue | EmbeddingValue | BasisValue | NoiseValue, kind: str, family: str, taker: str
+) -> None:
     """Refuse a `value` (called `kind` in the message) that is not of the `family` of its `taker`.
 
     Raises:

@@ -50,7 +50,7 @@ class UnclipUpscale:
         at_once = check_area(pictures)
         steps = inputs.check_steps(steps)
         seeds = sample_seeds(inputs.check_seed(seed), 1) * len(pictures)
-        sampler = defaults.UPSCALER_SAMPLER
+        sampler = upscaler.part.sampler
 
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
             small = pictures[rows].to(host.device())

@@ -145,6 +145,7 @@ class Upsampler:
         scale: how many times as wide and high.
         last: the UNet of the last step, where that is another (Karlo tuned it for fine detail).
         clamp: whether the enlarged picture is kept within -1..1; Karlo lets it overshoot.
+        sampler: the name of the sampler that it was made for.
     """
 
     family: str
@@ -153,6 +154,7 @@ class Upsampler:
     scale: int
     last: UpsamplerNet | None = None
     clamp: bool = True
+    sampler: str = "ddim"
 
     @cached_property
     def module(self) -> nn.Module:
@@ -164,6 +166,12 @@ class PartReader(Protocol):
     """A model folder of some format: what reads its parts."""
 
     family: str
+    small: bool
+    """Whether it is quick to read all of it at once."""
+
+    def check(self) -> None:
+        """Compare keys and shapes of all parts that are there with their configuration, without reading weights."""
+        ...
 
     def clip(self) -> Clip:
         """Read the text and picture encoders."""

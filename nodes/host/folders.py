@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+from ...unclip_core.checkpoints.detect import is_supported
 from .. import defaults
 from ..inputs import InputError
 from .abilities import in_comfyui
@@ -12,6 +14,9 @@ FOLDER_KEY = "unclip"
 
 FOLDER_VARIABLE = "UNCLIP_MODELS"
 """Without ComfyUI: the environment variable with the folders to look for models in."""
+
+SHARED_KEY = "diffusers"
+"""ComfyUI's own folder of diffusers models: those that are unCLIP are listed too."""
 
 INDEX_FILE = "model_index.json"
 
@@ -26,7 +31,7 @@ def register_model_folder() -> None:
 
 def model_names() -> list[str]:
     """The bundled model first, then every model folder found, relative, with `/` on every system."""
-    names = {name for root in _model_roots() for name in _models_below(root)}
+    names = {name for root, mixed in _model_roots() for name in _models_below(root, mixed)}
     return [defaults.MODEL, *sorted(names - {defaults.MODEL})]
 
 
@@ -38,27 +43,29 @@ def model_path(name: str) -> str | None:
     """
     if name == defaults.MODEL:
         return None
-    for root in _model_roots():
-        if name in _models_below(root):
+    for root, mixed in _model_roots():
+        if name in _models_below(root, mixed):
             return os.path.join(root, *name.split("/"))
     raise InputError(f"There is no model {name!r}. There are: {', '.join(model_names())}.")
 
 
-def _model_roots() -> list[str]:
+def _model_roots() -> list[tuple[str, bool]]:
+    """Folders to look in, and whether models of other kinds live there too."""
     if in_comfyui():
         import folder_paths
 
         register_model_folder()
-        return folder_paths.get_folder_paths(FOLDER_KEY)
-    return [root for root in os.environ.get(FOLDER_VARIABLE, "").split(os.pathsep) if root]
+        shared = folder_paths.get_folder_paths(SHARED_KEY) if SHARED_KEY in folder_paths.folder_names_and_paths else []
+        return [*((root, False) for root in folder_paths.get_folder_paths(FOLDER_KEY)), *((r, True) for r in shared)]
+    return [(root, False) for root in os.environ.get(FOLDER_VARIABLE, "").split(os.pathsep) if root]
 
 
-def _models_below(root: str) -> Iterator[str]:
+def _models_below(root: str, mixed: bool) -> Iterator[str]:
     seen = set()
     for folder, below, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen or INDEX_FILE in files:
             below.clear()  # a link back up, or a model: what lies below belongs to it
-        if INDEX_FILE in files and real not in seen:
+        if INDEX_FILE in files and real not in seen and (not mixed or is_supported(Path(folder))):
             yield os.path.relpath(folder, root).replace(os.sep, "/")
         seen.add(real)

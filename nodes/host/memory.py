@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...unclip_core.models import Clip
-from ..sockets import Part, PartValue
+from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -90,6 +90,7 @@ def loaded(value: PartValue[Part]) -> Iterator[Part]:
 @contextmanager
 def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
     """The core parts of several `values` at once, for a stage that needs them side by side."""
+    values = tuple(value.value if isinstance(value, LateValue) else value for value in values)
     patchers = [value.patcher for value in values if value.patcher is not None]
     if patchers:
         from comfy import model_management

@@ -85,16 +85,20 @@ def decoder_params(unet: Config, text_projection: Config) -> DecoderParams:
 
     Raises ValueError for settings that ours cannot follow.
     """
+    _needs(unet, "sample_size")
+    return DecoderParams(conditioner_params(text_projection), decoder_unet_params(unet), image_size=unet["sample_size"])
+
+
+def decoder_unet_params(unet: Config) -> UNetParams:
+    """Of a UNet2DConditionModel's configuration. Raises ValueError for settings that ours cannot follow."""
     _require(unet, _CONDITIONED_FIXED)
     if unet.get("class_embed_type") != "identity":
         raise ValueError(f"'class_embed_type' is {unet.get('class_embed_type')!r}; a decoder of unCLIP has 'identity'")
     if unet.get("mid_block_type") != "UNetMidBlock2DSimpleCrossAttn":
         raise ValueError(f"'mid_block_type' is {unet.get('mid_block_type')!r}; "
                          "supported is 'UNetMidBlock2DSimpleCrossAttn'")
-    _needs(unet, "sample_size")
-    params = _unet_params(unet, unet.get("in_channels", 4), unet.get("out_channels", 4), mid_attention=True,
-                          context_dim=unet.get("cross_attention_dim", 1280))
-    return DecoderParams(conditioner_params(text_projection), params, image_size=unet["sample_size"])
+    return _unet_params(unet, unet.get("in_channels", 4), unet.get("out_channels", 4), mid_attention=True,
+                        context_dim=unet.get("cross_attention_dim", 1280))
 
 
 def decoder_config(params: DecoderParams) -> dict[str, Any]:

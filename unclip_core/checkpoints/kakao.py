@@ -56,6 +56,8 @@ def weight_files(folder: Path) -> dict[str, Path]:
 class KakaoFolder:
     """A folder of such files; parts are read one by one, and what it lacks is only missed when asked for."""
 
+    small = False
+
     def __init__(self, folder: Path, dtype: torch.dtype, conventions: str) -> None:
         """Look which files there are. Raises CheckpointError where none of them says the family."""
         self.folder, self.dtype, self.conventions = folder, dtype, conventions
@@ -105,7 +107,11 @@ class KakaoFolder:
                 net = UpsamplerNet(params)
             net.unet = fill(lambda params=params: UNet(params), names.unet_origin(params, prefix), half, self.dtype)
             nets.append(net.eval())
-        return Upsampler(self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False)
+        return Upsampler(self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False,
+                         sampler="ddpm")
+
+    def check(self) -> None:
+        """Nothing more: which files there are was looked at, and each is compared as it is read."""
 
     def diffusion(self, name: str) -> DiffusionSpec:
         """The process of "prior", "decoder" or "super_res"."""

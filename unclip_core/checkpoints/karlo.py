@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from ..towers import PictureInput, TowerClip
 from . import diffusers_config as configs
 from . import names
 from .files import CheckpointError
-from .tensors import fill, open_component
+from .tensors import fill, open_component, planned
 
 PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 KARLO_WIDTH = 768
@@ -32,6 +32,17 @@ _POSITION_IDS = ("position_ids",)
 _T = TypeVar("_T")
 
 
+_BUILT_OF: dict[str, tuple[Callable, Callable, names.Rules]] = {
+    "text_encoder": (configs.text_tower_params, TextTower, names.TEXT_TOWER),
+    "image_encoder": (configs.vision_tower_params, VisionTower, names.VISION_TOWER),
+    "prior": (partial(configs.prior_params, soft_mask=False), PriorTransformer, names.PRIOR),
+    "text_proj": (configs.conditioner_params, TokenConditioner, names.TEXT_PROJECTION),
+    "decoder": (configs.decoder_unet_params, UNet, names.UNET),
+    "super_res_first": (configs.super_res_params, UNet, names.UNET),
+    "super_res_last": (configs.super_res_params, UNet, names.UNET),
+}
+
+
 def family_of(embed_dim: int) -> str:
     """The family's name: embeddings of Karlo's width are Karlo's, others only go with their like."""
     return "karlo" if embed_dim == KARLO_WIDTH else f"karlo-{embed_dim}"
@@ -39,6 +50,8 @@ def family_of(embed_dim: int) -> str:
 
 class KarloFolder:
     """A diffusers folder; its parts are read one by one, and what it lacks is only missed when asked for."""
+
+    small = False
 
     def __init__(self, folder: Path, index: dict[str, Any], dtype: torch.dtype, conventions: str) -> None:
         """Check that the index names unCLIP's components. Raises CheckpointError where it does not."""
@@ -93,7 +106,19 @@ class KarloFolder:
                 net = UpsamplerNet(params)
             net.unet = self._unet(name, params)
             nets.append(net.eval())
-        return Upsampler(self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False)
+        return Upsampler(self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False,
+                         sampler="ddpm")
+
+    def check(self) -> None:
+        """Compare keys and shapes of every component that is there; no weights are read.
+
+        Raises:
+            CheckpointError: one does not fit its configuration.
+        """
+        for name, (params, build, rules) in _BUILT_OF.items():
+            if name in self.components:
+                shape = self._configured(name, params)
+                planned(partial(build, shape), names.diffusers_origin(rules), self._tensors(name), _POSITION_IDS)
 
     # ---- configuration ----
 

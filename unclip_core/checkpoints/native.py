@@ -46,10 +46,15 @@ def read_index(folder: Path) -> dict[str, Any]:
 class NativeFolder:
     """A folder of this format; its parts are read one by one."""
 
+    small = True
+
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         """Read the index. Raises CheckpointError where it is unusable."""
         self.folder, self.dtype = folder, dtype
         self.family: str = read_index(folder)["family"]
+
+    def check(self) -> None:
+        """Nothing: these are read at once."""
 
     def clip(self) -> Clip:
         """Text and picture encoders."""

@@ -174,17 +174,31 @@ def fill(
         CheckpointError: keys are missing or unknown, or shapes differ, which is found before anything is read; or a
             tensor is damaged.
     """
-    with torch.device("meta"):
-        net = build()
-    expected = {key: (origin(key), tuple(value.shape)) for key, value in net.state_dict().items()}
-    check_keys(tensors, {(o.key, o.source_shape(shape)) for o, shape in expected.values()}, tuple(ignored))
+    net, origins = planned(build, origin, tensors, ignored)
     kept = set(keep)
     state = {
         key: _cast(source.take(tensors.read(source.key)), torch.float32 if key in kept else dtype, key, tensors)
-        for key, (source, _) in expected.items()
+        for key, source in origins.items()
     }
     net.load_state_dict(state, assign=True)
     return net.eval().requires_grad_(False)
+
+
+def planned(
+    build: Callable[[], nn.Module], origin: Callable[[str], "Origin"], tensors: Tensors, ignored: Iterable[str] = ()
+) -> tuple[nn.Module, dict[str, "Origin"]]:
+    """The net on the meta device, and where each of its keys stands; no weights are read.
+
+    Raises:
+        CheckpointError: keys are missing or unknown, or shapes differ.
+    """
+    with torch.device("meta"):
+        net = build()
+    origins = {key: origin(key) for key in net.state_dict()}
+    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    needed = {(source.key, source.source_shape(shapes[key])) for key, source in origins.items()}
+    check_keys(tensors, needed, tuple(ignored))
+    return net, origins
 
 
 def check_keys(

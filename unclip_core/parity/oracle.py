@@ -44,8 +44,8 @@ SHAPES = (
     Shape("two levels", 16, 77, 2, (2, 16, 2), (32, 64), (False, True), 1, 16, 8, 24, 4, 8, (32, 64), 1, 32, 8),
     Shape("three levels, other heads", 24, 20, 3, (4, 8, 3), (16, 32, 48), (False, True, True), 2, 8, 8, 40, 3, 16,
           (32, 48), 2, 32, 16, patch=7, vision_size=28, activation="gelu"),
-    Shape("Karlo's four levels", 16, 77, 2, (2, 32, 2), (32, 64, 96, 128), (False, True, True, True), 3, 32, 32, 48, 4,
-          16, (32, 64, 96, 128), 3, 64, 32),
+    Shape("Karlo's four levels", 16, 77, 2, (2, 32, 2), (32, 32, 64, 96), (False, True, True, True), 3, 32, 32, 48, 4,
+          16, (32, 32, 64, 64), 3, 32, 32),
 )
 """Three that differ in depth, widths, head widths, groups, tokens, sizes and activation."""
 
