@@ -1,13 +1,23 @@
 """The nodes: each resolves its inputs, calls the core, wraps the result. Ids and input order never change."""
 
 from . import host
-from .clip import UnclipImageEncode, UnclipTextEncode
+from .clip import UnclipImageEncode, UnclipTextEncode, UnclipTextEncodeLines
+from .clip_vision import UnclipFromClipVision, UnclipToClipVision
 from .decoder import UnclipDecoderSample
-from .embeddings import UnclipEmbeddingInterpolate
+from .describe import UnclipDescribe
+from .embeddings import UnclipEmbeddingBatch, UnclipEmbeddingBlend, UnclipEmbeddingInterpolate
 from .images import UnclipImageGrid
+from .inpaint import UnclipInpaint, UnclipOutpaint
+from .inversion import UnclipDdimInversion
 from .loaders import UnclipLoadModel
+from .pca import UnclipLoadPca, UnclipPcaFit, UnclipPcaReconstruct, UnclipSavePca
+from .optimise import UnclipClipOptimise
 from .prior import UnclipPriorSample
 from .rerank import UnclipRerank
+from .similarity import UnclipEmbeddingSimilarity
+from .storage import UnclipLoadEmbedding, UnclipSaveEmbedding
+from .text_diff import UnclipTextDiff
+from .teaching import UnclipDenoisingFilm, UnclipForwardDiffusion
 from .upscale import UnclipUpscale
 
 NODE_CLASS_MAPPINGS = {
@@ -20,6 +30,26 @@ NODE_CLASS_MAPPINGS = {
     "UnclipEmbeddingInterpolate": UnclipEmbeddingInterpolate,
     "UnclipImageGrid": UnclipImageGrid,
     "UnclipRerank": UnclipRerank,
+    "UnclipEmbeddingBlend": UnclipEmbeddingBlend,
+    "UnclipEmbeddingBatch": UnclipEmbeddingBatch,
+    "UnclipTextDiff": UnclipTextDiff,
+    "UnclipTextEncodeLines": UnclipTextEncodeLines,
+    "UnclipPcaFit": UnclipPcaFit,
+    "UnclipPcaReconstruct": UnclipPcaReconstruct,
+    "UnclipSavePca": UnclipSavePca,
+    "UnclipLoadPca": UnclipLoadPca,
+    "UnclipSaveEmbedding": UnclipSaveEmbedding,
+    "UnclipLoadEmbedding": UnclipLoadEmbedding,
+    "UnclipToClipVision": UnclipToClipVision,
+    "UnclipFromClipVision": UnclipFromClipVision,
+    "UnclipEmbeddingSimilarity": UnclipEmbeddingSimilarity,
+    "UnclipDescribe": UnclipDescribe,
+    "UnclipDdimInversion": UnclipDdimInversion,
+    "UnclipInpaint": UnclipInpaint,
+    "UnclipOutpaint": UnclipOutpaint,
+    "UnclipForwardDiffusion": UnclipForwardDiffusion,
+    "UnclipDenoisingFilm": UnclipDenoisingFilm,
+    "UnclipClipOptimise": UnclipClipOptimise,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -32,6 +62,26 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "UnclipEmbeddingInterpolate": "Embedding Interpolate (unCLIP)",
     "UnclipImageGrid": "Image Grid (unCLIP)",
     "UnclipRerank": "Rerank (unCLIP)",
+    "UnclipEmbeddingBlend": "Embedding Blend (unCLIP)",
+    "UnclipEmbeddingBatch": "Embedding Batch (unCLIP)",
+    "UnclipTextDiff": "Text Diff (unCLIP)",
+    "UnclipTextEncodeLines": "CLIP Text Encode Lines (unCLIP)",
+    "UnclipPcaFit": "PCA Fit (unCLIP)",
+    "UnclipPcaReconstruct": "PCA Reconstruct (unCLIP)",
+    "UnclipSavePca": "Save PCA Basis (unCLIP)",
+    "UnclipLoadPca": "Load PCA Basis (unCLIP)",
+    "UnclipSaveEmbedding": "Save Embedding (unCLIP)",
+    "UnclipLoadEmbedding": "Load Embedding (unCLIP)",
+    "UnclipToClipVision": "To CLIP Vision Output (unCLIP)",
+    "UnclipFromClipVision": "From CLIP Vision Output (unCLIP)",
+    "UnclipEmbeddingSimilarity": "Embedding Similarity (unCLIP)",
+    "UnclipDescribe": "CLIP Describe (unCLIP)",
+    "UnclipDdimInversion": "DDIM Inversion (unCLIP)",
+    "UnclipInpaint": "Inpaint (unCLIP)",
+    "UnclipOutpaint": "Outpaint (unCLIP)",
+    "UnclipForwardDiffusion": "Forward Diffusion (unCLIP)",
+    "UnclipDenoisingFilm": "Denoising Film (unCLIP)",
+    "UnclipClipOptimise": "CLIP Optimise (unCLIP)",
 }
 
 host.register_model_folder()

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..unclip_core import pipelines
 from ..unclip_core.models import Clip
-from . import defaults, host, sockets
+from . import defaults, host, inputs, sockets
 from .images import to_rgb
 from .inputs import InputError
 from .sockets import EmbeddingValue, PartValue, TextValue
@@ -69,6 +69,43 @@ def prompt_warnings(clip: Clip, text: str) -> list[str]:
         length = clip.adapter.context_length
         warnings.append(f"The prompt is too long: the model reads its first {length} tokens only.")
     return warnings
+
+
+class UnclipTextEncodeLines:
+    """Node: every line of a text as a prompt."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = "Reads every line of a text as a prompt of its own, with the model's CLIP: many prompts in one batch."
+    SEARCH_ALIASES = ["prompts from text", "batch prompts", "list of prompts", "clip text"]
+    RETURN_TYPES = (sockets.TEXT,)
+    RETURN_NAMES = ("text",)
+    OUTPUT_TOOLTIPS = ("The prompts as CLIP reads them, one a line; empty lines are left out.",)
+    FUNCTION = "run"
+    HAS_INTERMEDIATE_OUTPUT = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "clip": (sockets.CLIP, {"tooltip": "The CLIP of Load unCLIP Model."}),
+                "lines": (
+                    "STRING",
+                    {"default": "", "multiline": True, "tooltip": "The prompts, one a line."},
+                ),
+            }
+        }
+
+    def run(self, clip: PartValue[Clip], lines: str = "") -> tuple[TextValue] | dict[str, Any]:
+        """Encode the lines that are not empty; what of them the model does not take in is said."""
+        prompts = [line.strip() for line in inputs.check_text("lines", lines).splitlines() if line.strip()]
+        if not prompts:
+            raise InputError("'lines' holds no prompt: write at least one line.")
+        warnings = list(dict.fromkeys(warning for prompt in prompts for warning in prompt_warnings(clip.part, prompt)))
+        host.notify(warnings, all_well=f"The model reads all of the {len(prompts)} prompts.")
+        with host.loaded(clip) as part:
+            condition = pipelines.encode_text(part, prompts).to(host.intermediate_device())
+        return host.with_warnings((TextValue(condition, clip.family, tuple(prompts)),), warnings)
 
 
 class UnclipImageEncode:

@@ -1,12 +1,17 @@
 """The embedding nodes: arithmetic in the space of CLIP's image embeddings."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..unclip_core.embeddings import slerp
+from ..unclip_core.embeddings import blend, nlerp, slerp
 from . import defaults, inputs, sockets
+from .inputs import InputError
 from .sockets import EmbeddingValue
+
+WAYS = {"slerp": slerp, "lerp": nlerp}
 
 
 class UnclipEmbeddingInterpolate:
@@ -39,6 +44,14 @@ class UnclipEmbeddingInterpolate:
                 "t_end": inputs.float_widget(
                     defaults.BLEND_END, low, high, 0.01, "With several frames: the place of the last one."
                 ),
+                "method": (
+                    list(defaults.METHODS),
+                    {
+                        "default": defaults.METHOD,
+                        "advanced": True,
+                        "tooltip": "slerp turns evenly from a to b; lerp takes the straight line, put back to length.",
+                    },
+                ),
             }
         }
 
@@ -56,14 +69,169 @@ class UnclipEmbeddingInterpolate:
         t: float = defaults.BLEND,
         frames: int = defaults.FRAMES,
         t_end: float = defaults.BLEND_END,
+        method: str = defaults.METHOD,
     ) -> tuple[EmbeddingValue]:
         """Blend `embedding_a` and `embedding_b`, both `[B, D]` or one `[1, D]`, to `[B * frames, D]`."""
         sockets.require_family(embedding_b, "embedding_b", embedding_a.family, "embedding_a")
         start, end = check_blend("t", t), check_blend("t_end", t_end)
         frames = inputs.check_int("frames", frames, 1, defaults.FRAMES_MAX)
-        times = torch.linspace(start, start if frames == 1 else end, frames, dtype=torch.float64)
-        blends = slerp(embedding_a.embeds, embedding_b.embeds, times)
-        return (EmbeddingValue(blends.transpose(0, 1).flatten(0, 1), embedding_a.family, "interpolation"),)
+        way = WAYS[inputs.check_choice("method", method, defaults.METHODS)]
+        blends = way(embedding_a.embeds, embedding_b.embeds, places(start, end, frames))
+        return (EmbeddingValue(in_turn(blends), embedding_a.family, "interpolation"),)
+
+
+class UnclipEmbeddingBlend:
+    """Node: a weighted mean of up to eight embeddings."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = (
+        "Mixes up to eight image embeddings by weights. A negative weight leads away from what its embedding shows."
+    )
+    SEARCH_ALIASES = ["mix", "average", "weighted", "combine embeddings", "merge"]
+    RETURN_TYPES = (sockets.EMBEDDING,)
+    RETURN_NAMES = ("embedding",)
+    OUTPUT_TOOLTIPS = ("The blend. For batches: of the first of each, then of the second, and so on.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        numbers = range(1, defaults.BLENDED_MAX + 1)
+        low, high = defaults.WEIGHT_MIN, defaults.WEIGHT_MAX
+        return {
+            "required": {
+                f"weight_{i}": inputs.float_widget(
+                    defaults.WEIGHT, low, high, 0.05, f"How much of embedding_{i}, in relation to the other weights."
+                )
+                for i in numbers
+            },
+            "optional": {
+                f"embedding_{i}": (sockets.EMBEDDING, {"tooltip": f"What weight_{i} counts for. May be left open."})
+                for i in numbers
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        weight_1: float = defaults.WEIGHT,
+        weight_2: float = defaults.WEIGHT,
+        weight_3: float = defaults.WEIGHT,
+        weight_4: float = defaults.WEIGHT,
+        weight_5: float = defaults.WEIGHT,
+        weight_6: float = defaults.WEIGHT,
+        weight_7: float = defaults.WEIGHT,
+        weight_8: float = defaults.WEIGHT,
+    ) -> bool | str:
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        weights = (weight_1, weight_2, weight_3, weight_4, weight_5, weight_6, weight_7, weight_8)
+        linked = [weight for weight in weights if weight is not None]
+        return inputs.validated(*(lambda weight=weight: check_weight("weight", weight) for weight in linked))
+
+    def run(
+        self,
+        weight_1: float = defaults.WEIGHT,
+        weight_2: float = defaults.WEIGHT,
+        weight_3: float = defaults.WEIGHT,
+        weight_4: float = defaults.WEIGHT,
+        weight_5: float = defaults.WEIGHT,
+        weight_6: float = defaults.WEIGHT,
+        weight_7: float = defaults.WEIGHT,
+        weight_8: float = defaults.WEIGHT,
+        embedding_1: EmbeddingValue | None = None,
+        embedding_2: EmbeddingValue | None = None,
+        embedding_3: EmbeddingValue | None = None,
+        embedding_4: EmbeddingValue | None = None,
+        embedding_5: EmbeddingValue | None = None,
+        embedding_6: EmbeddingValue | None = None,
+        embedding_7: EmbeddingValue | None = None,
+        embedding_8: EmbeddingValue | None = None,
+    ) -> tuple[EmbeddingValue]:
+        """Blend the embeddings that are there, each `[B, D]` or one `[1, D]`, to `[B, D]`."""
+        weights = (weight_1, weight_2, weight_3, weight_4, weight_5, weight_6, weight_7, weight_8)
+        values = (embedding_1, embedding_2, embedding_3, embedding_4,
+                  embedding_5, embedding_6, embedding_7, embedding_8)  # fmt: skip
+        linked = linked_embeddings(values, "blend")
+        shares = [check_weight(f"weight_{i}", weights[i - 1]) for i in linked]
+        mixed = blend([value.embeds for value in linked.values()], shares)
+        return (EmbeddingValue(mixed, next(iter(linked.values())).family, "blend"),)
+
+
+class UnclipEmbeddingBatch:
+    """Node: up to eight embeddings as one batch."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = "Puts up to eight image embeddings behind one another, as one batch."
+    SEARCH_ALIASES = ["join embeddings", "concatenate", "embedding list", "collect"]
+    RETURN_TYPES = (sockets.EMBEDDING,)
+    RETURN_NAMES = ("embedding",)
+    OUTPUT_TOOLTIPS = ("All of embedding_1, then all of embedding_2, and so on.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        tooltip = "One embedding, or a batch. May be left open."
+        numbers = range(1, defaults.BLENDED_MAX + 1)
+        return {
+            "required": {},
+            "optional": {f"embedding_{i}": (sockets.EMBEDDING, {"tooltip": tooltip}) for i in numbers},
+        }
+
+    def run(
+        self,
+        embedding_1: EmbeddingValue | None = None,
+        embedding_2: EmbeddingValue | None = None,
+        embedding_3: EmbeddingValue | None = None,
+        embedding_4: EmbeddingValue | None = None,
+        embedding_5: EmbeddingValue | None = None,
+        embedding_6: EmbeddingValue | None = None,
+        embedding_7: EmbeddingValue | None = None,
+        embedding_8: EmbeddingValue | None = None,
+    ) -> tuple[EmbeddingValue]:
+        """Join the embeddings that are there, each `[B_i, D]`, to `[sum of B_i, D]`."""
+        values = (embedding_1, embedding_2, embedding_3, embedding_4,
+                  embedding_5, embedding_6, embedding_7, embedding_8)  # fmt: skip
+        linked = list(linked_embeddings(values, "join").values())
+        sources = dict.fromkeys(value.source for value in linked)
+        prompts = tuple(prompt for value in linked for prompt in value.prompts)
+        rows = torch.cat([value.embeds for value in linked])
+        return (EmbeddingValue(rows, linked[0].family, ", ".join(sources), prompts),)
+
+
+def linked_embeddings(values: Sequence[EmbeddingValue | None], verb: str) -> dict[int, EmbeddingValue]:
+    """Those of the inputs embedding_1, embedding_2 … that are linked, by their numbers.
+
+    Raises:
+        InputError: none is.
+        FamilyError: they are of several families.
+    """
+    linked = {i: value for i, value in enumerate(values, start=1) if value is not None}
+    if not linked:
+        raise InputError(f"There is nothing to {verb}: link at least one of embedding_1 to embedding_{len(values)}.")
+    first = min(linked)
+    for i, value in linked.items():
+        sockets.require_family(value, f"embedding_{i}", linked[first].family, f"embedding_{first}")
+    return linked
+
+
+def places(start: float, end: float, frames: int) -> Tensor:
+    """`frames` numbers from `start` to `end` in equal steps, both included; one is `start`. Float64 `[frames]`."""
+    return torch.linspace(start, start if frames == 1 else end, frames, dtype=torch.float64)
+
+
+def in_turn(frames: Tensor) -> Tensor:
+    """`[N, B, D]` as `[B * N, D]`: all frames of the first, then all of the second."""
+    return frames.transpose(0, 1).flatten(0, 1)
+
+
+def check_weight(name: str, value: Any) -> float:
+    """`value` as a weight.
+
+    Raises:
+        InputError: it is not a finite number, or out of range.
+    """
+    return inputs.check_float(name, value, defaults.WEIGHT_MIN, defaults.WEIGHT_MAX)
 
 
 def check_blend(name: str, value: Any) -> float:

@@ -1,7 +1,7 @@
 """Widgets, and checks of what they hold: ComfyUI's own check of a range lets NaN pass, a script has none."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..unclip_core.samplers import SAMPLERS
@@ -107,6 +107,28 @@ def check_guidance(value: Any) -> float:
         InputError: it is not a finite number, or out of range.
     """
     return check_float("guidance_scale", value, defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """`value` as one of `choices`.
+
+    Raises:
+        InputError: it is none of them; the message lists them.
+    """
+    if value not in choices:
+        raise InputError(f"'{name}' must be one of {', '.join(choices)}, not {value!r}.")
+    return value
+
+
+def check_text(name: str, value: Any) -> str:
+    """`value` as a text.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise InputError(f"'{name}' must be a text, not {value!r}.")
+    return value
 
 
 def check_sampler(value: Any) -> str:

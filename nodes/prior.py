@@ -8,8 +8,10 @@ from ..unclip_core import pipelines
 from ..unclip_core.clip import TextCondition
 from ..unclip_core.models import Decoder, Prior
 from ..unclip_core.noise import sample_seeds
+from ..unclip_core.ranking import rank
 from . import defaults, host, inputs, sockets
 from .inputs import InputError
+from .scores import scores_text
 from .sockets import EmbeddingValue, PartValue, TextValue
 
 
@@ -22,10 +24,14 @@ class UnclipPriorSample:
         "With several candidates, those nearest to the text are kept."
     )
     SEARCH_ALIASES = ["unclip prior", "diffusion prior", "text to embedding", "dall-e 2 prior"]
-    RETURN_TYPES = (sockets.EMBEDDING,)
-    RETURN_NAMES = ("embedding",)
-    OUTPUT_TOOLTIPS = ("The image embeddings that were kept, for each prompt the best first.",)
+    RETURN_TYPES = (sockets.EMBEDDING, "STRING")
+    RETURN_NAMES = ("embedding", "scores")
+    OUTPUT_TOOLTIPS = (
+        "The image embeddings that were kept, for each prompt the best first.",
+        "The similarity of every candidate with its prompt, the best first; the node shows it too.",
+    )
     FUNCTION = "run"
+    HAS_INTERMEDIATE_OUTPUT = True
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -80,7 +86,7 @@ class UnclipPriorSample:
         candidates: int = defaults.CANDIDATES,
         keep: int = defaults.KEEP,
         decoder: PartValue[Decoder] | None = None,
-    ) -> tuple[EmbeddingValue]:
+    ) -> dict[str, Any]:
         """Draw `candidates` embeddings for each prompt of `text` and hand on the `keep` nearest to it."""
         sockets.require_family(text, "text", prior.family, "prior")
         candidates = inputs.check_int("candidates", candidates, 1, defaults.CANDIDATES_MAX)
@@ -92,7 +98,6 @@ class UnclipPriorSample:
             "guidance_scale": inputs.check_guidance(guidance_scale),
             "sampler": inputs.check_sampler(sampler),
             "candidates": candidates,
-            "keep": keep,
         }
         condition = text.condition.to(host.device())
         parts, pictures = [prior], None
@@ -100,9 +105,13 @@ class UnclipPriorSample:
             sockets.require_family(prior, "prior", decoder.family, "decoder")
             parts, pictures = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
         with host.loaded_together(*parts), host.progress(steps, "Prior", pictures) as bar:
-            embeds = pipelines.sample_prior(prior.part, condition, on_step=bar, **settings)
+            embeds = pipelines.draw_candidates(prior.part, condition, on_step=bar, **settings)
             embeds = embeds.to(host.intermediate_device())
-        return (EmbeddingValue(embeds, prior.family, "prior"),)
+        ranking = rank(embeds, text.condition.embeds, keep)
+        prompts = tuple(prompt for prompt in text.prompts for _ in range(keep))
+        kept = EmbeddingValue(embeds[ranking.rows], prior.family, "prior", prompts, seed)
+        scores = scores_text(ranking, text.prompts)
+        return host.with_text((kept, scores), scores)
 
 
 def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToPictures:

@@ -6,9 +6,11 @@ from torch import Tensor
 
 from ..unclip_core import pipelines
 from ..unclip_core.models import Clip
+from ..unclip_core.ranking import rank
 from . import defaults, host, inputs, sockets
 from .images import to_rgb
 from .inputs import InputError
+from .scores import scores_text
 from .sockets import PartValue, TextValue
 
 
@@ -18,10 +20,14 @@ class UnclipRerank:
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = "Keeps those of several images that CLIP finds nearest to the text, the best first."
     SEARCH_ALIASES = ["clip score", "rerank", "best of", "select image", "dall-e rerank"]
-    RETURN_TYPES = ("IMAGE",)
-    RETURN_NAMES = ("image",)
-    OUTPUT_TOOLTIPS = ("The images that were kept, for each prompt the best first.",)
+    RETURN_TYPES = ("IMAGE", "STRING")
+    RETURN_NAMES = ("image", "scores")
+    OUTPUT_TOOLTIPS = (
+        "The images that were kept, for each prompt the best first.",
+        "The similarity of every image with its prompt, the best first; the node shows it too.",
+    )
     FUNCTION = "run"
+    HAS_INTERMEDIATE_OUTPUT = True
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -39,7 +45,7 @@ class UnclipRerank:
 
     def run(
         self, clip: PartValue[Clip], text: TextValue, image: Tensor, keep: int = defaults.KEEP
-    ) -> tuple[Tensor]:
+    ) -> dict[str, Any]:
         """Keep the best `keep` images of each prompt of `text`."""
         sockets.require_family(text, "text", clip.family, "CLIP")
         keep = inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX)
@@ -50,4 +56,6 @@ class UnclipRerank:
                 "Draw more, or lower 'keep'."
             )
         with host.loaded(clip) as part:
-            return (pipelines.rerank(part, text.condition, pictures, keep),)
+            ranking = rank(pipelines.encode_image(part, pictures), text.condition.embeds, keep)
+        scores = scores_text(ranking, text.prompts)
+        return host.with_text((pictures[ranking.rows.to(pictures.device)], scores), scores)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from .. import host
 from . import canvas as canvas_twin
 from .problems import InvalidWorkflow, Problem
 from .prompt import Node, as_api, is_link, override, parse
@@ -35,11 +36,20 @@ class NodeRun:
 
 @dataclass(frozen=True)
 class SavedPicture:
-    """A written file, and the node that wrote it."""
+    """A written file, mostly a picture, and the node that wrote it."""
 
     node: str
     title: str
     path: Path
+
+
+@dataclass(frozen=True)
+class ShownText:
+    """What a node would show as text on the canvas."""
+
+    node: str
+    title: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,15 @@ class Report:
     """What came of a run.
 
     status: "invalid" before anything ran, "failed" or "interrupted" on the way, or "ok".
-    warnings: what nodes have to say about a result that they gave. notes: what the run itself has to say.
+    texts: what nodes show besides pictures. warnings: what they have to say about a result that they gave. notes:
+    what the run itself has to say.
     """
 
     status: Literal["ok", "invalid", "failed", "interrupted"] = "ok"
     outputs: list[SavedPicture] = field(default_factory=list)
     nodes: list[NodeRun] = field(default_factory=list)
     errors: list[Problem] = field(default_factory=list)
+    texts: list[ShownText] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -81,6 +93,7 @@ class Report:
             "outputs": [{**vars(saved), "path": str(saved.path)} for saved in self.outputs],
             "nodes": [dict(vars(run)) for run in self.nodes],
             "errors": [problem.as_dict() for problem in self.errors],
+            "texts": [dict(vars(shown)) for shown in self.texts],
             "warnings": [problem.as_dict() for problem in self.warnings],
             "notes": self.notes,
             "seconds": self.seconds,
@@ -125,17 +138,18 @@ def run_workflow(
     report, began = Report(), time.perf_counter()
     folders = Folders(Path(output_dir), tuple(Path(folder) for folder in input_dirs))
     classes = node_classes() if classes is None else classes
-    try:
-        nodes, pnginfo = parse(workflow)
-        nodes, problems = override(nodes, overrides or {}, classes)
-        order = plan(nodes, classes, {FOLDERS: folders}, problems)
-    except InvalidWorkflow as error:
-        report.status, report.errors = "invalid", error.problems
-    else:
-        nodes = {**nodes, **{node.id: node for node in order}}  # with converted values
-        pnginfo = _with_canvas(pnginfo, canvas, nodes, classes, report)
-        hidden = {"PROMPT": as_api(nodes), "EXTRA_PNGINFO": pnginfo, FOLDERS: folders}
-        _execute(order, _Context(classes, hidden, folders, on_event or (lambda event: None)), report)
+    with host.working_in(folders.output, folders.inputs):
+        try:
+            nodes, pnginfo = parse(workflow)
+            nodes, problems = override(nodes, overrides or {}, classes)
+            order = plan(nodes, classes, {FOLDERS: folders}, problems)
+        except InvalidWorkflow as error:
+            report.status, report.errors = "invalid", error.problems
+        else:
+            nodes = {**nodes, **{node.id: node for node in order}}  # with converted values
+            pnginfo = _with_canvas(pnginfo, canvas, nodes, classes, report)
+            hidden = {"PROMPT": as_api(nodes), "EXTRA_PNGINFO": pnginfo, FOLDERS: folders}
+            _execute(order, _Context(classes, hidden, folders, on_event or (lambda event: None)), report)
     report.seconds = time.perf_counter() - began
     return report
 
@@ -248,9 +262,11 @@ def _call(node: Node, cache: _Cache, context: _Context, report: Report) -> tuple
 
 
 def _take_ui(shown: Mapping[str, Any], node: Node, context: _Context, report: Report) -> None:
-    """Put what a node would show on the canvas into the report: saved pictures and warnings."""
-    for entry in shown.get("images", ()):
+    """Put what a node would show on the canvas into the report: saved files, texts and warnings."""
+    for entry in (*shown.get("images", ()), *shown.get("files", ())):
         path = context.folders.output / entry["subfolder"] / entry["filename"]
         report.outputs.append(SavedPicture(node.id, node.title, path))
+    for text in shown.get("text", ()):
+        report.texts.append(ShownText(node.id, node.title, text))
     for warning in shown.get("warnings", ()):
         report.warnings.append(Problem("warning", warning, node.id, node.title))

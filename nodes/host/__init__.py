@@ -5,7 +5,8 @@ plain torch (devices), tqdm (progress) and the log (warnings), so that every nod
 
 What it needs of ComfyUI, and all that it needs:
 
-- `folder_paths`: `models_dir`, `add_model_folder_path`, `get_folder_paths` (`folders`).
+- `folder_paths`: `models_dir`, `add_model_folder_path`, `get_folder_paths` (`folders`), the input and output folders
+  (`files`).
 - `comfy.model_management`: devices, dtypes, `load_models_gpu`, `is_oom`, `soft_empty_cache`, the interrupt (`memory`).
 - `comfy.model_patcher.ModelPatcher`: optional; without it weights are moved by hand (`memory`).
 - `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`bars`).
@@ -17,6 +18,7 @@ What it needs of ComfyUI, and all that it needs:
 
 from .abilities import announce, in_comfyui
 from .bars import OnStep, Progress, ToPictures, check_interrupt, preview_image, progress, wants_preview
+from .files import input_folders, output_folder, working_in
 from .folders import FOLDER_KEY, FOLDER_VARIABLE, model_names, model_path, register_model_folder
 from .memory import (
     device,
@@ -29,7 +31,7 @@ from .memory import (
     weight_dtype,
 )
 from .turns import in_turns
-from .words import notify, with_warnings
+from .words import notify, show, with_text, with_warnings
 
 __all__ = [
     "FOLDER_KEY",
@@ -43,6 +45,7 @@ __all__ = [
     "free_cache",
     "in_comfyui",
     "in_turns",
+    "input_folders",
     "intermediate_device",
     "is_out_of_memory",
     "loaded",
@@ -51,10 +54,14 @@ __all__ = [
     "model_names",
     "model_path",
     "notify",
+    "output_folder",
     "preview_image",
     "progress",
     "register_model_folder",
+    "show",
     "wants_preview",
     "weight_dtype",
+    "with_text",
     "with_warnings",
+    "working_in",
 ]

@@ -51,6 +51,12 @@ class Progress:
         self.done += 1
         self._show(info.x0)
 
+    def advance(self) -> None:
+        """Count a step that has no picture."""
+        check_interrupt()
+        self.done += 1
+        self._show(None)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -61,7 +67,7 @@ class Progress:
 
         self._bar = tqdm(total=self.total, desc=self.title, disable=None, leave=False)
 
-    def _show(self, x0: Tensor) -> None:
+    def _show(self, x0: Tensor | None) -> None:
         self._bar.update(1)
 
     def _close(self) -> None:
@@ -76,11 +82,11 @@ class ComfyProgress(Progress):
 
         self._bar = ProgressBar(self.total)
 
-    def _show(self, x0: Tensor) -> None:
+    def _show(self, x0: Tensor | None) -> None:
         self._bar.update_absolute(self.done, self.total, self._preview(x0))
 
-    def _preview(self, x0: Tensor) -> Any:
-        if not wants_preview() or (x0.ndim != 4 and self.pictures is None):
+    def _preview(self, x0: Tensor | None) -> Any:
+        if x0 is None or not wants_preview() or (x0.ndim != 4 and self.pictures is None):
             return None  # embeddings have no picture of their own
         return ("JPEG", preview_image(x0 if self.pictures is None else self.pictures(x0)), PREVIEW_SIDE)
 

@@ -16,6 +16,11 @@ def notify(warnings: Sequence[str], all_well: str) -> None:
     """
     for warning in warnings:
         log.warning(warning)
+    show("\n".join(warnings) or all_well)
+
+
+def show(text: str) -> None:
+    """Show `text` on the node that runs, below its widgets; the canvas keeps it until it is told another."""
     if not has("warnings on the node"):
         return
     from comfy_execution.utils import get_executing_context
@@ -25,7 +30,16 @@ def notify(warnings: Sequence[str], all_well: str) -> None:
     context = get_executing_context()
     server = getattr(PromptServer, "instance", None)
     if context is not None and hasattr(server, "send_progress_text"):
-        server.send_progress_text("\n".join(warnings) or all_well, context.node_id, server.client_id)
+        server.send_progress_text(text, context.node_id, server.client_id)
+
+
+def with_text(result: tuple[Any, ...], text: str) -> dict[str, Any]:
+    """A node's return value with a `text` that is shown on the node, and told to those who come over the API.
+
+    As with `with_warnings`, a node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`.
+    """
+    show(text)
+    return {"ui": {"text": [text]}, "result": result}
 
 
 def with_warnings(result: tuple[Any, ...], warnings: Sequence[str]) -> tuple[Any, ...] | dict[str, Any]:

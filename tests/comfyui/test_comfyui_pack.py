@@ -14,19 +14,41 @@ NODES = {
     "UnclipTextEncode": ("CLIP Text Encode (unCLIP)", "clip text", "text"),
     "UnclipImageEncode": ("CLIP Image Encode (unCLIP)", "clip image", "embedding"),
     "UnclipPriorSample": (
-        "Prior Sample (unCLIP)", "prior text seed steps guidance_scale sampler candidates keep decoder", "embedding",
+        "Prior Sample (unCLIP)",
+        "prior text seed steps guidance_scale sampler candidates keep decoder",
+        "embedding scores",
     ),
     "UnclipDecoderSample": (
         "Decoder Sample (unCLIP)",
         "decoder embedding seed steps guidance_scale sampler eta batch_size text",
         "image",
     ),
-    "UnclipRerank": ("Rerank (unCLIP)", "clip text image keep", "image"),
+    "UnclipRerank": ("Rerank (unCLIP)", "clip text image keep", "image scores"),
     "UnclipUpscale": ("Upscale (unCLIP)", "upscaler image seed steps", "image"),
     "UnclipEmbeddingInterpolate": (
-        "Embedding Interpolate (unCLIP)", "embedding_a embedding_b t frames t_end", "embedding",
+        "Embedding Interpolate (unCLIP)", "embedding_a embedding_b t frames t_end method", "embedding",
     ),
     "UnclipImageGrid": ("Image Grid (unCLIP)", "images columns", "image"),
+    "UnclipEmbeddingBlend": (
+        "Embedding Blend (unCLIP)",
+        " ".join([f"weight_{i}" for i in range(1, 9)] + [f"embedding_{i}" for i in range(1, 9)]),
+        "embedding",
+    ),
+    "UnclipEmbeddingBatch": (
+        "Embedding Batch (unCLIP)", " ".join(f"embedding_{i}" for i in range(1, 9)), "embedding",
+    ),
+    "UnclipTextDiff": ("Text Diff (unCLIP)", "embedding text_before text_after theta frames", "embedding"),
+    "UnclipTextEncodeLines": ("CLIP Text Encode Lines (unCLIP)", "clip lines", "text"),
+    "UnclipPcaFit": ("PCA Fit (unCLIP)", "embedding dimensions", "basis"),
+    "UnclipPcaReconstruct": ("PCA Reconstruct (unCLIP)", "basis embedding dimensions", "embedding"),
+    "UnclipSavePca": ("Save PCA Basis (unCLIP)", "basis filename_prefix", "file"),
+    "UnclipLoadPca": ("Load PCA Basis (unCLIP)", "file saved", "basis"),
+    "UnclipSaveEmbedding": ("Save Embedding (unCLIP)", "embedding filename_prefix", "file"),
+    "UnclipLoadEmbedding": ("Load Embedding (unCLIP)", "file saved", "embedding info"),
+    "UnclipToClipVision": ("To CLIP Vision Output (unCLIP)", "embedding", "clip_vision_output"),
+    "UnclipFromClipVision": ("From CLIP Vision Output (unCLIP)", "clip clip_vision_output", "embedding"),
+    "UnclipEmbeddingSimilarity": ("Embedding Similarity (unCLIP)", "a b", "image matrix"),
+    "UnclipDescribe": ("CLIP Describe (unCLIP)", "clip embedding phrases top_k custom", "caption scores"),
 }  # fmt: skip
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 

@@ -44,7 +44,7 @@ RELEASED = {
         "Embedding Interpolate (unCLIP)",
         {
             "embedding_a": "UNCLIP_EMBEDDING", "embedding_b": "UNCLIP_EMBEDDING",
-            "t": "FLOAT", "frames": "INT", "t_end": "FLOAT",
+            "t": "FLOAT", "frames": "INT", "t_end": "FLOAT", "method": "COMBO",
         },
         {},
     ),
@@ -54,17 +54,79 @@ RELEASED = {
         {"clip": "UNCLIP_CLIP", "text": "UNCLIP_TEXT", "image": "IMAGE", "keep": "INT"},
         {},
     ),
+    "UnclipEmbeddingBlend": (
+        "Embedding Blend (unCLIP)",
+        {f"weight_{i}": "FLOAT" for i in range(1, 9)},
+        {f"embedding_{i}": "UNCLIP_EMBEDDING" for i in range(1, 9)},
+    ),
+    "UnclipEmbeddingBatch": (
+        "Embedding Batch (unCLIP)", {}, {f"embedding_{i}": "UNCLIP_EMBEDDING" for i in range(1, 9)},
+    ),
+    "UnclipTextDiff": (
+        "Text Diff (unCLIP)",
+        {
+            "embedding": "UNCLIP_EMBEDDING", "text_before": "UNCLIP_TEXT", "text_after": "UNCLIP_TEXT",
+            "theta": "FLOAT", "frames": "INT",
+        },
+        {},
+    ),
+    "UnclipTextEncodeLines": ("CLIP Text Encode Lines (unCLIP)", {"clip": "UNCLIP_CLIP", "lines": "STRING"}, {}),
+    "UnclipPcaFit": ("PCA Fit (unCLIP)", {"embedding": "UNCLIP_EMBEDDING", "dimensions": "INT"}, {}),
+    "UnclipPcaReconstruct": (
+        "PCA Reconstruct (unCLIP)",
+        {"basis": "UNCLIP_BASIS", "embedding": "UNCLIP_EMBEDDING", "dimensions": "STRING"},
+        {},
+    ),
+    "UnclipSavePca": ("Save PCA Basis (unCLIP)", {"basis": "UNCLIP_BASIS", "filename_prefix": "STRING"}, {}),
+    "UnclipLoadPca": ("Load PCA Basis (unCLIP)", {"file": "COMBO"}, {"saved": "STRING"}),
+    "UnclipSaveEmbedding": (
+        "Save Embedding (unCLIP)", {"embedding": "UNCLIP_EMBEDDING", "filename_prefix": "STRING"}, {},
+    ),
+    "UnclipLoadEmbedding": ("Load Embedding (unCLIP)", {"file": "COMBO"}, {"saved": "STRING"}),
+    "UnclipToClipVision": ("To CLIP Vision Output (unCLIP)", {"embedding": "UNCLIP_EMBEDDING"}, {}),
+    "UnclipFromClipVision": (
+        "From CLIP Vision Output (unCLIP)",
+        {"clip": "UNCLIP_CLIP", "clip_vision_output": "CLIP_VISION_OUTPUT"},
+        {},
+    ),
+    "UnclipEmbeddingSimilarity": (
+        "Embedding Similarity (unCLIP)",
+        {"a": "UNCLIP_EMBEDDING,UNCLIP_TEXT"},
+        {"b": "UNCLIP_EMBEDDING,UNCLIP_TEXT"},
+    ),
+    "UnclipDescribe": (
+        "CLIP Describe (unCLIP)",
+        {
+            "clip": "UNCLIP_CLIP", "embedding": "UNCLIP_EMBEDDING",
+            "phrases": "COMBO", "top_k": "INT", "custom": "STRING",
+        },
+        {},
+    ),
 }  # fmt: skip
 OUTPUTS = {
     "UnclipLoadModel": ["UNCLIP_CLIP", "UNCLIP_PRIOR", "UNCLIP_DECODER", "UNCLIP_UPSCALER"],
     "UnclipTextEncode": ["UNCLIP_TEXT"],
     "UnclipImageEncode": ["UNCLIP_EMBEDDING"],
-    "UnclipPriorSample": ["UNCLIP_EMBEDDING"],
+    "UnclipPriorSample": ["UNCLIP_EMBEDDING", "STRING"],
     "UnclipDecoderSample": ["IMAGE"],
     "UnclipUpscale": ["IMAGE"],
     "UnclipEmbeddingInterpolate": ["UNCLIP_EMBEDDING"],
     "UnclipImageGrid": ["IMAGE"],
-    "UnclipRerank": ["IMAGE"],
+    "UnclipRerank": ["IMAGE", "STRING"],
+    "UnclipEmbeddingBlend": ["UNCLIP_EMBEDDING"],
+    "UnclipEmbeddingBatch": ["UNCLIP_EMBEDDING"],
+    "UnclipTextDiff": ["UNCLIP_EMBEDDING"],
+    "UnclipTextEncodeLines": ["UNCLIP_TEXT"],
+    "UnclipPcaFit": ["UNCLIP_BASIS"],
+    "UnclipPcaReconstruct": ["UNCLIP_EMBEDDING"],
+    "UnclipSavePca": ["STRING"],
+    "UnclipLoadPca": ["UNCLIP_BASIS"],
+    "UnclipSaveEmbedding": ["STRING"],
+    "UnclipLoadEmbedding": ["UNCLIP_EMBEDDING", "STRING"],
+    "UnclipToClipVision": ["CLIP_VISION_OUTPUT"],
+    "UnclipFromClipVision": ["UNCLIP_EMBEDDING"],
+    "UnclipEmbeddingSimilarity": ["IMAGE", "STRING"],
+    "UnclipDescribe": ["STRING", "STRING"],
 }
 WIDGETS = {"INT", "FLOAT", "STRING", "COMBO"}
 STOCK_IDS = {"unCLIPConditioning", "unCLIPCheckpointLoader", "CLIPTextEncode", "CLIPVisionEncode"}
@@ -121,7 +183,7 @@ def test_the_python_defaults_are_the_widgets(node_id):
     parameters.pop("self")
     assert list(parameters) == list(inputs(node_id))
     for name, (kind, options) in inputs(node_id).items():
-        if type_of(kind) in WIDGETS:
+        if type_of(kind) in WIDGETS and not options.get("forceInput"):
             assert parameters[name].default == options["default"], name
             assert type(parameters[name].default) is type(options["default"]), name
         elif name in node.INPUT_TYPES().get("optional", {}):

@@ -1,0 +1,111 @@
+"""The nodes between the pack's image embeddings and ComfyUI's CLIP_VISION_OUTPUT."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..unclip_core.embeddings import normalize
+from ..unclip_core.models import Clip
+from . import host, sockets
+from .inputs import InputError
+from .sockets import EmbeddingValue, PartValue
+
+
+class ClipVisionOutput:
+    """What ComfyUI's nodes take for a CLIP vision model's output: its image embeddings alone.
+
+    Attributes:
+        image_embeds: `[B, D]` float32.
+    """
+
+    def __init__(self, image_embeds: Tensor) -> None:
+        self.image_embeds = image_embeds
+
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self, key)
+
+    def __getattr__(self, name: str) -> Any:
+        # A note for nodes that want the hidden states; those with underscores are asked for by copying and pickling.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(f"This CLIP_VISION_OUTPUT was made of an image embedding alone: it has no '{name}'.")
+
+
+class UnclipToClipVision:
+    """Node: embeddings as ComfyUI's own nodes take them."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = (
+        "Hands image embeddings to ComfyUI's own nodes, such as unCLIPConditioning. The model there must have been "
+        "trained with the same CLIP."
+    )
+    SEARCH_ALIASES = ["clip vision output", "unclip conditioning", "convert embedding", "stable unclip"]
+    RETURN_TYPES = (sockets.CLIP_VISION,)
+    RETURN_NAMES = ("clip_vision_output",)
+    OUTPUT_TOOLTIPS = ("The embeddings as image_embeds; there are no hidden states with it.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {"required": {"embedding": (sockets.EMBEDDING, {"tooltip": "What to hand on, one or a batch."})}}
+
+    def run(self, embedding: EmbeddingValue) -> tuple[ClipVisionOutput]:
+        """Wrap the embeddings `[B, D]`."""
+        return (ClipVisionOutput(embedding.embeds.float()),)
+
+
+class UnclipFromClipVision:
+    """Node: what ComfyUI's own CLIP vision nodes say, as embeddings."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = (
+        "Takes the output of ComfyUI's CLIP Vision Encode as image embeddings of a model that was trained with that "
+        "very CLIP."
+    )
+    SEARCH_ALIASES = ["clip vision encode", "clip vision output", "convert embedding", "image prompt"]
+    RETURN_TYPES = (sockets.EMBEDDING,)
+    RETURN_NAMES = ("embedding",)
+    OUTPUT_TOOLTIPS = ("The embeddings, of the family of the CLIP that is given.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "clip": (
+                    sockets.CLIP,
+                    {"tooltip": "The CLIP of Load unCLIP Model, of which the other is a copy: it names the family."},
+                ),
+                "clip_vision_output": (sockets.CLIP_VISION, {"tooltip": "Of CLIP Vision Encode."}),
+            }
+        }
+
+    def run(self, clip: PartValue[Clip], clip_vision_output: Any) -> tuple[EmbeddingValue]:
+        """Unwrap the embeddings `[B, D]`, in the family's norm."""
+        embeds = checked_embeds(clip_vision_output, clip.part.adapter.embed_dim)
+        if clip.part.adapter.config.normalize:
+            embeds = normalize(embeds)
+        return (EmbeddingValue(embeds.to(host.intermediate_device()), clip.family, "image"),)
+
+
+def checked_embeds(output: Any, width: int) -> Tensor:
+    """The image embeddings `[B, D]` float32 of a CLIP_VISION_OUTPUT, of the width that the family has.
+
+    Raises:
+        InputError: there are none, they are of another width, or hold NaN or infinity.
+    """
+    embeds = getattr(output, "image_embeds", None)
+    if not isinstance(embeds, Tensor) or embeds.ndim != 2 or not len(embeds):
+        found = list(embeds.shape) if isinstance(embeds, Tensor) else type(embeds).__name__
+        raise InputError(f"The CLIP_VISION_OUTPUT holds no image embeddings [B, D], but {found}: use a CLIP model.")
+    if embeds.shape[1] != width:
+        raise InputError(
+            f"The CLIP_VISION_OUTPUT has embeddings of {embeds.shape[1]} numbers, this model's CLIP of {width}: "
+            "they are of two different CLIPs."
+        )
+    if not bool(torch.isfinite(embeds).all()):
+        raise InputError("The CLIP_VISION_OUTPUT holds NaN or infinity.")
+    return embeds.float()

@@ -1,0 +1,134 @@
+"""The describe node: a picture's embedding in words."""
+
+from pathlib import Path
+from typing import Any
+
+from ..unclip_core import pipelines
+from ..unclip_core.describe import Describer, Description
+from ..unclip_core.models import Clip
+from ..unclip_core.phrase_lists import BUILT_IN, Phrases, parse_phrases, read_phrases
+from . import defaults, host, inputs, sockets
+from .inputs import InputError
+from .sockets import EmbeddingValue, PartValue
+
+AUTOMATIC = "automatic"
+SUFFIX = ".txt"
+
+
+class UnclipDescribe:
+    """Node: CLIP's words for a picture."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = (
+        "Says what an image shows: ranks the phrases of a list by CLIP's similarity with its embedding, and puts the "
+        "best together into a caption."
+    )
+    SEARCH_ALIASES = ["caption", "interrogate", "image to text", "describe", "zero-shot"]
+    RETURN_TYPES = ("STRING", "STRING")
+    RETURN_NAMES = ("caption", "scores")
+    OUTPUT_TOOLTIPS = (
+        "The best caption; of several embeddings one a line.",
+        "The best captions with their scores, and the best phrases for each place in the caption.",
+    )
+    FUNCTION = "run"
+    HAS_INTERMEDIATE_OUTPUT = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order; the list is read anew at every refresh."""
+        return {
+            "required": {
+                "clip": (sockets.CLIP, {"tooltip": "The CLIP of Load unCLIP Model."}),
+                "embedding": (sockets.EMBEDDING, {"tooltip": "What to describe, one or a batch."}),
+                "phrases": (
+                    phrase_names(),
+                    {
+                        "default": AUTOMATIC,
+                        "tooltip": "What there is to say: world for the bundled model, pictures for CLIPs that know "
+                        "more, or a text file of the input folder.",
+                    },
+                ),
+                "top_k": inputs.int_widget(
+                    defaults.TOP_K, 1, defaults.TOP_K_MAX, "How many captions, and phrases for each place, to list."
+                ),
+                "custom": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "multiline": True,
+                        "tooltip": "A phrase list of your own, in place of 'phrases': see the help page. Empty: none.",
+                    },
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, phrases: str = AUTOMATIC) -> bool | str:
+        """Whether the list is there. ComfyUI hands over None for what a link brings."""
+        return inputs.validated(lambda: phrases is None or check_phrases(phrases))
+
+    def run(
+        self,
+        clip: PartValue[Clip],
+        embedding: EmbeddingValue,
+        phrases: str = AUTOMATIC,
+        top_k: int = defaults.TOP_K,
+        custom: str = "",
+    ) -> dict[str, Any]:
+        """Describe `B` embeddings, a caption each."""
+        sockets.require_family(embedding, "embedding", clip.family, "CLIP")
+        top_k = inputs.check_int("top_k", top_k, 1, defaults.TOP_K_MAX)
+        chosen = choose(phrases, inputs.check_text("custom", custom), bool(clip.part.adapter.config.words))
+        with host.loaded(clip) as part, host.progress(len(embedding.embeds), "Describe") as bar:
+            describer = Describer(lambda texts: pipelines.encode_text(part, texts).embeds, chosen)
+            told = []
+            for row in embedding.embeds:
+                told.append(describer.describe(row, top_k))
+                bar.advance()
+        captions = "\n".join(each.caption.text for each in told)
+        text = "\n\n".join(description_text(each) for each in told)
+        return host.with_text((captions, text), text)
+
+
+def description_text(description: Description) -> str:
+    """A description's captions and alternatives, with their scores."""
+    lines = [f"{choice.score:.3f}  {choice.text}" for choice in description.captions]
+    for slot, choices in description.alternatives.items():
+        lines.append(f"{slot}: " + " · ".join(f"{choice.text} {choice.score:.3f}" for choice in choices))
+    return "\n".join(lines)
+
+
+def phrase_names() -> list[str]:
+    """The lists to choose from: automatic, those that ship, and the text files of the input folder."""
+    found = [path.name for root in host.input_folders() if root.is_dir() for path in root.glob(f"*{SUFFIX}")]
+    return [AUTOMATIC, *BUILT_IN, *sorted(dict.fromkeys(found))]
+
+
+def check_phrases(name: Any) -> Path | None:
+    """The file of the phrase list called `name`; None for the automatic one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name == AUTOMATIC:
+        return None
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if isinstance(name, str) and name in phrase_names():
+        return next(root / name for root in host.input_folders() if (root / name).is_file())
+    raise InputError(f"There is no phrase list {name!r}. There are: {', '.join(phrase_names())}.")
+
+
+def choose(name: str, custom: str, closed: bool) -> Phrases:
+    """The phrase list to use: `custom` if there is one, else the one called `name`.
+
+    Args:
+        closed: whether the CLIP knows the words of the bundled world alone; the automatic choice goes by it.
+
+    Raises:
+        InputError: there is no list of that name.
+        PhraseError: it is no phrase list.
+    """
+    if custom.strip():
+        return parse_phrases(custom, "'custom'")
+    return read_phrases(check_phrases(name) or BUILT_IN["world" if closed else "pictures"])

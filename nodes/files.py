@@ -1,0 +1,112 @@
+"""Files of the nodes' own: saved under new numbers below the output folder, found there and among the inputs."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import host
+from .headless.pictures import expand_prefix, next_number, target
+from .inputs import InputError
+
+SUFFIX = ".safetensors"
+FOLDER = "unclip"
+"""Below the output folder: what is saved in it can be chosen in the loading nodes."""
+
+SAVED = "(saved)"
+"""The choice that takes the file that is linked to the input 'saved'."""
+
+OUTPUT_MARK = " [output]"
+"""How ComfyUI marks the names of files in its output folder."""
+
+
+@contextmanager
+def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
+    """A free path `<prefix>_00001_.safetensors` and onward below the output folder, and the name to load it by.
+
+    The name is taken while the context lasts; if it ends in an error, nothing is left behind.
+
+    Raises:
+        InputError: the prefix is empty or leaves the output folder.
+    """
+    root = host.output_folder()
+    try:
+        folder, stem = target(root, expand_prefix(prefix, 0, 0, time.localtime()))
+    except ValueError as error:
+        raise InputError(f"'filename_prefix': {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _take_number(folder, stem)
+    try:
+        yield path, path.relative_to(root.resolve()).as_posix() + OUTPUT_MARK
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _take_number(folder: Path, stem: str) -> Path:
+    number = next_number(folder, stem)
+    while True:
+        path = folder / f"{stem}_{number:05}_{SUFFIX}"
+        try:
+            path.open("xb").close()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def listed() -> list[str]:
+    """What a loading node offers: `SAVED`, files among the inputs, and those saved below `unclip` in the output."""
+    inputs = [path.name for root in host.input_folders() if root.is_dir() for path in root.glob(f"*{SUFFIX}")]
+    root = host.output_folder()
+    outputs = [path.relative_to(root).as_posix() + OUTPUT_MARK for path in (root / FOLDER).rglob(f"*{SUFFIX}")]
+    return [SAVED, *sorted(dict.fromkeys(inputs)), *sorted(outputs)]
+
+
+def find(name: str, saved: str | None = None) -> Path:
+    """The file called `name`, or `saved` if there is one: a name as `listed` or `new_file` gives it.
+
+    Raises:
+        InputError: no file has that name, or it lies outside the folders that are looked in.
+    """
+    wanted = name if saved is None else saved
+    if not isinstance(wanted, str) or not wanted.strip():
+        raise InputError(f"A file's name must be a text, not {wanted!r}.")
+    if wanted == SAVED:
+        raise InputError(f"'file' is '{SAVED}', but nothing is linked to 'saved': choose a file, or link one.")
+    marked = wanted.endswith(OUTPUT_MARK)
+    roots = (host.output_folder(),) if marked else host.input_folders()
+    for root in roots:
+        path = (root / wanted.removesuffix(OUTPUT_MARK)).resolve()
+        if path.suffix == SUFFIX and path.is_file() and root.resolve() in path.parents:
+            return path
+    looked = ", ".join(f"'{root}'" for root in roots)
+    missing = wanted.removesuffix(OUTPUT_MARK)
+    raise InputError(f"There is no file {missing!r} in {looked}. Save one first, or refresh the list.")
+
+
+def version(name: str | None) -> str:
+    """What tells one state of a file from another: its size and time; empty for one that comes over a link."""
+    if name in (None, SAVED):
+        return ""
+    stat = find(name).stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def loading_inputs(saver: str) -> dict[str, Any]:
+    """The inputs of a node that loads what the node `saver` has written."""
+    choose = f"A file of {saver}: in the input folder, or below 'unclip' in the output folder. {SAVED}: the linked one."
+    link = f"The file that {saver} has just written; it counts more than 'file'."
+    return {
+        "required": {"file": (listed(), {"default": SAVED, "tooltip": choose})},
+        "optional": {"saved": ("STRING", {"forceInput": True, "tooltip": link})},
+    }
+
+
+def saved(path: Path, name: str) -> dict[str, Any]:
+    """The return value of a node that has written `path`: the name to load it by, which is told on the node too."""
+    folder = path.parent.relative_to(host.output_folder().resolve()).as_posix()
+    entry = {"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"}
+    shown = host.with_text((name,), f"Saved: {name.removesuffix(OUTPUT_MARK)}")
+    return {**shown, "ui": {**shown["ui"], "files": [entry]}}

@@ -1,0 +1,97 @@
+"""The nodes that save embeddings to files and load them."""
+
+from typing import Any
+
+from ..unclip_core.embedding_files import EmbeddingInfo, load_embeddings, save_embeddings
+from . import files, host, inputs, sockets
+from .sockets import EmbeddingValue
+
+
+class UnclipSaveEmbedding:
+    """Node: embeddings to a file."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = (
+        "Saves image embeddings as a safetensors file in the output folder, with their family, prompts and seed in its "
+        "header."
+    )
+    SEARCH_ALIASES = ["export embedding", "write embedding", "safetensors", "store"]
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("file",)
+    OUTPUT_TOOLTIPS = ("The file's name, as Load Embedding takes it under 'saved'.",)
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "embedding": (sockets.EMBEDDING, {"tooltip": "What to save, one or a batch."}),
+                "filename_prefix": (
+                    "STRING",
+                    {
+                        "default": "unclip/embedding",
+                        "tooltip": "Its place below the output folder; a number is put behind it. "
+                        "What lies in 'unclip' there is offered by Load Embedding.",
+                    },
+                ),
+            }
+        }
+
+    def run(self, embedding: EmbeddingValue, filename_prefix: str = "unclip/embedding") -> dict[str, Any]:
+        """Write the embeddings under the next free number."""
+        info = EmbeddingInfo(embedding.family, embedding.source, embedding.prompts, embedding.seed)
+        with files.new_file(inputs.check_text("filename_prefix", filename_prefix)) as (path, name):
+            save_embeddings(path, embedding.embeds, info)
+        return files.saved(path, name)
+
+
+class UnclipLoadEmbedding:
+    """Node: embeddings from a file."""
+
+    CATEGORY = "unCLIP/embedding"
+    DESCRIPTION = "Loads image embeddings that Save Embedding has written, and shows what their header says of them."
+    SEARCH_ALIASES = ["import embedding", "read embedding", "safetensors", "restore"]
+    RETURN_TYPES = (sockets.EMBEDDING, "STRING")
+    RETURN_NAMES = ("embedding", "info")
+    OUTPUT_TOOLTIPS = (
+        "The embeddings, of the model family that they were saved for.",
+        "How many there are, their family, source, prompts and seed.",
+    )
+    FUNCTION = "run"
+    HAS_INTERMEDIATE_OUTPUT = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order; the list is read anew at every refresh."""
+        return files.loading_inputs("Save Embedding")
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str = files.SAVED) -> bool | str:
+        """Whether the file is there. ComfyUI hands over None for what a link brings."""
+        return inputs.validated(lambda: file in (None, files.SAVED) or files.find(file))
+
+    @classmethod
+    def IS_CHANGED(cls, file: str = files.SAVED, saved: str | None = None) -> str:
+        """Another size or time: it is read again."""
+        return files.version(file)
+
+    def run(self, file: str = files.SAVED, saved: str | None = None) -> dict[str, Any]:
+        """Read the embeddings `[B, D]`.
+
+        Raises:
+            InputError: there is no such file.
+            CheckpointError: it is damaged, or holds no embeddings.
+        """
+        embeds, info = load_embeddings(files.find(file, saved))
+        embeds = embeds.to(host.intermediate_device())
+        text = info_text(len(embeds), info)
+        return host.with_text((EmbeddingValue(embeds, info.family, info.source, info.prompts, info.seed), text), text)
+
+
+def info_text(count: int, info: EmbeddingInfo) -> str:
+    """What is known of `count` embeddings, a line each."""
+    lines = [f"embeddings: {count}", f"family: {info.family}", f"source: {info.source}"]
+    lines += [f"prompt: {prompt}" for prompt in info.prompts]
+    return "\n".join(lines if info.seed is None else [*lines, f"seed: {info.seed}"])
