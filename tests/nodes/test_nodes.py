@@ -257,7 +257,7 @@ def test_upscale_hands_its_widgets_to_the_core(mine):
     small = noise(2, 8, 8, 3)
     large = run("UnclipUpscale", mine.upsampler, small, seed=3, steps=2)
     expected = pipelines.upscale(
-        mine.upsampler.part, small, seeds=[3, 3], steps=2, sampler=defaults.UPSCALER_SAMPLER
+        mine.upsampler.part, small, seeds=[3, 3], steps=2, sampler=mine.upsampler.part.sampler
     )
     torch.testing.assert_close(large, expected, rtol=0, atol=1e-6)
 
