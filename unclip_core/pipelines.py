@@ -5,14 +5,13 @@ Every stage takes one seed a sample, so that a sample is the same whatever the b
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .clip import TextCondition
-from .denoiser import Denoiser
+from .denoiser import Denoiser, RawModel
 from .embeddings import normalize
 from .gradients import plain
 from .guidance import Guided
@@ -22,6 +21,7 @@ from .noise import Noise, NoiseSource
 from .ranking import check_keep, check_shares, rank
 from .samplers import OnStep, sample
 from .settings import Settings
+from .turns import in_turns
 
 
 @torch.no_grad()
@@ -110,11 +110,12 @@ def draw_candidates(
     check_count("seeds", len(seeds), len(text.embeds), "prompts")
     if candidates < 1:
         raise ValueError(f"Cannot draw {candidates} candidates: at least 1 is needed.")
-    every = text.select([row for row in range(len(seeds)) for _ in range(candidates)])
     noise = noise or candidates_noise(seeds, candidates, "prior")
     device, model_dtype = _placed(prior.net)
-    model = Guided(_prior_model(prior.net), _prior_condition(every), _null_text(text, guidance_scale), guidance_scale,
-                   train_steps=prior.diffusion.train_steps)
+    read = prior.net.prefix(**_prior_condition(text))
+    null = None if guidance_scale == 1 else prior.net.prefix(**_null_text(text))
+    every = {key: value.repeat_interleave(candidates, 0) for key, value in read.items()}
+    model = Guided(prior.net.step, every, null, guidance_scale, train_steps=prior.diffusion.train_steps)
     start = noise.normal((prior.net.params.embed_dim,), device=device)
     plan = prior.diffusion.steps(steps)
     denoiser = prior.diffusion.denoiser(model, model_dtype)
@@ -185,8 +186,10 @@ def decoder_denoiser(
     condition = decoder.net.condition(image_embeds.to(device), **_text_arguments(text, len(image_embeds), device))
     null = None
     if guidance_scale != 1:
-        null = plain(decoder.net.null_condition(1, **_null_arguments(decoder, text, device)))
-    model = Guided(decoder.net, plain(condition), null, guidance_scale, train_steps=decoder.diffusion.train_steps)
+        blank = decoder.net.null_condition(1, **_null_arguments(decoder, text, device))
+        null = plain(decoder.net.prepare(blank))
+    model = Guided(in_turns(decoder.net, decoder.net.params.unet), plain(decoder.net.prepare(condition)), null,
+                   guidance_scale, train_steps=decoder.diffusion.train_steps)
     return decoder.diffusion.denoiser(model, model_dtype)
 
 
@@ -242,18 +245,25 @@ def upscale(
     start = noise.normal(padded.shape[1:], device=device)
     plan = upsampler.diffusion.steps(steps)
     kept = None if known is None else KnownPicture(known, mask, low.shape)
-    final = int(plan.timesteps[-1])
-
-    def model(x: Tensor, t: Tensor) -> Tensor:
-        own_last = upsampler.last is not None and int(t[0]) == final
-        return (upsampler.last if own_last else upsampler.net)(x, t, padded.to(x.dtype))
-
+    model = _upsampler_model(upsampler, padded.to(model_dtype), int(plan.timesteps[-1]))
     denoiser = upsampler.diffusion.denoiser(model, model_dtype)
     if kept is not None:
         denoiser, start = kept.padded(padded.shape).enter(denoiser, start, float(plan.alpha_bar[0]))
     pictures = sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step)
     large = to_images(pictures[..., :height, :width])
     return large if kept is None else kept.into(large)
+
+
+def _upsampler_model(upsampler: Upsampler, low: Tensor, final: int) -> RawModel:
+    """The net (x, t) -> raw output over the enlarged pictures `low`; timestep `final` may have a net of its own."""
+    first = in_turns(upsampler.net, upsampler.net.params)
+    last = first if upsampler.last is None else in_turns(upsampler.last, upsampler.last.params)
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        own_last = upsampler.last is not None and int(t[0]) == final
+        return (last if own_last else first)(x, t, low)
+
+    return model
 
 
 @dataclass(frozen=True)
@@ -303,20 +313,11 @@ def enlarge(pictures: Tensor, scale: int, clamp: bool = True) -> Tensor:
     return large.clamp(-1, 1) if clamp else large
 
 
-def _prior_model(net: nn.Module) -> Any:
-    def model(x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        return net(x, t, **condition)
-
-    return model
-
-
 def _prior_condition(text: TextCondition) -> dict[str, Tensor]:
     return {"text_embeds": text.embeds, "text_states": text.states, "text_mask": text.mask}
 
 
-def _null_text(text: TextCondition, guidance_scale: float) -> dict[str, Tensor] | None:
-    if guidance_scale == 1:
-        return None
+def _null_text(text: TextCondition) -> dict[str, Tensor]:
     if text.null is None:
         raise ValueError("Guidance needs CLIP's word for the empty prompt, and this text condition carries none: "
                          "use one made by encode_text, or set guidance_scale to 1.")
@@ -338,12 +339,17 @@ def _null_arguments(decoder: Decoder, text: TextCondition | None, device: torch.
     return _prior_condition(text.null.to(device))
 
 
+def candidate_stream(stage: str, number: int) -> str:
+    """The name of the stream of noise that a stage's candidate of that number draws from."""
+    return stage if number == 0 else f"{stage}/{number}"
+
+
 def candidates_noise(seeds: Sequence[int], candidates: int, stage: str) -> NoiseSource:
     """Noise of `candidates` samples a seed: candidate 0 has the stage's own stream, the others one each.
 
     So candidate `k` depends on its seed and on `k` alone, and seeds in a row share nothing.
     """
-    streams = [stage if k == 0 else f"{stage}/{k}" for k in range(candidates)]
+    streams = [candidate_stream(stage, k) for k in range(candidates)]
     return NoiseSource([seed for seed in seeds for _ in streams], streams * len(seeds))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from unclip.unclip_core import turns
 from unclip.unclip_core.nets import winograd
 from unclip.unclip_core.nets.conditioning import TokenConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
@@ -99,3 +100,22 @@ def test_a_prepared_condition_equals_the_plain_one(lengths):
     for t in (torch.tensor([3, 500, 900]), torch.tensor([0, 1, 2])):
         x = draw(3, 3, 16, 16, seed=4)
         assert error(net(x, t, prepared), net(x, t, condition)) < 1e-6
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@torch.no_grad()
+def test_turns_equal_the_whole_batch(monkeypatch, batch):
+    params = dataclasses.replace(FULL, context_dim=None)
+    net, seen = randomised(UNet(params)), []
+    x, t, shift = draw(batch, 3, 16, 12), torch.arange(batch) * 100, draw(batch, 3, 1, 1, seed=2)
+
+    def model(x, t, condition):
+        seen.append(len(x))
+        return net(x + condition["shift"]["of"], t)
+
+    whole = model(x, t, {"shift": {"of": shift}, "none": None})
+    monkeypatch.setattr(turns, "NUMBERS_A_TURN", 3 * 8 * 16 * 12)
+    seen.clear()
+    made = turns.in_turns(model, params)(x, t, {"shift": {"of": shift}, "none": None})
+    assert seen == {1: [1], 2: [2], 7: [3, 3, 1]}[batch]
+    assert error(made, whole) < 1e-5

@@ -119,7 +119,7 @@ class UNet(nn.Module):
             self._check_context(context, context_mask)
             context_bias = self._bias(context_mask)
         signals = self._signals(t, embed, context, context_bias)._replace(context_read=context_read)
-        h = self.stem(F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size))
+        h = self.stem(_laid_out(F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size)))
         kept = [h] if self.params.layout == "full" else []
         for index, level in enumerate(self.down):
             h = level(h, signals, kept, maps.get(index))
@@ -185,6 +185,16 @@ class UNet(nn.Module):
                 got = tuple(maps[level].shape[1:]) if level in maps else "none"
                 raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this picture, "
                                  f"got {got}")
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """x [B, C, H, W], channels last on a CPU that only infers: all layers keep to it, and weights may stay as they are.
+
+    Training keeps the plain layout, in which the backward pass is faster.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -108,7 +108,7 @@ def _tiles(padded: Tensor, rows: int, columns: int) -> Tensor:
 
 def _transformed(weight: Tensor) -> Tensor:
     """G w G^T of each kernel: [O, C, 3, 3] -> [36, C, O] (a view)."""
-    taps = weight.permute(2, 3, 0, 1).reshape(TAPS * TAPS, -1)
+    taps = weight.reshape(-1, TAPS * TAPS).T  # no copy of weights in the plain layout
     spectrum = _matrices()[1].to(weight) @ taps
     return spectrum.view(IN * IN, *weight.shape[:2]).transpose(1, 2)
 
