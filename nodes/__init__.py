@@ -10,14 +10,14 @@ from .images import UnclipImageGrid
 from .inpaint import UnclipInpaint, UnclipOutpaint
 from .inversion import UnclipDdimInversion
 from .loaders import UnclipLoadModel
-from .pca import UnclipLoadPca, UnclipPcaFit, UnclipPcaReconstruct, UnclipSavePca
 from .optimise import UnclipClipOptimise
+from .pca import UnclipLoadPca, UnclipPcaFit, UnclipPcaReconstruct, UnclipSavePca
 from .prior import UnclipPriorSample
 from .rerank import UnclipRerank
 from .similarity import UnclipEmbeddingSimilarity
 from .storage import UnclipLoadEmbedding, UnclipSaveEmbedding
-from .text_diff import UnclipTextDiff
 from .teaching import UnclipDenoisingFilm, UnclipForwardDiffusion
+from .text_diff import UnclipTextDiff
 from .upscale import UnclipUpscale
 
 NODE_CLASS_MAPPINGS = {

@@ -1,16 +1,17 @@
 """The decoder node: image embeddings to small images."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from ..unclip_core import pipelines
+from ..unclip_core import editing, pipelines
 from ..unclip_core.clip import TextCondition
-from ..unclip_core.models import Decoder
-from ..unclip_core.noise import sample_seeds
+from ..unclip_core.models import Clip, Decoder
+from ..unclip_core.noise import NoiseSource, sample_seeds
 from . import defaults, host, inputs, sockets
 from .inputs import InputError
-from .sockets import EmbeddingValue, PartValue, TextValue
+from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
 
 
 class UnclipDecoderSample:
@@ -60,17 +61,46 @@ class UnclipDecoderSample:
                     sockets.TEXT,
                     {"tooltip": "The prompt again, which the decoder can read too. Leave open to vary an image."},
                 ),
+                "noise": (
+                    sockets.NOISE,
+                    {"tooltip": "What to draw from, of DDIM Inversion. Leave open to draw it by the seed."},
+                ),
+                "clip": (sockets.CLIP, {"tooltip": "The CLIP that guides, with a clip_strength above 0."}),
+                "clip_text": (
+                    sockets.TEXT,
+                    {"tooltip": "What CLIP guides toward. Leave open to take 'text'."},
+                ),
+                "clip_strength": inputs.float_widget(
+                    defaults.CLIP_STRENGTH,
+                    0.0,
+                    defaults.CLIP_STRENGTH_MAX,
+                    0.1,
+                    "How strongly CLIP's gradient pulls in each step, which then takes about three times as long.",
+                    advanced=True,
+                ),
+                "embedding_noise": (
+                    list(defaults.EMBEDDING_NOISES),
+                    {
+                        "default": defaults.EMBEDDING_NOISE,
+                        "tooltip": "Noise of several embeddings: shared, for smooth transitions, or each its own.",
+                        "advanced": True,
+                    },
+                ),
             },
         }
 
     @classmethod
     def VALIDATE_INPUTS(
-        cls, guidance_scale: float = defaults.DECODER_GUIDANCE, eta: float = defaults.ETA
+        cls,
+        guidance_scale: float = defaults.DECODER_GUIDANCE,
+        eta: float = defaults.ETA,
+        clip_strength: float = defaults.CLIP_STRENGTH,
     ) -> bool | str:
         """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
         return inputs.validated(
             lambda: guidance_scale is None or inputs.check_guidance(guidance_scale),
             lambda: eta is None or check_eta(eta),
+            lambda: clip_strength is None or check_strength(clip_strength),
         )
 
     def run(
@@ -84,11 +114,17 @@ class UnclipDecoderSample:
         eta: float = defaults.ETA,
         batch_size: int = defaults.BATCH_SIZE,
         text: TextValue | None = None,
+        noise: NoiseValue | None = None,
+        clip: PartValue[Clip] | None = None,
+        clip_text: TextValue | None = None,
+        clip_strength: float = defaults.CLIP_STRENGTH,
+        embedding_noise: str = defaults.EMBEDDING_NOISE,
     ) -> tuple[Tensor]:
         """Draw `batch_size` images of each of the `B` embeddings: `[B * batch_size, H, W, 3]` in 0..1.
 
         Image `j` of every embedding starts from the same noise, that of seed + j. So an image does not depend
-        on its neighbours in the batch, and an interpolation changes smoothly from frame to frame.
+        on its neighbours in the batch, and an interpolation changes smoothly from frame to frame. With
+        `embedding_noise` "own" embedding `i` starts from its own, which depends on `i` and seed + j.
         """
         sockets.require_family(embedding, "embedding", decoder.family, "decoder")
         batch_size = inputs.check_int("batch_size", batch_size, 1, defaults.BATCH_MAX)
@@ -99,19 +135,86 @@ class UnclipDecoderSample:
             "eta": check_eta(eta),
         }
         count = len(embedding.embeds)
-        seeds = sample_seeds(inputs.check_seed(seed), batch_size) * count
+        guide = Guide.of(decoder, clip, text if clip_text is None else clip_text, clip_strength, count, batch_size)
+        luck = Luck.of(decoder, noise, inputs.check_seed(seed), check_noise(embedding_noise), count, batch_size)
         embeds = embedding.embeds.repeat_interleave(batch_size, dim=0)
         condition = text_rows(text, decoder, count, batch_size)
 
         def draw(rows: slice, on_step: host.OnStep) -> Tensor:
             said = condition and condition.select(range(len(embeds))[rows]).to(host.device())
             seen = embeds[rows].to(host.device())
-            return pipelines.sample_decoder(
-                decoder.part, seen, text=said, seeds=seeds[rows], on_step=on_step, **settings
+            more = {**settings, **luck.rows(rows), "text": said, "on_step": on_step}
+            if guide is None:
+                return pipelines.sample_decoder(decoder.part, seen, **more)
+            return editing.guided_decoder(
+                decoder.part, guide.clip.part, guide.wanted[rows].to(host.device()), guide.strength, seen, **more
             )
 
-        with host.loaded(decoder):
+        with host.loaded_together(decoder, *([] if guide is None else [guide.clip])):
             return (host.in_turns(draw, len(embeds), defaults.IMAGES_AT_ONCE, steps, "Decoder"),)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """CLIP's guidance of a run: the CLIP, what it wants of each picture `[N, D]`, and how strongly."""
+
+    clip: PartValue[Clip]
+    wanted: Tensor
+    strength: float
+
+    @classmethod
+    def of(
+        cls, decoder: PartValue[Decoder], clip: PartValue[Clip] | None, text: TextValue | None,
+        strength: float, count: int, batch_size: int,
+    ) -> "Guide | None":
+        """The guidance of these inputs; None for a strength of 0.
+
+        Raises:
+            FamilyError: the text is not of that CLIP.
+            InputError: CLIP or text are missing, or the number of texts does not fit.
+        """
+        if check_strength(strength) == 0:
+            return None
+        if clip is None or text is None:
+            missing = "'clip'" if clip is None else "'text' or 'clip_text'"
+            raise InputError(f"'clip_strength' is {strength:g}, but {missing} is not connected: connect it, or set 0.")
+        sockets.require_family(text, "text", clip.family, "CLIP that guides")
+        wanted = text.condition.embeds[_prompt_rows(len(text.prompts), count, batch_size)]
+        return cls(clip, wanted, float(strength))
+
+
+@dataclass(frozen=True)
+class Luck:
+    """What is random in a run: seed and stream of each picture, and the noise that it starts from if that is given."""
+
+    seeds: list[int]
+    streams: list[str]
+    start: Tensor | None
+
+    @classmethod
+    def of(
+        cls, decoder: PartValue[Decoder], noise: NoiseValue | None, seed: int, own: bool, count: int, batch_size: int
+    ) -> "Luck":
+        """The luck of `batch_size` pictures of each of `count` embeddings.
+
+        Raises:
+            FamilyError: the noise is of another family than the decoder.
+            InputError: it is not one for all, or one for each embedding.
+        """
+        streams = [pipelines.candidate_stream("decoder", i if own else 0) for i in range(count)]
+        start = None
+        if noise is not None:
+            sockets.require_family(noise, "noise", decoder.family, "decoder")
+            if len(noise.noise) not in (1, count):
+                raise InputError(f"{len(noise.noise)} noises do not fit {count} embeddings: give one, or one for each.")
+            start = noise.noise.expand(count, -1, -1, -1).repeat_interleave(batch_size, dim=0)
+        return cls(sample_seeds(seed, batch_size) * count, [s for s in streams for _ in range(batch_size)], start)
+
+    def rows(self, rows: slice) -> dict[str, Any]:
+        """The core's arguments for these pictures."""
+        seeds = self.seeds[rows]
+        start = None if self.start is None else self.start[rows].to(host.device())
+        return {"seeds": seeds, "noise": NoiseSource(seeds, self.streams[rows]), "start": start}
 
 
 def check_eta(value: Any) -> float:
@@ -121,6 +224,26 @@ def check_eta(value: Any) -> float:
         InputError: it is not a finite number, or out of range.
     """
     return inputs.check_float("eta", value, defaults.ETA_MIN, defaults.ETA_MAX)
+
+
+def check_strength(value: Any) -> float:
+    """`value` as the strength of CLIP's guidance.
+
+    Raises:
+        InputError: it is not a finite number, or out of range.
+    """
+    return inputs.check_float("clip_strength", value, 0.0, defaults.CLIP_STRENGTH_MAX)
+
+
+def check_noise(value: Any) -> bool:
+    """Whether each embedding has its own noise.
+
+    Raises:
+        InputError: `value` is none of the choices.
+    """
+    if value not in defaults.EMBEDDING_NOISES:
+        raise InputError(f"'embedding_noise' must be one of {', '.join(defaults.EMBEDDING_NOISES)}, not {value!r}.")
+    return value == "own"
 
 
 def text_rows(
@@ -135,7 +258,10 @@ def text_rows(
     if text is None:
         return None
     sockets.require_family(text, "text", decoder.family, "decoder")
-    prompts = len(text.prompts)
+    return text.condition.select(_prompt_rows(len(text.prompts), count, batch_size))
+
+
+def _prompt_rows(prompts: int, count: int, batch_size: int) -> list[int]:
     if prompts not in (1, count):
         raise InputError(f"{prompts} prompts do not fit {count} embeddings: give one, or one for each.")
-    return text.condition.select([image // batch_size % prompts for image in range(count * batch_size)])
+    return [image // batch_size % prompts for image in range(count * batch_size)]

@@ -4,12 +4,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ..unclip_core import pipelines
+from ..unclip_core import editing, pipelines
 from ..unclip_core.models import Upsampler
 from ..unclip_core.noise import sample_seeds
 from . import defaults, host, inputs, sockets
+from .batches import common_count, spread
 from .images import to_rgb
 from .inputs import InputError
+from .masks import SHAPE_TOLERANCE, fit_mask
 from .sockets import PartValue
 
 
@@ -35,7 +37,11 @@ class UnclipUpscale:
                 "steps": inputs.steps_widget(
                     defaults.UPSCALER_STEPS, "Sampling steps. Few are enough: only the edges are missing."
                 ),
-            }
+            },
+            "optional": {
+                "known": ("IMAGE", {"tooltip": "After Inpaint or Outpaint: the original, to keep its pixels."}),
+                "mask": ("MASK", {"tooltip": "Where 'known' is not to be kept: the same mask, or Outpaint's."}),
+            },
         }
 
     def run(
@@ -44,22 +50,52 @@ class UnclipUpscale:
         image: Tensor,
         seed: int = defaults.SEED,
         steps: int = defaults.UPSCALER_STEPS,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor]:
-        """Enlarge `image` `[B, H, W, C]` to `[B, 4H, 4W, 3]`; all get the same noise."""
+        """Enlarge `image` `[B, H, W, C]` to `[B, 4H, 4W, 3]`; all get the same noise.
+
+        Where `mask` is 0 the result is `known`, to the bit if that has the result's size; else it is resized to it.
+        """
         pictures = to_rgb(image)
         at_once = check_area(pictures)
         steps = inputs.check_steps(steps)
         seeds = sample_seeds(inputs.check_seed(seed), 1) * len(pictures)
         sampler = upscaler.part.sampler
+        kept = known_pixels(known, mask, pictures, upscaler.part.scale)
 
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
             small = pictures[rows].to(host.device())
+            here = {name: part[rows].to(host.device()) for name, part in kept.items()}
             return pipelines.upscale(
-                upscaler.part, small, seeds=seeds[rows], steps=steps, sampler=sampler, on_step=on_step
+                upscaler.part, small, seeds=seeds[rows], steps=steps, sampler=sampler, on_step=on_step, **here
             )
 
         with host.loaded(upscaler):
             return (host.in_turns(enlarge, len(pictures), at_once, steps, "Upscale"),)
+
+
+def known_pixels(known: Tensor | None, mask: Tensor | None, pictures: Tensor, scale: int) -> dict[str, Tensor]:
+    """The core's `known` and `mask` for each of `pictures` `[B, H, W, 3]`, in their size times `scale`; none for none.
+
+    Raises:
+        InputError: one comes without the other, or they do not fit the pictures.
+    """
+    if known is None and mask is None:
+        return {}
+    if known is None or mask is None:
+        raise InputError("'known' and 'mask' go together: connect both, or neither.")
+    count, height, width = len(pictures), pictures.shape[1] * scale, pictures.shape[2] * scale
+    known = to_rgb(known)
+    rows, columns = known.shape[1:3]
+    if abs(rows * width / (columns * height) - 1) > SHAPE_TOLERANCE:
+        raise InputError(f"'known' is {columns} × {rows} pixels, the result {width} × {height}: they differ in shape.")
+    holes = fit_mask(mask, height, width)
+    common_count(image=count, known=len(known), mask=len(holes))
+    if max(len(known), len(holes)) > count:
+        raise InputError(f"There are more known images or masks than the {count} to upscale.")
+    known = editing.resize_picture(known, (height, width))
+    return {"known": spread(known, count), "mask": spread(holes, count)}
 
 
 def check_area(pictures: Tensor) -> int:

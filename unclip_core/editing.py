@@ -21,7 +21,8 @@ from .pipelines import check_count, check_images, decoder_denoiser, sample_decod
 from .samplers import OnStep
 from .windows import Windowed
 
-__all__ = ["fit_picture", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_pictures"]
+__all__ = ["fit_picture", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_pictures", "resize_mask"]
+__all__ += ["resize_picture"]
 
 OVERLAP = 2
 """Windows on a canvas overlap by one part in this many."""
@@ -167,12 +168,18 @@ def fit_picture(images: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor,
     height, width = images.shape[1:3]
     short = min(height, width)
     size = (max(side, round(height * side / short)), max(side, round(width * side / short)))
-    if size != (height, width):
-        large = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", align_corners=False, antialias=True)
-        images = large.clamp(0, 1).movedim(1, -1)
+    images = resize_picture(images, size)
     if mask is not None and tuple(mask.shape[1:]) != size:
         mask = resize_mask(mask, size)
     return images, mask
+
+
+def resize_picture(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures `[B, H, W, 3]` in 0..1 at another size (height, width); those that have it come back as they are."""
+    if tuple(images.shape[1:3]) == size:
+        return images
+    resized = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp(0, 1).movedim(1, -1)
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:

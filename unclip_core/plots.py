@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["Curve", "plot"]
+__all__ = ["Curve", "captions", "plot"]
 
 INK, GRID, PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
 LEFT, TOP, RIGHT, BOTTOM = 64, 34, 18, 44
@@ -53,8 +53,21 @@ def plot(
         _draw_curve(draw, frame, curve)
         corner = (frame.right - 8, frame.top + 8 + number * (TEXT + 5))
         draw.text(corner, curve.name, curve.colour, _font(), anchor="ra")
+    return _to_tensor(image)
+
+
+def captions(texts: Sequence[str], width: int, height: int = 18) -> Tensor:
+    """Draw short texts side by side, each in the middle of a cell, as a picture [height, N * width, 3] in 0..1."""
+    image = Image.new("RGB", (width * len(texts), height), PAPER)
+    draw = ImageDraw.Draw(image)
+    for number, text in enumerate(texts):
+        draw.text((width * (number + 0.5), height / 2), text, INK, _font(min(TEXT, max(6, width // 5))), anchor="mm")
+    return _to_tensor(image)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
     data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return data.reshape(size[1], size[0], 3).float() / 255
+    return data.reshape(image.height, image.width, 3).float() / 255
 
 
 class _Frame:

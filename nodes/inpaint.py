@@ -1,0 +1,234 @@
+"""The nodes that draw part of an image anew, or on beyond its edges."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..unclip_core import editing
+from ..unclip_core.models import Decoder
+from ..unclip_core.noise import sample_seeds
+from . import defaults, host, inputs, sockets
+from .batches import common_count, spread
+from .decoder import text_rows
+from .images import to_rgb
+from .inputs import InputError
+from .masks import fit_mask, tell_of
+from .sockets import EmbeddingValue, PartValue, TextValue
+
+
+def sampling_widgets() -> dict[str, inputs.Widget]:
+    """The widgets that both nodes end with."""
+    return {
+        "seed": inputs.seed_widget(),
+        "steps": inputs.steps_widget(defaults.INPAINT_STEPS, "Sampling steps. More is slower."),
+        "guidance_scale": inputs.guidance_widget(
+            defaults.DECODER_GUIDANCE,
+            "How strictly to follow the embedding. 1: guidance off; higher: clearer, less varied.",
+        ),
+        "resamples": inputs.int_widget(
+            defaults.RESAMPLES,
+            1,
+            defaults.RESAMPLES_MAX,
+            "How often each step is made (RePaint). More fits the new to the old better, and takes longer.",
+        ),
+    }
+
+
+class UnclipInpaint:
+    """Node: draws the masked part of an image anew."""
+
+    CATEGORY = "unCLIP/sampling"
+    DESCRIPTION = (
+        "Draws the masked part of an image anew, as the embedding says, and keeps every other pixel as it is. "
+        "The image is first resized so that its shorter edge fits the decoder."
+    )
+    SEARCH_ALIASES = ["inpaint", "mask", "fill", "repaint", "edit image"]
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    OUTPUT_TOOLTIPS = ("The image in the decoder's size, its unmasked pixels untouched.",)
+    HAS_INTERMEDIATE_OUTPUT = True
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "embedding": (
+                    sockets.EMBEDDING,
+                    {"tooltip": "What the whole image should show, of Prior Sample or CLIP Image Encode."},
+                ),
+                "image": ("IMAGE", {"tooltip": "The image to change."}),
+                "mask": ("MASK", {"tooltip": "Where to draw: of the mask editor (right-click on Load Image)."}),
+                **sampling_widgets(),
+            },
+            "optional": {"text": (sockets.TEXT, {"tooltip": "The prompt, which the decoder can read too."})},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.DECODER_GUIDANCE) -> bool | str:
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
+
+    def run(
+        self,
+        decoder: PartValue[Decoder],
+        embedding: EmbeddingValue,
+        image: Tensor,
+        mask: Tensor,
+        seed: int = defaults.SEED,
+        steps: int = defaults.INPAINT_STEPS,
+        guidance_scale: float = defaults.DECODER_GUIDANCE,
+        resamples: int = defaults.RESAMPLES,
+        text: TextValue | None = None,
+    ) -> tuple[Tensor] | dict[str, Any]:
+        """Fill the mask of each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
+        pictures = to_rgb(image)
+        holes = fit_mask(mask, *pictures.shape[1:3])
+        warnings = tell_of(holes)
+        pictures, holes = editing.fit_picture(pictures, holes, decoder.part.image_size)
+        check_canvas(pictures, decoder.part.image_size)
+        filled = fill(decoder, embedding, pictures, holes, text, seed, steps, guidance_scale, resamples, "Inpaint")
+        return host.with_warnings((filled,), warnings)
+
+
+class UnclipOutpaint:
+    """Node: draws an image on beyond its edges."""
+
+    CATEGORY = "unCLIP/sampling"
+    DESCRIPTION = (
+        "Draws an image on beyond its edges, by any margin on each side, in overlapping squares of the decoder's size. "
+        "The image itself is kept as it is."
+    )
+    SEARCH_ALIASES = ["outpaint", "extend", "uncrop", "expand image", "zoom out"]
+    RETURN_TYPES = ("IMAGE", "IMAGE", "MASK")
+    RETURN_NAMES = ("image", "known", "mask")
+    OUTPUT_TOOLTIPS = (
+        "The larger image, in the decoder's scale.",
+        "The image you gave, in its own scale, on a canvas with the margins: for Upscale.",
+        "Where that canvas was drawn on: for Upscale.",
+    )
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        sides = ("left", "top", "right", "bottom")
+        return {
+            "required": {
+                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "embedding": (
+                    sockets.EMBEDDING,
+                    {"tooltip": "What the image should show, of Prior Sample or CLIP Image Encode."},
+                ),
+                "image": ("IMAGE", {"tooltip": "The image; it is resized so that its shorter edge fits the decoder."}),
+                **{
+                    side: inputs.int_widget(
+                        defaults.MARGIN, 0, defaults.MARGIN_MAX, f"Pixels to add at the {side}, in the decoder's scale."
+                    )
+                    for side in sides
+                },
+                **sampling_widgets(),
+            },
+            "optional": {"text": (sockets.TEXT, {"tooltip": "The prompt, which the decoder can read too."})},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.DECODER_GUIDANCE) -> bool | str:
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
+
+    def run(
+        self,
+        decoder: PartValue[Decoder],
+        embedding: EmbeddingValue,
+        image: Tensor,
+        left: int = defaults.MARGIN,
+        top: int = defaults.MARGIN,
+        right: int = defaults.MARGIN,
+        bottom: int = defaults.MARGIN,
+        seed: int = defaults.SEED,
+        steps: int = defaults.INPAINT_STEPS,
+        guidance_scale: float = defaults.DECODER_GUIDANCE,
+        resamples: int = defaults.RESAMPLES,
+        text: TextValue | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the margins to each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
+        margins = check_margins(left=left, top=top, right=right, bottom=bottom)
+        large = to_rgb(image)
+        side = decoder.part.image_size
+        small, _ = editing.fit_picture(large, None, side)
+        canvas, holes = pad(small, margins)
+        check_canvas(canvas, side)
+        scale = min(large.shape[1:3]) / side
+        known, mask = pad(large, {name: round(margin * scale) for name, margin in margins.items()})
+        filled = fill(decoder, embedding, canvas, holes, text, seed, steps, guidance_scale, resamples, "Outpaint")
+        place = host.intermediate_device()
+        return (filled, known.to(place), mask.to(place))
+
+
+def fill(
+    decoder: PartValue[Decoder], embedding: EmbeddingValue, pictures: Tensor, holes: Tensor, text: TextValue | None,
+    seed: int, steps: int, guidance_scale: float, resamples: int, title: str,
+) -> Tensor:
+    """Draw the `holes` `[N, H, W]` of `pictures` `[N, H, W, 3]`; batches are of one size or 1."""
+    sockets.require_family(embedding, "embedding", decoder.family, "decoder")
+    settings = {
+        "steps": inputs.check_steps(steps),
+        "guidance_scale": inputs.check_guidance(guidance_scale),
+        "resamples": inputs.check_int("resamples", resamples, 1, defaults.RESAMPLES_MAX),
+    }
+    count = common_count(image=len(pictures), mask=len(holes), embedding=len(embedding.embeds))
+    pictures, holes, embeds = (spread(batch, count) for batch in (pictures, holes, embedding.embeds))
+    seeds = sample_seeds(inputs.check_seed(seed), count)
+    condition = text_rows(text, decoder, count, 1)
+
+    def draw(rows: slice, on_step: host.OnStep) -> Tensor:
+        said = condition and condition.select(range(count)[rows]).to(host.device())
+        place = host.device()
+        return editing.inpaint_decoder(
+            decoder.part, pictures[rows].to(place), holes[rows].to(place), embeds[rows].to(place), text=said,
+            seeds=seeds[rows], on_step=on_step, **settings,
+        )
+
+    squares = pictures[0, :, :, 0].numel() / decoder.part.image_size**2
+    at_once = max(1, int(defaults.IMAGES_AT_ONCE / squares))
+    with host.loaded(decoder):
+        return host.in_turns(draw, count, at_once, (steps - 1) * resamples + 1, title)
+
+
+def pad(pictures: Tensor, margins: dict[str, int]) -> tuple[Tensor, Tensor]:
+    """`pictures` `[B, H, W, 3]` with grey margins, and the mask `[1, H', W']` of these."""
+    around = (margins["left"], margins["right"], margins["top"], margins["bottom"])
+    canvas = F.pad(pictures.movedim(-1, 1), around, value=0.5).movedim(1, -1)
+    mask = F.pad(torch.zeros_like(pictures[:1, :, :, 0]), around, value=1.0)
+    return canvas, mask
+
+
+def check_margins(**margins: Any) -> dict[str, int]:
+    """The margins by their names, each in its range and not all 0.
+
+    Raises:
+        InputError: they are not.
+    """
+    found = {name: inputs.check_int(name, value, 0, defaults.MARGIN_MAX) for name, value in margins.items()}
+    if not any(found.values()):
+        raise InputError("All margins are 0, so there is nothing to draw: set 'left', 'top', 'right' or 'bottom'.")
+    return found
+
+
+def check_canvas(pictures: Tensor, side: int) -> None:
+    """Refuse a canvas of more pixels than can be drawn in reason.
+
+    Raises:
+        InputError: there are too many.
+    """
+    height, width = pictures.shape[1:3]
+    if height * width > defaults.CANVAS_SIDES_MAX * side**2:
+        raise InputError(
+            f"The canvas is {width} × {height} pixels in the decoder's scale; {defaults.CANVAS_SIDES_MAX} squares of "
+            f"{side} × {side} are the most that can be drawn. Take smaller margins, or a less narrow image."
+        )

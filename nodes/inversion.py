@@ -1,0 +1,104 @@
+"""The inversion node: an image to the noise that the decoder draws it from."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..unclip_core import editing
+from ..unclip_core.models import Decoder
+from . import defaults, host, inputs, sockets
+from .batches import common_count, spread
+from .decoder import text_rows
+from .images import to_rgb
+from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
+
+
+class UnclipDdimInversion:
+    """Node: finds the noise of an image."""
+
+    CATEGORY = "unCLIP/sampling"
+    DESCRIPTION = (
+        "Finds the noise from which the decoder draws an image under its own embedding. From embedding and noise, "
+        "Decoder Sample draws it again; from another embedding and this noise, it draws that, and keeps the rest."
+    )
+    SEARCH_ALIASES = ["invert", "ddim inversion", "reconstruct", "image to noise", "edit image"]
+    RETURN_TYPES = (sockets.NOISE, "IMAGE")
+    RETURN_NAMES = ("noise", "image")
+    OUTPUT_TOOLTIPS = (
+        "The noise, for Decoder Sample: with ddim, and the same steps, guidance and text, it draws the image.",
+        "The image as the decoder sees it: a square in its size.",
+    )
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "embedding": (
+                    sockets.EMBEDDING,
+                    {"tooltip": "The image's own embedding, of CLIP Image Encode: one for all images, or one each."},
+                ),
+                "image": ("IMAGE", {"tooltip": "The image. It is resized and cropped to the decoder's square."}),
+                "steps": inputs.steps_widget(
+                    defaults.INVERSION_STEPS, "Steps back to the noise. The more, the better the image comes back."
+                ),
+                "guidance_scale": inputs.guidance_widget(
+                    defaults.INVERSION_GUIDANCE, "Set the same in Decoder Sample. 1, which is off, inverts best."
+                ),
+                "iterations": inputs.int_widget(
+                    defaults.INVERSION_ITERATIONS,
+                    1,
+                    defaults.INVERSION_ITERATIONS_MAX,
+                    "How often each step is corrected. 1 is fast and rough.",
+                    advanced=True,
+                ),
+            },
+            "optional": {
+                "text": (sockets.TEXT, {"tooltip": "The prompt, if Decoder Sample gets it too."}),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.INVERSION_GUIDANCE) -> bool | str:
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
+
+    def run(
+        self,
+        decoder: PartValue[Decoder],
+        embedding: EmbeddingValue,
+        image: Tensor,
+        steps: int = defaults.INVERSION_STEPS,
+        guidance_scale: float = defaults.INVERSION_GUIDANCE,
+        iterations: int = defaults.INVERSION_ITERATIONS,
+        text: TextValue | None = None,
+    ) -> tuple[NoiseValue, Tensor]:
+        """Invert each of the images `[B, H, W, C]` under its embedding, or under the one for all."""
+        sockets.require_family(embedding, "embedding", decoder.family, "decoder")
+        settings = {
+            "steps": inputs.check_steps(steps),
+            "guidance_scale": inputs.check_guidance(guidance_scale),
+            "iterations": inputs.check_int("iterations", iterations, 1, defaults.INVERSION_ITERATIONS_MAX),
+        }
+        pictures = square(to_rgb(image), decoder.part.image_size)
+        count = common_count(image=len(pictures), embedding=len(embedding.embeds))
+        pictures, embeds = spread(pictures, count), spread(embedding.embeds, count)
+        condition = text_rows(text, decoder, count, 1)
+
+        def invert(rows: slice, on_step: host.OnStep) -> Tensor:
+            said = condition and condition.select(range(count)[rows]).to(host.device())
+            seen = embeds[rows].to(host.device())
+            return editing.invert_decoder(decoder.part, pictures[rows], seen, text=said, on_step=on_step, **settings)
+
+        with host.loaded(decoder):
+            noise = host.in_turns(invert, count, defaults.IMAGES_AT_ONCE, steps * iterations, "Inversion")
+        return (NoiseValue(noise, decoder.family), pictures.to(host.intermediate_device()))
+
+
+def square(pictures: Tensor, side: int) -> Tensor:
+    """`pictures` `[B, H, W, 3]` resized by their shorter edge and cropped at the centre, `[B, side, side, 3]`."""
+    pictures, _ = editing.fit_picture(pictures, None, side)
+    top, left = (pictures.shape[1] - side) // 2, (pictures.shape[2] - side) // 2
+    return pictures[:, top : top + side, left : left + side].contiguous()

@@ -1,0 +1,146 @@
+"""The node that needs CLIP alone: pictures by gradient ascent."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..unclip_core import editing
+from ..unclip_core.models import Clip
+from ..unclip_core.noise import sample_seeds
+from ..unclip_core.optimise import Ascent
+from . import defaults, host, inputs, sockets
+from .batches import common_count, spread
+from .images import to_rgb
+from .inputs import InputError
+from .sockets import PartValue, TextValue
+
+RATE_MIN, RATE_MAX = 0.001, 1.0
+SMOOTHNESS_MAX = 10.0
+
+
+class UnclipClipOptimise:
+    """Node: changes pixels until CLIP sees the text in them."""
+
+    CATEGORY = "unCLIP/sampling"
+    DESCRIPTION = (
+        "Changes an image, or noise, step by step until CLIP finds it like the text: VQGAN+CLIP's way, from before "
+        "there was diffusion. It needs a CLIP alone, and it is surreal."
+    )
+    SEARCH_ALIASES = ["vqgan+clip", "clip guided", "deep dream", "gradient ascent", "surreal"]
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    OUTPUT_TOOLTIPS = ("The images that CLIP now finds like the texts.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "clip": (sockets.CLIP, {"tooltip": "The CLIP of Load unCLIP Model."}),
+                "text": (sockets.TEXT, {"tooltip": "What CLIP should see, of CLIP Text Encode (unCLIP)."}),
+                "seed": inputs.seed_widget(),
+                "steps": inputs.steps_widget(defaults.ASCENT_STEPS, "Steps of the ascent. More is clearer and slower."),
+                "width": inputs.int_widget(
+                    defaults.ASCENT_SIZE, 16, defaults.ASCENT_SIZE_MAX, "Of the image, if none is connected."
+                ),
+                "height": inputs.int_widget(
+                    defaults.ASCENT_SIZE, 16, defaults.ASCENT_SIZE_MAX, "Of the image, if none is connected."
+                ),
+                "learning_rate": inputs.float_widget(
+                    defaults.ASCENT_RATE, RATE_MIN, RATE_MAX, 0.001, "How far each step goes."
+                ),
+                "cutouts": inputs.int_widget(
+                    defaults.ASCENT_CUTOUTS,
+                    1,
+                    defaults.ASCENT_CUTOUTS_MAX,
+                    "Random parts of the image that CLIP looks at in each step. More is steadier and slower.",
+                    advanced=True,
+                ),
+                "smoothness": inputs.float_widget(
+                    defaults.ASCENT_SMOOTHNESS,
+                    0.0,
+                    SMOOTHNESS_MAX,
+                    0.05,
+                    "How much to keep neighbouring pixels alike. 0 leaves CLIP its grain.",
+                    advanced=True,
+                ),
+            },
+            "optional": {"image": ("IMAGE", {"tooltip": "Where to begin. Leave open to begin with noise."})},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls, learning_rate: float = defaults.ASCENT_RATE, smoothness: float = defaults.ASCENT_SMOOTHNESS
+    ) -> bool | str:
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(
+            lambda: learning_rate is None or check_rate(learning_rate),
+            lambda: smoothness is None or check_smoothness(smoothness),
+        )
+
+    def run(
+        self,
+        clip: PartValue[Clip],
+        text: TextValue,
+        seed: int = defaults.SEED,
+        steps: int = defaults.ASCENT_STEPS,
+        width: int = defaults.ASCENT_SIZE,
+        height: int = defaults.ASCENT_SIZE,
+        learning_rate: float = defaults.ASCENT_RATE,
+        cutouts: int = defaults.ASCENT_CUTOUTS,
+        smoothness: float = defaults.ASCENT_SMOOTHNESS,
+        image: Tensor | None = None,
+    ) -> tuple[Tensor]:
+        """Climb to each prompt, from its image `[B, H, W, C]` or the one for all; picture i by seed + i."""
+        sockets.require_family(text, "text", clip.family, "CLIP")
+        ascent = Ascent(
+            steps=inputs.check_steps(steps),
+            learning_rate=check_rate(learning_rate),
+            cutouts=inputs.check_int("cutouts", cutouts, 1, defaults.ASCENT_CUTOUTS_MAX),
+            smoothness=check_smoothness(smoothness),
+        )
+        size = tuple(
+            inputs.check_int(name, value, 16, defaults.ASCENT_SIZE_MAX)
+            for name, value in (("height", height), ("width", width))
+        )
+        start = None if image is None else check_start(to_rgb(image))
+        wanted = text.condition.embeds
+        count = common_count(text=len(wanted), image=1 if start is None else len(start))
+        wanted, start = spread(wanted, count), None if start is None else spread(start, count)
+        seeds = sample_seeds(inputs.check_seed(seed), count)
+
+        def climb(rows: slice, on_step: host.OnStep) -> Tensor:
+            here = None if start is None else start[rows].to(host.device())
+            return editing.optimise_pictures(
+                clip.part, wanted[rows].to(host.device()), ascent, seeds=seeds[rows], images=here, size=size,
+                on_step=on_step,
+            )
+
+        with host.loaded(clip):
+            return (host.in_turns(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP"),)
+
+
+def check_rate(value: Any) -> float:
+    """`value` as the learning rate. Raises InputError if it is no finite number, or out of range."""
+    return inputs.check_float("learning_rate", value, RATE_MIN, RATE_MAX)
+
+
+def check_smoothness(value: Any) -> float:
+    """`value` as the weight of smoothness. Raises InputError if it is no finite number, or out of range."""
+    return inputs.check_float("smoothness", value, 0.0, SMOOTHNESS_MAX)
+
+
+def check_start(pictures: Tensor) -> Tensor:
+    """`pictures` `[B, H, W, 3]` if they are not too large to climb on.
+
+    Raises:
+        InputError: they are.
+    """
+    height, width = pictures.shape[1:3]
+    if max(height, width) > defaults.ASCENT_SIZE_MAX:
+        raise InputError(
+            f"The image is {width} × {height} pixels; CLIP Optimise takes at most {defaults.ASCENT_SIZE_MAX} on a "
+            "side. Scale it down first."
+        )
+    return pictures

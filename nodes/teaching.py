@@ -1,0 +1,212 @@
+"""The nodes that show diffusion at work: the chain to noise, and the way back."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..unclip_core import plots
+from ..unclip_core.film import Film
+from ..unclip_core.forward import diffuse
+from ..unclip_core.models import Decoder, DiffusionSpec
+from ..unclip_core.noise import NoiseSource, sample_seeds
+from ..unclip_core.pipelines import sample_decoder, to_images
+from ..unclip_core.schedules import log_snr
+from . import defaults, host, inputs, sockets
+from .decoder import check_eta, text_rows
+from .images import tile, to_rgb
+from .inputs import InputError
+from .inversion import square
+from .sockets import EmbeddingValue, PartValue, TextValue
+
+DECIBEL = 4.342944819032518
+"""10 / ln 10: of a natural logarithm the decibels."""
+
+PLOT_RANGE = (-80.0, 60.0)
+RED, BLUE = (200, 40, 40), (31, 119, 180)
+
+
+class UnclipForwardDiffusion:
+    """Node: shows how an image turns to noise."""
+
+    CATEGORY = "unCLIP/learn"
+    DESCRIPTION = (
+        "Shows the Markov chain that turns an image to noise, step by step, at chosen timesteps of the decoder's "
+        "schedule, and how much signal is left at each."
+    )
+    SEARCH_ALIASES = ["forward process", "add noise", "markov chain", "signal to noise", "noise schedule"]
+    RETURN_TYPES = ("IMAGE", "IMAGE", "IMAGE")
+    RETURN_NAMES = ("strip", "frames", "snr_plot")
+    OUTPUT_TOOLTIPS = (
+        "The frames side by side, one row for each image, under their timesteps.",
+        "The frames as a batch: all of the first image, then all of the second.",
+        "The schedule's signal-to-noise ratio, with the chosen timesteps as dots.",
+    )
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model: its schedule is shown."}),
+                "image": ("IMAGE", {"tooltip": "The image. It is resized and cropped to the decoder's square."}),
+                "seed": inputs.seed_widget(),
+                "timesteps": (
+                    "STRING",
+                    {
+                        "default": defaults.TIMESTEPS,
+                        "tooltip": "The timesteps to show, separated by commas, from 0 to the schedule's last (999).",
+                    },
+                ),
+            }
+        }
+
+    def run(
+        self, decoder: PartValue[Decoder], image: Tensor, seed: int = defaults.SEED, timesteps: str = defaults.TIMESTEPS
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Walk the chain from each of the images `[B, H, W, C]`."""
+        diffusion = decoder.part.diffusion
+        times = check_timesteps(timesteps, diffusion.train_steps)
+        pictures = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1).cpu() * 2 - 1
+        noise = NoiseSource(sample_seeds(inputs.check_seed(seed), len(pictures)), "forward")
+        states = diffuse(pictures, diffusion.table[times].tolist(), noise)
+        frames = to_images(torch.stack(list(states), dim=1).flatten(0, 1))
+        strip = strip_of(frames, [f"t = {time}" for time in times])
+        place = host.intermediate_device()
+        return (strip.to(place), frames.to(place), snr_plot(diffusion, times).to(place))
+
+
+class UnclipDenoisingFilm:
+    """Node: shows how the decoder makes an image of noise."""
+
+    CATEGORY = "unCLIP/learn"
+    DESCRIPTION = (
+        "Draws an image as Decoder Sample does, and shows the way there: every k-th step's noisy state, and below it "
+        "the image that the network sees in it."
+    )
+    SEARCH_ALIASES = ["reverse process", "denoising steps", "x0 prediction", "sampling film", "debug sampler"]
+    RETURN_TYPES = ("IMAGE", "IMAGE", "IMAGE", "IMAGE")
+    RETURN_NAMES = ("strip", "states", "guesses", "image")
+    OUTPUT_TOOLTIPS = (
+        "For each image a row of states and a row of what the network sees in them, under their timesteps.",
+        "The states x_t as a batch: all of the first image, then all of the second.",
+        "The guesses x0 as a batch, in the same order.",
+        "The finished images, as Decoder Sample draws them.",
+    )
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order."""
+        return {
+            "required": {
+                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "embedding": (sockets.EMBEDDING, {"tooltip": "What to draw."}),
+                "seed": inputs.seed_widget(),
+                "steps": inputs.steps_widget(defaults.DECODER_STEPS, "Sampling steps. More is slower."),
+                "guidance_scale": inputs.guidance_widget(
+                    defaults.DECODER_GUIDANCE,
+                    "How strictly to follow the embedding. 1: guidance off; higher: clearer, less varied.",
+                ),
+                "sampler": inputs.sampler_widget(defaults.DECODER_SAMPLER),
+                "eta": inputs.float_widget(
+                    defaults.ETA,
+                    defaults.ETA_MIN,
+                    defaults.ETA_MAX,
+                    0.05,
+                    "Fresh noise in each step of ddim: 0 none, 1 as much as ddpm. Other samplers ignore it.",
+                    advanced=True,
+                ),
+                "every": inputs.int_widget(
+                    defaults.FILM_EVERY, 1, defaults.STEPS_MAX, "Show every so many steps; the last is always shown."
+                ),
+            },
+            "optional": {"text": (sockets.TEXT, {"tooltip": "The prompt, which the decoder can read too."})},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls, guidance_scale: float = defaults.DECODER_GUIDANCE, eta: float = defaults.ETA
+    ) -> bool | str:
+        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
+        return inputs.validated(
+            lambda: guidance_scale is None or inputs.check_guidance(guidance_scale),
+            lambda: eta is None or check_eta(eta),
+        )
+
+    def run(
+        self,
+        decoder: PartValue[Decoder],
+        embedding: EmbeddingValue,
+        seed: int = defaults.SEED,
+        steps: int = defaults.DECODER_STEPS,
+        guidance_scale: float = defaults.DECODER_GUIDANCE,
+        sampler: str = defaults.DECODER_SAMPLER,
+        eta: float = defaults.ETA,
+        every: int = defaults.FILM_EVERY,
+        text: TextValue | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Film the drawing of each of the embeddings, all from the noise of the one seed."""
+        sockets.require_family(embedding, "embedding", decoder.family, "decoder")
+        settings = {
+            "steps": inputs.check_steps(steps),
+            "guidance_scale": inputs.check_guidance(guidance_scale),
+            "sampler": inputs.check_sampler(sampler),
+            "eta": check_eta(eta),
+        }
+        count, side = len(embedding.embeds), decoder.part.image_size
+        seeds = [inputs.check_seed(seed)] * count
+        film = Film(NoiseSource(seeds, "decoder").normal((3, side, side)),
+                    inputs.check_int("every", every, 1, defaults.STEPS_MAX))
+        condition = text_rows(text, decoder, count, 1)
+        said = condition and condition.to(host.device())
+        with host.loaded(decoder) as part, host.progress(steps, "Film") as bar:
+            embeds = embedding.embeds.to(host.device())
+            image = sample_decoder(part, embeds, text=said, seeds=seeds, on_step=both(bar, film), **settings)
+        states, guesses = (to_images(torch.stack(kept, dim=1).flatten(0, 1)) for kept in (film.states, film.guesses))
+        names = ["end" if time is None else f"t = {time}" for time in film.times]
+        rows = torch.stack([states, guesses]).unflatten(1, (count, len(names))).transpose(0, 1).flatten(0, 2)
+        place = host.intermediate_device()
+        return tuple(each.to(place) for each in (strip_of(rows, names), states, guesses, image))
+
+
+def both(one: host.OnStep, other: host.OnStep) -> host.OnStep:
+    """A callback that calls two."""
+
+    def call(info: Any) -> None:
+        one(info)
+        other(info)
+
+    return call
+
+
+def strip_of(frames: Tensor, names: list[str]) -> Tensor:
+    """Frames `[rows * N, H, W, 3]` as one image, `N` in a row, under their N names: `[1, H', W', 3]`."""
+    return torch.cat([plots.captions(names, frames.shape[2])[None], tile(frames, len(names))], dim=1)
+
+
+def snr_plot(diffusion: DiffusionSpec, times: list[int]) -> Tensor:
+    """The schedule's signal-to-noise ratio in dB over its timesteps, `[1, H, W, 3]`, dotted at `times`."""
+    levels = (log_snr(diffusion.table) * DECIBEL).tolist()
+    curve = plots.Curve("signal / noise in dB", range(len(levels)), levels, BLUE, times)
+    share = plots.Curve("signal's share in %", range(len(levels)), (100 * diffusion.table).tolist(), RED, times)
+    low = max(PLOT_RANGE[0], min(levels))
+    title = f"{diffusion.schedule} schedule"
+    return plots.plot([curve, share], title=title, x_label="timestep", y_range=(low, 105.0))[None]
+
+
+def check_timesteps(text: Any, train_steps: int) -> list[int]:
+    """The timesteps that a text lists, ascending, each once.
+
+    Raises:
+        InputError: it lists none, or what is no timestep of the schedule.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"'timesteps' must be a text such as '{defaults.TIMESTEPS}', not {text!r}.")
+    parts = [part for part in text.replace(",", " ").replace(";", " ").split() if part]
+    wrong = [part for part in parts if not part.isascii() or not part.isdigit() or int(part) >= train_steps]
+    if wrong or not parts:
+        found = f"'{wrong[0][:20]}' is none of them" if wrong else "none is given"
+        raise InputError(f"'timesteps' takes whole numbers from 0 to {train_steps - 1}, separated by commas: {found}.")
+    return sorted({int(part) for part in parts})

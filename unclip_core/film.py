@@ -1,0 +1,47 @@
+"""A film of a sampling run: the states that it went through, and what the net saw in each."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .samplers import StepInfo
+
+__all__ = ["Film"]
+
+
+@dataclass
+class Film:
+    """Records a run as its `on_step`: every k-th step, the last step, and the end.
+
+    start: the state that the run begins with, [B, C, H, W]. every: k, 1 or more.
+    times: of each frame the timestep that the net was told; None for the end. states: x_t [B, C, H, W]; guesses: the
+    x0 that the net saw in it; at the end both are the result. All are kept on the CPU.
+    Raises ValueError for an `every` below 1.
+    """
+
+    start: Tensor
+    every: int = 1
+    times: list[int | None] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+    guesses: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check the number, and stand before the first step."""
+        if self.every < 1:
+            raise ValueError(f"a film shows every k-th step, with k 1 or more, not {self.every}")
+        self._before = self.start
+
+    def __call__(self, info: StepInfo) -> None:
+        """Take the step into the film, if it is one to be shown."""
+        last = info.index + 1 == info.total
+        if info.index % self.every == 0 or last:
+            self._add(info.t, self._before, info.x0)
+        self._before = info.x
+        if last:
+            self._add(None, info.x, info.x)
+
+    def _add(self, time: int | None, state: Tensor, guess: Tensor) -> None:
+        self.times.append(time)
+        self.states.append(state.detach().to("cpu", torch.float32))
+        self.guesses.append(guess.detach().to("cpu", torch.float32))
