@@ -24,7 +24,7 @@ def run_file(
     """
     path, terminal = Path(path), Terminal()
     try:
-        workflow = _read(path)
+        workflow = read_workflow(path)
         overrides = _overrides(settings)
     except InvalidWorkflow as error:
         report = Report(status="invalid", errors=error.problems)
@@ -43,7 +43,7 @@ def run_file(
     return report.exit_code
 
 
-def _read(path: Path) -> Any:
+def read_workflow(path: Path) -> Any:
     """A workflow file's JSON. Raises InvalidWorkflow where there is none, or it is a canvas workflow."""
     try:
         workflow = json.loads(path.read_text(encoding="utf-8"))
