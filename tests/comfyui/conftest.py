@@ -7,14 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from comfy_canvas import Canvas, NoBrowser, find_chromium, launch  # noqa: E402
 from comfy_server import ROOT, NoComfyUI, Server, find_comfyui  # noqa: E402
 
+from unclip.unclip_core.checkpoints.random_karlo import small_size, write_random_karlo  # noqa: E402
+
 WEIGHTS = ["model_index.json", "clip.safetensors", "prior.safetensors", "decoder.safetensors", "upsampler.safetensors"]
 LOG_SHOWN = 6000
+KARLO = ("karlo-v1-alpha", "karlo-v1-alpha-image-variations")
+SD_UNCLIP = "sd21-unclip-l.ckpt"
 
 skipped = {}
 running = pytest.StashKey()
@@ -40,13 +45,27 @@ def server(comfyui, tmp_path_factory, pytestconfig):
     missing = [name for name in WEIGHTS if not (ROOT / "unclip_core" / "tiny" / name).is_file()]
     if missing:
         pytest.fail(f"The bundled model is not whole: unclip_core/tiny lacks {', '.join(missing)}.")
-    server = Server(*comfyui, tmp_path_factory.mktemp("comfyui"))
+    server = Server(*comfyui, furnished(tmp_path_factory.mktemp("comfyui")))
     pytestconfig.stash[running] = server
     try:
         server.wait_until_ready()
         yield server
     finally:
         server.stop()
+
+
+def furnished(base):
+    """The server's base folder with what the workflows name: small random Karlos, and the picture of ComfyUI's own.
+
+    Stable Diffusion's file is an empty one: it is listed, but cannot be loaded.
+    """
+    for name in KARLO:
+        write_random_karlo(base / "models" / "unclip" / name, small_size())
+    (base / "models" / "checkpoints").mkdir()
+    (base / "models" / "checkpoints" / SD_UNCLIP).touch()
+    (base / "input").mkdir()
+    Image.linear_gradient("L").convert("RGB").save(base / "input" / "example.png")
+    return base
 
 
 @pytest.fixture(scope="session")

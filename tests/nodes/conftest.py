@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from unclip.nodes import host
 from unclip.nodes.loaders import UnclipLoadModel
 from unclip.unclip_core.checkpoints.files import save_weights
+from unclip.unclip_core.checkpoints.random_karlo import small_size, write_random_karlo
 from unclip.unclip_core.clip import ClipConfig, build_open_clip
 from unclip.unclip_core.models import DiffusionSpec
 from unclip.unclip_core.nets.conditioning import MapConditionerParams
@@ -109,3 +111,13 @@ def mine(models):
 def other(models):
     """The parts of `other`, family "another"."""
     return load(models, "other")
+
+
+@pytest.fixture(scope="session")
+def karlo_models(tmp_path_factory):
+    """A models folder with small random Karlos under the published names, and a picture beside them."""
+    root = tmp_path_factory.mktemp("karlo")
+    for name in ("karlo-v1-alpha", "karlo-v1-alpha-image-variations"):
+        write_random_karlo(root / name, small_size())
+    Image.linear_gradient("L").convert("RGB").save(root / "example.png")
+    return root

@@ -1,0 +1,90 @@
+"""The bridge to Stable Diffusion 2.1 unCLIP in ComfyUI's own code: Karlo's prior, unCLIPConditioning, its vector."""
+
+import json
+import subprocess
+
+import pytest
+from comfy_server import ROOT, environment
+
+from unclip.unclip_core.checkpoints.random_karlo import full_size, small_size, write_random_karlo
+
+pytestmark = pytest.mark.comfyui
+
+SCRIPT = """
+import importlib.util, json, sys
+models, root, comfyui = sys.argv[1:]
+sys.argv = ["main.py", "--cpu"]
+sys.path.insert(0, comfyui)
+import comfy.options
+comfy.options.enable_args_parsing()
+import torch
+import nodes as stock
+from comfy import model_base
+from comfy.ldm.modules.encoders.noise_aug_modules import CLIPEmbeddingNoiseAugmentation
+
+spec = importlib.util.spec_from_file_location("a_pack", root + "/__init__.py", submodule_search_locations=[root])
+pack = importlib.util.module_from_spec(spec)
+sys.modules["a_pack"] = pack
+spec.loader.exec_module(pack)
+nodes = pack.NODE_CLASS_MAPPINGS
+
+def first(result):
+    return (result["result"] if isinstance(result, dict) else result)[0]
+
+import folder_paths
+folder_paths.add_model_folder_path("unclip", models)
+assert "karlo" in nodes["UnclipLoadModel"].INPUT_TYPES()["required"]["model"][0]
+with torch.inference_mode():
+    clip, prior, _, _ = nodes["UnclipLoadModel"]().run("karlo", "fp32")
+    text = first(nodes["UnclipTextEncode"]().run(clip, "a red cat"))
+    sampled = nodes["UnclipPriorSample"]().run(prior, text, seed=1, steps=2, guidance_scale=4.0, sampler="ddpm")
+    embedding = first(sampled)
+    output = first(nodes["UnclipToClipVision"]().run(embedding))
+    (conditioning,) = stock.unCLIPConditioning().apply_adm([[torch.zeros(1, 77, 1024), {}]], output, 1.0, 0.0)
+    width = output.image_embeds.shape[1]
+    noise = CLIPEmbeddingNoiseAugmentation(
+        noise_schedule_config={"timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}, timestep_dim=width)
+    adm = model_base.unclip_adm(conditioning[0][1]["unclip_conditioning"], torch.device("cpu"), noise)
+print("RESULT", json.dumps({
+    "shape": list(output.image_embeds.shape), "dtype": str(output.image_embeds.dtype), "adm": adm[0].tolist(),
+    "embeds": output.image_embeds[0].tolist(), "is_the_priors": bool((output.image_embeds == embedding.embeds).all()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(comfyui, tmp_path_factory):
+    """What the script tells, run in ComfyUI's Python with a random Karlo of CLIP's real width."""
+    folder, python = comfyui
+    models = tmp_path_factory.mktemp("bridge")
+    write_random_karlo(models / "karlo", wide(), vision=False)
+    done = subprocess.run([python, "-c", SCRIPT, str(models), str(ROOT), str(folder)], cwd=folder, env=environment(),
+                          capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    return json.loads(line.removeprefix("RESULT "))
+
+
+def wide():
+    """The small Karlo with embeddings of 768 numbers, as Karlo's and SD 2.1 unCLIP-L's are."""
+    from dataclasses import replace
+
+    small, width = small_size(), full_size().prior.embed_dim
+    decoder = replace(small.decoder, conditioner=replace(small.decoder.conditioner, embed_dim=width, text_width=width))
+    return replace(
+        small, text=replace(small.text, width=width, embed_dim=width, heads=12, layers=1),
+        prior=replace(small.prior, embed_dim=width, text_width=width), decoder=decoder,
+    )
+
+
+def test_one_float32_row_of_768_goes_over(told):
+    assert told["shape"] == [1, 768] and told["dtype"] == "torch.float32" and told["is_the_priors"]
+
+
+def test_comfyui_makes_the_1536_numbers_that_the_checkpoint_takes_of_it(told):
+    """q(x_0 | embedding) and the embedding of level 0: noise of sqrt(1 - 0.99996) beside the embedding itself."""
+    adm, embeds = told["adm"], told["embeds"]
+    assert len(adm) == 1536
+    assert max(abs(a - e) for a, e in zip(adm[:768], embeds, strict=True)) < 6 * 0.0065 + 1e-3 * max(map(abs, embeds))
+    assert sum(map(abs, embeds)) / 768 > 0.1
+    assert sorted(set(adm[768:])) == [0.0, 1.0]  # cos 0 and sin 0
