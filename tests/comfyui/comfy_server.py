@@ -24,7 +24,7 @@ NEEDS = ["aiohttp", "comfyui_frontend_package", "einops", "open_clip", "safetens
 START_LIMIT = 180
 RUN_LIMIT = 240
 ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
-BINARY_TEXT = 3
+BINARY_PREVIEW, BINARY_TEXT = 1, 3
 
 
 class NoComfyUI(Exception):
@@ -75,6 +75,8 @@ class Run:
     cached: set = field(default_factory=set)
     outputs: dict = field(default_factory=dict)
     texts: dict = field(default_factory=dict)
+    steps: dict = field(default_factory=dict)
+    previews: dict = field(default_factory=dict)
 
 
 class Watch:
@@ -95,15 +97,19 @@ class Watch:
     def __exit__(self, *_):
         self.socket.close()
 
-    def queue(self, prompt):
+    def queue(self, prompt, **extra_data):
         """The new run's `prompt_id`."""
-        status, answer = self.server.post("/prompt", {"prompt": prompt, "client_id": self.client_id})
+        body = {"prompt": prompt, "client_id": self.client_id, "extra_data": extra_data}
+        status, answer = self.server.post("/prompt", body)
         assert status == 200, f"POST /prompt answered {status}: {json.dumps(answer, indent=1)}"
         assert not answer["node_errors"], answer
         return answer["prompt_id"]
 
     def events(self, prompt_id):
-        """(type, data) of each of the prompt's events up to its end; a text on a node is ("text", {node, text})."""
+        """(type, data) of each of the prompt's events up to its end.
+
+        A text on a node is ("text", {node, text}), a live picture ("preview", {picture}).
+        """
         limit = time.monotonic() + RUN_LIMIT
         while time.monotonic() < limit:
             message = self.socket.recv()
@@ -111,6 +117,8 @@ class Watch:
                 kind, length = struct.unpack(">II", message[:8])
                 if kind == BINARY_TEXT:
                     yield "text", {"node": message[8 : 8 + length].decode(), "text": message[8 + length :].decode()}
+                if kind == BINARY_PREVIEW:
+                    yield "preview", {"picture": Image.open(io.BytesIO(message[8:]))}
                 continue
             event = json.loads(message)
             if event["data"].get("prompt_id") == prompt_id:
@@ -125,6 +133,10 @@ class Watch:
         for kind, data in events or self.events(prompt_id):
             if kind == "executing" and data["node"] is not None:
                 run.executed.append(data["node"])
+            elif kind == "progress":
+                run.steps.setdefault(data["node"], []).append((data["value"], data["max"]))
+            elif kind == "preview":
+                run.previews.setdefault(run.executed[-1], []).append(data["picture"])
             elif kind == "execution_cached":
                 run.cached.update(data["nodes"])
             elif kind == "executed":
@@ -140,19 +152,28 @@ class Server:
     """ComfyUI's server on a free port, with a new base folder in which the pack is the only custom node."""
 
     def __init__(self, folder, python, base):
-        self.base = base
+        self.base, self._folder, self._python = base, folder, python
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = base / "server.log"
         (base / "custom_nodes").mkdir()
         (base / "custom_nodes" / PLUGIN).symlink_to(ROOT, target_is_directory=True)
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        command = [python, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(base)]
+        self.start()
+
+    def start(self):
+        """Start it, or start it again after `stop` or `kill`."""
+        command = [self._python, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(self.base)]
         command += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-auto-launch"]
-        with open(self.log_file, "wb") as log:
+        with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command, cwd=self._folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def kill(self):
+        """End it as a crash does."""
+        self.process.kill()
+        self.process.wait()
 
     def wait_until_ready(self):
         """Return once it answers; RuntimeError if it does not come up."""
@@ -200,10 +221,10 @@ class Server:
     def watch(self):
         return Watch(self)
 
-    def run(self, prompt):
+    def run(self, prompt, **extra_data):
         """Queue a prompt and follow it to its end."""
         with self.watch() as watch:
-            return watch.follow(watch.queue(prompt))
+            return watch.follow(watch.queue(prompt, **extra_data))
 
     def history(self, prompt_id):
         """The prompt's row; it can come later than the event of its end."""

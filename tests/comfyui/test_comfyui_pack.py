@@ -20,15 +20,16 @@ NODES = {
     ),
     "UnclipDecoderSample": (
         "Decoder Sample (unCLIP)",
-        "decoder embedding seed steps guidance_scale sampler eta batch_size text",
+        "decoder embedding seed steps guidance_scale sampler eta batch_size text noise clip clip_text clip_strength "
+        "embedding_noise",
         "image",
     ),
     "UnclipRerank": ("Rerank (unCLIP)", "clip text image keep", "image scores"),
-    "UnclipUpscale": ("Upscale (unCLIP)", "upscaler image seed steps", "image"),
+    "UnclipUpscale": ("Upscale (unCLIP)", "upscaler image seed steps known mask", "image"),
     "UnclipEmbeddingInterpolate": (
         "Embedding Interpolate (unCLIP)", "embedding_a embedding_b t frames t_end method", "embedding",
     ),
-    "UnclipImageGrid": ("Image Grid (unCLIP)", "images columns", "image"),
+    "UnclipImageGrid": ("Image Grid (unCLIP)", "images columns images_2 images_3 images_4", "image"),
     "UnclipEmbeddingBlend": (
         "Embedding Blend (unCLIP)",
         " ".join([f"weight_{i}" for i in range(1, 9)] + [f"embedding_{i}" for i in range(1, 9)]),
@@ -49,6 +50,31 @@ NODES = {
     "UnclipFromClipVision": ("From CLIP Vision Output (unCLIP)", "clip clip_vision_output", "embedding"),
     "UnclipEmbeddingSimilarity": ("Embedding Similarity (unCLIP)", "a b", "image matrix"),
     "UnclipDescribe": ("CLIP Describe (unCLIP)", "clip embedding phrases top_k custom", "caption scores"),
+    "UnclipNoiseInterpolate": ("Noise Interpolate (unCLIP)", "noise_a noise_b t frames t_end", "noise"),
+    "UnclipDdimInversion": (
+        "DDIM Inversion (unCLIP)", "decoder embedding image steps guidance_scale iterations text", "noise image",
+    ),
+    "UnclipInpaint": (
+        "Inpaint (unCLIP)", "decoder embedding image mask seed steps guidance_scale resamples text", "image",
+    ),
+    "UnclipOutpaint": (
+        "Outpaint (unCLIP)",
+        "decoder embedding image left top right bottom seed steps guidance_scale resamples text",
+        "image known mask",
+    ),
+    "UnclipForwardDiffusion": (
+        "Forward Diffusion (unCLIP)", "decoder image seed timesteps", "strip frames snr_plot",
+    ),
+    "UnclipDenoisingFilm": (
+        "Denoising Film (unCLIP)",
+        "decoder embedding seed steps guidance_scale sampler eta every text",
+        "strip states guesses image",
+    ),
+    "UnclipClipOptimise": (
+        "CLIP Optimise (unCLIP)",
+        "clip text seed steps width height learning_rate cutouts smoothness image",
+        "image",
+    ),
 }  # fmt: skip
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import shutil
 import time
 
 import numpy as np
@@ -110,6 +112,62 @@ def test_another_decoder_seed_executes_the_decoder_only(server):
     assert sorted(run.executed) == sorted(ids(prompt, "UnclipDecoderSample") + ids(prompt, "SaveImage"))
 
 
+def test_a_model_that_changes_on_disk_is_read_again(server):
+    folder = server.base / "models" / "unclip" / "changing"
+    shutil.copytree(ROOT / "unclip_core" / "tiny", folder)
+    prompt = with_inputs(quick(), "UnclipLoadModel", model="changing")
+    try:
+        server.run(prompt)
+        assert server.run(prompt).executed == []
+        later = time.time() + 10
+        os.utime(folder / "prior.safetensors", (later, later))
+        run = server.run(prompt)
+        assert run.ending == "execution_success" and set(run.executed) == set(prompt) and not run.cached
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+def test_each_dtype_draws(server, dtype):
+    prompt = with_inputs(quick(), "UnclipLoadModel", dtype=dtype)
+    run = server.run(prompt)
+    assert run.ending == "execution_success", run.details
+    assert [picture.size for picture in server.pictures(run.prompt_id)] == [(64, 64)]
+
+
+def sampling(seed):
+    """A prompt whose prior, decoder and upsampler all have to run, and what each previews: its size in px."""
+    prompt = with_inputs(api("text_to_image"), "UnclipTextEncode", text=PROMPT)
+    prompt = with_inputs(prompt, "UnclipPriorSample", seed=seed, steps=3, candidates=1, keep=1)
+    prompt = with_inputs(prompt, "UnclipDecoderSample", seed=seed, steps=4)
+    prompt = with_inputs(prompt, "UnclipUpscale", seed=seed, steps=2)
+    sides = {"UnclipPriorSample": 64, "UnclipDecoderSample": 64, "UnclipUpscale": 256}
+    return prompt, {ids(prompt, name)[0]: side for name, side in sides.items()}
+
+
+def test_every_stage_shows_its_steps_and_a_live_picture(server):
+    prompt, sides = sampling(seed=11)
+    run = server.run(prompt, preview_method="auto")
+    assert run.ending == "execution_success", run.details
+    for node_id, steps in zip(sides, (3, 4, 2), strict=True):
+        assert run.steps[node_id][-1] == (steps, steps)
+        assert len(run.previews[node_id]) == steps
+        # The server enlarges a preview to what the canvas shows, and keeps its shape.
+        assert all(picture.size == (512, 512) for picture in run.previews[node_id])
+    assert set(run.previews) == set(sides)
+
+
+def test_no_picture_is_sent_where_previews_are_off_and_none_of_a_prior_alone(server):
+    prompt, sides = sampling(seed=12)
+    run = server.run(prompt, preview_method="none")
+    assert run.ending == "execution_success" and run.previews == {} and set(run.steps) >= set(sides)
+    prompt, sides = sampling(seed=13)
+    (prior,) = ids(prompt, "UnclipPriorSample")
+    prompt[prior]["inputs"].pop("decoder")
+    run = server.run(prompt, preview_method="auto")
+    assert run.ending == "execution_success" and prior not in run.previews and len(run.previews) == 2
+
+
 def test_the_largest_seed_and_full_batches_work(server):
     prompt = quick(seed=2**64 - 1, batch_size=3)
     run = server.run(prompt)
@@ -142,14 +200,19 @@ def test_unknown_words_are_named_and_the_picture_comes_all_the_same(server):
     assert "'zebra'" in run.texts[node_id]  # what the canvas shows on the node
     assert len(server.pictures(run.prompt_id)) == 1
 
+    again = server.run(with_inputs(prompt, "UnclipDecoderSample", seed=99))
+    assert node_id in again.cached and node_id not in again.executed
+    assert "'zebra'" in "".join(server.history(again.prompt_id)["outputs"][node_id]["warnings"])
+
     well = server.run(with_inputs(prompt, "UnclipTextEncode", text=PROMPT))
     assert "warnings" not in well.outputs.get(node_id, {})
     assert "'zebra'" not in well.texts[node_id]
 
 
-def test_an_interrupt_stops_the_sampling_and_the_next_prompt_runs(server):
-    prompt = quick(steps=1000, batch_size=16)
-    (decoder,) = ids(prompt, "UnclipDecoderSample")
+@pytest.mark.parametrize("stage", ["UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale"])
+def test_an_interrupt_stops_the_sampling_and_the_next_prompt_runs(server, stage):
+    prompt = with_inputs(sampling(seed=21)[0], stage, steps=1000)
+    (decoder,) = ids(prompt, stage)
     with server.watch() as watch:
         prompt_id = watch.queue(prompt)
         events = watch.events(prompt_id)
@@ -163,6 +226,7 @@ def test_an_interrupt_stops_the_sampling_and_the_next_prompt_runs(server):
         assert status == 200
         stopped = watch.follow(prompt_id, events)
         assert stopped.ending == "execution_interrupted" and stopped.details["node_id"] == decoder
+        assert max((value for value, _ in stopped.steps.get(decoder, [])), default=0) < 1000
         assert time.monotonic() - asked < STOP_LIMIT
 
         after = watch.follow(watch.queue(quick(seed=7)))

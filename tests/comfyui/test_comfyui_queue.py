@@ -1,0 +1,51 @@
+"""`unclip queue` on a real server: every row's picture, what nodes said of it, and what the server refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unclip.nodes.queue.batch import run_batch
+from unclip.nodes.queue.rows import Batch
+from unclip.nodes.queue.server import ComfyServer
+
+pytestmark = pytest.mark.comfyui
+
+WORKFLOW = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "queue"}},
+}
+
+
+def colours(folder):
+    """row -> the colour of its picture as one number."""
+    pixels = {int(path.name[3:8]): np.asarray(Image.open(path).convert("RGB"))[0, 0] for path in folder.glob("*.png")}
+    return {row: int(r) << 16 | int(g) << 8 | int(b) for row, (r, g, b) in pixels.items()}
+
+
+def test_every_row_has_the_picture_that_it_asked_for(server, tmp_path):
+    batch = Batch(WORKFLOW, varied={"1.color": [5, 70_000, 16_777_215, 5]})
+    report = run_batch(batch, [ComfyServer(server.url)], tmp_path)
+    assert report.exit_code == 0, report.as_dict()
+    assert colours(tmp_path) == {1: 5, 2: 70_000, 3: 16_777_215, 4: 5}
+    sent = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    ids = [entry["prompt_id"] for entry in sent if entry["kind"] == "sending"]
+    assert len(ids) == 4  # the server takes our ids: nothing was renamed, so a crash cannot queue twice
+    assert not any(entry["kind"] == "renamed" for entry in sent)
+    assert all(server.history(prompt_id)["status"]["completed"] for prompt_id in ids)
+
+
+def test_what_the_server_refuses_is_reported_in_its_words(server, tmp_path):
+    batch = Batch(WORKFLOW, varied={"1.width": [8, 0]})
+    report = run_batch(batch, [ComfyServer(server.url)], tmp_path)
+    (failed,) = report.failed
+    assert report.exit_code == 1 and failed.row == 2
+    assert "node 1 (EmptyImage)" in failed.error and "width" in failed.error
+
+
+def test_an_error_on_the_way_is_reported_with_its_node(server, tmp_path):
+    workflow = json.loads(json.dumps(WORKFLOW))
+    workflow["1"] = {"class_type": "LoadImage", "inputs": {"image": "there-is-none.png"}}
+    report = run_batch(Batch(workflow), [ComfyServer(server.url)], tmp_path)
+    assert report.exit_code == 1 and "there-is-none.png" in report.failed[0].error
