@@ -38,8 +38,12 @@ class PictureInput:
         """Pictures `[B, H, W, 3]` in 0..1 to normalised ones `[B, 3, crop, crop]`, float32 on the CPU."""
         levels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
         rows = [self._cut(Image.fromarray(picture.numpy())) for picture in levels]
-        pixels = torch.stack(rows).permute(0, 3, 1, 2).float() / 255
-        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+        return self.normalized(torch.stack(rows).permute(0, 3, 1, 2).float() / 255)
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Pictures `[B, 3, S, S]` in 0..1 with mean and standard deviation taken out; gradients pass."""
+        mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (self.mean, self.std))
+        return (pixels - mean) / std
 
     def _cut(self, picture: Image.Image) -> Tensor:
         """One picture resized and cropped, uint8 `[crop, crop, 3]`."""
@@ -67,8 +71,25 @@ class Towers(nn.Module):
         self.text, self.vision = text, vision
 
 
+@dataclass(frozen=True)
+class TowerTraits:
+    """What is asked of any CLIP's configuration.
+
+    Attributes:
+        normalize: whether embeddings are scaled to unit length.
+        words: the words it was trained on, where that is a closed list.
+    """
+
+    normalize: bool = False
+    words: tuple[str, ...] = ()
+
+
 class TowerClip:
     """The same interface as `ClipAdapter`, over towers that may be there or not; embeddings are not normalised."""
+
+    config = TowerTraits()
+    temperature = 100.0
+    """What CLIP multiplies cosines by: towers that stand alone do not carry it; OpenAI's all ended at this cap."""
 
     def __init__(
         self, text: TextTower | None, vision: VisionTower | None, tokenizer: ClipTokenizer | None,
@@ -150,6 +171,15 @@ class TowerClip:
         logits by more than 100").
         """
         return 100.0
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode pictures `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass.
+
+        Raises:
+            MissingTower: the folder has no image encoder.
+        """
+        tower = self._vision()
+        return tower(self.picture_input.normalized(pixels).to(tower.positions.dtype)).float()
 
     def _encode_text(self, tower: TextTower, prompts: Sequence[str]) -> TextCondition:
         ids, lengths = self.tokenizer.rows(prompts)
