@@ -88,8 +88,6 @@ class TowerClip:
     """The same interface as `ClipAdapter`, over towers that may be there or not; embeddings are not normalised."""
 
     config = TowerTraits()
-    temperature = 100.0
-    """What CLIP multiplies cosines by: towers that stand alone do not carry it; OpenAI's all ended at this cap."""
 
     def __init__(
         self, text: TextTower | None, vision: VisionTower | None, tokenizer: ClipTokenizer | None,
@@ -159,9 +157,8 @@ class TowerClip:
         Raises:
             MissingTower: the folder has no image encoder.
         """
-        tower, stats = self._vision(), self.picture_input
-        mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (stats.mean, stats.std))
-        return tower(((pixels - mean) / std).to(tower.positions.dtype)).float()
+        tower = self._vision()
+        return tower(self.picture_input.normalized(pixels).to(tower.positions.dtype)).float()
 
     @property
     def temperature(self) -> float:
@@ -171,15 +168,6 @@ class TowerClip:
         logits by more than 100").
         """
         return 100.0
-
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Encode pictures `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass.
-
-        Raises:
-            MissingTower: the folder has no image encoder.
-        """
-        tower = self._vision()
-        return tower(self.picture_input.normalized(pixels).to(tower.positions.dtype)).float()
 
     def _encode_text(self, tower: TextTower, prompts: Sequence[str]) -> TextCondition:
         ids, lengths = self.tokenizer.rows(prompts)

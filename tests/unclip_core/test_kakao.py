@@ -238,7 +238,8 @@ def test_converted_it_loads_without_them_and_draws_the_same(kakao, tmp_path):
     target = convert(moved, tmp_path / "converted")
     shutil.rmtree(moved)
     assert before.shape == (1, 64, 64, 3)
-    assert torch.equal(draw_pictures(target), before)
+    # The same but for the last bits: how bytes lie in memory decides which kernels run.
+    assert (draw_pictures(target) - before).abs().max() < 1e-3
 
 
 def test_native_mode_clips_the_prior_at_ten_in_either_format(kakao, tmp_path):

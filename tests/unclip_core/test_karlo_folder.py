@@ -57,6 +57,11 @@ def draw(folder, **options):
     return upscale(model.upsampler, small, steps=2, seeds=seeds, sampler="ddpm")
 
 
+def alike(ours, reference):
+    """The same but for the last bits: how bytes lie in memory decides which kernels run."""
+    return bool((ours - reference).abs().max() < 1e-3)
+
+
 @pytest.fixture(scope="module")
 def drawn(karlo):
     return draw(karlo)
@@ -65,6 +70,7 @@ def drawn(karlo):
 def test_it_draws(drawn):
     assert drawn.shape == (2, 64, 64, 3)
     assert torch.isfinite(drawn).all() and drawn.std() > 0.01
+    assert not alike(drawn[:1], drawn[1:])
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "dpmpp_sde", "deis"])
@@ -85,8 +91,8 @@ def test_variations_take_the_empty_prompt(karlo):
     embeds = encode_image(model.clip, torch.rand(1, 40, 50, 3, generator=torch.Generator().manual_seed(1)))
     run = {"steps": 2, "guidance_scale": 8.0, "seeds": [5], "sampler": "ddpm"}
     alone = sample_decoder(model.decoder, embeds, **run)
-    assert torch.equal(alone, sample_decoder(model.decoder, embeds, text=encode_text(model.clip, [""]), **run))
-    assert not torch.equal(alone, sample_decoder(model.decoder, embeds, text=encode_text(model.clip, ["cat"]), **run))
+    assert alike(alone, sample_decoder(model.decoder, embeds, text=encode_text(model.clip, [""]), **run))
+    assert not alike(alone, sample_decoder(model.decoder, embeds, text=encode_text(model.clip, ["cat"]), **run))
 
 
 def test_families_are_told_by_the_width_of_the_embeddings(karlo):
@@ -102,7 +108,7 @@ def test_bin_files(karlo, broken, drawn):
         path = weights(broken, name)
         torch.save(load_file(path), path.with_suffix(".bin"))
         path.unlink()
-    assert torch.equal(draw(broken), drawn)
+    assert alike(draw(broken), drawn)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
@@ -117,7 +123,7 @@ def test_shards(broken, drawn, suffix):
         save_file(held, path.parent / name) if suffix == ".safetensors" else torch.save(held, path.parent / name)
     index = {"weight_map": {key: name for name, keys in halves.items() for key in keys}}
     (path.parent / f"anything{suffix}.index.json").write_text(json.dumps(index))
-    assert torch.equal(draw(broken), drawn)
+    assert alike(draw(broken), drawn)
     (path.parent / f"part-1{suffix}").unlink()
     assert "part-1" in complaint(broken, "decoder")
 
@@ -126,13 +132,13 @@ def test_a_variant_does_not_replace_the_plain_file(broken, drawn):
     path = weights(broken, "prior")
     half = {key: value.half() for key, value in load_file(path).items()}
     save_file(half, path.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    assert torch.equal(draw(broken), drawn)
+    assert alike(draw(broken), drawn)
 
 
 def test_position_ids_are_ignored_in_clip_only(broken, drawn):
     ids = torch.arange(77)[None]
     rewrite(broken, "text_encoder", lambda t: t.update({"text_model.embeddings.position_ids": ids}))
-    assert torch.equal(draw(broken), drawn)
+    assert alike(draw(broken), drawn)
     rewrite(broken, "prior", lambda t: t.update({"position_ids": ids}))
     assert "position_ids" in complaint(broken, "prior")
 
@@ -149,7 +155,7 @@ def test_old_configurations_lack_keys(broken, drawn):
         path = broken / name / "config.json"
         config = json.loads(path.read_text())
         path.write_text(json.dumps({key: value for key, value in config.items() if key not in keys}))
-    assert torch.equal(draw(broken), drawn)
+    assert alike(draw(broken), drawn)
 
 
 # ---- what is refused ----
@@ -284,7 +290,7 @@ def test_converting_keeps_the_numbers(karlo, broken, tmp_path, drawn):
     target = convert(broken, tmp_path / "converted")
     assert not list(target.rglob("*.bin"))
     shutil.rmtree(broken)
-    assert torch.equal(draw(target), drawn)
+    assert alike(draw(target), drawn)
     for name in NETS:
         before, after = load_file(weights(karlo, name)), load_file(weights(target, name))
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
