@@ -87,6 +87,10 @@ def write_random_karlo(
     return folder
 
 
+POOL = 1_048_573
+"""Numbers drawn for one tensor at most, a prime; a larger tensor repeats them, so that no two of its rows agree."""
+
+
 class _Random:
     """Makes a tensor of a key's shape: matrices keep the size of what they are given, norms stand around one."""
 
@@ -94,7 +98,9 @@ class _Random:
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, key: str, tensor: Tensor) -> Tensor:
-        noise = torch.randn(tuple(tensor.shape), generator=self._generator, device="cpu")
+        count = tensor.numel()
+        drawn = torch.randn(min(count, POOL), generator=self._generator, device="cpu")
+        noise = drawn.repeat(-(-count // POOL))[:count].view(tensor.shape)
         if key == "clip_std":
             return noise.mul_(0.1).add_(1).abs_()
         if tensor.ndim < 2:
