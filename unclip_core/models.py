@@ -14,6 +14,7 @@ from .denoiser import ModelDenoiser, clamp_x0
 from .nets.decoder import DecoderNet
 from .nets.prior import PriorTransformer
 from .nets.upsampler import UpsamplerNet
+from .samplers import SAMPLERS
 from .schedules import SCHEDULES, Steps, alpha_bar, diffusers_steps, make_steps
 from .towers import TowerClip
 
@@ -32,6 +33,8 @@ class DiffusionSpec:
         clip_range: x0 is clamped to ± this after guidance; None leaves it.
         spacing: how sampling timesteps are chosen, a name in `SPACINGS`.
         compatible: with diffusers' float32 tables in place of exact ones, to repeat its pictures.
+        solver_spacing: the spacing for samplers of order 2, which extrapolate too far where a plan visits t = 0;
+            None takes `spacing`.
     """
 
     schedule: str = "cosine"
@@ -41,6 +44,7 @@ class DiffusionSpec:
     clip_range: float | None = None
     spacing: str = "trailing"
     compatible: bool = False
+    solver_spacing: str | None = None
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "DiffusionSpec":
@@ -63,8 +67,10 @@ class DiffusionSpec:
     def _betas(self) -> Tensor:
         return SCHEDULES[self.schedule](self.train_steps)
 
-    def steps(self, count: int) -> Steps:
-        """The plan of a run of `count` steps."""
+    def steps(self, count: int, sampler: str | None = None) -> Steps:
+        """The plan of a run of `count` steps, for a sampler by its name."""
+        if self.solver_spacing and sampler in SAMPLERS and SAMPLERS[sampler].order > 1:
+            return make_steps(count, self.table, self.solver_spacing)
         if self.compatible:
             return diffusers_steps(count, self._betas, self.spacing)
         return make_steps(count, self.table, self.spacing)

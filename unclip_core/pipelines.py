@@ -117,7 +117,7 @@ def draw_candidates(
     every = {key: value.repeat_interleave(candidates, 0) for key, value in read.items()}
     model = Guided(prior.net.step, every, null, guidance_scale, train_steps=prior.diffusion.train_steps)
     start = noise.normal((prior.net.params.embed_dim,), device=device)
-    plan = prior.diffusion.steps(steps)
+    plan = prior.diffusion.steps(steps, sampler)
     denoiser = prior.diffusion.denoiser(model, model_dtype)
     return prior_embeds(prior, sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step))
 
@@ -171,7 +171,7 @@ def sample_decoder(
     noise = noise or NoiseSource(seeds, "decoder")
     drawn = noise.normal((3, decoder.image_size, decoder.image_size), device=_placed(decoder.net)[0])
     pictures = sample(sampler, denoiser if adapt is None else adapt(denoiser), _given(start, drawn),
-                      decoder.diffusion.steps(steps), noise, eta=eta, on_step=on_step)
+                      decoder.diffusion.steps(steps, sampler), noise, eta=eta, on_step=on_step)
     return to_images(pictures)
 
 

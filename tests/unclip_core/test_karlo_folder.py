@@ -85,6 +85,15 @@ def test_the_other_samplers_run_too(karlo, sampler):
         assert large.shape == (1, 64, 64, 3) and torch.isfinite(large).all()
 
 
+def test_plans_end_where_each_kind_of_sampler_needs_it(karlo):
+    """Karlo's own plan ends at t = 0; solvers of order 2 extrapolate too far over that last jump."""
+    for mode in ("native", "diffusers"):
+        diffusion = load_model(karlo, conventions=mode).prior.diffusion
+        for sampler, last in (("ddpm", 0), ("ddim", 0), ("dpmpp_2m", 39), ("dpmpp_sde", 39)):
+            times = diffusion.steps(25, sampler).timesteps
+            assert (len(times), int(times[0]), int(times[-1])) == (25, 999, last)
+
+
 def test_variations_take_the_empty_prompt(karlo):
     """Without a text the decoder hears what CLIP says of "", and nothing else."""
     model = load_model(karlo)

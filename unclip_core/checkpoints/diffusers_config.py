@@ -199,6 +199,7 @@ def diffusion_spec(config: Config, compatible: bool, native_clip: float | None =
         schedule="cosine", train_steps=config.get("num_train_timesteps", 1000),
         prediction=config.get("prediction_type", "epsilon"), variance=config.get("variance_type", "fixed_small_log"),
         clip_range=limit, spacing="karlo" if compatible else "karlo_native", compatible=compatible,
+        solver_spacing="trailing",
     )
 
 

@@ -124,6 +124,7 @@ def diffusion(name: str, settings: Settings, compatible: bool, native_clip: floa
         prediction="sample" if settings.get("predict_xstart", _PREDICTS_X0.get(name, False)) else "epsilon",
         variance="learned_range" if settings.get("learn_sigma", _LEARNS_SIGMA.get(name, False)) else "fixed_small_log",
         clip_range=limit, spacing="karlo" if compatible else "karlo_native", compatible=compatible,
+        solver_spacing="trailing",
     )
 
 
