@@ -33,12 +33,15 @@ RELEASED = {
             "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "seed": "INT", "steps": "INT",
             "guidance_scale": "FLOAT", "sampler": "COMBO", "eta": "FLOAT", "batch_size": "INT",
         },
-        {"text": "UNCLIP_TEXT"},
+        {
+            "text": "UNCLIP_TEXT", "noise": "UNCLIP_NOISE", "clip": "UNCLIP_CLIP", "clip_text": "UNCLIP_TEXT",
+            "clip_strength": "FLOAT", "embedding_noise": "COMBO",
+        },
     ),
     "UnclipUpscale": (
         "Upscale (unCLIP)",
         {"upscaler": "UNCLIP_UPSCALER", "image": "IMAGE", "seed": "INT", "steps": "INT"},
-        {},
+        {"known": "IMAGE", "mask": "MASK"},
     ),
     "UnclipEmbeddingInterpolate": (
         "Embedding Interpolate (unCLIP)",
@@ -48,7 +51,11 @@ RELEASED = {
         },
         {},
     ),
-    "UnclipImageGrid": ("Image Grid (unCLIP)", {"images": "IMAGE", "columns": "INT"}, {}),
+    "UnclipImageGrid": (
+        "Image Grid (unCLIP)",
+        {"images": "IMAGE", "columns": "INT"},
+        {"images_2": "IMAGE", "images_3": "IMAGE", "images_4": "IMAGE"},
+    ),
     "UnclipRerank": (
         "Rerank (unCLIP)",
         {"clip": "UNCLIP_CLIP", "text": "UNCLIP_TEXT", "image": "IMAGE", "keep": "INT"},
@@ -102,6 +109,57 @@ RELEASED = {
         },
         {},
     ),
+    "UnclipNoiseInterpolate": (
+        "Noise Interpolate (unCLIP)",
+        {"noise_a": "UNCLIP_NOISE", "noise_b": "UNCLIP_NOISE", "t": "FLOAT", "frames": "INT", "t_end": "FLOAT"},
+        {},
+    ),
+    "UnclipDdimInversion": (
+        "DDIM Inversion (unCLIP)",
+        {
+            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "image": "IMAGE", "steps": "INT",
+            "guidance_scale": "FLOAT", "iterations": "INT",
+        },
+        {"text": "UNCLIP_TEXT"},
+    ),
+    "UnclipInpaint": (
+        "Inpaint (unCLIP)",
+        {
+            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "image": "IMAGE", "mask": "MASK",
+            "seed": "INT", "steps": "INT", "guidance_scale": "FLOAT", "resamples": "INT",
+        },
+        {"text": "UNCLIP_TEXT"},
+    ),
+    "UnclipOutpaint": (
+        "Outpaint (unCLIP)",
+        {
+            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "image": "IMAGE",
+            "left": "INT", "top": "INT", "right": "INT", "bottom": "INT",
+            "seed": "INT", "steps": "INT", "guidance_scale": "FLOAT", "resamples": "INT",
+        },
+        {"text": "UNCLIP_TEXT"},
+    ),
+    "UnclipForwardDiffusion": (
+        "Forward Diffusion (unCLIP)",
+        {"decoder": "UNCLIP_DECODER", "image": "IMAGE", "seed": "INT", "timesteps": "STRING"},
+        {},
+    ),
+    "UnclipDenoisingFilm": (
+        "Denoising Film (unCLIP)",
+        {
+            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "seed": "INT", "steps": "INT",
+            "guidance_scale": "FLOAT", "sampler": "COMBO", "eta": "FLOAT", "every": "INT",
+        },
+        {"text": "UNCLIP_TEXT"},
+    ),
+    "UnclipClipOptimise": (
+        "CLIP Optimise (unCLIP)",
+        {
+            "clip": "UNCLIP_CLIP", "text": "UNCLIP_TEXT", "seed": "INT", "steps": "INT", "width": "INT",
+            "height": "INT", "learning_rate": "FLOAT", "cutouts": "INT", "smoothness": "FLOAT",
+        },
+        {"image": "IMAGE"},
+    ),
 }  # fmt: skip
 OUTPUTS = {
     "UnclipLoadModel": ["UNCLIP_CLIP", "UNCLIP_PRIOR", "UNCLIP_DECODER", "UNCLIP_UPSCALER"],
@@ -127,6 +185,13 @@ OUTPUTS = {
     "UnclipFromClipVision": ["UNCLIP_EMBEDDING"],
     "UnclipEmbeddingSimilarity": ["IMAGE", "STRING"],
     "UnclipDescribe": ["STRING", "STRING"],
+    "UnclipNoiseInterpolate": ["UNCLIP_NOISE"],
+    "UnclipDdimInversion": ["UNCLIP_NOISE", "IMAGE"],
+    "UnclipInpaint": ["IMAGE"],
+    "UnclipOutpaint": ["IMAGE", "IMAGE", "MASK"],
+    "UnclipForwardDiffusion": ["IMAGE", "IMAGE", "IMAGE"],
+    "UnclipDenoisingFilm": ["IMAGE", "IMAGE", "IMAGE", "IMAGE"],
+    "UnclipClipOptimise": ["IMAGE"],
 }
 WIDGETS = {"INT", "FLOAT", "STRING", "COMBO"}
 STOCK_IDS = {"unCLIPConditioning", "unCLIPCheckpointLoader", "CLIPTextEncode", "CLIPVisionEncode"}
