@@ -10,6 +10,7 @@ from .images import UnclipImageGrid
 from .inpaint import UnclipInpaint, UnclipOutpaint
 from .inversion import UnclipDdimInversion
 from .loaders import UnclipLoadModel
+from .noise import UnclipNoiseInterpolate
 from .optimise import UnclipClipOptimise
 from .pca import UnclipLoadPca, UnclipPcaFit, UnclipPcaReconstruct, UnclipSavePca
 from .prior import UnclipPriorSample
@@ -44,6 +45,7 @@ NODE_CLASS_MAPPINGS = {
     "UnclipFromClipVision": UnclipFromClipVision,
     "UnclipEmbeddingSimilarity": UnclipEmbeddingSimilarity,
     "UnclipDescribe": UnclipDescribe,
+    "UnclipNoiseInterpolate": UnclipNoiseInterpolate,
     "UnclipDdimInversion": UnclipDdimInversion,
     "UnclipInpaint": UnclipInpaint,
     "UnclipOutpaint": UnclipOutpaint,
@@ -76,6 +78,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "UnclipFromClipVision": "From CLIP Vision Output (unCLIP)",
     "UnclipEmbeddingSimilarity": "Embedding Similarity (unCLIP)",
     "UnclipDescribe": "CLIP Describe (unCLIP)",
+    "UnclipNoiseInterpolate": "Noise Interpolate (unCLIP)",
     "UnclipDdimInversion": "DDIM Inversion (unCLIP)",
     "UnclipInpaint": "Inpaint (unCLIP)",
     "UnclipOutpaint": "Outpaint (unCLIP)",

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import defaults
 from .inputs import InputError, check_int, int_widget
@@ -60,6 +61,20 @@ def tile(images: Tensor, columns: int = 0) -> Tensor:
     return grid.reshape(1, rows * height, columns * width, channels)
 
 
+def fitted(images: Any, like: Tensor) -> Tensor:
+    """`images` `[B, H, W, C]` in the height and width of the pictures `like`.
+
+    Raises:
+        InputError: as `check_images`.
+    """
+    pictures = check_images(images).to(like)
+    if pictures.shape[1:3] == like.shape[1:3]:
+        return pictures
+    size = (like.shape[1], like.shape[2])
+    planes = functional.interpolate(pictures.movedim(-1, 1), size, mode="bilinear", antialias=True)
+    return planes.movedim(1, -1).clamp(0, 1)
+
+
 class UnclipImageGrid:
     """Node: a batch of images as one picture."""
 
@@ -83,10 +98,25 @@ class UnclipImageGrid:
                     defaults.COLUMNS_MAX,
                     "Images in a row. 0 makes the grid as square as it can be.",
                 ),
-            }
+            },
+            "optional": {
+                name: ("IMAGE", {"tooltip": "More images, laid out behind the others and made as large as those."})
+                for name in ("images_2", "images_3", "images_4")
+            },
         }
 
-    def run(self, images: Tensor, columns: int = defaults.COLUMNS) -> tuple[Tensor]:
-        """Lay `images` `[B, H, W, C]` out as `[1, H', W', C]`."""
+    def run(
+        self,
+        images: Tensor,
+        columns: int = defaults.COLUMNS,
+        images_2: Tensor | None = None,
+        images_3: Tensor | None = None,
+        images_4: Tensor | None = None,
+    ) -> tuple[Tensor]:
+        """Lay all of the batches `[B, H, W, C]` out as `[1, H', W', C]`."""
         columns = check_int("columns", columns, 0, defaults.COLUMNS_MAX)
-        return (tile(check_images(images), columns),)
+        first = check_images(images)
+        more = [fitted(other, first) for other in (images_2, images_3, images_4) if other is not None]
+        if any(other.shape[-1] != first.shape[-1] for other in more):
+            first, more = to_rgb(first), [to_rgb(other) for other in more]
+        return (tile(torch.cat([first, *more]), columns),)

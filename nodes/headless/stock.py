@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .pictures import expand_prefix, next_number, png_bytes, read_picture, target, write_numbered
@@ -140,5 +143,103 @@ class PreviewImage(SaveImage):
         return self.save_images(images, "preview", prompt, extra_pnginfo, folders=folders)
 
 
-STOCK_NODES: dict[str, type] = {"LoadImage": LoadImage, "SaveImage": SaveImage, "PreviewImage": PreviewImage}
+class PreviewAny:
+    """Shows any value as text: without a canvas, in the report of the run."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The stock node's inputs."""
+        return {"required": {"source": ("*", {})}}
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "main"
+    CATEGORY = "utilities"
+    OUTPUT_NODE = True
+
+    def main(self, source: Any = None) -> dict[str, Any]:
+        """A text as it is, other values as JSON or, where that cannot be, as Python writes them."""
+        text = source if isinstance(source, str) else _as_text(source)
+        return {"ui": {"text": (text,)}, "result": (text,)}
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return json.dumps(value, indent=4, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+class SolidMask:
+    """A mask of one value."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The stock node's inputs."""
+        edge = {"default": 512, "min": 1, "max": 16384, "step": 1}
+        return {
+            "required": {
+                "value": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}),
+                "width": ("INT", edge),
+                "height": ("INT", edge),
+            }
+        }
+
+    RETURN_TYPES = ("MASK",)
+    FUNCTION = "execute"
+    CATEGORY = "image/mask"
+
+    def execute(self, value: float, width: int, height: int) -> tuple[Tensor]:
+        """mask [1, H, W]."""
+        return (torch.full((1, height, width), value),)
+
+
+class MaskComposite:
+    """One mask laid on another, its top left corner at x, y."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The stock node's inputs."""
+        place = {"default": 0, "min": 0, "max": 16384, "step": 1}
+        return {
+            "required": {
+                "destination": ("MASK",),
+                "source": ("MASK",),
+                "x": ("INT", place),
+                "y": ("INT", place),
+                "operation": (list(_OPERATIONS), {"default": "multiply"}),
+            }
+        }
+
+    RETURN_TYPES = ("MASK",)
+    FUNCTION = "execute"
+    CATEGORY = "image/mask"
+
+    def execute(self, destination: Tensor, source: Tensor, x: int, y: int, operation: str) -> tuple[Tensor]:
+        """mask of the size of `destination` [B, H, W]."""
+        result = destination.clone()
+        height, width = max(0, result.shape[1] - y), max(0, result.shape[2] - x)
+        laid = source[:, :height, :width]
+        here = (slice(None), slice(y, y + laid.shape[1]), slice(x, x + laid.shape[2]))
+        result[here] = _OPERATIONS[operation](result[here], laid)
+        return (result.clamp(0, 1),)
+
+
+_OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "multiply": torch.mul,
+    "add": torch.add,
+    "subtract": torch.sub,
+    "and": lambda a, b: (a.round().bool() & b.round().bool()).float(),
+    "or": lambda a, b: (a.round().bool() | b.round().bool()).float(),
+    "xor": lambda a, b: (a.round().bool() ^ b.round().bool()).float(),
+}
+
+
+STOCK_NODES: dict[str, type] = {
+    "LoadImage": LoadImage,
+    "SaveImage": SaveImage,
+    "PreviewImage": PreviewImage,
+    "PreviewAny": PreviewAny,
+    "SolidMask": SolidMask,
+    "MaskComposite": MaskComposite,
+}
 """The stand-ins by the stock ids."""
