@@ -145,16 +145,22 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="measure time and memory of each stage")
     bench.add_argument(
         "model",
-        choices=["tiny", "karlo", "parity"],
+        choices=["tiny", "karlo", "parity", "speed", "steps"],
         help="tiny: the bundled model; karlo: the real size with random weights; "
-        "parity: how far Karlo is from diffusers (which has to be installed)",
+        "parity: how far Karlo is from diffusers (which has to be installed); "
+        "speed: time and memory beside diffusers; steps: quality by solver and steps",
     )
     bench.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
-    bench.add_argument("--size", choices=["full", "small"], default="full", help="of karlo (default: %(default)s)")
+    bench.add_argument("--size", choices=["full", "small"], help="of karlo (default: full) or speed (default: small)")
     bench.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="bf16", help="of karlo")
     bench.add_argument("--steps", type=int, default=2, help="of each stage of karlo (default: %(default)s)")
     bench.add_argument("--folder", metavar="DIR", help="karlo: a model to run, or where the random one is to stay")
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
+    bench.add_argument("--plot", metavar="FILE.png", help="speed, steps: draw the figures too")
+    bench.add_argument("--rounds", type=int, default=3, help="speed: pairs of processes (default: %(default)s)")
+    bench.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="speed: pictures drawn together")
+    bench.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of speed")
+    bench.add_argument("--n", type=int, default=24, help="steps: pictures a point (default: %(default)s)")
     bench.set_defaults(call=_bench)
 
 
@@ -163,10 +169,21 @@ def _bench(options: argparse.Namespace) -> int:
         from .unclip_core.parity.table import bench_parity
 
         return 0 if all(row.holds for row in bench_parity(options.json)) else 1
+    if options.model == "speed":
+        from .unclip_core.speed.table import bench_speed
+
+        bench_speed("small" if options.size is None else options.size, options.dtypes, options.batches,
+                    options.rounds, options.folder, options.json, options.plot)
+        return 0
+    if options.model == "steps":
+        from .unclip_core.speed.steps import bench_steps
+
+        bench_steps(options.n, options.folder, options.json, options.plot)
+        return 0
     if options.model == "karlo":
         from .unclip_core.bench_karlo import bench_karlo
 
-        bench_karlo(options.size, options.dtype, options.steps, options.folder, options.json)
+        bench_karlo(options.size or "full", options.dtype, options.steps, options.folder, options.json)
         return 0
     from .unclip_core.bench import bench_tiny
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 OUT, TAPS, IN = 4, 3, 6  # side of a tile's outputs, of the kernel, of a tile's inputs
 TILES_A_TURN = 256  # enough for the products to run at full rate, few enough for caches to hold
-FEWEST_CHANNELS, FEWEST_TILES = 256, 128  # below these the transforms cost what the products save
+FEWEST_CHANNELS, FEWEST_TILES = 160, 128  # below these the transforms cost what the products save
 
 
 class Conv3x3(nn.Conv2d):

@@ -1,0 +1,160 @@
+"""`unclip bench speed`: ours beside diffusers, in alternating fresh processes on one model folder."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..parity.oracle import check_installed
+from ..parity.runs import LARGE
+from .bars import Bar, save_bars
+from .sizes import model_folder
+
+STEPS = {"small": (10, 10, 4), "full": (25, 25, 7)}
+PROGRAMS = ("diffusers", "ours")
+
+
+def bench_speed(
+    size: str = "small", dtypes: Sequence[str] = ("fp32", "bf16"), batches: Sequence[int] = (1, 4), rounds: int = 3,
+    folder: str | None = None, as_json: bool = False, plot: str | None = None,
+    steps: tuple[int, int, int] | None = None,
+) -> dict[str, Any]:
+    """Measure both programs pair by pair, print the ratios and return all figures.
+
+    Args:
+        size: "small" (half Karlo's widths) or "full".
+        dtypes: of weights and nets, "fp32" or "bf16".
+        batches: pictures drawn together; all figures but `batch_<n>` are of the first.
+        rounds: pairs of processes for each dtype and batch, which take turns in going first.
+        folder: where the random models are written and left; None for a temporary folder.
+        as_json: print JSON in place of text.
+        plot: a PNG file for a picture of the ratios.
+        steps: of prior, decoder and super-resolution; None for the size's own.
+
+    Returns:
+        `ratios.<dtype>`: `load`, `first`, `seconds_per_image` (diffusers' over ours: above 1 ours is faster),
+        `peak_memory` (ours over diffusers'), `batch_<n>` (diffusers' seconds per image over ours at that batch) and
+        `batch_<n>_over_one` (ours per image over ours at batch 1); under `range` their least and greatest by pair.
+        `difference.<dtype>`: mean difference of the pictures (0..1). `seconds` and `memory`: the medians themselves.
+
+    Raises:
+        MissingOracle: diffusers is not installed.
+        RuntimeError: a process failed; the message ends with what it said.
+    """
+    check_installed()
+    steps = steps or STEPS[size]
+    figures: dict[str, Any] = {"size": size, "steps": steps, "rounds": rounds, "torch": torch.__version__,
+                               "ratios": {}, "range": {}, "difference": {}, "medians": {}}
+    with ExitStack() as cleanup:
+        place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()))
+        for dtype in dtypes:
+            model = model_folder(place, size, dtype)
+            runs = {batch: _rounds(model, dtype, batch, rounds, steps, place) for batch in batches}
+            _sum_up(figures, dtype, runs)
+    print(json.dumps(figures, indent=2) if as_json else _text(figures))
+    if plot:
+        _plot(figures, plot)
+    return figures
+
+
+Run = dict[str, dict[str, Any]]  # figures by program
+
+
+def _rounds(model: Path, dtype: str, batch: int, rounds: int, steps: Sequence[int], scratch: Path) -> list[Run]:
+    return [_pair(model, dtype, batch, steps, scratch, number % 2 == 1) for number in range(rounds)]
+
+
+def _pair(model: Path, dtype: str, batch: int, steps: Sequence[int], scratch: Path, turned: bool) -> Run:
+    run: Run = {}
+    for program in reversed(PROGRAMS) if turned else PROGRAMS:
+        pictures = scratch / f"{program}.pt"
+        run[program] = _process({
+            "program": program, "folder": str(model), "dtype": dtype, "batch": batch, "steps": list(steps),
+            "images": 2, "pictures": str(pictures),
+        })
+        run[program]["picture"] = torch.load(pictures, weights_only=True)
+        pictures.unlink()
+        print(f"{dtype} batch {batch} {program}: " + ", ".join(
+            f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory")
+        ) + f", per image {statistics.median(run[program]['per_image']):.2f}", file=sys.stderr)
+    return run
+
+
+def _process(job: dict[str, Any]) -> dict[str, Any]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-m", f"{__package__}.worker", json.dumps(job)], env=environment,
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{job['program']} failed with exit code {done.returncode}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> None:
+    first, *others = runs
+    pairs = {
+        "load": [_over(run, "load") for run in runs[first]], "first": [_over(run, "first") for run in runs[first]],
+        "seconds_per_image": [_over(run, "per_image") for run in runs[first]],
+        "peak_memory": [1 / _over(run, "peak_memory") for run in runs[first]],
+    }
+    for batch in others:
+        pairs[f"batch_{batch}"] = [_over(run, "per_image") for run in runs[batch]]
+        pairs[f"batch_{batch}_over_one"] = [
+            _value(large["ours"], "per_image") / _value(one["ours"], "per_image")
+            for large, one in zip(runs[batch], runs[first], strict=True)
+        ]
+    figures["ratios"][dtype] = {name: statistics.median(values) for name, values in pairs.items()}
+    figures["range"][dtype] = {name: [min(values), max(values)] for name, values in pairs.items()}
+    figures["difference"][dtype] = max(
+        float((run["ours"]["picture"] - run["diffusers"]["picture"]).abs().mean()) for run in runs[first]
+    )
+    figures["medians"][dtype] = {
+        program: {key: statistics.median(_value(run[program], key) for run in runs[first])
+                  for key in ("load", "first", "per_image", "peak_memory")} for program in PROGRAMS
+    }
+
+
+def _over(run: Run, key: str) -> float:
+    """diffusers' figure over ours."""
+    return _value(run["diffusers"], key) / _value(run["ours"], key)
+
+
+def _value(figures: dict[str, Any], key: str) -> float:
+    value = figures[key]
+    return statistics.median(value) if isinstance(value, list) else value
+
+
+def _text(figures: dict[str, Any]) -> str:
+    lines = [f"Karlo's shape, size {figures['size']}, {'/'.join(map(str, figures['steps']))} steps, "
+             f"{figures['rounds']} pairs of fresh processes, torch {figures['torch']}"]
+    for dtype, ratios in figures["ratios"].items():
+        lines.append(f"{dtype}: pictures differ by {figures['difference'][dtype]:.1e} on average "
+                     f"(fp32 may by {LARGE:.0e})")
+        for name, value in ratios.items():
+            low, high = figures["range"][dtype][name]
+            lines.append(f"  {name:22} {value:6.2f}  ({low:.2f}..{high:.2f})  {_meaning(name)}")
+        for program, row in figures["medians"][dtype].items():
+            lines.append(f"  {program}: load {row['load']:.2f} s, first {row['first']:.2f} s, then "
+                         f"{row['per_image']:.2f} s an image, peak {row['peak_memory']:.2f} GiB")
+    return "\n".join(lines)
+
+
+def _meaning(name: str) -> str:
+    if name == "peak_memory":
+        return "ours / diffusers: less than 1 is lighter"
+    if name.endswith("_over_one"):
+        return "ours per image / ours at batch 1"
+    return "diffusers / ours: more than 1 is faster"
+
+
+def _plot(figures: dict[str, Any], path: str) -> None:
+    rows = [Bar(f"{dtype} {name}", figures["ratios"][dtype][name], *figures["range"][dtype][name])
+            for dtype in figures["ratios"] for name in figures["ratios"][dtype] if not name.endswith("_over_one")]
+    save_bars(rows, f"size {figures['size']}: time diffusers / ours, memory ours / diffusers", path)
