@@ -236,8 +236,8 @@ class Server:
 
     def pictures(self, prompt_id):
         """The pictures that a prompt saved, through /view."""
-        listed = [entry for output in self.history(prompt_id)["outputs"].values() for entry in output.get("images", [])]
-        return [self.view(entry) for entry in listed]
+        outputs = sorted(self.history(prompt_id)["outputs"].items(), key=lambda item: int(item[0]))  # run in any order
+        return [self.view(entry) for _, output in outputs for entry in output.get("images", [])]
 
     def view(self, entry):
         status, body = self.open("/view?" + urllib.parse.urlencode(entry))

@@ -22,6 +22,13 @@ SIZES = {
     "text_to_image": [(256, 256)],
     "text_to_image_candidates": [(512, 512)],
     "interpolate_prompts": [(1024, 512)],
+    "ddim_inversion": [(768, 256)],
+    "inpaint": [(256, 256)],
+    "outpaint": [(512, 256)],
+    "forward_diffusion": [(512, 82), (640, 400)],  # eight frames under their names, and the plot
+    "denoising_film": [(640, 146)],  # every second of 16 steps, the last, and the end
+    "clip_guidance": [(512, 256)],
+    "clip_optimise": [(128, 128)],
     "karlo_text_to_image": [(64, 64)],  # of the small random Karlo that stands for the real one
     "karlo_image_variations": [(128, 128)],
 }
@@ -93,7 +100,8 @@ def test_a_workflow_draws_in_comfyui_what_it_draws_headless(server, name, tmp_pa
 
     report = run_workflow(prompt, output_dir=tmp_path, input_dirs=(server.base / "input",))
     assert report.status == "ok", report.errors
-    for ours, saved in zip(pictures, report.outputs, strict=True):
+    by_node = sorted(report.outputs, key=lambda saved: int(saved.node))
+    for ours, saved in zip(pictures, by_node, strict=True):
         # The two differ in their torch, so in the last bits of every step.
         assert np.abs(levels(ours) - levels(Image.open(saved.path))).mean() < 2
 
