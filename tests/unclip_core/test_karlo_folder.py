@@ -240,7 +240,7 @@ def test_a_folder_for_variations_has_no_prior_and_says_so(tmp_path):
     ("decoder", {"attention_head_dim": [8, 16]}, "attention_head_dim"),
     ("decoder", {"addition_embed_type": "text"}, "addition_embed_type"),
     ("decoder", {"cross_attention_dim": 99}, "99"),
-    ("prior", {"num_attention_heads": 0}, "heads"),
+    ("prior", {"num_attention_heads": 0}, "positive"),
     ("prior", {"embedding_proj_norm_type": "layer"}, "embedding_proj_norm_type"),
     ("super_res_first", {"resnet_time_scale_shift": "ada_group"}, "ada_group"),
     ("text_encoder", {"hidden_act": "relu"}, "relu"),
