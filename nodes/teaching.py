@@ -1,5 +1,6 @@
 """The nodes that show diffusion at work: the chain to noise, and the way back."""
 
+import re
 from typing import Any
 
 import torch
@@ -204,8 +205,9 @@ def check_timesteps(text: Any, train_steps: int) -> list[int]:
     """
     if not isinstance(text, str):
         raise InputError(f"'timesteps' must be a text such as '{defaults.TIMESTEPS}', not {text!r}.")
-    parts = [part for part in text.replace(",", " ").replace(";", " ").split() if part]
-    wrong = [part for part in parts if not part.isascii() or not part.isdigit() or int(part) >= train_steps]
+    parts = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
+    parts = [part for part in parts if part]
+    wrong = [part for part in parts if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= train_steps]
     if wrong or not parts:
         found = f"'{wrong[0][:20]}' is none of them" if wrong else "none is given"
         raise InputError(f"'timesteps' takes whole numbers from 0 to {train_steps - 1}, separated by commas: {found}.")
