@@ -21,8 +21,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 PLUGIN = "comfyui-unclip"  # with a hyphen, as people clone it: the pack must not rely on its folder's name
 NEEDS = ["aiohttp", "comfyui_frontend_package", "einops", "open_clip", "safetensors", "torch", "torchaudio", "torchsde"]
-START_LIMIT = 180
-RUN_LIMIT = 240
+START_LIMIT = 600  # a machine that is busy otherwise takes minutes
+RUN_LIMIT = 600
 ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 BINARY_PREVIEW, BINARY_TEXT = 1, 3
 
