@@ -145,10 +145,11 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="measure time and memory of each stage")
     bench.add_argument(
         "model",
-        choices=["tiny", "karlo", "parity", "speed", "steps"],
+        choices=["tiny", "karlo", "parity", "speed", "steps", "inversion"],
         help="tiny: the bundled model; karlo: the real size with random weights; "
         "parity: how far Karlo is from diffusers (which has to be installed); "
-        "speed: time and memory beside diffusers; steps: quality by solver and steps",
+        "speed: time and memory beside diffusers; steps: quality by solver and steps; "
+        "inversion: how well pictures come back from their embedding and noise",
     )
     bench.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
     bench.add_argument("--size", choices=["full", "small"], help="of karlo (default: full) or speed (default: small)")
@@ -160,7 +161,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     bench.add_argument("--rounds", type=int, default=3, help="speed: pairs of processes (default: %(default)s)")
     bench.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="speed: pictures drawn together")
     bench.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of speed")
-    bench.add_argument("--n", type=int, default=24, help="steps: pictures a point (default: %(default)s)")
+    bench.add_argument("--n", type=int, default=24, help="steps, inversion: pictures a point (default: %(default)s)")
     bench.set_defaults(call=_bench)
 
 
@@ -179,6 +180,11 @@ def _bench(options: argparse.Namespace) -> int:
         from .unclip_core.speed.steps import bench_steps
 
         bench_steps(options.n, options.folder, options.json, options.plot)
+        return 0
+    if options.model == "inversion":
+        from .unclip_core.bench_inversion import bench_inversion
+
+        bench_inversion(options.n, options.folder, options.json)
         return 0
     if options.model == "karlo":
         from .unclip_core.bench_karlo import bench_karlo
