@@ -1,9 +1,12 @@
 """`unclip queue` on a real server: every row's picture, what nodes said of it, and what the server refuses."""
 
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
+from comfy_server import Server
 from PIL import Image
 
 from unclip.nodes.queue.batch import run_batch
@@ -49,3 +52,34 @@ def test_an_error_on_the_way_is_reported_with_its_node(server, tmp_path):
     workflow["1"] = {"class_type": "LoadImage", "inputs": {"image": "there-is-none.png"}}
     report = run_batch(Batch(workflow), [ComfyServer(server.url)], tmp_path)
     assert report.exit_code == 1 and "there-is-none.png" in report.failed[0].error
+
+
+ROWS, AT = 200, 60
+
+
+def test_a_server_killed_in_the_middle_and_started_again_loses_nothing(server, comfyui, tmp_path):
+    (tmp_path / "base").mkdir()
+    second, out = Server(*comfyui, tmp_path / "base"), tmp_path / "out"
+
+    def accident():
+        while len(list(out.glob("*.png"))) < AT:
+            time.sleep(0.02)
+        second.kill()
+        second.start()
+
+    try:
+        second.wait_until_ready()
+        thread = threading.Thread(target=accident, daemon=True)
+        thread.start()
+        batch = Batch(WORKFLOW, varied={"1.color": list(range(ROWS))})
+        report = run_batch(batch, [ComfyServer(server.url), ComfyServer(second.url)], out)
+        thread.join()
+    finally:
+        second.stop()
+    assert report.exit_code == 0, report.as_dict()
+    assert colours(out) == {row: row - 1 for row in range(1, ROWS + 1)}
+    assert {result.server for result in report.results.values()} == {server.url, second.url}
+    sent = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    lost = [entry["row"] for entry in sent if entry["kind"] == "dropped"]
+    # Nothing is sent twice but what the dead server took with it.
+    assert len([entry for entry in sent if entry["kind"] == "sending"]) == ROWS + len(lost)

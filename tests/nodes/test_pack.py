@@ -318,6 +318,12 @@ def test_words_for_the_search_and_the_menu(node_id):
     assert callable(getattr(node, node.FUNCTION))
 
 
+def test_the_search_finds_the_pack_by_what_it_is_known_for():
+    aliases = {alias for node in CLASSES.values() for alias in node.SEARCH_ALIASES}
+    assert {"unclip", "dall-e 2", "dalle2", "karlo", "prior", "slerp"} <= aliases
+    assert len(aliases) > 3 * len(CLASSES)
+
+
 @each_node
 def test_the_help_page_names_every_input_and_output(node_id):
     page = (ROOT / unclip.WEB_DIRECTORY / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
