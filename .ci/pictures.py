@@ -1,4 +1,4 @@
-"""Draw the help pages' pictures: each node as the canvas draws it, into nodes/web/docs/<node>.png.
+"""Draw the help pages' pictures: each node as the canvas draws it, into nodes/web/docs/<node>.png, and show them there.
 
 Needs what the tests in a real ComfyUI need (see tests/comfyui): ComfyUI, Chromium, playwright.
 """
@@ -38,6 +38,16 @@ def draw(canvas: Any, node_id: str) -> None:
     canvas.page.wait_for_timeout(300)  # its widgets come in one by one
     picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
     picture.quantize(COLOURS).save(DOCS / f"{node_id}.png", optimize=True)
+    show(node_id)
+
+
+def show(node_id: str) -> None:
+    """Put the picture under the title of the node's help page, if it is not there."""
+    page = DOCS / f"{node_id}.md"
+    title, _, rest = page.read_text(encoding="utf-8").partition("\n")
+    line = f"![{title.removeprefix('# ')}]({node_id}.png)"
+    if line not in rest:
+        page.write_text(f"{title}\n\n{line}\n{rest}", encoding="utf-8")
 
 
 def main() -> None:
