@@ -1,0 +1,81 @@
+"""Run bundled workflows, and make of their pictures the thumbnails and the pictures of the help pages.
+
+    python .ci/thumbnails.py [NAME …]      all that need no other model, or those named
+
+Each workflow's pictures are put below one another and saved as workflows/NAME.jpg; where a help page shows it, also
+beside that page. Seeds stand in the workflows, so that the same weights give the same thumbnails.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from unclip.nodes.headless.run import run_workflow
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS, PAGES = ROOT / "workflows", ROOT / "nodes" / "web" / "docs"
+LONGEST = 768
+QUALITY = 88
+PAPER = (255, 255, 255)
+SHOWN_BY = {
+    "blend": "UnclipEmbeddingBlend",
+    "clip_guidance": "UnclipDecoderSample",
+    "clip_optimise": "UnclipClipOptimise",
+    "ddim_inversion": "UnclipDdimInversion",
+    "denoising_film": "UnclipDenoisingFilm",
+    "describe": "UnclipDescribe",
+    "forward_diffusion": "UnclipForwardDiffusion",
+    "inpaint": "UnclipInpaint",
+    "interpolate_grid": "UnclipEmbeddingInterpolate",
+    "interpolate_pictures": "UnclipNoiseInterpolate",
+    "outpaint": "UnclipOutpaint",
+    "pca": "UnclipPcaReconstruct",
+    "rerank_scores": "UnclipRerank",
+    "similarity": "UnclipEmbeddingSimilarity",
+    "text_diff_frames": "UnclipTextDiff",
+}
+"""Workflow: the help page that shows its picture."""
+
+
+def main(names: list[str]) -> int:
+    """Make the thumbnails of these workflows, or of all; returns the number of those that failed."""
+    every = sorted(path.stem for path in WORKFLOWS.glob("*.json") if not path.stem.startswith("karlo"))
+    failed = 0
+    for name in names or every:
+        with tempfile.TemporaryDirectory() as folder:
+            prompt = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+            report = run_workflow(prompt, output_dir=folder)
+            if report.status != "ok" or not report.outputs:
+                print(f"{name}: {report.status} {report.errors}", file=sys.stderr)
+                failed += 1
+                continue
+            pictures = [saved for saved in report.outputs if saved.path.suffix == ".png"]
+            by_node = sorted(pictures, key=lambda saved: int(saved.node))
+            save(name, below_one_another([Image.open(saved.path).convert("RGB") for saved in by_node]))
+        print(name)
+    return failed
+
+
+def below_one_another(pictures: list[Image.Image]) -> Image.Image:
+    """The pictures as one, on white, no side longer than LONGEST."""
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    sheet.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    return sheet
+
+
+def save(name: str, picture: Image.Image) -> None:
+    """Write the thumbnail, and the help page's picture where one shows it."""
+    pages = [PAGES / f"{SHOWN_BY[name]}.jpg"] if name in SHOWN_BY else []
+    for path in [WORKFLOWS / f"{name}.jpg", *pages]:
+        picture.save(path, quality=QUALITY)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
