@@ -119,7 +119,7 @@ def build_openai_clip():
 
     model = CLIP(
         DIM, {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 64},
-        {"context_length": CONTEXT, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}, quick_gelu=True,
+        {"context_length": CONTEXT, "vocab_size": 49408, "width": DIM, "heads": 1, "layers": 2}, quick_gelu=True,
     )
     return oracle.randomise(model, 5)
 

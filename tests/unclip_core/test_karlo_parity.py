@@ -2,11 +2,15 @@
 
 import pytest
 import torch
-from transformers import CLIPImageProcessor
 
 from unclip.unclip_core.parity import native, oracle, runs, table
 from unclip.unclip_core.schedules import timesteps
 from unclip.unclip_core.towers import PictureInput
+
+try:  # the processor that resizes with Pillow, as it did when these pipelines were written
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Processor
+except ImportError:
+    from transformers import CLIPImageProcessor as Processor
 
 SHAPES = {shape.name: shape for shape in oracle.SHAPES}
 # The first at Karlo's own counts; `unclip bench parity` runs all of them so.
@@ -97,13 +101,11 @@ def test_a_row_that_is_off_does_not_hold():
 @pytest.mark.parametrize(("height", "width"), [(40, 91), (91, 40), (56, 56), (33, 200)])
 def test_pictures_are_prepared_as_transformers_prepares_them(height, width):
     levels = torch.randint(0, 256, (2, height, width, 3), generator=torch.Generator().manual_seed(7))
-    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor = Processor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     reference = processor(images=list(levels.to(torch.uint8).numpy()), return_tensors="pt").pixel_values
     ours = PictureInput(32, 32)(levels.float() / 255)
     assert ours.shape == reference.shape
-    # transformers may resize with torch in place of PIL: both round to whole levels of 1 / 255, not always alike.
-    assert (ours - reference).abs().max() < 2.5 / 255 / 0.26
-    assert (ours - reference).abs().mean() < 0.5 / 255 / 0.26
+    assert (ours - reference).abs().max() < 1e-5
 
 
 def test_native_mode_squashes_pictures():
@@ -111,7 +113,8 @@ def test_native_mode_squashes_pictures():
     wide[:, :, 16:] = 1.0
     squashed, cropped = PictureInput(8, None)(wide), PictureInput(8, 8)(wide)
     assert squashed[0, 0, 4, 0] < squashed[0, 0, 4, -1]
-    assert (squashed[..., :2] - squashed.min()).abs().max() < 0.05  # both ends are seen
+    red = squashed[0, 0]
+    assert (red[:, :2] - red.min()).abs().max() < 0.05 and (red[:, -2:] - red.max()).abs().max() < 0.05
     assert cropped.shape == squashed.shape == (1, 3, 8, 8)
     edges = (squashed[0, 0, 4] > 0).tolist()
     assert edges == [False] * 4 + [True] * 4

@@ -1,7 +1,7 @@
 """diffusers' own unCLIP pipeline with small random networks: the reference. Needs diffusers and transformers."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,16 +133,37 @@ def variation_pipeline(parts: dict[str, Any]) -> Any:
 
 @contextmanager
 def one_step_defined(parts: dict[str, Any]) -> Iterator[None]:
-    """Let the schedulers take one step, at the last timestep, where diffusers divides by zero."""
+    """Let the schedulers take one step, from the last timestep to x0, where diffusers divides by zero."""
     owners = [part for name, part in parts.items() if name.endswith("_scheduler")]
-    originals = [owner.set_timesteps for owner in owners]
-    for owner, original in zip(owners, originals, strict=True):
-        owner.set_timesteps = _or_last(owner, original)
+    with ExitStack() as patches:
+        for owner in owners:
+            patches.enter_context(_patched(owner, "set_timesteps", _or_last(owner, owner.set_timesteps)))
+            patches.enter_context(_patched(owner, "step", _or_clean(owner, owner.step)))
+        yield
+
+
+@contextmanager
+def _patched(owner: Any, name: str, by: Any) -> Iterator[None]:
+    """Set an attribute of the instance, and put back what it was."""
+    before = owner.__dict__.get(name)
+    setattr(owner, name, by)
     try:
         yield
     finally:
-        for owner in owners:
-            del owner.set_timesteps
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+def _or_clean(owner: Any, original: Any) -> Any:
+    def step(*args: Any, **kwargs: Any) -> Any:
+        if len(owner.timesteps) > 1:
+            return original(*args, **kwargs)
+        result = original(*args, **{**kwargs, "generator": torch.Generator()})
+        return type(result)(prev_sample=result.pred_original_sample)
+
+    return step
 
 
 def _or_last(owner: Any, original: Any) -> Any:
@@ -159,13 +180,10 @@ def _or_last(owner: Any, original: Any) -> Any:
 def last_states(*owners: Any) -> Iterator[list[Tensor]]:
     """Record what each scheduler's last step returned."""
     found: list[Tensor] = [torch.empty(0)] * len(owners)
-    for number, owner in enumerate(owners):
-        owner.step = _recording(owner.step, found, number)
-    try:
+    with ExitStack() as patches:
+        for number, owner in enumerate(owners):
+            patches.enter_context(_patched(owner, "step", _recording(owner.step, found, number)))
         yield found
-    finally:
-        for owner in owners:
-            del owner.step
 
 
 def _recording(step: Any, found: list[Tensor], number: int) -> Any:
