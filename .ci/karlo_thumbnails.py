@@ -1,0 +1,64 @@
+"""Draw the thumbnails of Karlo's workflows: diagrams, as its weights are not part of this project.
+
+    python .ci/karlo_thumbnails.py
+"""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
+SIDE, MARGIN, BOX, TOP, BOTTOM = 512, 66, 52, 70, 470
+PAPER, INK, FAINT, ARROW = (24, 26, 32), (255, 255, 255), (190, 192, 200), (150, 150, 160)
+BLUE, VIOLET, GREEN, OCHRE, RED = (52, 84, 140), (108, 62, 140), (40, 116, 92), (150, 92, 40), (140, 52, 64)
+PROMPT = ("Prompt", "a photograph of a big red frog", BLUE)
+DIAGRAMS = {
+    "karlo_text_to_image": ("Karlo: text to image", [
+        PROMPT, ("CLIP ViT-L/14", "text embedding and token states", VIOLET),
+        ("Prior", "25 steps, 1.0 billion parameters", GREEN), ("Decoder", "25 steps, 64 px", OCHRE),
+        ("Super-resolution", "7 steps, 256 px", RED),
+    ], "needs Karlo's weights"),
+    "karlo_image_variations": ("Karlo: image variations", [
+        ("Picture", "yours", BLUE), ("CLIP ViT-L/14", "image embedding", VIOLET),
+        ("Decoder", "25 steps, four at 64 px", OCHRE), ("Super-resolution", "7 steps, four at 256 px", RED),
+    ], "needs Karlo's weights for variations"),
+    "karlo_to_sd21_unclip": ("Karlo's prior to SD 2.1 unCLIP", [
+        PROMPT, ("Karlo's prior", "image embedding, 768 numbers", GREEN),
+        ("unCLIPConditioning", "ComfyUI's own", VIOLET), ("Stable Diffusion 2.1 unCLIP-L", "768 px", RED),
+    ], "needs Karlo and sd21-unclip-l.ckpt"),
+}
+"""Workflow: title, boxes (name, what it does, colour) from top to bottom, and what it needs."""
+
+
+def diagram(title: str, boxes: list[tuple[str, str, tuple[int, int, int]]], needs: str) -> Image.Image:
+    """The boxes below one another, with arrows between them."""
+    image = Image.new("RGB", (SIDE, SIDE), PAPER)
+    draw = ImageDraw.Draw(image)
+    say(draw, 34, title, 28, INK)
+    step = (BOTTOM - TOP - BOX) // (len(boxes) - 1)
+    for number, (name, does, colour) in enumerate(boxes):
+        top = TOP + number * step
+        draw.rounded_rectangle((MARGIN, top, SIDE - MARGIN, top + BOX), 12, fill=colour)
+        say(draw, top + 18, name, 20, INK)
+        say(draw, top + 39, does, 13, INK)
+        if number + 1 < len(boxes):
+            arrow(draw, top + BOX, top + step)
+    say(draw, 494, needs, 15, FAINT)
+    return image
+
+
+def say(draw: ImageDraw.ImageDraw, y: int, text: str, size: int, colour: tuple[int, int, int]) -> None:
+    """Write a line in the middle."""
+    draw.text((SIDE // 2, y), text, font=ImageFont.load_default(size=size), fill=colour, anchor="mm")
+
+
+def arrow(draw: ImageDraw.ImageDraw, top: int, tip: int) -> None:
+    """Draw an arrow downwards."""
+    x = SIDE // 2
+    draw.line((x, top, x, tip - 6), fill=ARROW, width=3)
+    draw.polygon([(x - 7, tip - 8), (x + 7, tip - 8), (x, tip)], fill=ARROW)
+
+
+if __name__ == "__main__":
+    for name, parts in DIAGRAMS.items():
+        diagram(*parts).save(WORKFLOWS / f"{name}.jpg", quality=88, optimize=True)
