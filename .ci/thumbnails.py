@@ -31,11 +31,15 @@ SHOWN_BY = {
     "inpaint": "UnclipInpaint",
     "interpolate_grid": "UnclipEmbeddingInterpolate",
     "interpolate_pictures": "UnclipNoiseInterpolate",
+    "interpolate_prompts": "UnclipImageGrid",
     "outpaint": "UnclipOutpaint",
     "pca": "UnclipPcaReconstruct",
     "rerank_scores": "UnclipRerank",
     "similarity": "UnclipEmbeddingSimilarity",
     "text_diff_frames": "UnclipTextDiff",
+    "text_to_image": "UnclipUpscale",
+    "text_to_image_candidates": "UnclipPriorSample",
+    "variations": "UnclipImageEncode",
 }
 """Workflow: the help page that shows its picture."""
 

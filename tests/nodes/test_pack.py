@@ -1,6 +1,7 @@
 """The pack as ComfyUI meets it: ids, inputs and their order, defaults, words, help pages, import."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -330,6 +331,14 @@ def test_the_help_page_names_every_input_and_output(node_id):
     assert page.startswith(f"# {unclip.NODE_DISPLAY_NAME_MAPPINGS[node_id]}\n")
     for name in [*inputs(node_id), *CLASSES[node_id].RETURN_NAMES]:
         assert f"- **{name}**" in page, name
+
+
+@each_node
+def test_the_help_page_has_a_picture(node_id):
+    """If it is missing: .ci/thumbnails.py draws it."""
+    docs = ROOT / unclip.WEB_DIRECTORY / "docs"
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (docs / f"{node_id}.md").read_text(encoding="utf-8"))
+    assert shown and all((docs / name).is_file() for name in shown), shown
 
 
 def test_no_help_page_is_left_over():
