@@ -2,7 +2,8 @@
 
 Both turn (image embedding, text) into a Condition: a plain dict of tensors, batch first, whose keys are
 among "embed" [B, E] (added to the time embedding), "context" [B, S, W] with "context_mask" [B, S] bool
-(attended), and "maps.<level>" [B, C, h, w] (added to the features that enter that level).
+(attended), "maps.<level>" [B, C, h, w] (added to the features that enter that level), and "boxes" [B, K, 3] (not
+read by the UNet: where the conditioner's frames lie, see Frames).
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .frames import Frames, paste
 from .params import params_from_dict, require_positive
 
 Condition = dict[str, Tensor]
@@ -37,7 +39,8 @@ class MapConditionerParams:
     """The bundled model's conditioner: MLP of `depth` hidden layers, then feature maps.
 
     map_channels and map_sizes (side of the square map) have one entry a level of the UNet, 0 = no map. factors
-    too: 0 = a map of free values, K = the sum of K products of a row profile, a column profile and a vector.
+    too: 0 = a map of free values, K = the sum of K products of a row profile, a column profile and a vector. With
+    `frames`, the last `canvas_channels` of every map are what so many placed canvases of side `canvas` show (Frames).
     """
 
     embed_dim: int
@@ -47,6 +50,9 @@ class MapConditionerParams:
     map_sizes: tuple[int, ...]
     depth: int = 2
     factors: tuple[int, ...] = ()
+    frames: int = 0
+    canvas: int = 8
+    canvas_channels: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for fields that are not positive or disagree."""
@@ -62,6 +68,16 @@ class MapConditionerParams:
             if (channels > 0) != (size > 0) or channels < 0:
                 raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels "
                                  f"of side {size}")
+        self._check_frames()
+
+    def _check_frames(self) -> None:
+        if (self.frames > 0) != (self.canvas_channels > 0) or self.frames < 0:
+            raise ValueError(f"MapConditionerParams: {self.frames} frames with {self.canvas_channels} canvas_channels")
+        require_positive("MapConditionerParams", canvas=self.canvas)
+        thin = [channels for channels in self.map_channels if 0 < channels <= self.canvas_channels]
+        if thin:
+            raise ValueError(f"MapConditionerParams: map_channels {thin} leave nothing beside "
+                             f"{self.canvas_channels} canvas_channels")
 
 
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
@@ -145,6 +161,9 @@ class MapConditioner(nn.Module):
         self.maps = nn.ModuleDict({
             str(level): _make_map(params, level) for level, channels in enumerate(params.map_channels) if channels
         })
+        self.frames = None
+        if params.frames:
+            self.frames = Frames(2 * params.embed_dim, params.hidden, params.frames, params.canvas_channels, params.canvas)
 
     def forward(
         self,
@@ -166,10 +185,18 @@ class MapConditioner(nn.Module):
             text = self.null_text.expand(len(image), -1)
         else:
             text = replace_dropped(_whiten(text_embeds).to(dtype), self.null_text, drop_text)
-        h = torch.cat([image, text], dim=1)
+        embeds = h = torch.cat([image, text], dim=1)
         for layer in self.mlp:
             h = F.silu(layer(h))
-        return {"embed": self.embed(h)} | {f"maps.{level}": make(h) for level, make in self.maps.items()}
+        return {"embed": self.embed(h)} | self._maps(embeds, h)
+
+    def _maps(self, embeds: Tensor, h: Tensor) -> Condition:
+        maps = {f"maps.{level}": make(h) for level, make in self.maps.items()}
+        if self.frames is None:
+            return maps
+        boxes, canvases = self.frames(embeds, h)
+        joined = {name: torch.cat([own, paste(boxes, canvases, own.shape[-1])], dim=1) for name, own in maps.items()}
+        return joined | {"boxes": boxes}
 
 
 class FreeMap(nn.Linear):
@@ -207,7 +234,7 @@ class FactoredMap(nn.Module):
 
 
 def _make_map(params: MapConditionerParams, level: int) -> FreeMap | FactoredMap:
-    channels, size = params.map_channels[level], params.map_sizes[level]
+    channels, size = params.map_channels[level] - params.canvas_channels, params.map_sizes[level]
     if params.factors and params.factors[level]:
         return FactoredMap(params.hidden, channels, size, params.factors[level])
     return FreeMap(params.hidden, channels, size)

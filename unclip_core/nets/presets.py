@@ -44,13 +44,13 @@ def tiny_prior() -> PriorParams:
 def tiny_decoder() -> DecoderParams:
     """The bundled model's 64 px decoder: 32², 16², 8², convolutions only."""
     unet = UNetParams(
-        in_channels=3, out_channels=3, channels=(64, 128, 192), blocks=(1, 2, 1), attention=(False,) * 3,
-        map_channels=(32, 64, 64), time_channels=128, time_embed_dim=256, mid_blocks=2, groups=8,
+        in_channels=3, out_channels=3, channels=(64, 128, 192), blocks=(1, 1, 1), attention=(False,) * 3,
+        map_channels=(48, 64, 64), time_channels=128, time_embed_dim=256, mid_blocks=2, groups=8,
         patch_size=2, layout="light",
     )
     conditioner = MapConditionerParams(
-        embed_dim=192, hidden=512, depth=3, time_embed_dim=256, map_channels=(32, 64, 64), map_sizes=(32, 16, 8),
-        factors=(24, 24, 24),
+        embed_dim=192, hidden=512, depth=3, time_embed_dim=256, map_channels=(48, 64, 64), map_sizes=(32, 16, 8),
+        factors=(12, 12, 12), frames=2, canvas=8, canvas_channels=32,
     )
     return DecoderParams(conditioner=conditioner, unet=unet, image_size=64)
 

@@ -19,6 +19,8 @@ from .vocabulary import bpe_merges
 EMBED_DIM = 192
 CONTEXT = 32
 IGNORE = -100
+LAYOUT_RADIUS = 3.0
+"""Layouts give a radius so many times, so that it weighs as much as a place."""
 PARTS = ("shape", "color", "size")
 
 
@@ -74,7 +76,8 @@ def attribute_targets(scenes: Sequence[Scene]) -> tuple[dict[str, Tensor], Tenso
             for part in PARTS:
                 labels[f"{name}_{part}"].append(IGNORE if thing is None else _label(thing, part))
             if thing is not None:
-                layout[row, 3 * index : 3 * index + 3] = torch.tensor([thing.x, thing.y, thing.radius * 3])
+                layout[row, 3 * index : 3 * index + 3] = torch.tensor(
+                    [thing.x, thing.y, thing.radius * LAYOUT_RADIUS])
                 present[row, 3 * index : 3 * index + 3] = True
     return {name: torch.tensor(values) for name, values in labels.items()}, layout, present
 

@@ -1,12 +1,16 @@
 """Training the decoder: x0 from a noisy picture, CLIP's image embedding and, half of the time, the text's."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models import DiffusionSpec
 from ..nets.decoder import DecoderNet
+from ..world.scenes import Scene
 from .batches import WorldBatches, diffuse, logit_normal_times, noise_like, step_generator
+from .clip import LAYOUT_RADIUS, attribute_targets
 
 DIFFUSION = DiffusionSpec(schedule="cosine", prediction="sample", clip_range=1.0, spacing="trailing")
 DROP_IMAGE, DROP_TEXT = 0.1, 0.5
@@ -31,18 +35,35 @@ class DecoderTraining(nn.Module):
         count, dtype = len(batch.pictures), self.net.unet.stem.weight.dtype
         times = logit_normal_times(count, DIFFUSION.train_steps, *TIMES, generator)
         noisy = diffuse(batch.pictures, times, self._table, noise_like(batch.pictures, generator))
+        drop = self._drop(count, DROP_IMAGE, generator)
         condition = self.net.condition(
             blurred(batch.image_embeds, generator), batch.text.embeds,
-            drop_image=self._drop(count, DROP_IMAGE, generator), drop_text=self._drop(count, DROP_TEXT, generator),
+            drop_image=drop, drop_text=self._drop(count, DROP_TEXT, generator),
         )
         noisy = noisy.to(dtype).contiguous(memory_format=torch.channels_last)
         x0 = self.net(noisy, times.to(noisy.device), condition).float()
         weight = foreground_weight(batch.pictures)
         squared = (x0 - batch.pictures).square()
-        return {"loss": (squared * weight).mean(), "mse": squared.detach().mean()}
+        losses = {"loss": (squared * weight).mean(), "mse": squared.detach().mean()}
+        if "boxes" in condition:
+            boxes = layout_loss(condition["boxes"], batch.scenes, drop)
+            losses |= {"loss": losses["loss"] + boxes, "boxes": boxes.detach()}
+        return losses
 
     def _drop(self, count: int, share: float, generator: torch.Generator) -> Tensor:
         return (torch.rand(count, generator=generator) < share).to(self._batches.device)
+
+
+def layout_loss(boxes: Tensor, scenes: Sequence[Scene], dropped: Tensor) -> Tensor:
+    """Mean squared distance of boxes `[B, K, 3]`, in tenths of the width, from the things' in reading order.
+
+    Boxes without a thing, and those of samples whose embedding is `dropped` [B], go where they please.
+    """
+    _, layout, present = attribute_targets(scenes)
+    wanted = layout.view(len(boxes), -1, 3) / torch.tensor([1.0, 1.0, LAYOUT_RADIUS])
+    counted = (present.view_as(wanted) & ~dropped.cpu()[:, None, None]).to(boxes.device)
+    squared = (10 * (boxes[:, : wanted.shape[1]] - wanted.to(boxes.device))).square()
+    return (squared * counted).sum() / counted.sum().clamp(min=1)
 
 
 def blurred(embeds: Tensor, generator: torch.Generator, most: float = 0.1) -> Tensor:

@@ -47,7 +47,7 @@ CLIP_PHASES = (
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
     "prior": LoopConfig(steps=400, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.995, muon=True),
-    "decoder": LoopConfig(steps=5600, lr=2e-3, warmup=100, weight_decay=0.01, ema=0.998, decay=1700, muon=True),
+    "decoder": LoopConfig(steps=2500, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.996, muon=True),
     "upsampler": LoopConfig(steps=2400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
 BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 48, "upsampler": 8}
