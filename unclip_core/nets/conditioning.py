@@ -163,7 +163,8 @@ class MapConditioner(nn.Module):
         })
         self.frames = None
         if params.frames:
-            self.frames = Frames(2 * params.embed_dim, params.hidden, params.frames, params.canvas_channels, params.canvas)
+            self.frames = Frames(2 * params.embed_dim, params.hidden, params.frames, params.canvas_channels,
+                                 params.canvas)
 
     def forward(
         self,
