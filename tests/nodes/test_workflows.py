@@ -123,8 +123,9 @@ def test_slots_are_those_of_the_classes(name):
         declared = CLASSES[node["type"]].INPUT_TYPES()
         entries = {**declared["required"], **declared.get("optional", {})}
         kinds = {key: "COMBO" if isinstance(entry[0], list) else entry[0] for key, entry in entries.items()}
-        sockets = [key for key, kind in kinds.items() if kind not in WIDGETS]
-        widgets = [key for key, kind in kinds.items() if kind in WIDGETS]
+        forced = {key for key, entry in entries.items() if entry[1:] and entry[1].get("forceInput")}
+        sockets = [key for key, kind in kinds.items() if kind not in WIDGETS or key in forced]
+        widgets = [key for key in kinds if key not in sockets]
         assert [entry["name"] for entry in node["inputs"]] == sockets + widgets
         assert {entry["name"]: entry["type"] for entry in node["inputs"]} == kinds
         assert [entry["type"] for entry in node["outputs"]] == list(CLASSES[node["type"]].RETURN_TYPES)
@@ -139,7 +140,7 @@ def test_links_are_known_at_both_ends(name):
         assert nodes[to]["inputs"][slot]["link"] == key
         assert key in nodes[source]["outputs"][output]["links"]
         assert kind == nodes[source]["outputs"][output]["type"]
-        assert kind in nodes[to]["inputs"][slot]["type"].split(",")
+        assert {kind, "*"} & set(nodes[to]["inputs"][slot]["type"].split(","))
         assert nodes[source]["order"] < nodes[to]["order"]
         ends |= {("in", to, slot), ("out", source, key)}
     inputs = {
