@@ -153,7 +153,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     )
     bench.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
     bench.add_argument("--size", choices=["full", "small"], help="of karlo (default: full) or speed (default: small)")
-    bench.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="bf16", help="of karlo")
+    bench.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="of karlo (default: bf16) or tiny (fp32)")
     bench.add_argument("--steps", type=int, default=2, help="of each stage of karlo (default: %(default)s)")
     bench.add_argument("--folder", metavar="DIR", help="karlo: a model to run, or where the random one is to stay")
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -189,11 +189,11 @@ def _bench(options: argparse.Namespace) -> int:
     if options.model == "karlo":
         from .unclip_core.bench_karlo import bench_karlo
 
-        bench_karlo(options.size or "full", options.dtype, options.steps, options.folder, options.json)
+        bench_karlo(options.size or "full", options.dtype or "bf16", options.steps, options.folder, options.json)
         return 0
     from .unclip_core.bench import bench_tiny
 
-    bench_tiny(options.repeats, as_json=options.json)
+    bench_tiny(options.repeats, as_json=options.json, dtype=options.dtype or "fp32")
     return 0
 
 

@@ -13,27 +13,34 @@ from .models import UnclipModel, load_model
 from .noise import sample_seeds
 from .pipelines import encode_text, rerank, sample_decoder, sample_prior, upscale
 from .settings import Settings
+from .speed.cold import cold_seconds
+from .speed.worker import DTYPES
 
 PROMPT = "a large red circle above a small blue square on a white background"
 
 
-def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False) -> dict[str, object]:
+def bench_tiny(
+    repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32"
+) -> dict[str, object]:
     """Time the bundled model with default settings, print the figures and return them.
 
     Args:
         repeats: runs after one that warms up; medians are given.
         batch: the larger batch, compared with a batch of one.
         as_json: print JSON in place of text.
+        dtype: of the nets, "fp32" or "bf16" (on a CPU: where it has instructions for it, or it is slower).
 
     Returns:
-        `seconds` by stage and in all for batch 1, `batch_seconds` in all for `batch`, `batch_over_one` their ratio,
-        `peak_memory_gib` of this process, `threads`.
+        `seconds` by stage and in all for batch 1, `batch_seconds` by stage and in all for `batch`, `batch_over_one`
+        the ratio of both in all, `cold_seconds` from a command's start to its first picture (see `cold_seconds`; in
+        fp32), `peak_memory_gib` of this process, `threads`.
     """
-    model, settings = load_model(), Settings()
+    model, settings = load_model(dtype=DTYPES[dtype]), Settings()
     one = _median_stages(lambda: _stage_seconds(model, settings, 1), repeats)
     many = _median_stages(lambda: _stage_seconds(model, settings, batch), max(1, repeats // 2))
     figures = {
-        "seconds": one, "batch": batch, "batch_seconds": many["all"], "batch_over_one": many["all"] / one["all"],
+        "seconds": one, "batch": batch, "batch_seconds": many, "batch_over_one": many["all"] / one["all"],
+        "cold_seconds": cold_seconds(), "dtype": dtype,
         "peak_memory_gib": _peak_memory_gib(), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }
     print(json.dumps(figures, indent=2) if as_json else _text(figures))
@@ -79,8 +86,12 @@ def _peak_memory_gib() -> float:
 
 
 def _text(figures: dict[str, object]) -> str:
-    stages = "  ".join(f"{stage} {value:.2f} s" for stage, value in figures["seconds"].items())
-    return (f"prompt to 256 px, warm, {figures['threads']} threads: {stages}\n"
-            f"batch of {figures['batch']}: {figures['batch_seconds']:.2f} s, "
-            f"{figures['batch_over_one']:.1f} x the time of one\n"
+    one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
+    return (f"prompt to 256 px, warm, {figures['threads']} threads, {figures['dtype']}: {one}\n"
+            f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
+            f"cold, a fresh process: {cold}\n"
             f"peak memory: {figures['peak_memory_gib']:.2f} GiB")
+
+
+def _stages(seconds: dict[str, float]) -> str:
+    return "  ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())

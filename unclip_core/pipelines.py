@@ -21,6 +21,7 @@ from .noise import Noise, NoiseSource
 from .ranking import check_keep, check_shares, rank
 from .samplers import OnStep, sample
 from .settings import Settings
+from .tiling import in_tiles_if_large
 from .turns import in_turns
 
 
@@ -226,12 +227,14 @@ def upscale(
     noise: Noise | None = None,
     known: Tensor | None = None,
     mask: Tensor | None = None,
+    tile: int | None = None,
 ) -> Tensor:
     """Pictures `[B, H, W, 3]` in 0..1 drawn `scale` times as large, `[B, scale * H, scale * W, 3]`.
 
     Args:
         known: the large pictures as far as they are known, `[B or 1, scale * H, scale * W, 3]` in 0..1.
         mask: `[B or 1, scale * H, scale * W]` in 0..1: 0 keeps `known` to the bit, 1 draws. Both or neither.
+        tile: side of the tiles that large pictures are drawn in, px; None tiles where memory asks for it, 0 never.
 
     Raises:
         ValueError: a number is out of range, counts or sizes differ, or the tensor is not a batch of RGB pictures.
@@ -245,7 +248,7 @@ def upscale(
     start = noise.normal(padded.shape[1:], device=device)
     plan = upsampler.diffusion.steps(steps)
     kept = None if known is None else KnownPicture(known, mask, low.shape)
-    model = _upsampler_model(upsampler, padded.to(model_dtype), int(plan.timesteps[-1]))
+    model = _upsampler_model(upsampler, padded.to(model_dtype), int(plan.timesteps[-1]), tile)
     denoiser = upsampler.diffusion.denoiser(model, model_dtype)
     if kept is not None:
         denoiser, start = kept.padded(padded.shape).enter(denoiser, start, float(plan.alpha_bar[0]))
@@ -254,10 +257,10 @@ def upscale(
     return large if kept is None else kept.into(large)
 
 
-def _upsampler_model(upsampler: Upsampler, low: Tensor, final: int) -> RawModel:
+def _upsampler_model(upsampler: Upsampler, low: Tensor, final: int, tile: int | None) -> RawModel:
     """The net (x, t) -> raw output over the enlarged pictures `low`; timestep `final` may have a net of its own."""
-    first = in_turns(upsampler.net, upsampler.net.params)
-    last = first if upsampler.last is None else in_turns(upsampler.last, upsampler.last.params)
+    first = in_tiles_if_large(upsampler.net, *low.shape[-2:], tile)
+    last = first if upsampler.last is None else in_tiles_if_large(upsampler.last, *low.shape[-2:], tile)
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         own_last = upsampler.last is not None and int(t[0]) == final

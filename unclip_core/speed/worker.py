@@ -18,7 +18,7 @@ from torch import Tensor
 
 PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 GUIDANCE = (4.0, 8.0)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Draw = Callable[[int], Tensor]
 
