@@ -93,7 +93,7 @@ class UnclipDdimInversion:
             return editing.invert_decoder(decoder.part, pictures[rows], seen, text=said, on_step=on_step, **settings)
 
         with host.loaded(decoder):
-            noise = host.in_turns(invert, count, defaults.IMAGES_AT_ONCE, steps * iterations, "Inversion")
+            noise = host.in_turns(invert, count, defaults.IMAGES_AT_ONCE, (steps - 1) * iterations + 1, "Inversion")
         return (NoiseValue(noise, decoder.family), pictures.to(host.intermediate_device()))
 
 

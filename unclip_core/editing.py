@@ -37,7 +37,7 @@ def invert_decoder(
     text: TextCondition | None = None,
     steps: int,
     guidance_scale: float,
-    iterations: int = 3,
+    iterations: int = 1,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """The noise `[B, 3, S, S]` from which the decoder draws pictures `[B, S, S, 3]` under their embeddings `[B, D]`.

@@ -21,7 +21,7 @@ __all__ = ["invert", "psnr"]
 
 
 def invert(
-    denoiser: Denoiser, x0: Tensor, steps: Steps, *, iterations: int = 3, on_step: OnStep | None = None
+    denoiser: Denoiser, x0: Tensor, steps: Steps, *, iterations: int = 1, on_step: OnStep | None = None
 ) -> Tensor:
     """Return the state at the plan's first noise level from which ``ddim`` with eta 0 draws ``x0``.
 
@@ -30,8 +30,11 @@ def invert(
     N(0, 1), so ``x_s += (x_t - a * D(x_s) - b * x_s) / (a * sqrt(s) + b)``. That converges, for data of any
     smaller variance v, by the factor ``1 - v`` or better; solving for ``D`` or for epsilon alone does not (the one
     fails where there is little noise, the other where there is little else).
+    The step that ends clean is taken once: what D removes there it does not tell apart, and to iterate would pile
+    that up. So what comes back is D of the state before the end, which is nearer to x0 the more steps there are.
 
-    x0: float32 or float64 [B, …], in the net's own range. iterations: calls of the net a step, 1 or more.
+    x0: float32 or float64 [B, …], in the net's own range. iterations: calls of the net in each of the other steps,
+    1 or more.
     on_step: called after each call of the net, with x the state so far and x0 the clean sample seen in it.
     Raises ValueError for no iterations, and an x0 that is of another type or holds NaN or infinity.
     """
@@ -39,11 +42,11 @@ def invert(
         raise ValueError(f"inversion needs at least 1 iteration a step, got {iterations}")
     if x0.dtype not in (torch.float32, torch.float64) or not bool(torch.isfinite(x0).all()):
         raise ValueError(f"inversion needs finite float32 or float64 samples, got {x0.dtype} or NaN or infinity")
-    x, total, done = x0, len(steps) * iterations, 0
-    for rule in _rules(steps):
+    x, total, done = x0, (len(steps) - 1) * iterations + 1, 0
+    for number, rule in enumerate(_rules(steps)):
         t = torch.full((len(x),), rule.time, device=x.device)
         target = x
-        for _ in range(iterations):
+        for _ in range(iterations if number else 1):
             seen = denoiser(x, t).x0
             x = x + (target - rule.c_x0 * seen - rule.c_x * x) / rule.slope
             if on_step is not None:
