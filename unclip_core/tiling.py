@@ -75,11 +75,11 @@ def spans(length: int, own: int, overlap: int, stride: int) -> list[Span]:
 class Tiled:
     """An upsampler's net (x [B, C, H, W], t [B], low) -> raw output, run tile by tile, picture by picture."""
 
-    def __init__(self, net: UpsamplerNet, tile: int, overlap: int = OVERLAP) -> None:
-        """`tile`: side of a tile's own part, px. Raises ValueError for a net with attention."""
+    def __init__(self, net: UpsamplerNet, tile: int, overlap: int | None = None) -> None:
+        """`tile`: side of a tile's own part, px; `overlap`: None for OVERLAP. Raises ValueError for attention."""
         if any(net.params.attention) or net.params.mid_attention:
             raise ValueError("a net that attends over the whole picture cannot be run in tiles")
-        self._net, self._tile, self._overlap = net, tile, overlap
+        self._net, self._tile, self._overlap = net, tile, OVERLAP if overlap is None else overlap
         self._norms: dict[int, SharedNorms] = {}  # by the picture's row, from step to step
 
     def __call__(self, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
@@ -149,8 +149,8 @@ class SharedNorms:
     def _hook(self, norm: nn.GroupNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         x = inputs[0]
         down, across = self._place
-        own = x[..., _own(down, x.shape[-2]), _own(across, x.shape[-1])].unflatten(1, (norm.num_groups, -1)).double()
-        total, squares = own.sum((2, 3, 4)), own.square().sum((2, 3, 4))
+        own = x[..., _own(down, x.shape[-2]), _own(across, x.shape[-1])].unflatten(1, (norm.num_groups, -1)).float()
+        total, squares = (part.sum((2, 3, 4), dtype=torch.float64) for part in (own, own.square()))
         sums = torch.stack([torch.full_like(total, own[0, 0].numel()), total, squares])
         self._sums[norm] = self._sums[norm] + sums if norm in self._sums else sums
         return self._normalised(norm, x) if norm in self._known else output
