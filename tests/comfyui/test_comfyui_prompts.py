@@ -23,6 +23,8 @@ SIZES = {
     "text_to_image_candidates": [(512, 512)],
     "interpolate_prompts": [(1024, 512)],
     "interpolate_grid": [(768, 768)],
+    "interpolate_pictures": [(1024, 512)],
+    "variations": [(1024, 768)],
     "blend": [(512, 512)],
     "text_diff": [(512, 256)],
     "text_diff_frames": [(1024, 512)],

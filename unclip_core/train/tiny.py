@@ -1,7 +1,7 @@
 """The recipe of the bundled model: CLIP, then prior, decoder and upsampler on it, each stage gated and resumable."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,10 +44,14 @@ CLIP_PHASES = (
     ClipPhase(LoopConfig(steps=900, lr=5e-4, warmup=20, weight_decay=0.02, ema=0.997), batch=64,
               shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0, unnamed=0.35),
 )
+DECODER_PHASES = (
+    LoopConfig(steps=2500, stop=1404, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.996, muon=True),
+    LoopConfig(steps=520, lr=7e-4, warmup=10, weight_decay=0.01, ema=0.99, muon=True),
+)
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
     "prior": LoopConfig(steps=400, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.995, muon=True),
-    "decoder": LoopConfig(steps=2500, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.996, muon=True),
+    "decoder": DECODER_PHASES[-1],
     "upsampler": LoopConfig(steps=2400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
 BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 48, "upsampler": 8}
@@ -113,7 +117,12 @@ def train_clip(output: Path, loop_config: LoopConfig, seed: int, device: torch.d
 
 def _phases(last: LoopConfig) -> list[ClipPhase]:
     # A short run (of a test, say) shortens every phase.
-    return [replace(phase, loop=replace(phase.loop, steps=min(phase.loop.steps, last.steps))) for phase in CLIP_PHASES]
+    loops = _shortened([phase.loop for phase in CLIP_PHASES], last)
+    return [replace(phase, loop=loop) for phase, loop in zip(CLIP_PHASES, loops, strict=True)]
+
+
+def _shortened(loops: Sequence[LoopConfig], last: LoopConfig) -> list[LoopConfig]:
+    return [replace(loop, steps=min(loop.steps, last.steps)) if last is not loops[-1] else loop for loop in loops]
 
 
 def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
@@ -135,14 +144,18 @@ def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.
 
 
 def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train the decoder on the embeddings of a CLIP that passes its gate."""
+    """Train the decoder in its phases, the last with `loop_config`; its CLIP must pass the gate."""
     check_clip(output)
-    batches = _batches(output, device, BATCHES["decoder"], seed, pair_fraction=0.6, empty_captions=0.0,
-                       unnamed=UNNAMED["decoder"])
     net = DecoderNet(tiny_decoder()).to(memory_format=torch.channels_last)
-    training = decoder.DecoderTraining(net, batches, seed).to(device, torch.bfloat16)
-    averaged = _run("decoder", training, loop_config, output,
-                    lambda loop, path: save_decoder_sheet(loop, net, batches, path))
+    for number, phase in enumerate(_shortened(DECODER_PHASES, loop_config)):
+        batches = _batches(output, device, BATCHES["decoder"], seed + number, pair_fraction=0.6, empty_captions=0.0,
+                           unnamed=UNNAMED["decoder"])
+        training = decoder.DecoderTraining(net, batches, seed + number).to(device, torch.bfloat16)
+        loop = Loop(f"decoder-{number + 1}", training, phase, output)
+        loop.run(training.loss, lambda loop=loop, batches=batches: save_decoder_sheet(
+            loop, net, batches, output / "decoder-sheet.png"))
+        training.load_state_dict(loop.trained())
+    averaged = loop.averaged()
     config = {"net": net.params.to_dict(), "diffusion": asdict(decoder.DIFFUSION)}
     _export(output / "decoder.safetensors", averaged, "net.", config)
 
