@@ -141,7 +141,7 @@ def test_step_counts_outside_the_training_steps_are_refused_with_both_numbers(st
 
 
 def test_unknown_spacing_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'karras'.*karlo, leading, linspace, trailing"):
+    with pytest.raises(ValueError, match="'karras'.*karlo, karlo_native, leading, linspace, trailing"):
         timesteps(10, 1000, "karras")
 
 

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from unclip.unclip_core.models import Upsampler
+from unclip.unclip_core.nets.presets import tiny_upsampler
 from unclip.unclip_core.nets.unet import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.train.loop import Loop, LoopConfig
@@ -35,6 +36,7 @@ class Bicubic(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.params = tiny_upsampler()
         self.unet = torch.nn.Module()
         self.unet.stride = 1
         self.anchor = torch.nn.Parameter(torch.zeros(1))
