@@ -94,7 +94,7 @@ def comfyui(monkeypatch, tmp_path):
         "folder_paths",
         models_dir=str(tmp_path),
         add_model_folder_path=add_folder,
-        get_folder_paths=lambda key: list(seen.folders[key]),
+        folder_names_and_paths=seen.folders, get_folder_paths=lambda key: list(seen.folders[key]),
     )
     methods = SimpleNamespace(NoPreviews="none")
     module("latent_preview", args=seen.args, LatentPreviewMethod=methods)

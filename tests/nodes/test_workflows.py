@@ -52,7 +52,7 @@ def as_api(canvas):
             if entry["link"] is not None:
                 inputs[entry["name"]] = sources[entry["link"]]
         assert list(values) == []
-        title = node.get("title", TITLES[node["type"]])
+        title = node.get("title") or TITLES.get(node["type"], node["type"])
         prompt[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
     return prompt
 
