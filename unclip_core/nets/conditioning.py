@@ -2,8 +2,9 @@
 
 Both turn (image embedding, text) into a Condition: a plain dict of tensors, batch first, whose keys are
 among "embed" [B, E] (added to the time embedding), "context" [B, S, W] with "context_mask" [B, S] bool
-(attended), "maps.<level>" [B, C, h, w] (added to the features that enter that level), and "boxes" [B, K, 3] (not
-read by the UNet: where the conditioner's frames lie, see Frames).
+(attended), "maps.<level>" [B, C, h, w] (added to the features that enter that level), and, not read by
+the UNet, "boxes" [B, K, 3] and "canvases" [B, K, C, n, n] (where the conditioner's frames lie and what they show, see
+Frames).
 """
 
 from collections.abc import Mapping
@@ -197,7 +198,7 @@ class MapConditioner(nn.Module):
             return maps
         boxes, canvases = self.frames(embeds, h)
         joined = {name: torch.cat([own, paste(boxes, canvases, own.shape[-1])], dim=1) for name, own in maps.items()}
-        return joined | {"boxes": boxes}
+        return joined | {"boxes": boxes, "canvases": canvases}
 
 
 class FreeMap(nn.Linear):

@@ -23,6 +23,7 @@ from ..nets.upsampler import UpsamplerNet
 from . import decoder, prior, upsampler
 from .batches import WorldBatches
 from .clip import AttributeHeads, ClipPhase, ClipTraining, tiny_clip_config
+from .decoder import DecoderPhase, DecoderTraining
 from .gates import clip_gate, failures
 from .loop import Loop, LoopConfig
 from .measures import measure_prior, measure_upsampler
@@ -45,16 +46,18 @@ CLIP_PHASES = (
               shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0, unnamed=0.35),
 )
 DECODER_PHASES = (
-    LoopConfig(steps=2500, stop=1404, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.996, muon=True),
-    LoopConfig(steps=520, lr=7e-4, warmup=10, weight_decay=0.01, ema=0.99, muon=True),
+    # What the canvases show, before there is a UNet to lean on them.
+    DecoderPhase(LoopConfig(steps=1000, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.98, muon=True), batch=128,
+                 canvases=True),
+    DecoderPhase(LoopConfig(steps=5200, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True)),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
     "prior": LoopConfig(steps=400, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.995, muon=True),
-    "decoder": DECODER_PHASES[-1],
+    "decoder": DECODER_PHASES[-1].loop,
     "upsampler": LoopConfig(steps=2400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
-BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": 48, "upsampler": 8}
+BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": DECODER_PHASES[-1].batch, "upsampler": 8}
 UNNAMED = {"prior": 0.1, "decoder": 0.25}
 """Shares of things in colours without a name."""
 
@@ -147,14 +150,20 @@ def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torc
     """Train the decoder in its phases, the last with `loop_config`; its CLIP must pass the gate."""
     check_clip(output)
     net = DecoderNet(tiny_decoder()).to(memory_format=torch.channels_last)
-    for number, phase in enumerate(_shortened(DECODER_PHASES, loop_config)):
-        batches = _batches(output, device, BATCHES["decoder"], seed + number, pair_fraction=0.6, empty_captions=0.0,
+    trained: dict[str, torch.Tensor] = {}
+    loops = _shortened([phase.loop for phase in DECODER_PHASES], loop_config)
+    for number, (phase, phase_loop) in enumerate(zip(DECODER_PHASES, loops, strict=True)):
+        batches = _batches(output, device, phase.batch, seed + number, pair_fraction=0.6, empty_captions=0.0,
                            unnamed=UNNAMED["decoder"])
-        training = decoder.DecoderTraining(net, batches, seed + number).to(device, torch.bfloat16)
-        loop = Loop(f"decoder-{number + 1}", training, phase, output)
-        loop.run(training.loss, lambda loop=loop, batches=batches: save_decoder_sheet(
-            loop, net, batches, output / "decoder-sheet.png"))
-        training.load_state_dict(loop.trained())
+        training = DecoderTraining(net, batches, seed + number)
+        training.load_state_dict(trained, strict=False)
+        loop = Loop(f"decoder-{number + 1}", training.to(device, torch.bfloat16), phase_loop, output)
+        if phase.canvases:
+            loop.run(training.canvas_loss)
+        else:
+            loop.run(training.loss, lambda loop=loop, batches=batches: save_decoder_sheet(
+                loop, net, batches, output / "decoder-sheet.png"))
+        trained = loop.trained()
     averaged = loop.averaged()
     config = {"net": net.params.to_dict(), "diffusion": asdict(decoder.DIFFUSION)}
     _export(output / "decoder.safetensors", averaged, "net.", config)
