@@ -1,0 +1,133 @@
+"""Collections of pictures: the same samples whatever they are kept in, and bad ones named."""
+
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from unclip.unclip_core.data.opening import open_pictures
+from unclip.unclip_core.data.samples import BadSample, decode_picture, samples, summary
+
+COLORS = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
+
+
+def png(color, mode="RGB", size=(5, 4)):
+    buffer = io.BytesIO()
+    Image.new(mode, size, color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+FILES = {f"{name}.png": png(color) for name, color in COLORS.items()}
+FILES |= {f"{name}.txt": f" the picture {name}\n".encode() for name in COLORS}
+
+
+def write_folder(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def write_shard(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def write_dataset(folder, rows):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    cells = {"image": [{"bytes": data, "path": None} for data, _ in rows], "caption": [said for _, said in rows]}
+    datasets.Dataset.from_dict(cells, features).save_to_disk(str(folder))
+    return folder
+
+
+def by_caption(collection):
+    return {sample.caption: sample.picture.getpixel((0, 0)) for sample in samples(collection)}
+
+
+EXPECTED = {f"the picture {name}": color for name, color in COLORS.items()}
+
+
+def test_a_folder_with_subfolders(tmp_path):
+    below = {("deep/" + name if name[0] == "b" else name): data for name, data in FILES.items()}
+    collection = open_pictures(write_folder(tmp_path, below | {".hidden/x.png": FILES["a.png"]}))
+    assert by_caption(collection) == EXPECTED
+    assert [sample.name for sample in samples(collection)] == ["a.png", "c.png", "deep/b.png"]
+
+
+def test_shards(tmp_path):
+    write_shard(tmp_path / "0.tar", {name: data for name, data in FILES.items() if name[0] in "ab"})
+    write_shard(tmp_path / "1.tar", {"x/c.png": FILES["c.png"], "x/c.json": json.dumps(
+        {"caption": "the picture c"}).encode(), "x/c.cls": b"3"})
+    assert by_caption(open_pictures(tmp_path)) == EXPECTED
+    assert len(open_pictures(tmp_path / "0.tar")) == 2
+
+
+def test_a_saved_dataset(tmp_path):
+    collection = open_pictures(write_dataset(tmp_path / "d", [(FILES[f"{n}.png"], f"the picture {n}") for n in COLORS]))
+    assert by_caption(collection) == EXPECTED
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.load_from_disk(str(tmp_path / "d"))
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "splits"))
+    assert by_caption(open_pictures(tmp_path / "splits")) == EXPECTED
+
+
+def test_bad_samples_are_left_out_and_named(tmp_path):
+    damaged = {"cut.png": png((9, 9, 9), size=(99, 99))[:120], "cut.txt": b"cut", "none.png": FILES["a.png"],
+               "odd.png": FILES["a.png"], "odd.txt": b"\xff\xfe\xff", "text.jpg": b"no picture", "text.txt": b"text"}
+    bad = {}
+    collection = open_pictures(write_folder(tmp_path / "f", FILES | damaged))
+    assert len(list(samples(collection, bad))) == 3 and set(bad) == {"cut.png", "none.png", "odd.png", "text.jpg"}
+    assert "4 of 7" in summary(bad, len(collection)) and "no caption" in summary(bad, len(collection))
+    bad = {}
+    without = list(samples(collection, bad, captions=False))
+    assert "none.png" not in bad and [sample.caption for sample in without if sample.name == "none.png"] == [""]
+
+
+def test_a_shard_that_breaks_off_keeps_what_stands_before(tmp_path):
+    path = write_shard(tmp_path / "0.tar", FILES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(FILES["c.png"]) + 20])
+    bad = {}
+    # The captions stand behind the pictures in this shard.
+    collection = open_pictures(path)
+    assert [sample.name for sample in samples(collection, bad, captions=False)] == ["0.tar/a", "0.tar/b"]
+    assert len(bad) >= 1 and all("shard" in reason for reason in bad.values())
+
+
+def test_a_dataset_with_a_bad_row(tmp_path):
+    bad = {}
+    collection = open_pictures(write_dataset(tmp_path / "d", [(b"junk", "x"), (FILES["a.png"], "y")]))
+    assert [sample.caption for sample in samples(collection, bad)] == ["y"] and set(bad) == {"d[0]"}
+
+
+def test_transparency_lies_over_white_and_bombs_are_refused(monkeypatch):
+    assert decode_picture(png((255, 0, 0, 0), "RGBA"), "x").getpixel((0, 0)) == (255, 255, 255)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    with pytest.raises(BadSample, match="x: the picture cannot be read"):
+        decode_picture(FILES["a.png"], "x")
+
+
+def test_fingerprints_follow_the_files(tmp_path):
+    collection = open_pictures(write_folder(tmp_path, FILES))
+    before = collection.fingerprint()
+    assert open_pictures(tmp_path).fingerprint() == before
+    (tmp_path / "a.txt").write_bytes(b"another")
+    assert collection.fingerprint() != before
+
+
+def test_nothing_to_read_is_said(tmp_path):
+    with pytest.raises(ValueError, match="no picture below"):
+        open_pictures(tmp_path)
+    with pytest.raises(ValueError, match="no data at"):
+        open_pictures(tmp_path / "nowhere")
+    write_shard(tmp_path / "0.tar", {"a.txt": b"a"})
+    collection = open_pictures(tmp_path)
+    with pytest.raises(BadSample, match="no picture"):
+        collection.read(0)

@@ -1,0 +1,76 @@
+"""A Hugging Face dataset on the disk, as `Dataset.save_to_disk` writes it; needs the package `datasets`."""
+
+from pathlib import Path
+from typing import Any
+
+from .prints import digest, file_print
+from .samples import BadSample, Sample, checked_caption, decode_picture
+
+CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "sentence", "sentences")
+
+
+class SavedDataset:
+    """The rows of a saved dataset: its first column of pictures, and the first of texts with a usual name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it; of a dict of splits, "train" is taken.
+
+        Raises:
+            ValueError: the package is missing, the folder cannot be read, or has no column of pictures.
+        """
+        try:
+            import datasets
+        except ImportError as error:
+            raise ValueError(f"'{folder}' is a Hugging Face dataset, which needs the package 'datasets': "
+                             "pip install 'unclip[train]'.") from error
+        self.folder = folder
+        try:
+            rows = datasets.load_from_disk(str(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"The dataset in '{folder}' cannot be read ({error}).") from error
+        if isinstance(rows, datasets.DatasetDict):
+            if "train" not in rows:
+                raise ValueError(f"The dataset in '{folder}' has the splits {sorted(rows)} and no 'train': name the "
+                                 "folder of one of them.")
+            self.folder, rows = folder / "train", rows["train"]
+        self._picture, self._caption = _columns(rows, folder, datasets.Image)
+        self._rows = rows.cast_column(self._picture, datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int, captions: bool = True) -> Sample:
+        """See `Collection.read`."""
+        name = f"{self.folder.name}[{index}]"
+        try:
+            row = self._rows[index]
+            cell = row[self._picture] or {}
+            data = cell.get("bytes")
+            if data is None and cell.get("path"):
+                data = Path(cell["path"]).read_bytes()
+        except (OSError, ValueError) as error:
+            raise BadSample(name, f"the row cannot be read ({error})") from error
+        if data is None:
+            raise BadSample(name, "it has no picture")
+        said = _first_text(row[self._caption]) if self._caption else None
+        return Sample(decode_picture(data, name), checked_caption(said, name, captions), name)
+
+    def fingerprint(self) -> str:
+        """Of the files' names, sizes and times of change."""
+        files = sorted(path for path in self.folder.iterdir() if path.is_file())
+        return digest([*(path.name for path in files), *map(file_print, files)])
+
+
+def _columns(rows: Any, folder: Path, picture_type: type) -> tuple[str, str | None]:
+    pictures = [name for name, kind in rows.features.items() if isinstance(kind, picture_type)]
+    if not pictures:
+        raise ValueError(f"The dataset in '{folder}' has no column of pictures; its columns are "
+                         f"{list(rows.features)}. Cast one to datasets.Image().")
+    named = [name for name in CAPTION_COLUMNS if name in rows.features]
+    return pictures[0], named[0] if named else None
+
+
+def _first_text(cell: Any) -> str | None:
+    """A text, or the first of a list of texts."""
+    first = cell[0] if isinstance(cell, list) and cell else cell
+    return first if isinstance(first, str) else None
