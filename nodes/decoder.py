@@ -6,12 +6,14 @@ from typing import Any
 from torch import Tensor
 
 from ..unclip_core import editing, pipelines
-from ..unclip_core.clip import TextCondition
 from ..unclip_core.models import Clip, Decoder
 from ..unclip_core.noise import NoiseSource, sample_seeds
 from . import defaults, host, inputs, sockets
-from .inputs import InputError
+from .drawing import ETA, decoder_input, eta_widget, prompt_rows, rows_of, sampling_inputs, text_rows
+from .inputs import InputError, Number
 from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
+
+STRENGTH = Number("clip_strength", 0.0, defaults.CLIP_STRENGTH_MAX, 0.1)
 
 
 class UnclipDecoderSample:
@@ -30,28 +32,14 @@ class UnclipDecoderSample:
         """The inputs in their released order."""
         return {
             "required": {
-                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "decoder": decoder_input(),
                 "embedding": (
                     sockets.EMBEDDING,
                     {"tooltip": "What to draw: of Prior Sample, CLIP Image Encode or Embedding Interpolate."},
                 ),
-                "seed": inputs.seed_widget(),
-                "steps": inputs.steps_widget(
-                    defaults.DECODER_STEPS, "Sampling steps. More is slower."
-                ),
-                "guidance_scale": inputs.guidance_widget(
-                    defaults.DECODER_GUIDANCE,
-                    "How strictly to follow the embedding. 1: guidance off; higher: clearer, less varied.",
-                ),
+                **sampling_inputs(defaults.DECODER_STEPS),
                 "sampler": inputs.sampler_widget(defaults.DECODER_SAMPLER, advanced=True),
-                "eta": inputs.float_widget(
-                    defaults.ETA,
-                    defaults.ETA_MIN,
-                    defaults.ETA_MAX,
-                    0.05,
-                    "Fresh noise in each step of ddim: 0 none, 1 as much as ddpm. Other samplers ignore it.",
-                    advanced=True,
-                ),
+                "eta": eta_widget(),
                 "batch_size": inputs.int_widget(
                     defaults.BATCH_SIZE, 1, defaults.BATCH_MAX, "Images to draw of each embedding."
                 ),
@@ -70,11 +58,8 @@ class UnclipDecoderSample:
                     sockets.TEXT,
                     {"tooltip": "What CLIP guides toward. Leave open to take 'text'."},
                 ),
-                "clip_strength": inputs.float_widget(
+                "clip_strength": STRENGTH.widget(
                     defaults.CLIP_STRENGTH,
-                    0.0,
-                    defaults.CLIP_STRENGTH_MAX,
-                    0.1,
                     "How strongly CLIP's gradient pulls in each step, which then takes about three times as long.",
                     advanced=True,
                 ),
@@ -89,19 +74,9 @@ class UnclipDecoderSample:
             },
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls,
-        guidance_scale: float = defaults.DECODER_GUIDANCE,
-        eta: float = defaults.ETA,
-        clip_strength: float = defaults.CLIP_STRENGTH,
-    ) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(
-            lambda: guidance_scale is None or inputs.check_guidance(guidance_scale),
-            lambda: eta is None or check_eta(eta),
-            lambda: clip_strength is None or check_strength(clip_strength),
-        )
+    VALIDATE_INPUTS = inputs.checking(
+        guidance_scale=inputs.GUIDANCE.check, eta=ETA.check, clip_strength=STRENGTH.check
+    )
 
     def run(
         self,
@@ -130,9 +105,9 @@ class UnclipDecoderSample:
         batch_size = inputs.check_int("batch_size", batch_size, 1, defaults.BATCH_MAX)
         settings = {
             "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.check_guidance(guidance_scale),
+            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
             "sampler": inputs.check_sampler(sampler),
-            "eta": check_eta(eta),
+            "eta": ETA.check(eta),
         }
         count = len(embedding.embeds)
         guide = Guide.of(decoder, clip, text if clip_text is None else clip_text, clip_strength, count, batch_size)
@@ -141,9 +116,8 @@ class UnclipDecoderSample:
         condition = text_rows(text, decoder, count, batch_size)
 
         def draw(rows: slice, on_step: host.OnStep) -> Tensor:
-            said = condition and condition.select(range(len(embeds))[rows]).to(host.device())
             seen = embeds[rows].to(host.device())
-            more = {**settings, **luck.rows(rows), "text": said, "on_step": on_step}
+            more = {**settings, **luck.rows(rows), "text": rows_of(condition, rows), "on_step": on_step}
             if guide is None:
                 return pipelines.sample_decoder(decoder.part, seen, **more)
             return editing.guided_decoder(
@@ -173,13 +147,13 @@ class Guide:
             FamilyError: the text is not of that CLIP.
             InputError: CLIP or text are missing, or the number of texts does not fit.
         """
-        if check_strength(strength) == 0:
+        if STRENGTH.check(strength) == 0:
             return None
         if clip is None or text is None:
             missing = "'clip'" if clip is None else "'text' or 'clip_text'"
             raise InputError(f"'clip_strength' is {strength:g}, but {missing} is not connected: connect it, or set 0.")
         sockets.require_family(text, "text", clip.family, "CLIP that guides")
-        wanted = text.condition.embeds[_prompt_rows(len(text.prompts), count, batch_size)]
+        wanted = text.condition.embeds[prompt_rows(len(text.prompts), count, batch_size)]
         return cls(clip, wanted, float(strength))
 
 
@@ -217,24 +191,6 @@ class Luck:
         return {"seeds": seeds, "noise": NoiseSource(seeds, self.streams[rows]), "start": start}
 
 
-def check_eta(value: Any) -> float:
-    """`value` as eta.
-
-    Raises:
-        InputError: it is not a finite number, or out of range.
-    """
-    return inputs.check_float("eta", value, defaults.ETA_MIN, defaults.ETA_MAX)
-
-
-def check_strength(value: Any) -> float:
-    """`value` as the strength of CLIP's guidance.
-
-    Raises:
-        InputError: it is not a finite number, or out of range.
-    """
-    return inputs.check_float("clip_strength", value, 0.0, defaults.CLIP_STRENGTH_MAX)
-
-
 def check_noise(value: Any) -> bool:
     """Whether each embedding has its own noise.
 
@@ -244,24 +200,3 @@ def check_noise(value: Any) -> bool:
     if value not in defaults.EMBEDDING_NOISES:
         raise InputError(f"'embedding_noise' must be one of {', '.join(defaults.EMBEDDING_NOISES)}, not {value!r}.")
     return value == "own"
-
-
-def text_rows(
-    text: TextValue | None, decoder: PartValue[Decoder], count: int, batch_size: int
-) -> TextCondition | None:
-    """The condition for each of `count * batch_size` images: one prompt for all, or one for each embedding.
-
-    Raises:
-        FamilyError: the text is of another family than the decoder.
-        InputError: the numbers of prompts and embeddings do not fit.
-    """
-    if text is None:
-        return None
-    sockets.require_family(text, "text", decoder.family, "decoder")
-    return text.condition.select(_prompt_rows(len(text.prompts), count, batch_size))
-
-
-def _prompt_rows(prompts: int, count: int, batch_size: int) -> list[int]:
-    if prompts not in (1, count):
-        raise InputError(f"{prompts} prompts do not fit {count} embeddings: give one, or one for each.")
-    return [image // batch_size % prompts for image in range(count * batch_size)]

@@ -7,12 +7,32 @@ from ..unclip_core import pipelines
 from ..unclip_core.describe import Describer, Description
 from ..unclip_core.models import Clip
 from ..unclip_core.phrase_lists import BUILT_IN, Phrases, parse_phrases, read_phrases
-from . import defaults, host, inputs, sockets
+from . import defaults, files, host, inputs, sockets
 from .inputs import InputError
 from .sockets import EmbeddingValue, PartValue
 
 AUTOMATIC = "automatic"
 SUFFIX = ".txt"
+
+
+def phrase_names() -> list[str]:
+    """The lists to choose from: automatic, those that ship, and the text files of the input folder."""
+    return [AUTOMATIC, *BUILT_IN, *files.among_inputs(SUFFIX)]
+
+
+def check_phrases(name: Any) -> Path | None:
+    """The file of the phrase list called `name`; None for the automatic one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name == AUTOMATIC:
+        return None
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if isinstance(name, str) and name in phrase_names():
+        return next(root / name for root in host.input_folders() if (root / name).is_file())
+    raise InputError(f"There is no phrase list {name!r}. There are: {', '.join(phrase_names())}.")
 
 
 class UnclipDescribe:
@@ -32,6 +52,7 @@ class UnclipDescribe:
     )
     FUNCTION = "run"
     HAS_INTERMEDIATE_OUTPUT = True
+    VALIDATE_INPUTS = inputs.checking(phrases=check_phrases)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -62,11 +83,6 @@ class UnclipDescribe:
             }
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, phrases: str = AUTOMATIC) -> bool | str:
-        """Whether the list is there. ComfyUI hands over None for what a link brings."""
-        return inputs.validated(lambda: phrases is None or check_phrases(phrases))
-
     def run(
         self,
         clip: PartValue[Clip],
@@ -96,27 +112,6 @@ def description_text(description: Description) -> str:
     for slot, choices in description.alternatives.items():
         lines.append(f"{slot}: " + " · ".join(f"{choice.text} {choice.score:.3f}" for choice in choices))
     return "\n".join(lines)
-
-
-def phrase_names() -> list[str]:
-    """The lists to choose from: automatic, those that ship, and the text files of the input folder."""
-    found = [path.name for root in host.input_folders() if root.is_dir() for path in root.glob(f"*{SUFFIX}")]
-    return [AUTOMATIC, *BUILT_IN, *sorted(dict.fromkeys(found))]
-
-
-def check_phrases(name: Any) -> Path | None:
-    """The file of the phrase list called `name`; None for the automatic one.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name == AUTOMATIC:
-        return None
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if isinstance(name, str) and name in phrase_names():
-        return next(root / name for root in host.input_folders() if (root / name).is_file())
-    raise InputError(f"There is no phrase list {name!r}. There are: {', '.join(phrase_names())}.")
 
 
 def choose(name: str, custom: str, closed: bool) -> Phrases:

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..unclip_core.embeddings import blend, nlerp, slerp
 from . import defaults, inputs, sockets
-from .inputs import InputError
+from .inputs import InputError, Number
 from .sockets import EmbeddingValue
+from .transitions import T_END, T, check_way, in_turn, way_inputs
 
-WAYS = {"slerp": slerp, "lerp": nlerp}
+METHODS = {"slerp": slerp, "lerp": nlerp}
+
+WEIGHTS = [
+    Number(f"weight_{i}", defaults.WEIGHT_MIN, defaults.WEIGHT_MAX, 0.05) for i in range(1, defaults.BLENDED_MAX + 1)
+]
 
 
 class UnclipEmbeddingInterpolate:
@@ -30,20 +34,11 @@ class UnclipEmbeddingInterpolate:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs in their released order."""
-        low, high = defaults.BLEND_MIN, defaults.BLEND_MAX
         return {
             "required": {
                 "embedding_a": (sockets.EMBEDDING, {"tooltip": "What t = 0 shows."}),
                 "embedding_b": (sockets.EMBEDDING, {"tooltip": "What t = 1 shows."}),
-                "t": inputs.float_widget(
-                    defaults.BLEND, low, high, 0.01, "The place from a (0) to b (1), or of the first frame."
-                ),
-                "frames": inputs.int_widget(
-                    defaults.FRAMES, 1, defaults.FRAMES_MAX, "1: one blend, at t. More: from t to t_end."
-                ),
-                "t_end": inputs.float_widget(
-                    defaults.BLEND_END, low, high, 0.01, "With several frames: the place of the last one."
-                ),
+                **way_inputs("blend"),
                 "method": (
                     list(defaults.METHODS),
                     {
@@ -55,12 +50,7 @@ class UnclipEmbeddingInterpolate:
             }
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, t: float = defaults.BLEND, t_end: float = defaults.BLEND_END) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(
-            lambda: t is None or check_blend("t", t), lambda: t_end is None or check_blend("t_end", t_end)
-        )
+    VALIDATE_INPUTS = inputs.checking(t=T.check, t_end=T_END.check)
 
     def run(
         self,
@@ -73,10 +63,10 @@ class UnclipEmbeddingInterpolate:
     ) -> tuple[EmbeddingValue]:
         """Blend `embedding_a` and `embedding_b`, both `[B, D]` or one `[1, D]`, to `[B * frames, D]`."""
         sockets.require_family(embedding_b, "embedding_b", embedding_a.family, "embedding_a")
-        start, end = check_blend("t", t), check_blend("t_end", t_end)
-        frames = inputs.check_int("frames", frames, 1, defaults.FRAMES_MAX)
-        way = WAYS[inputs.check_choice("method", method, defaults.METHODS)]
-        blends = way(embedding_a.embeds, embedding_b.embeds, places(start, end, frames))
+        way = check_way(t, frames, t_end)
+        blends = METHODS[inputs.check_choice("method", method, defaults.METHODS)](
+            embedding_a.embeds, embedding_b.embeds, way
+        )
         return (EmbeddingValue(in_turn(blends), embedding_a.family, "interpolation"),)
 
 
@@ -97,13 +87,12 @@ class UnclipEmbeddingBlend:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs in their released order."""
         numbers = range(1, defaults.BLENDED_MAX + 1)
-        low, high = defaults.WEIGHT_MIN, defaults.WEIGHT_MAX
         return {
             "required": {
-                f"weight_{i}": inputs.float_widget(
-                    defaults.WEIGHT, low, high, 0.05, f"How much of embedding_{i}, in relation to the other weights."
+                weight.name: weight.widget(
+                    defaults.WEIGHT, f"How much of embedding_{i}, in relation to the other weights."
                 )
-                for i in numbers
+                for i, weight in zip(numbers, WEIGHTS, strict=True)
             },
             "optional": {
                 f"embedding_{i}": (sockets.EMBEDDING, {"tooltip": f"What weight_{i} counts for. May be left open."})
@@ -111,22 +100,7 @@ class UnclipEmbeddingBlend:
             },
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls,
-        weight_1: float = defaults.WEIGHT,
-        weight_2: float = defaults.WEIGHT,
-        weight_3: float = defaults.WEIGHT,
-        weight_4: float = defaults.WEIGHT,
-        weight_5: float = defaults.WEIGHT,
-        weight_6: float = defaults.WEIGHT,
-        weight_7: float = defaults.WEIGHT,
-        weight_8: float = defaults.WEIGHT,
-    ) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        weights = (weight_1, weight_2, weight_3, weight_4, weight_5, weight_6, weight_7, weight_8)
-        linked = [weight for weight in weights if weight is not None]
-        return inputs.validated(*(lambda weight=weight: check_weight("weight", weight) for weight in linked))
+    VALIDATE_INPUTS = inputs.checking(**{weight.name: weight.check for weight in WEIGHTS})
 
     def run(
         self,
@@ -152,7 +126,7 @@ class UnclipEmbeddingBlend:
         values = (embedding_1, embedding_2, embedding_3, embedding_4,
                   embedding_5, embedding_6, embedding_7, embedding_8)  # fmt: skip
         linked = linked_embeddings(values, "blend")
-        shares = [check_weight(f"weight_{i}", weights[i - 1]) for i in linked]
+        shares = [WEIGHTS[i - 1].check(weights[i - 1]) for i in linked]
         mixed = blend([value.embeds for value in linked.values()], shares)
         return (EmbeddingValue(mixed, next(iter(linked.values())).family, "blend"),)
 
@@ -213,31 +187,3 @@ def linked_embeddings(values: Sequence[EmbeddingValue | None], verb: str) -> dic
     for i, value in linked.items():
         sockets.require_family(value, f"embedding_{i}", linked[first].family, f"embedding_{first}")
     return linked
-
-
-def places(start: float, end: float, frames: int) -> Tensor:
-    """`frames` numbers from `start` to `end` in equal steps, both included; one is `start`. Float64 `[frames]`."""
-    return torch.linspace(start, start if frames == 1 else end, frames, dtype=torch.float64)
-
-
-def in_turn(frames: Tensor) -> Tensor:
-    """`[N, B, D]` as `[B * N, D]`: all frames of the first, then all of the second."""
-    return frames.transpose(0, 1).flatten(0, 1)
-
-
-def check_weight(name: str, value: Any) -> float:
-    """`value` as a weight.
-
-    Raises:
-        InputError: it is not a finite number, or out of range.
-    """
-    return inputs.check_float(name, value, defaults.WEIGHT_MIN, defaults.WEIGHT_MAX)
-
-
-def check_blend(name: str, value: Any) -> float:
-    """`value` as a place between two embeddings.
-
-    Raises:
-        InputError: it is not a finite number, or out of range.
-    """
-    return inputs.check_float(name, value, defaults.BLEND_MIN, defaults.BLEND_MAX)

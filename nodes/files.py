@@ -4,11 +4,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from . import host
-from .headless.pictures import expand_prefix, next_number, target
-from .inputs import InputError
+from .inputs import InputError, Widget, checking
 
 SUFFIX = ".safetensors"
 FOLDER = "unclip"
@@ -30,6 +29,8 @@ def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
     Raises:
         InputError: the prefix is empty or leaves the output folder.
     """
+    from .headless.pictures import expand_prefix, target  # here: while no file is saved, ComfyUI pays nothing for it
+
     root = host.output_folder()
     try:
         folder, stem = target(root, expand_prefix(prefix, 0, 0, time.localtime()))
@@ -45,6 +46,8 @@ def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
 
 
 def _take_number(folder: Path, stem: str) -> Path:
+    from .headless.pictures import next_number
+
     number = next_number(folder, stem)
     while True:
         path = folder / f"{stem}_{number:05}_{SUFFIX}"
@@ -56,12 +59,16 @@ def _take_number(folder: Path, stem: str) -> Path:
             return path
 
 
+def among_inputs(suffix: str) -> list[str]:
+    """The names of the files in the input folders that end in `suffix`, each once, in order."""
+    return sorted({path.name for root in host.input_folders() if root.is_dir() for path in root.glob(f"*{suffix}")})
+
+
 def listed() -> list[str]:
     """What a loading node offers: `SAVED`, files among the inputs, and those saved below `unclip` in the output."""
-    inputs = [path.name for root in host.input_folders() if root.is_dir() for path in root.glob(f"*{SUFFIX}")]
     root = host.output_folder()
     outputs = [path.relative_to(root).as_posix() + OUTPUT_MARK for path in (root / FOLDER).rglob(f"*{SUFFIX}")]
-    return [SAVED, *sorted(dict.fromkeys(inputs)), *sorted(outputs)]
+    return [SAVED, *among_inputs(SUFFIX), *sorted(outputs)]
 
 
 def find(name: str, saved: str | None = None) -> Path:
@@ -94,19 +101,72 @@ def version(name: str | None) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def loading_inputs(saver: str) -> dict[str, Any]:
-    """The inputs of a node that loads what the node `saver` has written."""
-    choose = f"A file of {saver}: in the input folder, or below 'unclip' in the output folder. {SAVED}: the linked one."
-    link = f"The file that {saver} has just written; it counts more than 'file'."
-    return {
-        "required": {"file": (listed(), {"default": SAVED, "tooltip": choose})},
-        "optional": {"saved": ("STRING", {"forceInput": True, "tooltip": link})},
-    }
-
-
 def saved(path: Path, name: str) -> dict[str, Any]:
     """The return value of a node that has written `path`: the name to load it by, which is told on the node too."""
     folder = path.parent.relative_to(host.output_folder().resolve()).as_posix()
     entry = {"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"}
     shown = host.with_text((name,), f"Saved: {name.removesuffix(OUTPUT_MARK)}")
     return {**shown, "ui": {**shown["ui"], "files": [entry]}}
+
+
+def check_file(name: Any) -> None:
+    """Refuse a choice of a loading node that is no file; a linked one is looked for when it arrives.
+
+    Raises:
+        InputError: no file has that name.
+    """
+    if name != SAVED:
+        find(name)
+
+
+class Saver:
+    """What the nodes that save a file share.
+
+    Attributes:
+        LOADER: the name of the node that loads what this one saves.
+        PREFIX: where it saves unless told otherwise.
+    """
+
+    LOADER: ClassVar[str]
+    PREFIX: ClassVar[str]
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("file",)
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def prefix_input(cls) -> Widget:
+        """The place below the output folder."""
+        place = "Its place below the output folder; a number is put behind it. "
+        offered = f"What lies in '{FOLDER}' there is offered by {cls.LOADER}."
+        return ("STRING", {"default": cls.PREFIX, "tooltip": place + offered})
+
+
+class Loader:
+    """What the nodes that load a file share: their inputs, and when they look at it again.
+
+    Attributes:
+        SAVER: the name of the node that saves what this one loads.
+    """
+
+    SAVER: ClassVar[str]
+    FUNCTION = "run"
+    VALIDATE_INPUTS = checking(file=check_file)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The inputs in their released order; the list is read anew at every refresh."""
+        choose = (
+            f"A file of {cls.SAVER}: in the input folder, or below '{FOLDER}' in the output folder. "
+            f"{SAVED}: the linked one."
+        )
+        link = f"The file that {cls.SAVER} has just written; it counts more than 'file'."
+        return {
+            "required": {"file": (listed(), {"default": SAVED, "tooltip": choose})},
+            "optional": {"saved": ("STRING", {"forceInput": True, "tooltip": link})},
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, file: str = SAVED, saved: str | None = None) -> str:
+        """Another size or time: it is read again."""
+        return version(file)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..unclip_core.editing import fit_picture
 from . import defaults
 from .inputs import InputError, check_int, int_widget
 
@@ -45,6 +46,13 @@ def to_rgb(images: Any) -> Tensor:
     if channels != 3:
         raise InputError(f"An image has 1 (grey), 3 (RGB) or 4 (RGBA) channels, not {channels}.")
     return pictures
+
+
+def square(pictures: Tensor, side: int) -> Tensor:
+    """`pictures` `[B, H, W, 3]` resized by their shorter edge and cropped at the centre, `[B, side, side, 3]`."""
+    pictures, _ = fit_picture(pictures, None, side)
+    top, left = (pictures.shape[1] - side) // 2, (pictures.shape[2] - side) // 2
+    return pictures[:, top : top + side, left : left + side].contiguous()
 
 
 def tile(images: Tensor, columns: int = 0) -> Tensor:

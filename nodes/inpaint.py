@@ -11,22 +11,17 @@ from ..unclip_core.models import Decoder
 from ..unclip_core.noise import sample_seeds
 from . import defaults, host, inputs, sockets
 from .batches import common_count, spread
-from .decoder import text_rows
+from .drawing import decoder_input, rows_of, sampling_inputs, text_input, text_rows
 from .images import to_rgb
 from .inputs import InputError
 from .masks import fit_mask, tell_of
 from .sockets import EmbeddingValue, PartValue, TextValue
 
 
-def sampling_widgets() -> dict[str, inputs.Widget]:
-    """The widgets that both nodes end with."""
+def filling_inputs() -> dict[str, inputs.Widget]:
+    """The required inputs that both nodes end with."""
     return {
-        "seed": inputs.seed_widget(),
-        "steps": inputs.steps_widget(defaults.INPAINT_STEPS, "Sampling steps. More is slower."),
-        "guidance_scale": inputs.guidance_widget(
-            defaults.DECODER_GUIDANCE,
-            "How strictly to follow the embedding. 1: guidance off; higher: clearer, less varied.",
-        ),
+        **sampling_inputs(defaults.INPAINT_STEPS),
         "resamples": inputs.int_widget(
             defaults.RESAMPLES,
             1,
@@ -56,22 +51,19 @@ class UnclipInpaint:
         """The inputs in their released order."""
         return {
             "required": {
-                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "decoder": decoder_input(),
                 "embedding": (
                     sockets.EMBEDDING,
                     {"tooltip": "What the whole image should show, of Prior Sample or CLIP Image Encode."},
                 ),
                 "image": ("IMAGE", {"tooltip": "The image to change."}),
                 "mask": ("MASK", {"tooltip": "Where to draw: of the mask editor (right-click on Load Image)."}),
-                **sampling_widgets(),
+                **filling_inputs(),
             },
-            "optional": {"text": (sockets.TEXT, {"tooltip": "The prompt, which the decoder can read too."})},
+            "optional": {"text": text_input()},
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.DECODER_GUIDANCE) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
 
     def run(
         self,
@@ -119,7 +111,7 @@ class UnclipOutpaint:
         sides = ("left", "top", "right", "bottom")
         return {
             "required": {
-                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "decoder": decoder_input(),
                 "embedding": (
                     sockets.EMBEDDING,
                     {"tooltip": "What the image should show, of Prior Sample or CLIP Image Encode."},
@@ -131,15 +123,12 @@ class UnclipOutpaint:
                     )
                     for side in sides
                 },
-                **sampling_widgets(),
+                **filling_inputs(),
             },
-            "optional": {"text": (sockets.TEXT, {"tooltip": "The prompt, which the decoder can read too."})},
+            "optional": {"text": text_input()},
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.DECODER_GUIDANCE) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
 
     def run(
         self,
@@ -178,21 +167,18 @@ def fill(
     sockets.require_family(embedding, "embedding", decoder.family, "decoder")
     settings = {
         "steps": inputs.check_steps(steps),
-        "guidance_scale": inputs.check_guidance(guidance_scale),
+        "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
         "resamples": inputs.check_int("resamples", resamples, 1, defaults.RESAMPLES_MAX),
     }
     count = common_count(image=len(pictures), mask=len(holes), embedding=len(embedding.embeds))
     pictures, holes, embeds = (spread(batch, count) for batch in (pictures, holes, embedding.embeds))
     seeds = sample_seeds(inputs.check_seed(seed), count)
-    condition = text_rows(text, decoder, count, 1)
+    condition = text_rows(text, decoder, count)
 
     def draw(rows: slice, on_step: host.OnStep) -> Tensor:
-        said = condition and condition.select(range(count)[rows]).to(host.device())
-        place = host.device()
-        return editing.inpaint_decoder(
-            decoder.part, pictures[rows].to(place), holes[rows].to(place), embeds[rows].to(place), text=said,
-            seeds=seeds[rows], on_step=on_step, **settings,
-        )
+        here = (batch[rows].to(host.device()) for batch in (pictures, holes, embeds))
+        said = rows_of(condition, rows)
+        return editing.inpaint_decoder(decoder.part, *here, text=said, seeds=seeds[rows], on_step=on_step, **settings)
 
     squares = pictures[0, :, :, 0].numel() / decoder.part.image_size**2
     at_once = max(1, int(defaults.IMAGES_AT_ONCE / squares))

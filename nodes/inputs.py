@@ -1,7 +1,9 @@
 """Widgets, and checks of what they hold: ComfyUI's own check of a range lets NaN pass, a script has none."""
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..unclip_core.samplers import SAMPLERS
@@ -33,19 +35,47 @@ def int_widget(default: int, low: int, high: int, tooltip: str, **more: Any) -> 
     return ("INT", {"default": default, "min": low, "max": high, "step": 1, "tooltip": tooltip, **more})
 
 
-def float_widget(default: float, low: float, high: float, step: float, tooltip: str, **more: Any) -> Widget:
-    """A number in `low..high`; `step` must be fine enough to show the default."""
-    return ("FLOAT", {"default": default, "min": low, "max": high, "step": step, "tooltip": tooltip, **more})
+@dataclass(frozen=True)
+class Number:
+    """An input for a number in `low..high`: its widget, and the check of what comes in.
+
+    Attributes:
+        name: the input's.
+        low: the least number.
+        high: the greatest.
+        step: of the widget's arrows; fine enough to show its default.
+    """
+
+    name: str
+    low: float
+    high: float
+    step: float
+
+    def widget(self, default: float, tooltip: str, **more: Any) -> Widget:
+        """The widget, as it starts."""
+        limits = {"default": default, "min": self.low, "max": self.high, "step": self.step}
+        return ("FLOAT", {**limits, "tooltip": tooltip, **more})
+
+    def check(self, value: Any) -> float:
+        """`value`, if it is in the range; NaN and infinity are not.
+
+        Raises:
+            InputError: it is not, or no number at all.
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"'{self.name}' must be a number from {self.low:g} to {self.high:g}, not {value!r}.")
+        if not self.low <= value <= self.high:
+            raise InputError(f"'{self.name}' is {value:g}; it must lie between {self.low:g} and {self.high:g}.")
+        return float(value)
+
+
+GUIDANCE = Number("guidance_scale", defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX, 0.1)
+"""The scale of classifier-free guidance."""
 
 
 def steps_widget(default: int, tooltip: str) -> Widget:
     """The number of sampling steps."""
     return int_widget(default, defaults.STEPS_MIN, defaults.STEPS_MAX, tooltip)
-
-
-def guidance_widget(default: float, tooltip: str) -> Widget:
-    """The scale of classifier-free guidance."""
-    return float_widget(default, defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX, 0.1, tooltip)
 
 
 def sampler_widget(default: str, **more: Any) -> Widget:
@@ -67,19 +97,6 @@ def check_int(name: str, value: Any, low: int, high: int) -> int:
     return value
 
 
-def check_float(name: str, value: Any, low: float, high: float) -> float:
-    """`value` as a number in `low..high`; NaN and infinity are refused.
-
-    Raises:
-        InputError: it is not a finite number, or out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"'{name}' must be a number from {low:g} to {high:g}, not {value!r}.")
-    if not low <= value <= high:
-        raise InputError(f"'{name}' is {value:g}; it must lie between {low:g} and {high:g}.")
-    return float(value)
-
-
 def check_seed(value: Any) -> int:
     """`value` as a seed: any whole number; negative and huge ones wrap around at 2**64 where they are used.
 
@@ -98,15 +115,6 @@ def check_steps(value: Any) -> int:
         InputError: it is not a whole number, or out of range.
     """
     return check_int("steps", value, defaults.STEPS_MIN, defaults.STEPS_MAX)
-
-
-def check_guidance(value: Any) -> float:
-    """`value` as a guidance scale.
-
-    Raises:
-        InputError: it is not a finite number, or out of range.
-    """
-    return check_float("guidance_scale", value, defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
@@ -142,11 +150,23 @@ def check_sampler(value: Any) -> str:
     return value
 
 
-def validated(*checks: Callable[[], Any]) -> bool | str:
-    """True, or the first complaint of `checks`: the answer that ComfyUI wants from VALIDATE_INPUTS."""
-    for check in checks:
+def checking(**checks: Callable[[Any], Any]) -> classmethod:
+    """VALIDATE_INPUTS of a node: the first complaint of its inputs' checks before anything runs, or True.
+
+    ComfyUI reads from the method's parameters which inputs it is for, and leaves their ranges to it. It hands over
+    None for what a link brings, which is checked when it arrives, and nothing for what is left at its default.
+    """
+
+    def validate(cls: type, *values: Any, **named: Any) -> bool | str:
         try:
-            check()
+            for name, value in signature.bind(cls, *values, **named).arguments.items():
+                if name in checks and value is not None:
+                    checks[name](value)
         except InputError as error:
             return str(error)
-    return True
+        return True
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("cls", kind), *(inspect.Parameter(name, kind, default=None) for name in checks)]
+    signature = validate.__signature__ = inspect.Signature(parameters)
+    return classmethod(validate)

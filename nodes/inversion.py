@@ -8,8 +8,8 @@ from ..unclip_core import editing
 from ..unclip_core.models import Decoder
 from . import defaults, host, inputs, sockets
 from .batches import common_count, spread
-from .decoder import text_rows
-from .images import to_rgb
+from .drawing import decoder_input, rows_of, text_rows
+from .images import square, to_rgb
 from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
 
 
@@ -35,7 +35,7 @@ class UnclipDdimInversion:
         """The inputs in their released order."""
         return {
             "required": {
-                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "decoder": decoder_input(),
                 "embedding": (
                     sockets.EMBEDDING,
                     {"tooltip": "The image's own embedding, of CLIP Image Encode: one for all images, or one each."},
@@ -44,14 +44,14 @@ class UnclipDdimInversion:
                 "steps": inputs.steps_widget(
                     defaults.INVERSION_STEPS, "Steps back to the noise. The more, the better the image comes back."
                 ),
-                "guidance_scale": inputs.guidance_widget(
+                "guidance_scale": inputs.GUIDANCE.widget(
                     defaults.INVERSION_GUIDANCE, "Set the same in Decoder Sample. 1, which is off, inverts best."
                 ),
                 "iterations": inputs.int_widget(
                     defaults.INVERSION_ITERATIONS,
                     1,
                     defaults.INVERSION_ITERATIONS_MAX,
-                    "How often each step is corrected. 1 is fast and rough.",
+                    "How often each step is corrected. 1 is mostly enough; more takes longer.",
                     advanced=True,
                 ),
             },
@@ -60,10 +60,7 @@ class UnclipDdimInversion:
             },
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.INVERSION_GUIDANCE) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
 
     def run(
         self,
@@ -79,26 +76,18 @@ class UnclipDdimInversion:
         sockets.require_family(embedding, "embedding", decoder.family, "decoder")
         settings = {
             "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.check_guidance(guidance_scale),
+            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
             "iterations": inputs.check_int("iterations", iterations, 1, defaults.INVERSION_ITERATIONS_MAX),
         }
         pictures = square(to_rgb(image), decoder.part.image_size)
         count = common_count(image=len(pictures), embedding=len(embedding.embeds))
         pictures, embeds = spread(pictures, count), spread(embedding.embeds, count)
-        condition = text_rows(text, decoder, count, 1)
+        condition = text_rows(text, decoder, count)
 
         def invert(rows: slice, on_step: host.OnStep) -> Tensor:
-            said = condition and condition.select(range(count)[rows]).to(host.device())
-            seen = embeds[rows].to(host.device())
+            seen, said = embeds[rows].to(host.device()), rows_of(condition, rows)
             return editing.invert_decoder(decoder.part, pictures[rows], seen, text=said, on_step=on_step, **settings)
 
         with host.loaded(decoder):
             noise = host.in_turns(invert, count, defaults.IMAGES_AT_ONCE, (steps - 1) * iterations + 1, "Inversion")
         return (NoiseValue(noise, decoder.family), pictures.to(host.intermediate_device()))
-
-
-def square(pictures: Tensor, side: int) -> Tensor:
-    """`pictures` `[B, H, W, 3]` resized by their shorter edge and cropped at the centre, `[B, side, side, 3]`."""
-    pictures, _ = editing.fit_picture(pictures, None, side)
-    top, left = (pictures.shape[1] - side) // 2, (pictures.shape[2] - side) // 2
-    return pictures[:, top : top + side, left : left + side].contiguous()

@@ -11,11 +11,11 @@ from ..unclip_core.optimise import Ascent
 from . import defaults, host, inputs, sockets
 from .batches import common_count, spread
 from .images import to_rgb
-from .inputs import InputError
+from .inputs import InputError, Number
 from .sockets import PartValue, TextValue
 
-RATE_MIN, RATE_MAX = 0.001, 1.0
-SMOOTHNESS_MAX = 10.0
+RATE = Number("learning_rate", 0.001, 1.0, 0.001)
+SMOOTHNESS = Number("smoothness", 0.0, 10.0, 0.05)
 
 
 class UnclipClipOptimise:
@@ -47,9 +47,7 @@ class UnclipClipOptimise:
                 "height": inputs.int_widget(
                     defaults.ASCENT_SIZE, 16, defaults.ASCENT_SIZE_MAX, "Of the image, if none is connected."
                 ),
-                "learning_rate": inputs.float_widget(
-                    defaults.ASCENT_RATE, RATE_MIN, RATE_MAX, 0.001, "How far each step goes."
-                ),
+                "learning_rate": RATE.widget(defaults.ASCENT_RATE, "How far each step goes."),
                 "cutouts": inputs.int_widget(
                     defaults.ASCENT_CUTOUTS,
                     1,
@@ -57,11 +55,8 @@ class UnclipClipOptimise:
                     "Random parts of the image that CLIP looks at in each step. More is steadier and slower.",
                     advanced=True,
                 ),
-                "smoothness": inputs.float_widget(
+                "smoothness": SMOOTHNESS.widget(
                     defaults.ASCENT_SMOOTHNESS,
-                    0.0,
-                    SMOOTHNESS_MAX,
-                    0.05,
                     "How much to keep neighbouring pixels alike. 0 leaves CLIP its grain.",
                     advanced=True,
                 ),
@@ -69,15 +64,7 @@ class UnclipClipOptimise:
             "optional": {"image": ("IMAGE", {"tooltip": "Where to begin. Leave open to begin with noise."})},
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls, learning_rate: float = defaults.ASCENT_RATE, smoothness: float = defaults.ASCENT_SMOOTHNESS
-    ) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(
-            lambda: learning_rate is None or check_rate(learning_rate),
-            lambda: smoothness is None or check_smoothness(smoothness),
-        )
+    VALIDATE_INPUTS = inputs.checking(learning_rate=RATE.check, smoothness=SMOOTHNESS.check)
 
     def run(
         self,
@@ -96,9 +83,9 @@ class UnclipClipOptimise:
         sockets.require_family(text, "text", clip.family, "CLIP")
         ascent = Ascent(
             steps=inputs.check_steps(steps),
-            learning_rate=check_rate(learning_rate),
+            learning_rate=RATE.check(learning_rate),
             cutouts=inputs.check_int("cutouts", cutouts, 1, defaults.ASCENT_CUTOUTS_MAX),
-            smoothness=check_smoothness(smoothness),
+            smoothness=SMOOTHNESS.check(smoothness),
         )
         size = tuple(
             inputs.check_int(name, value, 16, defaults.ASCENT_SIZE_MAX)
@@ -119,16 +106,6 @@ class UnclipClipOptimise:
 
         with host.loaded(clip):
             return (host.in_turns(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP"),)
-
-
-def check_rate(value: Any) -> float:
-    """`value` as the learning rate. Raises InputError if it is no finite number, or out of range."""
-    return inputs.check_float("learning_rate", value, RATE_MIN, RATE_MAX)
-
-
-def check_smoothness(value: Any) -> float:
-    """`value` as the weight of smoothness. Raises InputError if it is no finite number, or out of range."""
-    return inputs.check_float("smoothness", value, 0.0, SMOOTHNESS_MAX)
 
 
 def check_start(pictures: Tensor) -> Tensor:

@@ -10,6 +10,18 @@ from .inputs import InputError
 from .sockets import BasisValue, EmbeddingValue
 
 
+def check_dimensions(text: Any) -> list[int]:
+    """Numbers of dimensions written with commas between them, in their order.
+
+    Raises:
+        InputError: there is none, or something else is among them.
+    """
+    words = inputs.check_text("dimensions", text).replace(",", " ").split()
+    if not words or not all(len(word) <= 6 and word.isascii() and word.isdigit() and int(word) for word in words):
+        raise InputError(f"'dimensions' takes whole numbers from 1 on, such as '{defaults.DIMENSIONS}', not {text!r}.")
+    return [int(word) for word in words]
+
+
 class UnclipPcaFit:
     """Node: principal components of a set of embeddings."""
 
@@ -57,6 +69,7 @@ class UnclipPcaReconstruct:
     RETURN_NAMES = ("embedding",)
     OUTPUT_TOOLTIPS = ("Of the first embedding one for each number of dimensions, in order, then of the second.",)
     FUNCTION = "run"
+    VALIDATE_INPUTS = inputs.checking(dimensions=check_dimensions)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -72,11 +85,6 @@ class UnclipPcaReconstruct:
             }
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, dimensions: str = defaults.DIMENSIONS) -> bool | str:
-        """Whether these are numbers. ComfyUI hands over None for what a link brings."""
-        return inputs.validated(lambda: dimensions is None or check_dimensions(dimensions))
-
     def run(
         self, basis: BasisValue, embedding: EmbeddingValue, dimensions: str = defaults.DIMENSIONS
     ) -> tuple[EmbeddingValue]:
@@ -86,17 +94,15 @@ class UnclipPcaReconstruct:
         return (EmbeddingValue(torch.stack(rebuilt, dim=1).flatten(0, 1), embedding.family, "pca", embedding.prompts),)
 
 
-class UnclipSavePca:
+class UnclipSavePca(files.Saver):
     """Node: a PCA basis to a file."""
 
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Saves a PCA basis as a safetensors file in the output folder, for Load PCA Basis."
     SEARCH_ALIASES = ["save basis", "export pca", "principal components"]
-    RETURN_TYPES = ("STRING",)
-    RETURN_NAMES = ("file",)
     OUTPUT_TOOLTIPS = ("The file's name, as Load PCA Basis takes it under 'saved'.",)
-    FUNCTION = "run"
-    OUTPUT_NODE = True
+    LOADER = "Load PCA Basis"
+    PREFIX = "unclip/pca"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -104,25 +110,18 @@ class UnclipSavePca:
         return {
             "required": {
                 "basis": (sockets.BASIS, {"tooltip": "Of PCA Fit."}),
-                "filename_prefix": (
-                    "STRING",
-                    {
-                        "default": "unclip/pca",
-                        "tooltip": "Its place below the output folder; a number is put behind it. "
-                        "What lies in 'unclip' there is offered by Load PCA Basis.",
-                    },
-                ),
+                "filename_prefix": cls.prefix_input(),
             }
         }
 
-    def run(self, basis: BasisValue, filename_prefix: str = "unclip/pca") -> dict[str, Any]:
+    def run(self, basis: BasisValue, filename_prefix: str = PREFIX) -> dict[str, Any]:
         """Write the basis under the next free number."""
         with files.new_file(inputs.check_text("filename_prefix", filename_prefix)) as (path, name):
             save_basis(path, basis.basis, basis.family)
         return files.saved(path, name)
 
 
-class UnclipLoadPca:
+class UnclipLoadPca(files.Loader):
     """Node: a PCA basis from a file."""
 
     CATEGORY = "unCLIP/embedding"
@@ -131,22 +130,7 @@ class UnclipLoadPca:
     RETURN_TYPES = (sockets.BASIS,)
     RETURN_NAMES = ("basis",)
     OUTPUT_TOOLTIPS = ("The basis, of the model family that it was fitted for.",)
-    FUNCTION = "run"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        """The inputs in their released order; the list is read anew at every refresh."""
-        return files.loading_inputs("Save PCA Basis")
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, file: str = files.SAVED) -> bool | str:
-        """Whether the file is there. ComfyUI hands over None for what a link brings."""
-        return inputs.validated(lambda: file in (None, files.SAVED) or files.find(file))
-
-    @classmethod
-    def IS_CHANGED(cls, file: str = files.SAVED, saved: str | None = None) -> str:
-        """Another size or time: it is read again."""
-        return files.version(file)
+    SAVER = "Save PCA Basis"
 
     def run(self, file: str = files.SAVED, saved: str | None = None) -> tuple[BasisValue]:
         """Read the basis.
@@ -156,15 +140,3 @@ class UnclipLoadPca:
             CheckpointError: it is damaged, or holds no basis.
         """
         return (BasisValue(*load_basis(files.find(file, saved))),)
-
-
-def check_dimensions(text: Any) -> list[int]:
-    """Numbers of dimensions written with commas between them, in their order.
-
-    Raises:
-        InputError: there is none, or something else is among them.
-    """
-    words = inputs.check_text("dimensions", text).replace(",", " ").split()
-    if not words or not all(len(word) <= 6 and word.isascii() and word.isdigit() and int(word) for word in words):
-        raise InputError(f"'dimensions' takes whole numbers from 1 on, such as '{defaults.DIMENSIONS}', not {text!r}.")
-    return [int(word) for word in words]

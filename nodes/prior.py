@@ -41,10 +41,8 @@ class UnclipPriorSample:
                 "prior": (sockets.PRIOR, {"tooltip": "The prior of Load unCLIP Model."}),
                 "text": (sockets.TEXT, {"tooltip": "The text of CLIP Text Encode (unCLIP)."}),
                 "seed": inputs.seed_widget(),
-                "steps": inputs.steps_widget(
-                    defaults.PRIOR_STEPS, "Sampling steps. More is slower."
-                ),
-                "guidance_scale": inputs.guidance_widget(
+                "steps": inputs.steps_widget(defaults.PRIOR_STEPS, "Sampling steps. More is slower."),
+                "guidance_scale": inputs.GUIDANCE.widget(
                     defaults.PRIOR_GUIDANCE,
                     "How strictly to follow the text. 1: guidance off; higher: stricter, less varied.",
                 ),
@@ -70,10 +68,7 @@ class UnclipPriorSample:
             },
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, guidance_scale: float = defaults.PRIOR_GUIDANCE) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(lambda: guidance_scale is None or inputs.check_guidance(guidance_scale))
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
 
     def run(
         self,
@@ -95,7 +90,7 @@ class UnclipPriorSample:
         settings = {
             "seeds": sample_seeds(inputs.check_seed(seed), len(text.prompts)),
             "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.check_guidance(guidance_scale),
+            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
             "sampler": inputs.check_sampler(sampler),
             "candidates": candidates,
         }

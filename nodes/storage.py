@@ -7,7 +7,7 @@ from . import files, host, inputs, sockets
 from .sockets import EmbeddingValue
 
 
-class UnclipSaveEmbedding:
+class UnclipSaveEmbedding(files.Saver):
     """Node: embeddings to a file."""
 
     CATEGORY = "unCLIP/embedding"
@@ -16,11 +16,9 @@ class UnclipSaveEmbedding:
         "header."
     )
     SEARCH_ALIASES = ["export embedding", "write embedding", "safetensors", "store"]
-    RETURN_TYPES = ("STRING",)
-    RETURN_NAMES = ("file",)
     OUTPUT_TOOLTIPS = ("The file's name, as Load Embedding takes it under 'saved'.",)
-    FUNCTION = "run"
-    OUTPUT_NODE = True
+    LOADER = "Load Embedding"
+    PREFIX = "unclip/embedding"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -28,18 +26,11 @@ class UnclipSaveEmbedding:
         return {
             "required": {
                 "embedding": (sockets.EMBEDDING, {"tooltip": "What to save, one or a batch."}),
-                "filename_prefix": (
-                    "STRING",
-                    {
-                        "default": "unclip/embedding",
-                        "tooltip": "Its place below the output folder; a number is put behind it. "
-                        "What lies in 'unclip' there is offered by Load Embedding.",
-                    },
-                ),
+                "filename_prefix": cls.prefix_input(),
             }
         }
 
-    def run(self, embedding: EmbeddingValue, filename_prefix: str = "unclip/embedding") -> dict[str, Any]:
+    def run(self, embedding: EmbeddingValue, filename_prefix: str = PREFIX) -> dict[str, Any]:
         """Write the embeddings under the next free number."""
         info = EmbeddingInfo(embedding.family, embedding.source, embedding.prompts, embedding.seed)
         with files.new_file(inputs.check_text("filename_prefix", filename_prefix)) as (path, name):
@@ -47,7 +38,7 @@ class UnclipSaveEmbedding:
         return files.saved(path, name)
 
 
-class UnclipLoadEmbedding:
+class UnclipLoadEmbedding(files.Loader):
     """Node: embeddings from a file."""
 
     CATEGORY = "unCLIP/embedding"
@@ -59,23 +50,8 @@ class UnclipLoadEmbedding:
         "The embeddings, of the model family that they were saved for.",
         "How many there are, their family, source, prompts and seed.",
     )
-    FUNCTION = "run"
     HAS_INTERMEDIATE_OUTPUT = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        """The inputs in their released order; the list is read anew at every refresh."""
-        return files.loading_inputs("Save Embedding")
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, file: str = files.SAVED) -> bool | str:
-        """Whether the file is there. ComfyUI hands over None for what a link brings."""
-        return inputs.validated(lambda: file in (None, files.SAVED) or files.find(file))
-
-    @classmethod
-    def IS_CHANGED(cls, file: str = files.SAVED, saved: str | None = None) -> str:
-        """Another size or time: it is read again."""
-        return files.version(file)
+    SAVER = "Save Embedding"
 
     def run(self, file: str = files.SAVED, saved: str | None = None) -> dict[str, Any]:
         """Read the embeddings `[B, D]`.

@@ -14,10 +14,9 @@ from ..unclip_core.noise import NoiseSource, sample_seeds
 from ..unclip_core.pipelines import sample_decoder, to_images
 from ..unclip_core.schedules import log_snr
 from . import defaults, host, inputs, sockets
-from .decoder import check_eta, text_rows
-from .images import tile, to_rgb
+from .drawing import ETA, decoder_input, eta_widget, sampling_inputs, text_input, text_rows
+from .images import square, tile, to_rgb
 from .inputs import InputError
-from .inversion import square
 from .sockets import EmbeddingValue, PartValue, TextValue
 
 DECIBEL = 4.342944819032518
@@ -102,39 +101,19 @@ class UnclipDenoisingFilm:
         """The inputs in their released order."""
         return {
             "required": {
-                "decoder": (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."}),
+                "decoder": decoder_input(),
                 "embedding": (sockets.EMBEDDING, {"tooltip": "What to draw."}),
-                "seed": inputs.seed_widget(),
-                "steps": inputs.steps_widget(defaults.DECODER_STEPS, "Sampling steps. More is slower."),
-                "guidance_scale": inputs.guidance_widget(
-                    defaults.DECODER_GUIDANCE,
-                    "How strictly to follow the embedding. 1: guidance off; higher: clearer, less varied.",
-                ),
+                **sampling_inputs(defaults.DECODER_STEPS),
                 "sampler": inputs.sampler_widget(defaults.DECODER_SAMPLER),
-                "eta": inputs.float_widget(
-                    defaults.ETA,
-                    defaults.ETA_MIN,
-                    defaults.ETA_MAX,
-                    0.05,
-                    "Fresh noise in each step of ddim: 0 none, 1 as much as ddpm. Other samplers ignore it.",
-                    advanced=True,
-                ),
+                "eta": eta_widget(),
                 "every": inputs.int_widget(
                     defaults.FILM_EVERY, 1, defaults.STEPS_MAX, "Show every so many steps; the last is always shown."
                 ),
             },
-            "optional": {"text": (sockets.TEXT, {"tooltip": "The prompt, which the decoder can read too."})},
+            "optional": {"text": text_input()},
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls, guidance_scale: float = defaults.DECODER_GUIDANCE, eta: float = defaults.ETA
-    ) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(
-            lambda: guidance_scale is None or inputs.check_guidance(guidance_scale),
-            lambda: eta is None or check_eta(eta),
-        )
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check, eta=ETA.check)
 
     def run(
         self,
@@ -152,15 +131,15 @@ class UnclipDenoisingFilm:
         sockets.require_family(embedding, "embedding", decoder.family, "decoder")
         settings = {
             "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.check_guidance(guidance_scale),
+            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
             "sampler": inputs.check_sampler(sampler),
-            "eta": check_eta(eta),
+            "eta": ETA.check(eta),
         }
         count, side = len(embedding.embeds), decoder.part.image_size
         seeds = [inputs.check_seed(seed)] * count
         film = Film(NoiseSource(seeds, "decoder").normal((3, side, side)),
                     inputs.check_int("every", every, 1, defaults.STEPS_MAX))
-        condition = text_rows(text, decoder, count, 1)
+        condition = text_rows(text, decoder, count)
         said = condition and condition.to(host.device())
         with host.loaded(decoder) as part, host.progress(steps, "Film") as bar:
             embeds = embedding.embeds.to(host.device())

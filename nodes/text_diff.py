@@ -4,9 +4,11 @@ from typing import Any
 
 from ..unclip_core.embeddings import text_diff
 from . import defaults, inputs, sockets
-from .embeddings import in_turn, places
-from .inputs import InputError
+from .inputs import InputError, Number
 from .sockets import EmbeddingValue, TextValue
+from .transitions import check_frames, in_turn, places
+
+THETA = Number("theta", defaults.THETA_MIN, defaults.THETA_MAX, 0.01)
 
 
 class UnclipTextDiff:
@@ -31,11 +33,8 @@ class UnclipTextDiff:
                 "embedding": (sockets.EMBEDDING, {"tooltip": "What to edit."}),
                 "text_before": (sockets.TEXT, {"tooltip": "A text that says what it shows now."}),
                 "text_after": (sockets.TEXT, {"tooltip": "The text changed into what it should show."}),
-                "theta": inputs.float_widget(
+                "theta": THETA.widget(
                     defaults.THETA,
-                    defaults.THETA_MIN,
-                    defaults.THETA_MAX,
-                    0.01,
                     "How far: 0 leaves it alone, 1 leaves nothing but the difference. 0.25 to 0.5 are usual.",
                 ),
                 "frames": inputs.int_widget(
@@ -44,10 +43,7 @@ class UnclipTextDiff:
             }
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, theta: float = defaults.THETA) -> bool | str:
-        """ComfyUI's own check of the range lets NaN pass. It hands over None for what a link brings."""
-        return inputs.validated(lambda: theta is None or check_theta(theta))
+    VALIDATE_INPUTS = inputs.checking(theta=THETA.check)
 
     def run(
         self,
@@ -60,8 +56,7 @@ class UnclipTextDiff:
         """Edit `B` embeddings by one pair of texts, or one each (or one embedding by `B`), to `[B * frames, D]`."""
         for name, text in (("text_before", text_before), ("text_after", text_after)):
             sockets.require_family(text, name, embedding.family, "embedding")
-        theta = check_theta(theta)
-        frames = inputs.check_int("frames", frames, 1, defaults.FRAMES_MAX)
+        theta, frames = THETA.check(theta), check_frames(frames)
         counts = {len(embedding.embeds), len(text_before.prompts), len(text_after.prompts)} - {1}
         if len(counts) > 1:
             raise InputError(
@@ -71,12 +66,3 @@ class UnclipTextDiff:
         ways = places(theta, theta, 1) if frames == 1 else places(0.0, theta, frames)
         edited = text_diff(embedding.embeds, text_before.condition.embeds, text_after.condition.embeds, ways)
         return (EmbeddingValue(in_turn(edited), embedding.family, "text diff", text_after.prompts),)
-
-
-def check_theta(value: Any) -> float:
-    """`value` as theta.
-
-    Raises:
-        InputError: it is not a finite number, or out of range.
-    """
-    return inputs.check_float("theta", value, defaults.THETA_MIN, defaults.THETA_MAX)

@@ -78,7 +78,7 @@ def test_embeddings_of_two_families_are_not_mixed(node_id):
 def test_weights_out_of_range_are_refused(bad):
     with pytest.raises(InputError, match="'weight_3'"):
         run("UnclipEmbeddingBlend", weight_3=bad, embedding_3=value())
-    assert "'weight'" in NODE_CLASS_MAPPINGS["UnclipEmbeddingBlend"].VALIDATE_INPUTS(weight_4=bad)
+    assert "'weight_4'" in NODE_CLASS_MAPPINGS["UnclipEmbeddingBlend"].VALIDATE_INPUTS(weight_4=bad)
 
 
 def test_weights_that_leave_nothing_are_refused():

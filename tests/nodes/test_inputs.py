@@ -39,13 +39,13 @@ def test_what_is_no_seed_is_refused(seed):
 
 @pytest.mark.parametrize("scale", [0, 0.0, 1, 20.0])
 def test_guidance_in_range_passes(scale):
-    assert inputs.check_guidance(scale) == scale
+    assert inputs.GUIDANCE.check(scale) == scale
 
 
 @pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf, -0.1, 20.1, "2", None])
 def test_other_guidance_is_refused(scale):
     with pytest.raises(InputError, match="'guidance_scale'"):
-        inputs.check_guidance(scale)
+        inputs.GUIDANCE.check(scale)
 
 
 def test_an_unknown_sampler_is_refused_with_the_known_ones():

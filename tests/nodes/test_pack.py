@@ -161,6 +161,11 @@ RELEASED = {
         },
         {"image": "IMAGE"},
     ),
+    "UnclipApplyLora": (
+        "Apply LoRA (unCLIP)",
+        {"lora_name": "COMBO", "strength_prior": "FLOAT", "strength_decoder": "FLOAT"},
+        {"prior": "UNCLIP_PRIOR", "decoder": "UNCLIP_DECODER"},
+    ),
 }  # fmt: skip
 OUTPUTS = {
     "UnclipLoadModel": ["UNCLIP_CLIP", "UNCLIP_PRIOR", "UNCLIP_DECODER", "UNCLIP_UPSCALER"],
@@ -193,6 +198,7 @@ OUTPUTS = {
     "UnclipForwardDiffusion": ["IMAGE", "IMAGE", "IMAGE"],
     "UnclipDenoisingFilm": ["IMAGE", "IMAGE", "IMAGE", "IMAGE"],
     "UnclipClipOptimise": ["IMAGE"],
+    "UnclipApplyLora": ["UNCLIP_PRIOR", "UNCLIP_DECODER"],
 }
 WIDGETS = {"INT", "FLOAT", "STRING", "COMBO"}
 STOCK_IDS = {"unCLIPConditioning", "unCLIPCheckpointLoader", "CLIPTextEncode", "CLIPVisionEncode"}
@@ -271,11 +277,14 @@ def test_numbers_have_limits_and_a_step_that_shows_the_default(node_id):
 
 
 @each_node
-def test_validation_has_the_same_defaults(node_id):
+def test_validation_names_inputs_and_takes_their_defaults(node_id):
+    """Read as ComfyUI reads it: by getfullargspec."""
     node = CLASSES[node_id]
     if hasattr(node, "VALIDATE_INPUTS"):
-        for name, parameter in inspect.signature(node.VALIDATE_INPUTS).parameters.items():
-            assert parameter.default == inputs(node_id)[name][1]["default"]
+        named = inspect.getfullargspec(node.VALIDATE_INPUTS)
+        assert named.args[0] == "cls" and named.varkw is None
+        widgets = {name: inputs(node_id)[name][1]["default"] for name in named.args[1:]}
+        assert widgets and node.VALIDATE_INPUTS(**widgets) is True
         assert node.VALIDATE_INPUTS() is True
 
 
@@ -355,6 +364,7 @@ def test_importing_the_pack_is_light():
         import unclip
         unclip.NODE_CLASS_MAPPINGS["UnclipLoadModel"].INPUT_TYPES()
         heavy = {"open_clip", "torchvision", "diffusers", "transformers", "comfy", "folder_paths", "server"}
+        heavy |= {"unclip.nodes.headless", "unclip.nodes.queue"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         assert any(name.endswith((".py", ".pyc")) for name in opened)
         weights = [name for name in opened if name.endswith((".safetensors", ".pt", ".bin"))]

@@ -1,0 +1,51 @@
+"""Ways of several frames from one thing to another: their inputs, their places, and the order of their frames."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import defaults, inputs
+from .inputs import Number
+
+T = Number("t", defaults.BLEND_MIN, defaults.BLEND_MAX, 0.01)
+T_END = Number("t_end", defaults.BLEND_MIN, defaults.BLEND_MAX, 0.01)
+
+
+def way_inputs(one: str) -> dict[str, inputs.Widget]:
+    """The inputs of a way from a to b; `one` says what a single frame is."""
+    return {
+        "t": T.widget(defaults.BLEND, "The place from a (0) to b (1), or of the first frame."),
+        "frames": inputs.int_widget(
+            defaults.FRAMES, 1, defaults.FRAMES_MAX, f"1: one {one}, at t. More: from t to t_end."
+        ),
+        "t_end": T_END.widget(defaults.BLEND_END, "With several frames: the place of the last one."),
+    }
+
+
+def check_way(t: Any, frames: Any, t_end: Any) -> Tensor:
+    """The places of the frames of a way, float64 `[frames]`.
+
+    Raises:
+        InputError: a number is none, or out of its range.
+    """
+    return places(T.check(t), T_END.check(t_end), check_frames(frames))
+
+
+def check_frames(frames: Any) -> int:
+    """`frames` as a number of frames.
+
+    Raises:
+        InputError: it is not a whole number, or out of range.
+    """
+    return inputs.check_int("frames", frames, 1, defaults.FRAMES_MAX)
+
+
+def places(start: float, end: float, frames: int) -> Tensor:
+    """`frames` numbers from `start` to `end` in equal steps, both included; one is `start`. Float64 `[frames]`."""
+    return torch.linspace(start, start if frames == 1 else end, frames, dtype=torch.float64)
+
+
+def in_turn(frames: Tensor) -> Tensor:
+    """`[N, B, D]` as `[B * N, D]`: all frames of the first, then all of the second."""
+    return frames.transpose(0, 1).flatten(0, 1)
