@@ -1,7 +1,6 @@
 """The training loop: it learns, resumes without a jump, and its optimizer is AdamW."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from unclip.unclip_core.train import loop as loop_module
 from unclip.unclip_core.train.batches import diffuse, logit_normal_times
 from unclip.unclip_core.train.loop import Loop, LoopConfig
-from unclip.unclip_core.train.optimizer import MasterOptimizer, cosine_lr, plateau_lr
+from unclip.unclip_core.train.optimizer import MasterOptimizer, cosine_lr
 
 CONFIG = LoopConfig(steps=20, lr=0.02, warmup=3, save_seconds=1e9, log_every=5, ema=0.9)
 
@@ -163,12 +162,3 @@ def test_logit_normal_times_have_their_median():
     times = logit_normal_times(100_000, 1000, 0.5, 1.2, torch.Generator().manual_seed(0))
     assert float(times.float().median()) == pytest.approx(1000 / (1 + math.exp(-0.5)), abs=8)
     assert 0 <= int(times.min()) <= int(times.max()) <= 999
-
-
-def test_a_plateau_decays_at_the_end_alone():
-    rates = [plateau_lr(step, 100, 2.0, warmup=10, decay=20, floor=0.1) for step in range(101)]
-    assert rates[0] == pytest.approx(0.2) and rates[10:81] == [2.0] * 71
-    assert rates[90] == pytest.approx(2.0 * 0.55) and rates[100] == pytest.approx(0.2)
-    config = LoopConfig(steps=100, lr=2.0, warmup=10, decay=20)
-    assert [config.lr_at(step) for step in (0, 50)] == [pytest.approx(0.2), 2.0]
-    assert replace(config, decay=None).lr_at(55) == pytest.approx(cosine_lr(55, 100, 2.0, 10))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints.files import write_whole
-from .optimizer import MasterOptimizer, cosine_lr, plateau_lr
+from .optimizer import MasterOptimizer, cosine_lr
 
 StepLoss = Callable[[int], dict[str, Tensor]]
 
@@ -24,7 +24,6 @@ class LoopConfig:
     Attributes:
         steps: optimizer steps of the learning rate's schedule.
         stop: step after which training ends; None for the schedule's end.
-        decay: steps of decay at the end, with a constant learning rate before; None for a cosine over all steps.
         muon: whether Muon updates the hidden matrices.
         lr: peak learning rate.
         warmup: steps of linear warm-up.
@@ -42,7 +41,6 @@ class LoopConfig:
     save_seconds: float = 120.0
     log_every: int = 50
     stop: int | None = None
-    decay: int | None = None
     muon: bool = False
 
     @property
@@ -52,9 +50,7 @@ class LoopConfig:
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""
-        if self.decay is None:
-            return cosine_lr(step, self.steps, self.lr, self.warmup)
-        return plateau_lr(step, self.steps, self.lr, self.warmup, self.decay)
+        return cosine_lr(step, self.steps, self.lr, self.warmup)
 
 
 class Loop:

@@ -88,17 +88,6 @@ def _is_hidden(master: Tensor) -> bool:
     return master.ndim > 1 and min(master.shape[0], master[0].numel()) in MUON_SIDES
 
 
-def plateau_lr(step: int, steps: int, peak: float, warmup: int, decay: int, floor: float = 0.01) -> float:
-    """Linear warm-up to `peak`, which stays until `decay` steps before the end, then a line to `floor * peak`.
-
-    How long a run is may be settled as late as the decay begins (Hu et al. 2024, section 4).
-    """
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    left = min(1.0, max(0, steps - step) / decay)
-    return peak * (floor + (1 - floor) * left)
-
-
 def cosine_lr(step: int, steps: int, peak: float, warmup: int, floor: float = 0.01) -> float:
     """Linear warm-up to `peak`, then a half cosine to `floor * peak` at the last step."""
     if step < warmup:
