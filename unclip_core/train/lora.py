@@ -178,12 +178,25 @@ def _wrap(net: nn.Module, rank: int, alpha: float, names: list[str]) -> list[str
     peft = _peft()
     if any(isinstance(module, peft.tuners.lora.LoraLayer) for module in net.modules()):
         raise ValueError("This net has LoRA adapters already; add them to a net fresh from its file.")
+    for name in names:
+        if isinstance(net.get_submodule(name), Conv3x3):
+            net.set_submodule(name, _plain_convolution(net.get_submodule(name)))
     # A pattern, not a list: peft takes a list for the ends of names, and others may end alike.
     pattern = "|".join(name.replace(".", r"\.") for name in names)
     peft.inject_adapter_in_model(
         peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern), net, adapter_name=ADAPTER
     )
     return list(_wrapped(net))
+
+
+def _plain_convolution(fast: Conv3x3) -> nn.Conv2d:
+    """torch's own convolution with the same parameters.
+
+    peft makes a convolution's A and B of its own class, and Conv3x3 has but one shape. Its short way is for inference.
+    """
+    plain = nn.Conv2d(fast.in_channels, fast.out_channels, fast.kernel_size, padding=fast.padding, device="meta")
+    plain.weight, plain.bias = fast.weight, fast.bias
+    return plain.train(fast.training)
 
 
 def _wrapped(net: nn.Module) -> dict[str, Any]:
