@@ -180,7 +180,8 @@ def _wrap(net: nn.Module, rank: int, alpha: float, names: list[str]) -> list[str
         raise ValueError("This net has LoRA adapters already; add them to a net fresh from its file.")
     for name in names:
         if isinstance(net.get_submodule(name), Conv3x3):
-            net.set_submodule(name, _plain_convolution(net.get_submodule(name)))
+            above, _, last = name.rpartition(".")
+            setattr(net.get_submodule(above), last, _plain_convolution(net.get_submodule(name)))
     # A pattern, not a list: peft takes a list for the ends of names, and others may end alike.
     pattern = "|".join(name.replace(".", r"\.") for name in names)
     peft.inject_adapter_in_model(
