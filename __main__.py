@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_queue(commands)
     _add_train(commands)
+    _add_embed(commands)
     _add_evaluate(commands)
     _add_bench(commands)
     _add_convert(commands)
@@ -89,23 +91,63 @@ def _queue(options: argparse.Namespace) -> int:
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    train = commands.add_parser(
-        "train",
-        help="train a model",
-        description="Train the bundled model from scratch; a run that was stopped goes on where it was.",
-    )
-    train.add_argument("model", choices=["tiny"])
-    train.add_argument("--output", required=True, metavar="DIR", help="for checkpoints, logs and the model")
-    train.add_argument(
+    train = commands.add_parser("train", help="train a model", description="Train the bundled model from scratch, or "
+                                "one net on own pictures; a run that was stopped goes on where it was.")
+    models = train.add_subparsers(dest="model", required=True, metavar="MODEL")
+    _add_train_tiny(models)
+    for stage, what in (("clip", "texts and pictures to embeddings"), ("prior", "a text to an image embedding"),
+                        ("decoder", "an image embedding to a picture"), ("upsampler", "a picture to a larger one")):
+        _add_train_own(models, stage, what)
+
+
+def _add_train_tiny(models: argparse._SubParsersAction) -> None:
+    tiny = models.add_parser("tiny", help="the bundled model, from scratch")
+    tiny.add_argument("--output", required=True, metavar="DIR", help="for checkpoints, logs and the model")
+    tiny.add_argument(
         "--stage",
         action="append",
         choices=["clip", "prior", "decoder", "upsampler"],
         help="train this stage only (may be given several times; default: all that are not done)",
     )
-    train.add_argument("--steps", type=int, help="optimizer steps of each stage (default: the recipe's)")
-    train.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
-    train.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
-    train.set_defaults(call=_train)
+    tiny.add_argument("--steps", type=int, help="optimizer steps of each stage (default: the recipe's)")
+    tiny.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
+    tiny.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    tiny.set_defaults(call=_train)
+
+
+def _add_train_own(models: argparse._SubParsersAction, stage: str, what: str) -> None:
+    own = models.add_parser(stage, help=f"own pictures: {what}", description=f"Train the {stage} ({what}) on own "
+                            "pictures. Exit code: 0 when done, 1 if something does not fit, 130 if interrupted.")
+    own.add_argument("--data", required=True, metavar="PATH", help="a folder of pictures with .txt captions, a saved "
+                     "Hugging Face dataset, or webdataset shards (.tar)")
+    own.add_argument("--config", required=True, metavar="FILE", help=".toml or .json")
+    own.add_argument("--output", required=True, metavar="DIR", help="the model folder that is made")
+    own.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+    own.add_argument("--cpu", action="store_true", help="train on the CPU though there is a GPU")
+    own.set_defaults(call=_train_own)
+
+
+def _train_own(options: argparse.Namespace) -> int:
+    from .unclip_core.train.own.run import train_own
+
+    return _said(lambda: train_own(options.model, options.data, options.config, options.output, options.dry_run,
+                                   options.cpu))
+
+
+def _add_embed(commands: argparse._SubParsersAction) -> None:
+    embed = commands.add_parser("embed", help="compute CLIP's embeddings of own pictures",
+                                description="Compute CLIP's embeddings of pictures and captions into safetensors "
+                                "shards, once; the trainings of prior and decoder do it by themselves.")
+    embed.add_argument("--data", required=True, metavar="PATH", help="as of train")
+    embed.add_argument("--output", required=True, metavar="DIR", help="for the shards")
+    embed.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
+    embed.set_defaults(call=_embed)
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from .unclip_core.train.own.run import embed_own
+
+    return _said(lambda: embed_own(options.data, options.output, options.model))
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -121,24 +163,69 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="measure what a model draws right")
     evaluate.add_argument(
         "model",
+        nargs="?",
         choices=["tiny", "describe", "edits"],
-        help="tiny: pictures of captions; describe: CLIP's words for pictures; edits: interpolation and text diff",
+        help="of the bundled model's world (left out with --model and --data). tiny: pictures of captions; "
+        "describe: CLIP's words for pictures; edits: interpolation and text diff",
     )
-    evaluate.add_argument("--n", type=int, default=500, help="captions or scenes a split (default: %(default)s)")
+    evaluate.add_argument("--n", type=int, help="captions or scenes a split (default: 500; edits: 200 scenes in all)")
     evaluate.add_argument("--seed", type=int, default=0, help="of captions and noise (default: %(default)s)")
     evaluate.add_argument("--folder", metavar="DIR", help="a model folder (default: the bundled model)")
+    evaluate.add_argument("--theta", type=float, nargs="+", metavar="θ", help="edits: the text diff's ways, each 0..1, "
+                          "a row each (default: 0 to 0.5 by tenths)")
+    evaluate.add_argument("--inverted", action="store_true", help="edits: start the text diff from the noise of the "
+                          "unedited picture (DDIM inversion)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _add_evaluate_own(evaluate)
     evaluate.set_defaults(call=_evaluate)
 
 
+def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
+    own = evaluate.add_argument_group("any model on any pictures", "CLIP score, the prior's cosine, CLIP-FID and "
+                                      "CLIP-KID (not Inception's), precision and recall; of --n pictures.")
+    own.add_argument("--model", dest="measured", metavar="DIR", help="a model folder, or 'bundled'")
+    own.add_argument("--data", metavar="PATH", help="a folder of pictures with .txt captions, a saved Hugging Face "
+                     "dataset, or webdataset shards")
+    own.add_argument("--output", metavar="DIR", help="for evaluation.json and evaluation.html, a page with pictures")
+    own.add_argument("--from", dest="source", choices=["text", "pictures"], default="text", help="draw from captions, "
+                     "or from the true pictures' own embeddings (default: %(default)s)")
+    own.add_argument("--small", action="store_true", help="measure the decoder's pictures, without the upsampler")
+    own.add_argument("--batch", type=int, default=8, help="pictures drawn together (default: %(default)s)")
+    own.add_argument("--neighbours", type=int, default=3, metavar="K", help="of precision and recall (%(default)s)")
+    own.add_argument("--clip", metavar="ARCHITECTURE", help="compare by a CLIP of open_clip, such as ViT-B-32, "
+                     "in place of the model's own")
+    own.add_argument("--clip-weights", metavar="FILE", help="its weights")
+    own.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+
+
+def _evaluate_own(options: argparse.Namespace) -> int:
+    from .unclip_core.measure.drawing import Draw
+    from .unclip_core.measure.evaluation import evaluate_model
+
+    if options.measured is None or options.data is None:
+        print("unclip: say what to evaluate: tiny, describe or edits, or --model and --data.", file=sys.stderr)
+        return 2
+    how = Draw(options.source, options.small, options.seed, options.batch)
+    return _said(lambda: evaluate_model(
+        options.measured, options.data, count=500 if options.n is None else options.n, how=how, clip=options.clip,
+        clip_weights=options.clip_weights, neighbours=options.neighbours, device=options.device, output=options.output,
+        as_json=options.json,
+    ))
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.model is None:
+        return _evaluate_own(options)
     from .unclip_core.train.described import evaluate_describe
-    from .unclip_core.train.edits import evaluate_edits
+    from .unclip_core.train.edits import THETAS, evaluate_edits
     from .unclip_core.train.evaluate import evaluate_tiny
 
-    measures = {"tiny": evaluate_tiny, "describe": evaluate_describe, "edits": evaluate_edits}
-    measures[options.model](options.n, options.seed, options.folder, options.json)
-    return 0
+    if options.model == "edits":
+        measure = partial(evaluate_edits, thetas=options.theta or THETAS, inverted=options.inverted)
+    else:
+        measure = {"tiny": evaluate_tiny, "describe": evaluate_describe}[options.model]
+    count = (200 if options.model == "edits" else 500) if options.n is None else options.n
+    return _said(lambda: measure(count, options.seed, options.folder, options.json))
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
@@ -234,9 +321,12 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _said(call: Callable[[], object]) -> int:
-    """Run `call`; what a user can set right is said in a sentence, with exit code 1."""
+    """Run `call`; what a user can set right is said in a sentence, with exit code 1, or 130 if interrupted."""
     try:
         call()
+    except KeyboardInterrupt:
+        print("unclip: interrupted.", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"unclip: {error}", file=sys.stderr)
         return 1

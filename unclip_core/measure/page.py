@@ -1,0 +1,77 @@
+"""The page of an evaluation: figures and pictures in one HTML file that needs nothing else."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+SIDE = 256
+"""Largest side of a picture on the page, in px."""
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; }
+th, td { text-align: left; padding: .2rem 1.5rem .2rem 0; border-bottom: 1px solid #8884; }
+td { font-variant-numeric: tabular-nums; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.5rem; }
+figure { margin: 0; }
+figure div { display: flex; gap: .25rem; }
+img { width: 50%; min-width: 0; image-rendering: auto; }
+figcaption { font-size: .875rem; overflow-wrap: anywhere; }
+"""
+
+Shown = tuple[str, Tensor, Tensor]
+"""A caption, the true picture and the drawn one, `[S, S, 3]` in 0..1."""
+
+
+def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Sequence[Shown]) -> str:
+    """The HTML of a report: its figures as `lines` of name and value, and pictures with their captions."""
+    title = escape(f"{figures['model']} on {figures['data']}")
+    rows = "\n".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines)
+    how = escape(f"Drawn from {figures['drawn_from']} by the {figures['stage']}, seed {figures['seed']}; family "
+                 f"{figures['family']}; data {figures['fingerprint']}; {len(figures['left_out'])} samples left out.")
+    pairs = "\n".join(_figure(*each) for each in shown)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{how}</p>
+<table>
+{rows}
+</table>
+<p>{escape(figures["note"])}</p>
+<h2>True pictures (left) and drawn ones (right)</h2>
+<div class="pairs">
+{pairs}
+</div>
+</body>
+</html>
+"""
+
+
+def _figure(caption: str, true: Tensor, drawn: Tensor) -> str:
+    said = escape(caption)
+    images = "".join(f'<img src="{_data(picture)}" alt="{kind}: {said}">' for kind, picture in
+                     (("true", true), ("drawn", drawn)))
+    return f"<figure><div>{images}</div><figcaption>{said}</figcaption></figure>"
+
+
+def _data(picture: Tensor) -> str:
+    """A picture as a data URI."""
+    levels = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    image, file = Image.fromarray(levels), io.BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(file, "JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
