@@ -10,6 +10,7 @@ from .images import UnclipImageGrid
 from .inpaint import UnclipInpaint, UnclipOutpaint
 from .inversion import UnclipDdimInversion
 from .loaders import UnclipLoadModel
+from .lora import UnclipApplyLora
 from .noise import UnclipNoiseInterpolate
 from .optimise import UnclipClipOptimise
 from .pca import UnclipLoadPca, UnclipPcaFit, UnclipPcaReconstruct, UnclipSavePca
@@ -52,6 +53,7 @@ NODE_CLASS_MAPPINGS = {
     "UnclipForwardDiffusion": UnclipForwardDiffusion,
     "UnclipDenoisingFilm": UnclipDenoisingFilm,
     "UnclipClipOptimise": UnclipClipOptimise,
+    "UnclipApplyLora": UnclipApplyLora,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -85,6 +87,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "UnclipForwardDiffusion": "Forward Diffusion (unCLIP)",
     "UnclipDenoisingFilm": "Denoising Film (unCLIP)",
     "UnclipClipOptimise": "CLIP Optimise (unCLIP)",
+    "UnclipApplyLora": "Apply LoRA (unCLIP)",
 }
 
 host.register_model_folder()

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from ..unclip_core.clip import TextCondition
+from ..unclip_core.lora import Change
 from ..unclip_core.models import Clip, Decoder, Prior, Upsampler
 from ..unclip_core.pca import PcaBasis
 
@@ -37,10 +38,14 @@ class PartValue(Generic[Part]):
         part: the core's part.
         patcher: ComfyUI's handle on its weights, which its memory management looks for under this name;
             None outside ComfyUI.
+        changes: LoRAs with their strengths, which the host adds to the weights while a stage runs.
+        base: with `changes`, the value that `part` borrows its weights from; it stays as it is.
     """
 
     part: Part
     patcher: Any = None
+    changes: tuple[Change, ...] = ()
+    base: "PartValue[Part] | None" = None
 
     @property
     def family(self) -> str:

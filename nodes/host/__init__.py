@@ -5,9 +5,10 @@ plain torch (devices), tqdm (progress) and the log (warnings), so that every nod
 
 What it needs of ComfyUI, and all that it needs:
 
-- `folder_paths`: `models_dir`, `add_model_folder_path`, `get_folder_paths` (`folders`), the input and output folders
-  (`files`).
-- `comfy.model_management`: devices, dtypes, `load_models_gpu`, `is_oom`, `soft_empty_cache`, the interrupt (`memory`).
+- `folder_paths`: `models_dir`, `add_model_folder_path`, `get_folder_paths`, of LoRAs `get_filename_list` and
+  `get_full_path_or_raise` (`folders`), the input and output folders (`files`).
+- `comfy.model_management`: devices, dtypes, `load_models_gpu`, `minimum_inference_memory`, `is_oom`,
+  `soft_empty_cache`, the interrupt (`memory`).
 - `comfy.model_patcher.ModelPatcher`: optional; without it weights are moved by hand (`memory`).
 - `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`bars`).
 - `comfy_execution.utils`, `server.PromptServer.send_progress_text`: optional; without them warnings go to the log only
@@ -19,8 +20,18 @@ What it needs of ComfyUI, and all that it needs:
 from .abilities import announce, in_comfyui
 from .bars import OnStep, Progress, ToPictures, check_interrupt, preview_image, progress, wants_preview
 from .files import input_folders, output_folder, working_in
-from .folders import FOLDER_KEY, FOLDER_VARIABLE, model_names, model_path, register_model_folder
+from .folders import (
+    FOLDER_KEY,
+    FOLDER_VARIABLE,
+    LORA_VARIABLE,
+    lora_names,
+    lora_path,
+    model_names,
+    model_path,
+    register_model_folder,
+)
 from .memory import (
+    adapted,
     device,
     free_cache,
     intermediate_device,
@@ -36,9 +47,11 @@ from .words import notify, show, with_text, with_warnings
 __all__ = [
     "FOLDER_KEY",
     "FOLDER_VARIABLE",
+    "LORA_VARIABLE",
     "OnStep",
     "Progress",
     "ToPictures",
+    "adapted",
     "announce",
     "check_interrupt",
     "device",
@@ -50,6 +63,8 @@ __all__ = [
     "is_out_of_memory",
     "loaded",
     "loaded_together",
+    "lora_names",
+    "lora_path",
     "manage",
     "model_names",
     "model_path",

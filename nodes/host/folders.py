@@ -20,6 +20,14 @@ SHARED_KEY = "diffusers"
 
 INDEX_FILE = "model_index.json"
 
+LORA_KEY = "loras"
+"""ComfyUI's own folder of LoRAs, of whatever model."""
+
+LORA_VARIABLE = "UNCLIP_LORAS"
+"""Without ComfyUI: the environment variable with the folders to look for LoRAs in."""
+
+LORA_SUFFIX = ".safetensors"
+
 
 def register_model_folder() -> None:
     """Add `models/unclip` to ComfyUI's model folders, behind those of `extra_model_paths.yaml`."""
@@ -47,6 +55,36 @@ def model_path(name: str) -> str | None:
         if name in _models_below(root, mixed):
             return os.path.join(root, *name.split("/"))
     raise InputError(f"There is no model {name!r}. There are: {', '.join(model_names())}.")
+
+
+def lora_names() -> list[str]:
+    """Every safetensors file in the folders of LoRAs, named as ComfyUI's own LoRA nodes name them."""
+    if in_comfyui():
+        import folder_paths
+
+        return [name for name in folder_paths.get_filename_list(LORA_KEY) if name.endswith(LORA_SUFFIX)]
+    found = ((root, path) for root in _lora_roots() for path in Path(root).rglob(f"*{LORA_SUFFIX}"))
+    return sorted({path.relative_to(root).as_posix() for root, path in found})
+
+
+def lora_path(name: str) -> Path:
+    """The file of the LoRA that is listed as `name`.
+
+    Raises:
+        InputError: no listed LoRA has that name (anymore).
+    """
+    if name in lora_names():
+        if in_comfyui():
+            import folder_paths
+
+            return Path(folder_paths.get_full_path_or_raise(LORA_KEY, name))
+        return next(path for root in _lora_roots() if (path := Path(root, name)).is_file())
+    where = "models/loras" if in_comfyui() else f"the folders of the environment variable {LORA_VARIABLE}"
+    raise InputError(f"There is no LoRA {name!r} in {where}. Put it there, or refresh the list.")
+
+
+def _lora_roots() -> list[str]:
+    return [root for root in os.environ.get(LORA_VARIABLE, "").split(os.pathsep) if root]
 
 
 def _model_roots() -> list[tuple[str, bool]]:

@@ -5,11 +5,13 @@ ComfyUI unloads it by its own rules when something else needs the room.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from ...unclip_core import lora
 from ...unclip_core.models import Clip
 from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
@@ -91,19 +93,47 @@ def loaded(value: PartValue[Part]) -> Iterator[Part]:
 def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
     """The core parts of several `values` at once, for a stage that needs them side by side."""
     values = tuple(value.value if isinstance(value, LateValue) else value for value in values)
-    patchers = [value.patcher for value in values if value.patcher is not None]
-    if patchers:
-        from comfy import model_management
-
-        # In full: under partial loading plain torch layers would stay on the CPU unnoticed.
-        model_management.load_models_gpu(patchers, force_full_load=True)
+    bases = tuple(value.base or value for value in values)
+    _ask_for(bases, sum(lora.changed_bytes(value.base.part.net, value.changes) for value in values if value.base))
     try:
-        for value in values:
+        for base in bases:
             # ComfyUI ignores `force_full_load` under --novram; where it has done its work this moves nothing.
-            value.part.module.to(_load_device(value))
-        yield tuple(value.part for value in values)
+            base.part.module.to(_load_device(base))
+        with ExitStack() as changed:
+            for value in values:
+                if value.base is not None:
+                    changed.enter_context(lora.filled(value.part.net, value.base.part.net, value.changes))
+            yield tuple(value.part for value in values)
     finally:
-        _put_back(values)
+        _put_back(bases)
+
+
+def _ask_for(values: Sequence[PartValue[Any]], beside: int) -> None:
+    """Have ComfyUI load what it manages, and make room for `beside` bytes of weights that LoRAs make anew."""
+    patchers = [value.patcher for value in values if value.patcher is not None]
+    if not patchers:
+        return
+    from comfy import model_management
+
+    # In full: under partial loading plain torch layers would stay on the CPU unnoticed.
+    room = {"memory_required": model_management.minimum_inference_memory() + beside} if beside else {}
+    model_management.load_models_gpu(patchers, force_full_load=True, **room)
+
+
+def adapted(value: PartValue[Part] | LateValue[Part], adapter: lora.Lora, strength: float) -> PartValue[Part]:
+    """`value` with a LoRA, which is added to its weights whenever `loaded`; `value` itself stays as it is.
+
+    Its weights are those of `value`, under the same patcher: they are in memory once. Those that the LoRA changes are
+    there a second time while a stage runs, and ComfyUI is asked for that room.
+
+    Raises:
+        CheckpointError: the LoRA does not fit.
+    """
+    value = value.value if isinstance(value, LateValue) else value
+    base = value.base or value
+    lora.check_fits(adapter, base.part)
+    part = replace(base.part, net=lora.shared_copy(base.part.net))
+    return PartValue(part, base.patcher, (*value.changes, (adapter, strength)), base)
 
 
 def _load_device(value: PartValue[Any]) -> torch.device:

@@ -15,13 +15,14 @@ NODES = {
     "UnclipImageEncode": ("CLIP Image Encode (unCLIP)", "clip image", "embedding"),
     "UnclipPriorSample": (
         "Prior Sample (unCLIP)",
-        "prior text seed steps guidance_scale sampler candidates keep decoder",
+        "prior text seed steps guidance_scale sampler candidates keep decoder "
+        "guidance_start guidance_end",
         "embedding scores",
     ),
     "UnclipDecoderSample": (
         "Decoder Sample (unCLIP)",
         "decoder embedding seed steps guidance_scale sampler eta batch_size text noise clip clip_text clip_strength "
-        "embedding_noise",
+        "embedding_noise guidance_start guidance_end",
         "image",
     ),
     "UnclipRerank": ("Rerank (unCLIP)", "clip text image keep", "image scores"),
@@ -74,6 +75,9 @@ NODES = {
         "CLIP Optimise (unCLIP)",
         "clip text seed steps width height learning_rate cutouts smoothness image",
         "image",
+    ),
+    "UnclipApplyLora": (
+        "Apply LoRA (unCLIP)", "lora_name strength_prior strength_decoder prior decoder", "prior decoder",
     ),
 }  # fmt: skip
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,9 @@ import torch
 from unclip.nodes import defaults, host
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import PartValue
-from unclip.unclip_core.models import Clip
+from unclip.unclip_core.lora import Lora
+from unclip.unclip_core.models import Clip, DiffusionSpec, Prior
+from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
 from unclip.unclip_core.samplers import StepInfo
 
 
@@ -83,6 +86,7 @@ def comfyui(monkeypatch, tmp_path):
         text_encoder_device=lambda: cpu,
         text_encoder_offload_device=lambda: torch.device("meta"),
         load_models_gpu=lambda models, **how: seen.loads.append((models, how)),
+        minimum_inference_memory=lambda: 1000,
         throw_exception_if_processing_interrupted=throw,
         is_oom=lambda error: isinstance(error, OutOfMemory),
         soft_empty_cache=lambda: None,
@@ -95,6 +99,8 @@ def comfyui(monkeypatch, tmp_path):
         models_dir=str(tmp_path),
         add_model_folder_path=add_folder,
         folder_names_and_paths=seen.folders, get_folder_paths=lambda key: list(seen.folders[key]),
+        get_filename_list=lambda key: [file.name for folder in seen.folders[key] for file in Path(folder).iterdir()],
+        get_full_path_or_raise=lambda key, name: str(Path(seen.folders[key][0], name)),
     )
     methods = SimpleNamespace(NoPreviews="none")
     module("latent_preview", args=seen.args, LatentPreviewMethod=methods)
@@ -196,6 +202,51 @@ def test_parts_that_a_stage_needs_side_by_side_are_loaded_in_one_go(comfyui):
     with host.loaded_together(first, second) as parts:
         assert parts == (first.part, second.part)
     assert comfyui.loads == [([first.patcher, second.patcher], {"force_full_load": True})]
+
+
+def a_prior():
+    net = PriorTransformer(PriorParams(2, 1, 1, 2, embed_dim=2, text_width=2, text_tokens=2))
+    return Prior("tiny", net.requires_grad_(False), DiffusionSpec(), unit_norm=True)
+
+
+def a_lora(strength=1.0):
+    """Adds `strength` to every number of a weight of 2 x 2 numbers."""
+    factors = {"blocks.0.to_v": (torch.ones(1, 2), torch.ones(2, 1))}
+    return Lora(Path("a.safetensors"), "prior", "tiny", factors, {"blocks.0.to_v": 1.0}), strength
+
+
+def test_a_lora_changes_weights_while_a_stage_runs_under_the_patcher_of_the_original(comfyui):
+    value = host.manage(a_prior())
+    adapted = host.adapted(host.adapted(value, *a_lora(0.5)), *a_lora(2.0))
+    assert adapted.patcher is value.patcher and adapted.part is not value.part
+    lent = value.part.net.blocks[0].to_v.weight
+    before = lent.clone()
+    with host.loaded_together(value, adapted) as (plain, changed):
+        torch.testing.assert_close(changed.net.blocks[0].to_v.weight, before + 2.5)
+        assert plain.net.blocks[0].to_v.weight is lent and torch.equal(lent, before)
+        assert changed.net.blocks[0].to_q.weight is plain.net.blocks[0].to_q.weight
+    assert changed.net.blocks[0].to_v.weight is lent
+    # The weight that is made anew has 4 numbers of 4 bytes; ComfyUI is asked for them beside what a run takes.
+    assert comfyui.loads == [([value.patcher] * 2, {"force_full_load": True, "memory_required": 1016})]
+
+
+def test_a_lora_computes_where_the_original_lies():
+    """Without ComfyUI: its weights are moved by hand, and the changed ones follow."""
+    value = host.manage(a_prior())
+    adapted = host.adapted(value, *a_lora())
+    with host.loaded(adapted) as part:
+        assert {parameter.device.type for parameter in part.net.parameters()} == {host.device().type}
+    assert {parameter.device.type for parameter in adapted.part.net.parameters()} == {"cpu"}
+
+
+def test_loras_are_listed_as_comfyui_names_them(comfyui, tmp_path):
+    (tmp_path / "a.safetensors").touch()
+    (tmp_path / "b.ckpt").touch()
+    comfyui.folders["loras"] = [str(tmp_path)]
+    assert host.lora_names() == ["a.safetensors"]
+    assert host.lora_path("a.safetensors") == tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match="no LoRA 'b.ckpt' in models/loras"):
+        host.lora_path("b.ckpt")
 
 
 @pytest.mark.parametrize("novram", [False, True])

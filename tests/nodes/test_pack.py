@@ -26,7 +26,7 @@ RELEASED = {
             "prior": "UNCLIP_PRIOR", "text": "UNCLIP_TEXT", "seed": "INT", "steps": "INT",
             "guidance_scale": "FLOAT", "sampler": "COMBO", "candidates": "INT", "keep": "INT",
         },
-        {"decoder": "UNCLIP_DECODER"},
+        {"decoder": "UNCLIP_DECODER", "guidance_start": "FLOAT", "guidance_end": "FLOAT"},
     ),
     "UnclipDecoderSample": (
         "Decoder Sample (unCLIP)",
@@ -37,6 +37,7 @@ RELEASED = {
         {
             "text": "UNCLIP_TEXT", "noise": "UNCLIP_NOISE", "clip": "UNCLIP_CLIP", "clip_text": "UNCLIP_TEXT",
             "clip_strength": "FLOAT", "embedding_noise": "COMBO",
+            "guidance_start": "FLOAT", "guidance_end": "FLOAT",
         },
     ),
     "UnclipUpscale": (
@@ -293,10 +294,12 @@ def test_the_contracted_values():
         "UnclipPriorSample": {
             "seed": (0, 0, 2**64 - 1), "steps": (10, 1, 1000), "guidance_scale": (2.0, 0.0, 20.0),
             "candidates": (1, 1, 64), "keep": (1, 1, 64),
+            "guidance_start": (0.0, 0.0, 1.0), "guidance_end": (1.0, 0.0, 1.0),
         },
         "UnclipDecoderSample": {
             "seed": (0, 0, 2**64 - 1), "steps": (16, 1, 1000), "guidance_scale": (2.0, 0.0, 20.0),
             "eta": (0.0, 0.0, 1.0), "batch_size": (1, 1, 64),
+            "guidance_start": (0.0, 0.0, 1.0), "guidance_end": (1.0, 0.0, 1.0),
         },
         "UnclipUpscale": {"seed": (0, 0, 2**64 - 1), "steps": (defaults.UPSCALER_STEPS, 1, 1000)},
         "UnclipEmbeddingInterpolate": {
