@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..describe import WIDTH, Describer
-from ..models import load_model
+from ..models import Clip, load_model
 from ..phrase_lists import BUILT_IN, read_phrases
 from ..pipelines import encode_image, encode_text
 from ..world.evaluation import Prompt, evaluation_scenes
@@ -27,6 +28,9 @@ from ..world.vocabulary import (
 )
 
 WORDS = {"size": SIZE_WORDS, "color": COLOR_WORDS, "shape": SHAPE_WORDS}
+
+BATCH = 64
+"""Pictures that are encoded together."""
 
 
 def evaluate_describe(n: int = 500, seed: int = 0, model: str | Path | None = None, as_json: bool = False,
@@ -58,21 +62,27 @@ def evaluate_describe(n: int = 500, seed: int = 0, model: str | Path | None = No
     return figures
 
 
-def _describe(prompts: list[Prompt], describer: Describer, clip: Any) -> dict[str, tuple[Counter, Counter]]:
+def _describe(prompts: list[Prompt], describer: Describer, clip: Clip) -> dict[str, tuple[Counter, Counter]]:
     """split → (attributes right, attributes asked for), with "exact" among them for whole scenes."""
     tallies: dict[str, tuple[Counter, Counter]] = defaultdict(lambda: (Counter(), Counter()))
     with torch.inference_mode():
-        for split, _, scene, _ in tqdm(prompts, desc="describe", unit="scene", disable=None):
-            picture = render([scene], clip.adapter.image_size).permute(0, 2, 3, 1)
-            said = describer.describe(encode_image(clip, picture)[0], top_k=1).slots
+        embeds = _embeds([scene for _, _, scene, _ in prompts], clip)
+        for (split, _, scene, _), embed in zip(tqdm(prompts, desc="describe", unit="scene", disable=None), embeds,
+                                               strict=True):
             right, asked = tallies[split]
-            found = named_rightly(said, scene)
+            found = named_rightly(describer.describe(embed, top_k=1).slots, scene)
             for name, is_right in found:
                 right[name] += is_right
                 asked[name] += 1
             right["exact"] += all(is_right for _, is_right in found)
             asked["exact"] += 1
     return tallies
+
+
+def _embeds(scenes: list[Scene], clip: Clip) -> Tensor:
+    """The image embeddings [N, D] of rendered scenes."""
+    parts = (scenes[at : at + BATCH] for at in range(0, len(scenes), BATCH))
+    return torch.cat([encode_image(clip, render(part, clip.adapter.image_size).permute(0, 2, 3, 1)) for part in parts])
 
 
 def named_rightly(said: Mapping[str, str], scene: Scene) -> list[tuple[str, bool]]:
