@@ -253,35 +253,23 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    if options.model == "parity":
-        from .unclip_core.parity.table import bench_parity
+    from .unclip_core import bench, bench_inversion, bench_karlo
+    from .unclip_core.parity import table as parity
+    from .unclip_core.speed import steps
+    from .unclip_core.speed import table as speed
 
-        return 0 if all(row.holds for row in bench_parity(options.json)) else 1
-    if options.model == "speed":
-        from .unclip_core.speed.table import bench_speed
-
-        bench_speed("small" if options.size is None else options.size, options.dtypes, options.batches,
-                    options.rounds, options.folder, options.json, options.plot)
-        return 0
-    if options.model == "steps":
-        from .unclip_core.speed.steps import bench_steps
-
-        bench_steps(options.n, options.folder, options.json, options.plot)
-        return 0
-    if options.model == "inversion":
-        from .unclip_core.bench_inversion import bench_inversion
-
-        bench_inversion(options.n, options.folder, options.json)
-        return 0
-    if options.model == "karlo":
-        from .unclip_core.bench_karlo import bench_karlo
-
-        bench_karlo(options.size or "full", options.dtype or "bf16", options.steps, options.folder, options.json)
-        return 0
-    from .unclip_core.bench import bench_tiny
-
-    bench_tiny(options.repeats, as_json=options.json, dtype=options.dtype or "fp32")
-    return 0
+    size, n, folder, as_json = options.size, options.n, options.folder, options.json
+    measures = {
+        "tiny": lambda: bench.bench_tiny(options.repeats, as_json=as_json, dtype=options.dtype or "fp32"),
+        "karlo": lambda: bench_karlo.bench_karlo(
+            size or "full", options.dtype or "bf16", options.steps, folder, as_json),
+        "parity": lambda: all(row.holds for row in parity.bench_parity(as_json)),
+        "speed": lambda: speed.bench_speed(
+            size or "small", options.dtypes, options.batches, options.rounds, folder, as_json, options.plot),
+        "steps": lambda: steps.bench_steps(n, folder, as_json, options.plot),
+        "inversion": lambda: bench_inversion.bench_inversion(n, folder, as_json),
+    }
+    return _said(measures[options.model])
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
@@ -321,9 +309,13 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _said(call: Callable[[], object]) -> int:
-    """Run `call`; what a user can set right is said in a sentence, with exit code 1, or 130 if interrupted."""
+    """Run `call`; what a user can set right is said in a sentence, with exit code 1, or 130 if interrupted.
+
+    A `call` that returns False has said itself what does not hold: that is exit code 1 too.
+    """
     try:
-        call()
+        if call() is False:
+            return 1
     except KeyboardInterrupt:
         print("unclip: interrupted.", file=sys.stderr)
         return 130

@@ -42,7 +42,12 @@ def bench_inversion(
 
     Scenes are rendered at the decoder's size, encoded by the model's CLIP, inverted, and drawn again by ddim from
     embedding and noise, without guidance and without text.
+
+    Raises:
+        ValueError: there are no scenes.
     """
+    if count < 1:
+        raise ValueError(f"inversion cannot be measured on {count} pictures: at least 1 is needed")
     model = load_model(folder)
     pictures = held_out(count, model.decoder.image_size, seed)
     embeds = encode_image(model.clip, pictures)

@@ -1,0 +1,55 @@
+"""`unclip evaluate` and `unclip bench` as a user types them: what they hand on, and their exit codes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from unclip.__main__ import main
+from unclip.unclip_core import bench, bench_inversion
+from unclip.unclip_core.parity import table as parity
+from unclip.unclip_core.train import described, edits
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the measures were called with, in place of measuring."""
+    found = []
+    for module, name in ((edits, "evaluate_edits"), (described, "evaluate_describe"), (bench, "bench_tiny"),
+                         (bench_inversion, "bench_inversion")):
+        monkeypatch.setattr(module, name, lambda *values, name=name, **named: found.append((name, values, named)))
+    return found
+
+
+def test_the_ways_of_edits_are_handed_on(calls):
+    assert main(["evaluate", "edits", "--n", "7", "--theta", "0.2", "0.35", "--inverted", "--json"]) == 0
+    assert calls == [("evaluate_edits", (7, 0, None, True), {"thetas": [0.2, 0.35], "inverted": True})]
+
+
+def test_each_measure_has_its_own_number_of_scenes(calls):
+    assert main(["evaluate", "edits"]) == main(["evaluate", "describe"]) == 0
+    assert [(name, values[0]) for name, values, _ in calls] == [("evaluate_edits", 200), ("evaluate_describe", 500)]
+    assert calls[0][2]["thetas"] == edits.THETAS
+
+
+def test_a_bench_gets_its_own_options(calls):
+    assert main(["bench", "inversion", "--n", "4", "--folder", "there"]) == 0
+    assert main(["bench", "tiny", "--dtype", "bf16"]) == 0
+    assert calls == [("bench_inversion", (4, "there", False), {}),
+                     ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16"})]
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_parity_tells_by_its_exit_code_whether_it_holds(monkeypatch, holds):
+    monkeypatch.setattr(parity, "bench_parity", lambda as_json: [SimpleNamespace(holds=True),
+                                                                 SimpleNamespace(holds=holds)])
+    assert main(["bench", "parity"]) == (0 if holds else 1)
+
+
+@pytest.mark.parametrize("arguments", [
+    ["evaluate", "edits", "--n", "0"], ["evaluate", "edits", "--theta", "1.5"], ["evaluate", "describe", "--n", "-1"],
+    ["bench", "inversion", "--n", "0"], ["evaluate", "tiny", "--folder", "/nowhere/at/all"],
+])  # fmt: skip
+def test_what_cannot_be_measured_is_said_in_a_sentence(capsys, arguments):
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("unclip: ") and said.count("\n") == 1 and "Traceback" not in said
