@@ -144,8 +144,15 @@ def effective(changes: Sequence[Change]) -> list[Change]:
 
 
 def shared_copy(net: Net) -> Net:
-    """A copy of the modules that holds the very same parameters and buffers."""
-    return copy.deepcopy(net, {id(tensor): tensor for tensor in chain(net.parameters(), net.buffers())})
+    """A copy of the modules that holds the very same parameters and buffers.
+
+    What else hangs on the modules (a host's own notes on them, say) is not looked into.
+    """
+    twin = copy.copy(net)
+    twin._parameters, twin._buffers = dict(net._parameters), dict(net._buffers)
+    children = net._modules.items()
+    twin._modules = {name: None if child is None else shared_copy(child) for name, child in children}
+    return twin
 
 
 @contextmanager
