@@ -102,12 +102,12 @@ def check_area(pictures: Tensor) -> int:
     """How many of `pictures` `[B, H, W, 3]` to enlarge in one go.
 
     Raises:
-        InputError: one of them is too large for any memory.
+        InputError: one of them is too large.
     """
     height, width = pictures.shape[1:3]
     if height * width > defaults.UPSCALED_PIXELS_MAX:
         raise InputError(
-            f"The image is {width} × {height} pixels; Upscale takes at most {defaults.UPSCALED_PIXELS_MAX:,} "
-            "pixels, as it enlarges an image as a whole. Scale the image down first."
+            f"The image is {width} × {height} pixels; Upscale takes at most {defaults.UPSCALED_PIXELS_MAX:,} pixels, "
+            "and draws sixteen for each. Scale the image down first."
         )
     return max(1, defaults.UPSCALED_PIXELS_AT_ONCE // (height * width))
