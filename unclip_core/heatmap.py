@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from .plots import font, to_tensor
 
 __all__ = ["heatmap", "matrix_text"]
 
@@ -48,17 +50,16 @@ def heatmap(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Tens
     height = (len(rows) + 1) * CELL + (len(columns) + 1) * (FONT_SIZE + 6)
     width = LABEL_WIDTH + max(len(columns), 3) * CELL + PAD
     picture = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(picture), _font()
+    draw = ImageDraw.Draw(picture)
     for row, line in enumerate(matrix.tolist()):
-        _text(draw, font, (PAD, (row + 1.5) * CELL), rows[row], LABEL_WIDTH - 2 * PAD, "lm")
+        _text(draw, (PAD, (row + 1.5) * CELL), rows[row], LABEL_WIDTH - 2 * PAD, "lm")
         for column, value in enumerate(line):
-            _cell(draw, font, LABEL_WIDTH + column * CELL, (row + 1) * CELL, value)
+            _cell(draw, LABEL_WIDTH + column * CELL, (row + 1) * CELL, value)
     for column, label in enumerate(columns):
-        _text(draw, font, (LABEL_WIDTH + (column + 0.5) * CELL, CELL - PAD), str(column + 1), CELL, "ms")
+        _text(draw, (LABEL_WIDTH + (column + 0.5) * CELL, CELL - PAD), str(column + 1), CELL, "ms")
         place = (PAD, (len(rows) + 1) * CELL + (column + 1) * (FONT_SIZE + 6))
-        _text(draw, font, place, f"{column + 1}: {label}", width - 2 * PAD, "lm")
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return pixels.reshape(height, width, 3).float() / 255
+        _text(draw, place, f"{column + 1}: {label}", width - 2 * PAD, "lm")
+    return to_tensor(picture)
 
 
 def color_of(value: float) -> tuple[int, int, int]:
@@ -74,35 +75,21 @@ def _check(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> None:
         raise ValueError(f"A matrix {list(matrix.shape)} does not fit {len(rows)} rows and {len(columns)} columns.")
 
 
-def _cell(draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont, left: int, top: int, value: float) -> None:
+def _cell(draw: ImageDraw.ImageDraw, left: int, top: int, value: float) -> None:
     color = color_of(value)
     draw.rectangle((left, top, left + CELL - 2, top + CELL - 2), fill=color)
     dark = math.sqrt(sum(each * each for each in color) / 3) < 140
     middle = (left + CELL / 2, top + CELL / 2)
-    _text(draw, font, middle, f"{value:.2f}", CELL, "mm", "white" if dark else "black")
+    _text(draw, middle, f"{value:.2f}", CELL, "mm", "white" if dark else "black")
 
 
 def _text(
-    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont, place: tuple[float, float], text: str, room: float,
-    anchor: str, fill: str = "black",
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, room: float, anchor: str, fill: str = "black"
 ) -> None:
-    """One line of text, cut to `room` px. Pillow's bitmap font, where it has no other, knows neither anchors nor 円."""
-    text = " ".join(text.split())
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        text = text.encode("latin-1", "replace").decode("latin-1")
-    shown = text
-    while draw.textlength(shown, font=font) > room and len(text) > 1:
+    """One line of text, cut to `room` px."""
+    letters = font(FONT_SIZE)
+    text = shown = " ".join(text.split())
+    while draw.textlength(shown, letters) > room and len(text) > 1:
         text = text[:-1]
         shown = text + ELLIPSIS
-    width = draw.textlength(shown, font=font)
-    left = place[0] - (width / 2 if anchor[0] == "m" else 0)
-    top = place[1] - FONT_SIZE * (0.6 if anchor[1] == "m" else 1.1)
-    draw.text((left, top), shown, fill=fill, font=font)
-
-
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font: in a size since 10.1, before that its small bitmap font."""
-    try:
-        return ImageFont.load_default(FONT_SIZE)
-    except TypeError:
-        return ImageFont.load_default()
+    draw.text(place, shown, fill, letters, anchor=anchor)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["Curve", "captions", "plot"]
+__all__ = ["Curve", "captions", "font", "plot", "to_tensor"]
 
 INK, GRID, PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
 LEFT, TOP, RIGHT, BOTTOM = 64, 34, 18, 44
@@ -52,8 +53,8 @@ def plot(
     for number, curve in enumerate(curves):
         _draw_curve(draw, frame, curve)
         corner = (frame.right - 8, frame.top + 8 + number * (TEXT + 5))
-        draw.text(corner, curve.name, curve.colour, _font(), anchor="ra")
-    return _to_tensor(image)
+        draw.text(corner, curve.name, curve.colour, font(), anchor="ra")
+    return to_tensor(image)
 
 
 def captions(texts: Sequence[str], width: int, height: int = 18) -> Tensor:
@@ -61,11 +62,12 @@ def captions(texts: Sequence[str], width: int, height: int = 18) -> Tensor:
     image = Image.new("RGB", (width * len(texts), height), PAPER)
     draw = ImageDraw.Draw(image)
     for number, text in enumerate(texts):
-        draw.text((width * (number + 0.5), height / 2), text, INK, _font(min(TEXT, max(6, width // 5))), anchor="mm")
-    return _to_tensor(image)
+        draw.text((width * (number + 0.5), height / 2), text, INK, font(min(TEXT, max(6, width // 5))), anchor="mm")
+    return to_tensor(image)
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB picture of Pillow's as [H, W, 3] in 0..1."""
     data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return data.reshape(image.height, image.width, 3).float() / 255
 
@@ -89,15 +91,15 @@ def _draw_axes(draw: ImageDraw.ImageDraw, frame: _Frame, title: str, x_label: st
     for value in _ticks(*frame.x):
         x = frame.across(value)
         draw.line([(x, frame.top), (x, frame.bottom)], GRID)
-        draw.text((x, frame.bottom + 4), f"{value:g}", INK, _font(), anchor="ma")
+        draw.text((x, frame.bottom + 4), f"{value:g}", INK, font(), anchor="ma")
     for value in _ticks(*frame.y):
         y = frame.up(value)
         draw.line([(frame.left, y), (frame.right, y)], GRID)
-        draw.text((frame.left - 6, y), f"{value:g}", INK, _font(), anchor="rm")
+        draw.text((frame.left - 6, y), f"{value:g}", INK, font(), anchor="rm")
     draw.rectangle([(frame.left, frame.top), (frame.right, frame.bottom)], outline=INK)
     middle = (frame.left + frame.right) / 2
-    draw.text((middle, 9), title, INK, _font(TEXT + 2), anchor="ma")
-    draw.text((middle, frame.bottom + 24), x_label, INK, _font(), anchor="ma")
+    draw.text((middle, 9), title, INK, font(TEXT + 2), anchor="ma")
+    draw.text((middle, frame.bottom + 24), x_label, INK, font(), anchor="ma")
 
 
 def _draw_curve(draw: ImageDraw.ImageDraw, frame: _Frame, curve: Curve) -> None:
@@ -120,5 +122,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def _font(size: int = TEXT) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+@cache
+def font(size: int = TEXT) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, which is there on every machine, in a size in px."""
     return ImageFont.load_default(size)
