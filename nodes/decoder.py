@@ -71,11 +71,13 @@ class UnclipDecoderSample:
                         "advanced": True,
                     },
                 ),
+                **inputs.interval_widgets(),
             },
         }
 
     VALIDATE_INPUTS = inputs.checking(
-        guidance_scale=inputs.GUIDANCE.check, eta=ETA.check, clip_strength=STRENGTH.check
+        guidance_scale=inputs.GUIDANCE.check, eta=ETA.check, clip_strength=STRENGTH.check,
+        guidance_start=inputs.START.check, guidance_end=inputs.END.check,
     )
 
     def run(
@@ -94,6 +96,8 @@ class UnclipDecoderSample:
         clip_text: TextValue | None = None,
         clip_strength: float = defaults.CLIP_STRENGTH,
         embedding_noise: str = defaults.EMBEDDING_NOISE,
+        guidance_start: float = defaults.GUIDANCE_START,
+        guidance_end: float = defaults.GUIDANCE_END,
     ) -> tuple[Tensor]:
         """Draw `batch_size` images of each of the `B` embeddings: `[B * batch_size, H, W, 3]` in 0..1.
 
@@ -108,6 +112,7 @@ class UnclipDecoderSample:
             "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
             "sampler": inputs.check_sampler(sampler),
             "eta": ETA.check(eta),
+            "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
         }
         count = len(embedding.embeds)
         guide = Guide.of(decoder, clip, text if clip_text is None else clip_text, clip_strength, count, batch_size)

@@ -25,6 +25,7 @@ DECODER_STEPS = _SETTINGS.decoder_steps
 UPSCALER_STEPS = _SETTINGS.upscaler_steps
 
 GUIDANCE_MIN, GUIDANCE_MAX = 0.0, 20.0
+GUIDANCE_START, GUIDANCE_END = 0.0, 1.0
 PRIOR_GUIDANCE = _SETTINGS.prior_guidance
 DECODER_GUIDANCE = _SETTINGS.decoder_guidance
 
@@ -72,7 +73,7 @@ IMAGES_AT_ONCE = 64
 """Images decoded, or encoded, in one go; larger batches run in turns, with the same result."""
 
 UPSCALED_PIXELS_AT_ONCE = 8 * 64 * 64
-"""Pixels, before they are enlarged, that are upscaled in one go; one image is never split."""
+"""Pixels, before they are enlarged, that are upscaled in one go; a larger image goes alone."""
 
 UPSCALED_PIXELS_MAX = 1024 * 1024
 """Pixels of the largest image that the Upscale node takes."""

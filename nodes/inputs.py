@@ -72,6 +72,28 @@ class Number:
 GUIDANCE = Number("guidance_scale", defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX, 0.1)
 """The scale of classifier-free guidance."""
 
+START, END = (Number(f"guidance_{side}", 0.0, 1.0, 0.05) for side in ("start", "end"))
+"""Between which parts of a run guidance acts."""
+
+
+def interval_widgets() -> dict[str, Widget]:
+    """Between which parts of a run guidance acts: for the end of a node's optional inputs."""
+    start = "Where in the run guidance begins: 0 with the first step, at pure noise. Steps without guidance are faster."
+    end = "Where in the run guidance ends: 1 with the last step."
+    return {"guidance_start": START.widget(defaults.GUIDANCE_START, start, advanced=True),
+            "guidance_end": END.widget(defaults.GUIDANCE_END, end, advanced=True)}
+
+
+def check_interval(start: Any, end: Any) -> tuple[float, float]:
+    """The interval as the core wants it: (low, high) as fractions of the process, of which 1 is pure noise.
+
+    Raises:
+        InputError: a number is out of range, or the end lies before the start.
+    """
+    if START.check(start) > END.check(end):
+        raise InputError(f"'guidance_start' is {start:g}, after 'guidance_end', {end:g}: guidance would never act.")
+    return round(1 - end, 9), round(1 - start, 9)  # 1 - 0.7 is a little more than 0.3
+
 
 def steps_widget(default: int, tooltip: str) -> Widget:
     """The number of sampling steps."""

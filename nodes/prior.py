@@ -65,10 +65,13 @@ class UnclipPriorSample:
                     sockets.DECODER,
                     {"tooltip": "For a live preview of what the prior has in mind. It does not change the result."},
                 ),
+                **inputs.interval_widgets(),
             },
         }
 
-    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
+    VALIDATE_INPUTS = inputs.checking(
+        guidance_scale=inputs.GUIDANCE.check, guidance_start=inputs.START.check, guidance_end=inputs.END.check
+    )
 
     def run(
         self,
@@ -81,6 +84,8 @@ class UnclipPriorSample:
         candidates: int = defaults.CANDIDATES,
         keep: int = defaults.KEEP,
         decoder: PartValue[Decoder] | None = None,
+        guidance_start: float = defaults.GUIDANCE_START,
+        guidance_end: float = defaults.GUIDANCE_END,
     ) -> dict[str, Any]:
         """Draw `candidates` embeddings for each prompt of `text` and hand on the `keep` nearest to it."""
         sockets.require_family(text, "text", prior.family, "prior")
@@ -93,6 +98,7 @@ class UnclipPriorSample:
             "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
             "sampler": inputs.check_sampler(sampler),
             "candidates": candidates,
+            "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
         }
         condition = text.condition.to(host.device())
         parts, pictures = [prior], None

@@ -22,6 +22,8 @@ __all__ = [
     "X0Clip",
     "clamp_x0",
     "dynamic_threshold",
+    "number_of",
+    "numbered",
     "per_sample",
 ]
 
@@ -53,6 +55,17 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction for ``x`` at ``t``."""
         ...
+
+
+def numbered(t: Tensor, number: int) -> Tensor:
+    """Return t [B], which is ``number`` throughout, with that said beside it: `number_of` need not ask the device."""
+    t.number = number
+    return t
+
+
+def number_of(t: Tensor) -> int | None:
+    """Return what `numbered` said of exactly this tensor; None of any other, also of one made from it."""
+    return getattr(t, "number", None)
 
 
 class ModelDenoiser:

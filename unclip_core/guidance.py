@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import per_sample
+from .denoiser import number_of, per_sample
 
 __all__ = ["Guided"]
 
@@ -25,8 +25,8 @@ class Guided:
     an unconditional tensor of batch 1 serves all samples.
     scale: finite. 1 runs the conditional half only.
     interval: (low, high) fractions of t / train_steps, inclusive, in which guidance acts (Kynkäänniemi et al.
-    2024); elsewhere the conditional half alone is run, if that is so for the whole batch. Anything but (0, 1)
-    costs one wait for the device a step.
+    2024); elsewhere the conditional half alone is run, if that is so for the whole batch. Where t has no number
+    beside it (`number_of`), anything but (0, 1) costs one wait for the device a step.
     rescale: 0..1, how far the guided mean's standard deviation is drawn back to the conditional's
     (Lin et al. 2023, section 3.4, eq. 15 and 16).
     """
@@ -78,8 +78,11 @@ class Guided:
             return None
         if self._interval is None:
             return self._scale
+        low, high = self._interval
+        if (number := number_of(t)) is not None:
+            return self._scale if low <= number / self._train_steps <= high else None
         position = t.to(torch.float32) / self._train_steps
-        inside = (position >= self._interval[0]) & (position <= self._interval[1])
+        inside = (position >= low) & (position <= high)
         if not bool(inside.any()):
             return None
         return per_sample(1 + (self._scale - 1) * inside.to(x.dtype), x)

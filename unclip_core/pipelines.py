@@ -5,24 +5,30 @@ Every stage takes one seed a sample, so that a sample is the same whatever the b
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .clip import TextCondition
-from .denoiser import Denoiser, RawModel
+from .denoiser import Denoiser, RawModel, number_of
 from .embeddings import normalize
 from .gradients import plain
 from .guidance import Guided
 from .known import KnownPicture
 from .models import Clip, Decoder, Prior, UnclipModel, Upsampler
+from .nets.layers import TimeTable
 from .noise import Noise, NoiseSource
 from .ranking import check_keep, check_shares, rank
 from .samplers import OnStep, sample
+from .schedules import Steps
 from .settings import Settings
 from .tiling import in_tiles_if_large
 from .turns import in_turns
+
+Interval = tuple[float, float]
+WHOLE_RUN: Interval = (0.0, 1.0)
 
 
 @torch.no_grad()
@@ -62,6 +68,7 @@ def sample_prior(
     keep: int = 1,
     on_step: OnStep | None = None,
     noise: Noise | None = None,
+    guidance_interval: Interval = WHOLE_RUN,
 ) -> Tensor:
     """Draw image embeddings for `B` texts: `candidates` each, of which the best `keep` stay, `[B * keep, D]`.
 
@@ -77,7 +84,8 @@ def sample_prior(
     """
     check_keep(keep, candidates)
     embeds = draw_candidates(prior, text, steps=steps, guidance_scale=guidance_scale, seeds=seeds, sampler=sampler,
-                             eta=eta, candidates=candidates, on_step=on_step, noise=noise)
+                             eta=eta, candidates=candidates, on_step=on_step, noise=noise,
+                             guidance_interval=guidance_interval)
     return embeds[rank(embeds, text.embeds, keep).rows]
 
 
@@ -94,6 +102,7 @@ def draw_candidates(
     candidates: int = 1,
     on_step: OnStep | None = None,
     noise: Noise | None = None,
+    guidance_interval: Interval = WHOLE_RUN,
 ) -> Tensor:
     """Draw `candidates` image embeddings for each of `B` texts, `[B * candidates, D]`: all of the first, and so on.
 
@@ -104,6 +113,8 @@ def draw_candidates(
         candidates: 1 or more; candidate `k` of a text depends on its seed and on `k` alone.
         on_step: called after each step; the samples are embeddings in the net's normalised space.
         noise: drawn from in place of the seeds, to repeat what another program drew.
+        guidance_interval: (low, high), fractions of the process: guidance acts where t / train_steps lies within, 1 is
+            pure noise. Elsewhere a step takes half the work.
 
     Raises:
         ValueError: a number is out of range, or the seeds are not one a text.
@@ -116,9 +127,10 @@ def draw_candidates(
     read = prior.net.prefix(**_prior_condition(text))
     null = None if guidance_scale == 1 else prior.net.prefix(**_null_text(text))
     every = {key: value.repeat_interleave(candidates, 0) for key, value in read.items()}
-    model = Guided(prior.net.step, every, null, guidance_scale, train_steps=prior.diffusion.train_steps)
-    start = noise.normal((prior.net.params.embed_dim,), device=device)
     plan = prior.diffusion.steps(steps, sampler)
+    step = partial(prior.net.step, times=TimeTable(prior.net.time_embed, plan.timesteps))
+    model = Guided(step, every, null, guidance_scale, guidance_interval, train_steps=prior.diffusion.train_steps)
+    start = noise.normal((prior.net.params.embed_dim,), device=device)
     denoiser = prior.diffusion.denoiser(model, model_dtype)
     return prior_embeds(prior, sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step))
 
@@ -148,6 +160,7 @@ def sample_decoder(
     noise: Noise | None = None,
     start: Tensor | None = None,
     adapt: Callable[[Denoiser], Denoiser] | None = None,
+    guidance_interval: Interval = WHOLE_RUN,
 ) -> Tensor:
     """Draw a picture `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
 
@@ -163,24 +176,30 @@ def sample_decoder(
         start: the noise that the pictures are made from, `[B or 1, 3, S, S]`, as `editing.invert_decoder` finds it;
             None draws it. What else a sampler draws stays the same.
         adapt: makes of the decoder's denoiser the one that is sampled with; None takes it as it is.
+        guidance_interval: as of `draw_candidates`.
 
     Raises:
         ValueError: a number is out of range, counts or sizes differ, or the family needs a text and there is none.
     """
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
-    denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
+    plan = decoder.diffusion.steps(steps, sampler)
+    denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale, guidance_interval, plan)
     noise = noise or NoiseSource(seeds, "decoder")
     drawn = noise.normal((3, decoder.image_size, decoder.image_size), device=_placed(decoder.net)[0])
     pictures = sample(sampler, denoiser if adapt is None else adapt(denoiser), _given(start, drawn),
-                      decoder.diffusion.steps(steps, sampler), noise, eta=eta, on_step=on_step)
+                      plan, noise, eta=eta, on_step=on_step)
     return to_images(pictures)
 
 
 @torch.no_grad()
 def decoder_denoiser(
-    decoder: Decoder, image_embeds: Tensor, text: TextCondition | None, guidance_scale: float
+    decoder: Decoder, image_embeds: Tensor, text: TextCondition | None, guidance_scale: float,
+    guidance_interval: Interval = WHOLE_RUN, plan: Steps | None = None,
 ) -> Denoiser:
-    """The decoder as a denoiser of pictures `[B, 3, S, S]` in -1..1 that show `B` embeddings; as `sample_decoder`."""
+    """The decoder as a denoiser of pictures `[B, 3, S, S]` in -1..1 that show `B` embeddings; as `sample_decoder`.
+
+    plan: the steps that it will be asked for, if these are known: their times are then embedded here and now.
+    """
     device, model_dtype = _placed(decoder.net)
     if text is None and decoder.net.needs_text and decoder.blank_text is not None:
         text = decoder.blank_text()
@@ -189,8 +208,10 @@ def decoder_denoiser(
     if guidance_scale != 1:
         blank = decoder.net.null_condition(1, **_null_arguments(decoder, text, device))
         null = plain(decoder.net.prepare(blank))
-    model = Guided(in_turns(decoder.net, decoder.net.params.unet), plain(decoder.net.prepare(condition)), null,
-                   guidance_scale, train_steps=decoder.diffusion.train_steps)
+    times = None if plan is None else TimeTable(decoder.net.unet.time_embed, plan.timesteps)
+    net = in_turns(partial(decoder.net, times=times), decoder.net.params.unet)
+    model = Guided(net, plain(decoder.net.prepare(condition)), null, guidance_scale, guidance_interval,
+                   train_steps=decoder.diffusion.train_steps)
     return decoder.diffusion.denoiser(model, model_dtype)
 
 
@@ -248,7 +269,7 @@ def upscale(
     start = noise.normal(padded.shape[1:], device=device)
     plan = upsampler.diffusion.steps(steps)
     kept = None if known is None else KnownPicture(known, mask, low.shape)
-    model = _upsampler_model(upsampler, padded.to(model_dtype), int(plan.timesteps[-1]), tile)
+    model = _upsampler_model(upsampler, padded.to(model_dtype), plan.timesteps, tile)
     denoiser = upsampler.diffusion.denoiser(model, model_dtype)
     if kept is not None:
         denoiser, start = kept.padded(padded.shape).enter(denoiser, start, float(plan.alpha_bar[0]))
@@ -257,14 +278,18 @@ def upscale(
     return large if kept is None else kept.into(large)
 
 
-def _upsampler_model(upsampler: Upsampler, low: Tensor, final: int, tile: int | None) -> RawModel:
-    """The net (x, t) -> raw output over the enlarged pictures `low`; timestep `final` may have a net of its own."""
-    first = in_tiles_if_large(upsampler.net, *low.shape[-2:], tile)
-    last = first if upsampler.last is None else in_tiles_if_large(upsampler.last, *low.shape[-2:], tile)
+def _upsampler_model(upsampler: Upsampler, low: Tensor, steps: Tensor, tile: int | None) -> RawModel:
+    """The net (x, t) -> raw output over the enlarged pictures `low`; the last of `steps` may have a net of its own."""
+    nets = [net for net in (upsampler.net, upsampler.last) if net is not None]
+    first, *rest = (
+        in_tiles_if_large(net, *low.shape[-2:], tile, TimeTable(net.unet.time_embed, steps)) for net in nets
+    )
+    final = int(steps[-1])
 
     def model(x: Tensor, t: Tensor) -> Tensor:
-        own_last = upsampler.last is not None and int(t[0]) == final
-        return (last if own_last else first)(x, t, low)
+        number = number_of(t)
+        at_end = bool(rest) and (int(t[0]) if number is None else number) == final
+        return (rest[0] if at_end else first)(x, t, low)
 
     return model
 

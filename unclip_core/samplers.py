@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Prediction
+from .denoiser import Denoiser, Prediction, numbered
 from .noise import Noise
 from .schedules import Steps
 
@@ -203,7 +203,7 @@ def _loop(denoiser: Denoiser, x: Tensor, steps: Steps, update: Update, on_step: 
         raise ValueError(f"a sampler's state must be float32 or float64, not {x.dtype} (a net may be lower)")
     numbers, times = steps.timesteps.tolist(), steps.timesteps.to(x.device)
     for i, number in enumerate(numbers):
-        prediction = denoiser(x, times[i].expand(len(x)))
+        prediction = denoiser(x, numbered(times[i].expand(len(x)), number))
         if prediction.x0.shape != x.shape:
             raise ValueError(f"the denoiser returned x0 of {tuple(prediction.x0.shape)} for {tuple(x.shape)}")
         x = update(i, x, prediction)

@@ -6,12 +6,15 @@ those of the whole picture, which are gathered in a sweep over the tiles first. 
 function of what it sees, and two tiles agree where both see enough.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from .nets.layers import TimeTable
 from .nets.upsampler import UpsamplerNet
 from .turns import ConditionedNet, in_turns, numbers_a_picture
 
@@ -19,18 +22,22 @@ NUMBERS_A_TILE = 2**25
 """Size of the widest features of a picture that is run whole: 128 MB in float32."""
 OVERLAP = 64
 """How far a tile reaches beyond its own part on each side, px."""
-FIRST_SWEEPS, SWEEPS = 4, 1
-"""Sweeps for statistics in the first step, and in the later ones, which start from those of the step before.
+TOLERANCE = 1e-5
+"""Sweeps end when no norm's statistics move more than this any longer, in its own standard deviations.
 
-The first norm's are right after one sweep, the second's after two, and so on; all come about four times nearer with
-each sweep (measured on a picture of uneven contrast).
+The first norm's are right after one sweep, the second's after two, and so on, so as many sweeps as norms make all of
+them exact; all come about four times nearer with each sweep (measured on a picture of uneven contrast). Later steps
+start from the statistics of the step before.
 """
 
 
-def in_tiles_if_large(net: UpsamplerNet, height: int, width: int, tile: int | None = None) -> ConditionedNet:
+def in_tiles_if_large(
+    net: UpsamplerNet, height: int, width: int, tile: int | None = None, times: TimeTable | None = None
+) -> ConditionedNet:
     """The net (x, t, low) for pictures of that size: as it is, or in tiles of `tile` px.
 
     tile: None tiles pictures whose features are more than NUMBERS_A_TILE, into parts that are not; 0 never tiles.
+    times: the embeddings of the run's steps, if they were computed beforehand.
     Raises ValueError for a tile below 0, or for a net that attends over the whole picture.
     """
     if tile is None:
@@ -39,8 +46,8 @@ def in_tiles_if_large(net: UpsamplerNet, height: int, width: int, tile: int | No
     if tile < 0:
         raise ValueError(f"a tile has a side of 1 px or more (0: no tiles), got {tile}")
     if tile == 0 or (height <= tile and width <= tile):
-        return in_turns(net, net.params)
-    return Tiled(net, tile)
+        return in_turns(partial(net, times=times), net.params)
+    return Tiled(net, tile, times=times)
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,14 @@ def spans(length: int, own: int, overlap: int, stride: int) -> list[Span]:
 class Tiled:
     """An upsampler's net (x [B, C, H, W], t [B], low) -> raw output, run tile by tile, picture by picture."""
 
-    def __init__(self, net: UpsamplerNet, tile: int, overlap: int | None = None) -> None:
+    def __init__(
+        self, net: UpsamplerNet, tile: int, overlap: int | None = None, times: TimeTable | None = None
+    ) -> None:
         """`tile`: side of a tile's own part, px; `overlap`: None for OVERLAP. Raises ValueError for attention."""
         if any(net.params.attention) or net.params.mid_attention:
             raise ValueError("a net that attends over the whole picture cannot be run in tiles")
         self._net, self._tile, self._overlap = net, tile, OVERLAP if overlap is None else overlap
+        self._times = times
         self._norms: dict[int, SharedNorms] = {}  # by the picture's row, from step to step
 
     def __call__(self, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
@@ -87,13 +97,13 @@ class Tiled:
         return torch.cat([self._picture(row, x[row, None], t[row, None], low[row, None]) for row in range(len(x))])
 
     def _picture(self, row: int, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
-        rounds = SWEEPS if row in self._norms else FIRST_SWEEPS
         norms = self._norms.setdefault(row, SharedNorms(self._net))
         with norms:
-            for _ in range(rounds):
+            for _ in range(norms.count):
                 for _ in self._tiles(norms, x, t, low):
                     pass
-                norms.settle()
+                if norms.settle() <= TOLERANCE:
+                    break
             return self._joined(norms, x, t, low)
 
     def _joined(self, norms: "SharedNorms", x: Tensor, t: Tensor, low: Tensor) -> Tensor:
@@ -111,7 +121,7 @@ class Tiled:
             for across in spans(width, *cut):
                 norms.place(down, across)
                 part = (..., slice(down.start, down.stop), slice(across.start, across.stop))
-                yield down, across, self._net(x[part], t, low[part])
+                yield down, across, self._net(x[part], t, low[part], self._times)
 
 
 class SharedNorms:
@@ -138,13 +148,27 @@ class SharedNorms:
         """Say where the next tile lies."""
         self._place = (down, across)
 
-    def settle(self) -> None:
-        """Make what was gathered since the last time the statistics that tiles are normalised by."""
+    @property
+    def count(self) -> int:
+        """How many norms there are."""
+        return len(self._norms)
+
+    def settle(self) -> float:
+        """Make what was gathered since the last time the statistics that tiles are normalised by.
+
+        Returns how far they moved at most, means and deviations in deviations; infinity the first time.
+        """
+        moved = math.inf if len(self._known) < self.count else 0.0
         for norm, (count, total, squares) in self._sums.items():
             mean = total / count
             variance = (squares / count - mean.square()).clamp(min=0)
-            self._known[norm] = mean, (variance + norm.eps).rsqrt()
+            scale = (variance + norm.eps).rsqrt()
+            if norm in self._known:
+                before, width = self._known[norm]
+                moved = max(moved, float(((mean - before) * scale).abs().max()), float((scale / width - 1).abs().max()))
+            self._known[norm] = mean, scale
         self._sums.clear()
+        return moved
 
     def _hook(self, norm: nn.GroupNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         x = inputs[0]

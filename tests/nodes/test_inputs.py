@@ -48,6 +48,18 @@ def test_other_guidance_is_refused(scale):
         inputs.GUIDANCE.check(scale)
 
 
+def test_the_interval_of_guidance_is_turned_round():
+    assert inputs.check_interval(0, 1) == (0.0, 1.0)
+    assert inputs.check_interval(0.25, 0.7) == (0.3, 0.75)
+    assert inputs.check_interval(0.5, 0.5) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.6, 0.5), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0), (0.0, None)])
+def test_other_intervals_are_refused(start, end):
+    with pytest.raises(InputError, match="'guidance_(start|end)'"):
+        inputs.check_interval(start, end)
+
+
 def test_an_unknown_sampler_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="'euler'.*ddim.*dpmpp_2m"):
         inputs.check_sampler("euler")
@@ -62,6 +74,8 @@ def test_an_unknown_sampler_is_refused_with_the_known_ones():
         ("UnclipDecoderSample", "guidance_scale", math.nan),
         ("UnclipDecoderSample", "eta", math.nan),
         ("UnclipDecoderSample", "eta", 1.5),
+        ("UnclipPriorSample", "guidance_start", math.nan),
+        ("UnclipDecoderSample", "guidance_end", 1.01),
         ("UnclipEmbeddingInterpolate", "t", math.nan),
         ("UnclipEmbeddingInterpolate", "t_end", 2.0),
     ],

@@ -10,6 +10,7 @@ from unclip.unclip_core import turns
 from unclip.unclip_core.nets import winograd
 from unclip.unclip_core.nets.conditioning import TokenConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.layers import ResBlock, TimeTable
 from unclip.unclip_core.nets.unet import UNet, UNetParams
 
 FULL = UNetParams(
@@ -35,16 +36,43 @@ def error(ours, reference):
     return ((ours - reference).abs().max() / reference.abs().max().clamp(min=1)).item()
 
 
-@pytest.mark.parametrize("turn", [1, 5, 1000])
+@pytest.mark.parametrize("turn", [1, 500, 2000, 10**6])
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 5, 8, 12), (2, 4, 1, 7), (5, 2, 9, 6)])
 def test_winograd_equals_the_sum_it_shortens(monkeypatch, shape, turn):
-    monkeypatch.setattr(winograd, "TILES_A_TURN", turn)
+    monkeypatch.setattr(winograd, "NUMBERS_A_TURN", turn)
+    monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", max(1, turn // 50))
+    monkeypatch.setattr(winograd, "OUTPUTS_AT_ONCE", 3 if turn < 1000 else 160)
     x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         made = winograd.winograd(given, weight, bias)
         exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
         assert made.shape == exact.shape and error(made.double(), exact) < 3e-6
     assert error(winograd.winograd(x, weight).double(), F.conv2d(x.double(), weight.double(), padding=1)) < 3e-6
+
+
+def test_convolutions_may_share_their_memory():
+    """Larger, smaller and of another dtype, one after the other: nothing of one is left for the next."""
+    shapes = [(1, 3, 4, 4), (3, 5, 8, 12), (2, 4, 1, 7), (3, 5, 8, 12)]
+    cases = [(draw(*shape).to(dtype), draw(7, shape[1], 3, 3, seed=2).to(dtype)) for shape in shapes
+             for dtype in (torch.float32, torch.float64)]
+    alone = [winograd.winograd(*case) for case in cases]
+    with winograd.shared_buffers():
+        shared = [winograd.winograd(*case) for case in cases]
+        with winograd.shared_buffers():
+            within = winograd.winograd(*cases[0])
+    assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
+    assert torch.equal(within, alone[0]) and winograd._HELD.buffers is None
+
+
+def test_a_block_without_gradients_equals_one_with_them():
+    """Without gradients it works in place."""
+    for shift, resample in (("add", None), ("scale_shift", "up"), ("add", "down"), ("scale_shift", None)):
+        block = randomised(ResBlock(8, 8, 6, groups=2, eps=1e-5, time_shift=shift, resample=resample))
+        x, embed = draw(2, 8, 4, 6), draw(2, 6, seed=2)
+        kept, expected = x.clone(), block(x, embed)
+        with torch.no_grad():
+            assert error(block(x, embed), expected) < 1e-6
+        assert torch.equal(x, kept)
 
 
 def test_winograd_is_exact_in_exact_arithmetic(monkeypatch):
@@ -65,7 +93,7 @@ def test_winograd_keeps_out_of_training_and_of_other_dtypes():
     with torch.no_grad():
         assert winograd.pays(x, weight)
         assert not winograd.pays(x.bfloat16(), weight.bfloat16())
-        assert not winograd.pays(x[:1, :, :16, :16], weight)
+        assert not winograd.pays(x[:1, :, :16, :16], weight)  # 16 tiles
         assert not winograd.pays(x[:, :64], weight[:64, :64])
 
 
@@ -119,3 +147,14 @@ def test_turns_equal_the_whole_batch(monkeypatch, batch):
     made = turns.in_turns(model, params)(x, t, {"shift": {"of": shift}, "none": None})
     assert seen == {1: [1], 2: [2], 7: [3, 3, 1]}[batch]
     assert error(made, whole) < 1e-5
+
+
+@torch.no_grad()
+def test_times_embedded_beforehand_equal_those_embedded_in_each_step():
+    net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
+    times = torch.tensor([999, 500, 3, 0])
+    table = TimeTable(net.time_embed, times)
+    for t in (times[:3], torch.tensor([3, 3]), times[3:].expand(2)):
+        assert error(table(t), net.time_embed(t)) < 1e-6
+    x, t = draw(2, 3, 16, 12), torch.tensor([3, 999])
+    assert error(net(x, t, times=table), net(x, t)) < 1e-5

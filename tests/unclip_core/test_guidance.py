@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 
-from unclip.unclip_core.denoiser import ModelDenoiser
+from unclip.unclip_core.denoiser import ModelDenoiser, numbered
 from unclip.unclip_core.guidance import Guided
 from unclip.unclip_core.noise import FixedNoise
 from unclip.unclip_core.samplers import ddim
@@ -79,6 +79,13 @@ def test_a_batch_across_the_interval_is_guided_sample_by_sample():
     guided = Guided(Net(), COND, UNCOND, 4.0, interval=(0.2, 0.5))(X, times)
     inside, outside = Guided(Net(), COND, UNCOND, 4.0)(X, times), Net()(X, times, COND)
     torch.testing.assert_close(guided, torch.stack([outside[0], inside[1]]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", [150, 200, 350, 500, 501])
+def test_a_number_beside_the_time_gives_what_the_time_gives(number):
+    times = torch.tensor([number, number])
+    asked = Guided(Net(), COND, UNCOND, 4.0, interval=(0.2, 0.5))(X, times)
+    assert torch.equal(Guided(Net(), COND, UNCOND, 4.0, interval=(0.2, 0.5))(X, numbered(times, number)), asked)
 
 
 def test_the_interval_counts_in_the_models_own_training_steps():

@@ -1,5 +1,7 @@
 """The stages as functions: independence of the batch, ranking, and errors, on small random parts."""
 
+import copy
+import dataclasses
 import math
 
 import pytest
@@ -14,6 +16,7 @@ from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
 from unclip.unclip_core.nets.unet import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
+from unclip.unclip_core.samplers import SAMPLERS
 
 SAMPLE = DiffusionSpec(prediction="sample", clip_range=5.0)
 
@@ -122,7 +125,7 @@ def test_the_text_reaches_the_picture_and_may_be_left_out(decoder):
 def test_guidance_of_one_is_the_conditional_model(decoder):
     embeds, seen = torch.randn(1, 12), []
     forward = decoder.net.forward
-    decoder.net.forward = lambda x, t, condition: (seen.append(len(x)), forward(x, t, condition))[1]
+    decoder.net.forward = lambda x, *more, **named: (seen.append(len(x)), forward(x, *more, **named))[1]
     try:
         pipelines.sample_decoder(decoder, embeds, seeds=[7], steps=2, guidance_scale=1.0)
         pipelines.sample_decoder(decoder, embeds, seeds=[7], steps=2, guidance_scale=2.0)
@@ -205,3 +208,48 @@ def test_rerank_keeps_the_pictures_nearest_to_their_own_text():
 def test_rerank_refuses_what_does_not_come_out_even(count, keep, message):
     with pytest.raises(ValueError, match=message):
         pipelines.rerank(LookClip, words_for((1.0, 0, 0), (0, 1.0, 0)), torch.rand(count, 4, 4, 3), keep)
+
+
+def on_meta(part):
+    """The part on a device that computes no numbers: whatever needs one there fails."""
+    fields = {name: getattr(part, name) for name in vars(part) if name != "module"}
+    for name in ("net", "last"):
+        if fields.get(name) is not None:
+            fields[name] = copy.deepcopy(fields[name]).to("meta")
+    return type(part)(**fields)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.3, 0.7)])
+def test_nothing_in_the_loops_waits_for_the_device(prior, decoder, upsampler, sampler, interval):
+    given = {"steps": 4, "sampler": sampler, "guidance_scale": 2.0, "guidance_interval": interval}
+    scaled = dataclasses.replace(prior, unit_norm=False)  # the norm is checked once, after the loop
+    embeds = pipelines.draw_candidates(on_meta(scaled), text(2).to("meta"), seeds=[1, 2], candidates=2, **given)
+    small = pipelines.sample_decoder(on_meta(decoder), embeds, text=text(4), seeds=range(4), **given)
+    two = dataclasses.replace(upsampler, last=upsampler.net)
+    large = pipelines.upscale(on_meta(two), small, steps=3, sampler=sampler, seeds=range(4))
+    assert large.shape == (4, 64, 64, 3)
+
+
+@pytest.mark.parametrize("draw", ["prior", "decoder"])
+def test_guidance_outside_its_interval_is_not_run(prior, decoder, monkeypatch, draw):
+    """Steps of a plan of four lie at 1, 3/4, 1/2 and 1/4 of the process."""
+    seen = []
+
+    def run(scale, interval):
+        seen.clear()
+        given = {"steps": 4, "guidance_scale": scale, "guidance_interval": interval, "seeds": [3], "sampler": "ddim"}
+        if draw == "prior":
+            return pipelines.sample_prior(prior, text(1), **given)
+        return pipelines.sample_decoder(decoder, torch.ones(1, 12), text=text(1), **given)
+
+    net = prior.net.blocks[0].norm1 if draw == "prior" else decoder.net.unet.stem
+    hook = net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    always, rows = run(3.0, (0.0, 1.0)), seen[-4:]
+    assert rows == [2, 2, 2, 2]
+    partly = run(3.0, (0.4, 0.8))
+    assert seen[-4:] == [1, 2, 2, 1]
+    never = run(3.0, (0.3, 0.4))
+    hook.remove()
+    assert torch.equal(never, run(1.0, (0.0, 1.0))) and not torch.equal(partly, never)
+    assert not torch.equal(partly, always)

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from unclip.unclip_core.models import Upsampler
+from unclip.unclip_core.nets.layers import TimeEmbedding
 from unclip.unclip_core.nets.presets import tiny_upsampler
 from unclip.unclip_core.nets.unet import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
@@ -38,10 +39,10 @@ class Bicubic(torch.nn.Module):
         super().__init__()
         self.params = tiny_upsampler()
         self.unet = torch.nn.Module()
-        self.unet.stride = 1
+        self.unet.stride, self.unet.time_embed = 1, TimeEmbedding(2, 2)
         self.anchor = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, x, t, low_res):
+    def forward(self, x, t, low_res, times=None):
         return low_res
 
 

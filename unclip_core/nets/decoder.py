@@ -16,6 +16,7 @@ from .conditioning import (
     conditioner_params_from_dict,
     make_conditioner,
 )
+from .layers import TimeTable
 from .params import params_from_dict, params_to_dict
 from .unet import UNet, UNetParams
 
@@ -131,14 +132,17 @@ class DecoderNet(nn.Module):
         """Whether condition() and null_condition() cannot do without a text."""
         return isinstance(self.conditioner, TokenConditioner)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """x [B, C, H, W], t [B], a Condition or what prepare made of one -> [B, out_channels, H, W]."""
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, times: TimeTable | None = None) -> Tensor:
+        """x [B, C, H, W], t [B], a Condition or what prepare made of one -> [B, out_channels, H, W].
+
+        times: the embeddings of the run's steps, if they were computed beforehand.
+        """
         keys, values = _numbered(condition, "context_keys."), _numbered(condition, "context_values.")
         return self.unet(
             x, t, embed=condition.get("embed"), context=condition.get("context"),
             context_mask=condition.get("context_mask"), maps=_numbered(condition, "maps."),
             context_read={slot: (keys[slot], values[slot]) for slot in keys} or None,
-            context_bias=condition.get("context_bias"),
+            context_bias=condition.get("context_bias"), times=times,
         )
 
 

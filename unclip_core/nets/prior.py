@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import TimeEmbedding, attend, merge_heads, split_heads
+from .layers import TimeEmbedding, TimeTable, attend, merge_heads, split_heads
 from .params import params_from_dict, require_positive
 
 # text embedding, time, noised image embedding, learned query
@@ -150,9 +150,14 @@ class PriorTransformer(nn.Module):
             shared[f"keys.{index}"], shared[f"values.{index}"] = own
         return shared
 
-    def step(self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor]) -> Tensor:
-        """Predict the clean embedding [B, D] as forward does, from x [B, D], t [B] and what `prefix` returned."""
-        tokens = torch.cat(self._step_tokens(x, t), dim=1) + self.positions[:, -STEP_TOKENS:]
+    def step(
+        self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor], times: TimeTable | None = None
+    ) -> Tensor:
+        """Predict the clean embedding [B, D] as forward does, from x [B, D], t [B] and what `prefix` returned.
+
+        times: the embeddings of the run's steps, if they were computed beforehand.
+        """
+        tokens = torch.cat(self._step_tokens(x, t, times), dim=1) + self.positions[:, -STEP_TOKENS:]
         for index, block in enumerate(self.blocks):
             past = prefix[f"keys.{index}"], prefix[f"values.{index}"]
             tokens, _ = block.read(tokens, prefix["bias"], past)
@@ -174,9 +179,9 @@ class PriorTransformer(nn.Module):
         dtype = self.image_in.weight.dtype
         return [self.text_states_in(text_states.to(dtype)), self.text_embed_in(text_embeds.to(dtype))[:, None]]
 
-    def _step_tokens(self, x: Tensor, t: Tensor) -> list[Tensor]:
+    def _step_tokens(self, x: Tensor, t: Tensor, times: TimeTable | None = None) -> list[Tensor]:
         noised = self.image_in(x.to(self.image_in.weight.dtype))
-        return [self.time_embed(t)[:, None], noised[:, None], self.query.expand(len(x), -1, -1)]
+        return [(times or self.time_embed)(t)[:, None], noised[:, None], self.query.expand(len(x), -1, -1)]
 
     def _check(self, text_states: Tensor, text_mask: Tensor) -> None:
         if text_states.shape[1] != self.params.text_tokens:

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import TIME_SHIFTS, AddedKVAttention, KeysValues, TimeEmbedding
+from .layers import TIME_SHIFTS, AddedKVAttention, KeysValues, TimeEmbedding, TimeTable
 from .levels import BlockMaker, DownLevel, LightUpLevel, Middle, Signals, UpLevel
 from .params import params_from_dict, require_divisible, require_positive
+from .winograd import shared_buffers
 
 LAYOUTS = ("full", "light")
 
@@ -41,6 +42,7 @@ class UNetParams:
     time_shift: str = "scale_shift"
     patch_size: int = 1  # pixel-unshuffle at the input, pixel-shuffle at the output
     layout: str = "full"
+    residual_channels: int = 0  # so many of the last input channels are added to the output
 
     def __post_init__(self) -> None:
         """Check that the numbers agree; raises ValueError stating those that do not."""
@@ -48,6 +50,9 @@ class UNetParams:
         self._check_choices()
         for width in self.channels:
             require_divisible("UNetParams", "channels", width, "groups", self.groups)
+        if self.residual_channels not in (0, self.out_channels) or self.residual_channels > self.in_channels:
+            raise ValueError(f"UNetParams: residual_channels {self.residual_channels} must be 0 or out_channels "
+                             f"{self.out_channels}, and at most in_channels {self.in_channels}")
         if self.time_channels % 2:
             raise ValueError(f"UNetParams: time_channels must be even, got {self.time_channels}")
         attended = [c for c, on in zip(self.channels, self.attention, strict=True) if on]
@@ -93,6 +98,7 @@ class UNet(nn.Module):
         for slot, attention in enumerate(self._attentions()):
             attention.slot = slot
 
+    @shared_buffers()
     def forward(
         self,
         x: Tensor,
@@ -104,6 +110,7 @@ class UNet(nn.Module):
         maps: Mapping[int, Tensor] | None = None,
         context_read: Mapping[int, KeysValues] | None = None,
         context_bias: Tensor | None = None,
+        times: TimeTable | None = None,
     ) -> Tensor:
         """Run the net in the dtype of its weights.
 
@@ -111,14 +118,15 @@ class UNet(nn.Module):
         [B, time_embed_dim] is added to the time embedding; context [B, S, context_dim] with context_mask
         [B, S] bool (True = read) is attended; maps {level: [B, map_channels, h, w]} are added to what
         enters that level. In place of context and context_mask, what read_context made of them (context_read and
-        context_bias) saves that work. Returns [B, out_channels, H, W]. Raises ValueError for what does not fit.
+        context_bias) saves that work; so do times, the embeddings of a run's steps. Returns [B, out_channels, H, W].
+        Raises ValueError for what does not fit.
         """
         maps = maps or {}
         self._check_maps(x, maps)
         if context_read is None:
             self._check_context(context, context_mask)
             context_bias = self._bias(context_mask)
-        signals = self._signals(t, embed, context, context_bias)._replace(context_read=context_read)
+        signals = self._signals(t, embed, context, context_bias, times)._replace(context_read=context_read)
         h = self.stem(_laid_out(F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size)))
         kept = [h] if self.params.layout == "full" else []
         for index, level in enumerate(self.down):
@@ -126,7 +134,9 @@ class UNet(nn.Module):
         h = self.middle(h, signals)
         for level in self.up:
             h = level(h, signals, kept, maps.get(level.index))
-        return F.pixel_shuffle(self.out_conv(F.silu(self.out_norm(h))), self.params.patch_size)
+        out = F.pixel_shuffle(self.out_conv(F.silu(self.out_norm(h))), self.params.patch_size)
+        added = self.params.residual_channels
+        return out + x[:, -added:].to(out.dtype) if added else out
 
     @property
     def stride(self) -> int:
@@ -153,9 +163,9 @@ class UNet(nn.Module):
         return None if mask is None else _mask_bias(mask, self.stem.weight.dtype)
 
     def _signals(
-        self, t: Tensor, embed: Tensor | None, context: Tensor | None, bias: Tensor | None
+        self, t: Tensor, embed: Tensor | None, context: Tensor | None, bias: Tensor | None, times: TimeTable | None
     ) -> Signals:
-        time = self.time_embed(t)
+        time = (times or self.time_embed)(t)
         if embed is not None:
             time = time + embed.to(time.dtype)
         context = None if context is None else context.to(time.dtype)

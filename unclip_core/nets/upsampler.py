@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .layers import TimeTable
 from .params import params_from_dict
 from .unet import UNet, UNetParams
 
@@ -19,9 +20,10 @@ class UpsamplerNet(nn.Module):
         self.params = params
         self.unet = UNet(params)
 
-    def forward(self, x: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, low_res: Tensor, times: TimeTable | None = None) -> Tensor:
         """x [B, C, H, W], t [B], low_res [B, C', H, W] already enlarged to H x W -> [B, out_channels, H, W].
 
+        times: the embeddings of the run's steps, if they were computed beforehand.
         Raises ValueError where the two pictures differ in size or do not fill the UNet's input channels.
         """
         if x.shape[-2:] != low_res.shape[-2:]:
@@ -30,7 +32,7 @@ class UpsamplerNet(nn.Module):
         if x.shape[1] + low_res.shape[1] != self.params.in_channels:
             raise ValueError(f"UpsamplerNet: {x.shape[1]} + {low_res.shape[1]} channels given, "
                              f"the net takes {self.params.in_channels}")
-        return self.unet(torch.cat([x, low_res.to(x.dtype)], dim=1), t)
+        return self.unet(torch.cat([x, low_res.to(x.dtype)], dim=1), t, times=times)
 
 
 def upsampler_from_config(config: Mapping[str, Any]) -> UpsamplerNet:

@@ -6,6 +6,9 @@ infinity, where float32 loses half as much as at the usual 0, ±1, ±2 (as Barab
 choose points by their error).
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -14,8 +17,10 @@ from torch import Tensor, nn
 
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 OUT, TAPS, IN = 4, 3, 6  # side of a tile's outputs, of the kernel, of a tile's inputs
-TILES_A_TURN = 256  # enough for the products to run at full rate, few enough for caches to hold
-FEWEST_CHANNELS, FEWEST_TILES = 160, 128  # below these the transforms cost what the products save
+NUMBERS_A_TURN = 2**22  # of tiles' spectra: enough for the products to run at full rate, few enough for caches to hold
+NUMBERS_AT_ONCE = 4096  # columns that a transform makes in one go, for each thread
+OUTPUTS_AT_ONCE = 160  # channels whose kernels are transformed and multiplied in one go; products of fewer are slower
+FEWEST_CHANNELS, FEWEST_TILES = 160, 64  # below these the transforms cost what the products save
 
 
 class Conv3x3(nn.Conv2d):
@@ -47,44 +52,107 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     batch, channels, height, width = x.shape
     rows, columns = -(-height // OUT), -(-width // OUT)
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + OUT * columns - width, 1, 1 + OUT * rows - height))
+    padded = _padded(x, OUT * rows + 2, OUT * columns + 2)
     out = x.new_empty(batch, rows, OUT, columns, OUT, len(weight))
-    kernel = _transformed(weight)
-    pictures, lines = _turns(batch, rows, columns)
+    bias = x.new_zeros(len(weight)) if bias is None else bias
+    pictures, lines = _turns(batch, rows, columns, channels)
     work = _Workspace(x, pictures * lines * columns, channels, len(weight))
     tiles = _tiles(padded, rows, columns)
     for first in range(0, batch, pictures):
         for top in range(0, rows, lines):
-            part = tiles[:, :, first : first + pictures, top : top + lines]
-            made = work.run(part, kernel, bias)
-            out[first : first + pictures, top : top + lines].copy_(made)
+            work.analyse(tiles[:, :, first : first + pictures, top : top + lines])
+            made = out[first : first + pictures, top : top + lines]
+            for part in _even_slices(len(weight), OUTPUTS_AT_ONCE):
+                work.multiply(weight[part], bias[part], made[..., part])
     return out.view(batch, OUT * rows, OUT * columns, -1)[:, :height, :width].permute(0, 3, 1, 2)
 
 
+class _Held(threading.local):
+    """The buffers that a thread keeps, by name; None where it keeps none."""
+
+    buffers: dict[tuple[str, torch.dtype], Tensor] | None = None
+
+
+_HELD = _Held()
+
+
+@contextmanager
+def shared_buffers() -> Iterator[None]:
+    """Inside of this all convolutions of a thread work in the same memory: fresh memory costs as much as filling it."""
+    outer, _HELD.buffers = _HELD.buffers, {} if _HELD.buffers is None else _HELD.buffers
+    try:
+        yield
+    finally:
+        _HELD.buffers = outer
+
+
+def _buffer(name: str, like: Tensor, size: int) -> Tensor:
+    """Flat memory for `size` numbers, as it was left."""
+    if _HELD.buffers is None:
+        return like.new_empty(size)
+    held = _HELD.buffers.get((name, like.dtype))
+    if held is None or len(held) < size:
+        held = _HELD.buffers[name, like.dtype] = like.new_empty(size)
+    return held[:size]
+
+
+def _padded(x: Tensor, height: int, width: int) -> Tensor:
+    """x [B, C, H, W] as [B, height, width, C], with one pixel of zeros before it and zeros behind."""
+    batch, channels, high, wide = x.shape
+    padded = _buffer("padded", x, batch * height * width * channels).view(batch, height, width, channels)
+    for border in (padded[:, 0], padded[:, high + 1 :], padded[:, :, 0], padded[:, :, wide + 1 :]):
+        border.zero_()
+    padded[:, 1 : high + 1, 1 : wide + 1] = x.permute(0, 2, 3, 1)
+    return padded
+
+
 class _Workspace:
-    """The buffers of a turn, so that every turn works in the same memory, which caches then hold."""
+    """The buffers of a turn, so that every turn works in the same memory, which caches then hold.
+
+    What is transformed (tiles, kernels, products) is so in parts: written, used and overwritten in a core's own cache.
+    """
 
     def __init__(self, like: Tensor, tiles: int, channels: int, out_channels: int) -> None:
-        self.inputs, self.spectrum = like.new_empty(2, IN * IN * tiles * channels)
-        self.products = like.new_empty(IN * IN * tiles * out_channels)
-        self.outputs = like.new_empty(OUT * OUT * tiles * out_channels)
-        self.channels, self.out_channels = channels, out_channels
-        self.analysis, self.synthesis = _matrices()[0].to(like), _matrices()[2].to(like)
+        self.channels, self.wide = channels, min(out_channels, OUTPUTS_AT_ONCE)
+        self.at_once = max(1, NUMBERS_AT_ONCE * torch.get_num_threads() // channels)  # tiles
+        self.inputs = _buffer("inputs", like, IN * IN * min(tiles, self.at_once) * channels)
+        self.spectrum = _buffer("spectrum", like, IN * IN * tiles * channels)
+        self.kernel = _buffer("kernel", like, IN * IN * channels * self.wide)
+        self.products = _buffer("products", like, IN * IN * tiles * self.wide)
+        self.outputs = _buffer("outputs", like, OUT * OUT * tiles * self.wide)
+        self.analysis, self.taps, self.synthesis = (matrix.to(like) for matrix in _matrices())
 
-    def run(self, tiles: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolve tiles [6, 6, b, h, w, C] -> [b, h, 4, w, 4, O] (a view of the buffer)."""
-        shape = tiles.shape[2:5]
-        count = shape.numel()
-        inputs = _front(self.inputs, IN * IN, count * self.channels)
-        inputs.view(tiles.shape).copy_(tiles)
-        spectrum = torch.mm(self.analysis, inputs, out=_front(self.spectrum, *inputs.shape))
-        products = _front(self.products, IN * IN, count, self.out_channels)
-        torch.bmm(spectrum.view(IN * IN, count, self.channels), kernel, out=products)
-        outputs = _front(self.outputs, OUT * OUT, count * self.out_channels)
+    def analyse(self, tiles: Tensor) -> None:
+        """Keep the spectrum of tiles [6, 6, b, h, w, C]."""
+        self.shape = tiles.shape[2:5]
+        spectrum = _front(self.spectrum, IN * IN, tiles.shape[2:].numel())
+        done = 0
+        for part in self._parts(tiles):
+            count = part.shape[2:].numel()
+            inputs = _front(self.inputs, IN * IN, count)
+            inputs.view(part.shape).copy_(part)
+            torch.mm(self.analysis, inputs, out=spectrum[:, done : done + count])
+            done += count
+
+    def _parts(self, tiles: Tensor) -> Iterator[Tensor]:
+        """Tiles in their order, cut in parts of no more than `at_once`."""
+        _, lines, columns = self.shape
+        for pictures in _slices(self.shape[0], self.at_once // (lines * columns)):
+            for down in _slices(lines, self.at_once // columns):
+                for across in _slices(columns, self.at_once):
+                    yield tiles[:, :, pictures, down, across]
+
+    def multiply(self, weight: Tensor, bias: Tensor, out: Tensor) -> None:
+        """Convolve what was analysed with weight [O, C, 3, 3] into out [b, h, 4, w, 4, O], O being one part."""
+        count, wide = self.shape.numel(), len(weight)
+        kernel = _front(self.kernel, IN * IN, wide * self.channels)
+        torch.mm(self.taps, weight.reshape(wide * self.channels, TAPS * TAPS).T, out=kernel)
+        products = _front(self.products, IN * IN, count, wide)
+        spectrum = _front(self.spectrum, IN * IN, count, self.channels)
+        torch.bmm(spectrum, kernel.view(IN * IN, wide, self.channels).transpose(1, 2), out=products)
+        outputs = _front(self.outputs, OUT * OUT, count * wide)
         torch.mm(self.synthesis, products.view(IN * IN, -1), out=outputs)
-        if bias is not None:
-            outputs.view(-1, self.out_channels).add_(bias)
-        return outputs.view(OUT, OUT, *shape, self.out_channels).permute(2, 3, 0, 4, 1, 5)
+        torch.add(outputs.view(OUT, OUT, *self.shape, wide).permute(2, 3, 0, 4, 1, 5), bias, out=out)
 
 
 def _front(buffer: Tensor, *shape: int) -> Tensor:
@@ -92,11 +160,23 @@ def _front(buffer: Tensor, *shape: int) -> Tensor:
     return buffer[: torch.Size(shape).numel()].view(shape)
 
 
-def _turns(batch: int, rows: int, columns: int) -> tuple[int, int]:
+def _slices(length: int, step: int) -> list[slice]:
+    """0..length in parts of `step`, 1 at least, and a rest."""
+    step = max(1, step)
+    return [slice(first, min(first + step, length)) for first in range(0, length, step)]
+
+
+def _even_slices(length: int, most: int) -> list[slice]:
+    """0..length in parts of even size, `most` or fewer each."""
+    return _slices(length, -(-length // -(-length // most)))
+
+
+def _turns(batch: int, rows: int, columns: int, channels: int) -> tuple[int, int]:
     """How many pictures, and how many rows of tiles in them, a turn takes."""
-    if rows * columns <= TILES_A_TURN:
-        return min(batch, TILES_A_TURN // (rows * columns)), rows
-    return 1, max(1, TILES_A_TURN // columns)
+    most = max(1, NUMBERS_A_TURN // (IN * IN * channels))
+    if rows * columns <= most:
+        return _even_slices(batch, most // (rows * columns))[0].stop, rows
+    return 1, _even_slices(rows, max(1, most // columns))[0].stop
 
 
 def _tiles(padded: Tensor, rows: int, columns: int) -> Tensor:
@@ -104,13 +184,6 @@ def _tiles(padded: Tensor, rows: int, columns: int) -> Tensor:
     b, y, x, c = padded.stride()
     shape = (IN, IN, len(padded), rows, columns, padded.shape[-1])
     return padded.as_strided(shape, (y, x, b, OUT * y, OUT * x, c))
-
-
-def _transformed(weight: Tensor) -> Tensor:
-    """G w G^T of each kernel: [O, C, 3, 3] -> [36, C, O] (a view)."""
-    taps = weight.reshape(-1, TAPS * TAPS).T  # no copy of weights in the plain layout
-    spectrum = _matrices()[1].to(weight) @ taps
-    return spectrum.view(IN * IN, *weight.shape[:2]).transpose(1, 2)
 
 
 @cache
