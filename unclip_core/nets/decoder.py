@@ -149,8 +149,3 @@ class DecoderNet(nn.Module):
 def _numbered(condition: Condition, prefix: str) -> dict[int, Tensor]:
     """The tensors whose keys are the prefix and a number, by that number."""
     return {int(key[len(prefix):]): value for key, value in condition.items() if key.startswith(prefix)}
-
-
-def decoder_from_config(config: Mapping[str, Any]) -> DecoderNet:
-    """Build a decoder from the dict form of its params (DecoderParams.to_dict)."""
-    return DecoderNet(DecoderParams.from_dict(config))

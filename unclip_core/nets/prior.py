@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import TimeEmbedding, TimeTable, attend, merge_heads, split_heads
-from .params import params_from_dict, require_positive
+from .params import require_positive
 
 # text embedding, time, noised image embedding, learned query
 EXTRA_TOKENS = 4
@@ -205,8 +204,3 @@ def attention_bias(text_mask: Tensor, extra: int, soft: bool, dtype: torch.dtype
     own = torch.eye(len(causal), dtype=torch.bool, device=keep.device)
     bias = torch.zeros((), dtype=dtype, device=keep.device)
     return torch.where((keep & causal) | own, bias, -torch.inf)
-
-
-def prior_from_config(config: Mapping[str, Any]) -> PriorTransformer:
-    """Build a prior from the dict form of its params (params.params_to_dict)."""
-    return PriorTransformer(params_from_dict(PriorParams, config))

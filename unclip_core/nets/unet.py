@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .layers import TIME_SHIFTS, AddedKVAttention, KeysValues, TimeEmbedding, TimeTable
 from .levels import BlockMaker, DownLevel, LightUpLevel, Middle, Signals, UpLevel
-from .params import params_from_dict, require_divisible, require_positive
+from .params import require_divisible, require_positive
 from .winograd import shared_buffers
 
 LAYOUTS = ("full", "light")
@@ -219,8 +219,3 @@ def _up_levels(make: BlockMaker, down: nn.ModuleList) -> list[nn.Module]:
         return [LightUpLevel(make, index) for index in reversed(range(count - 1))]
     widths = [make.params.channels[0]] + [width for level in down for width in level.kept_widths]
     return [UpLevel(make, index, widths) for index in reversed(range(count))]
-
-
-def unet_from_config(config: Mapping[str, object]) -> UNet:
-    """Build a UNet from the dict form of its params (see params.params_to_dict)."""
-    return UNet(params_from_dict(UNetParams, config))

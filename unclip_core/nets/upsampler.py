@@ -1,13 +1,10 @@
 """The upsampler: a UNet that sees the noisy large picture beside the enlarged small one."""
 
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .layers import TimeTable
-from .params import params_from_dict
 from .unet import UNet, UNetParams
 
 
@@ -33,8 +30,3 @@ class UpsamplerNet(nn.Module):
             raise ValueError(f"UpsamplerNet: {x.shape[1]} + {low_res.shape[1]} channels given, "
                              f"the net takes {self.params.in_channels}")
         return self.unet(torch.cat([x, low_res.to(x.dtype)], dim=1), t, times=times)
-
-
-def upsampler_from_config(config: Mapping[str, Any]) -> UpsamplerNet:
-    """Build an upsampler from the dict form of its UNetParams (params.params_to_dict)."""
-    return UpsamplerNet(params_from_dict(UNetParams, config))
