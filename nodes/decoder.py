@@ -1,5 +1,6 @@
 """The decoder node: image embeddings to small images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +116,7 @@ class UnclipDecoderSample:
             "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
         }
         count = len(embedding.embeds)
-        guide = Guide.of(decoder, clip, text if clip_text is None else clip_text, clip_strength, count, batch_size)
+        guide = Guide.of(clip, text if clip_text is None else clip_text, clip_strength, count, batch_size)
         luck = Luck.of(decoder, noise, inputs.check_seed(seed), check_noise(embedding_noise), count, batch_size)
         embeds = embedding.embeds.repeat_interleave(batch_size, dim=0)
         condition = text_rows(text, decoder, count, batch_size)
@@ -123,13 +124,10 @@ class UnclipDecoderSample:
         def draw(rows: slice, on_step: host.OnStep) -> Tensor:
             seen = embeds[rows].to(host.device())
             more = {**settings, **luck.rows(rows), "text": rows_of(condition, rows), "on_step": on_step}
-            if guide is None:
-                return pipelines.sample_decoder(decoder.part, seen, **more)
-            return editing.guided_decoder(
-                decoder.part, guide.clip.part, guide.wanted[rows].to(host.device()), guide.strength, seen, **more
-            )
+            sample = guide.over(rows) if guide else pipelines.sample_decoder
+            return sample(decoder.part, seen, **more)
 
-        with host.loaded_together(decoder, *([] if guide is None else [guide.clip])):
+        with host.loaded_together(decoder, *([guide.clip] if guide else [])):
             return (host.in_turns(draw, len(embeds), defaults.IMAGES_AT_ONCE, steps, "Decoder"),)
 
 
@@ -143,8 +141,7 @@ class Guide:
 
     @classmethod
     def of(
-        cls, decoder: PartValue[Decoder], clip: PartValue[Clip] | None, text: TextValue | None,
-        strength: float, count: int, batch_size: int,
+        cls, clip: PartValue[Clip] | None, text: TextValue | None, strength: float, count: int, batch_size: int
     ) -> "Guide | None":
         """The guidance of these inputs; None for a strength of 0.
 
@@ -160,6 +157,15 @@ class Guide:
         sockets.require_family(text, "text", clip.family, "CLIP that guides")
         wanted = text.condition.embeds[prompt_rows(len(text.prompts), count, batch_size)]
         return cls(clip, wanted, float(strength))
+
+    def over(self, rows: slice) -> Callable[..., Tensor]:
+        """The core's `sample_decoder` under this guidance, for these pictures."""
+        wanted = self.wanted[rows].to(host.device())
+
+        def sample(decoder: Decoder, embeds: Tensor, **settings: Any) -> Tensor:
+            return editing.guided_decoder(decoder, self.clip.part, wanted, self.strength, embeds, **settings)
+
+        return sample
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What can be wrong with a workflow, in words that name the node."""
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -29,6 +30,14 @@ class Problem:
     def as_dict(self) -> dict[str, str | None]:
         """The fields that are set, for JSON."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def no_such_input(name: str, known: Iterable[str]) -> str:
+    """The sentence about an input that a node does not have, with the one that may have been meant."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"Did you mean '{near[0]}'? " if near else ""
+    return f"no such input. {meant}It has: {', '.join(known)}."
 
 
 class InvalidWorkflow(ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .problems import InvalidWorkflow, Problem
+from .problems import InvalidWorkflow, Problem, no_such_input
 from .values import InputSpec, input_specs
 
 UI_FORMAT = (
@@ -111,7 +111,7 @@ def override(
         node = result[found[0]]
         specs = input_specs(classes[node.class_type]) if node.class_type in classes else {}
         if specs and field not in specs:
-            message = f"set, but this node has no such input. It has: {', '.join(specs)}."
+            message = f"set, but this node has {no_such_input(field, specs)}"
             problems.append(Problem("unknown_input", message, node.id, node.title, field))
             continue
         value = _as_link(value) if field in specs and not specs[field].is_widget else value

@@ -13,7 +13,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from .problems import InvalidWorkflow, Problem
+from .problems import InvalidWorkflow, Problem, no_such_input
 from .prompt import Node, is_link, node_input
 from .values import InputSpec, check_range, convert, input_specs
 
@@ -99,7 +99,7 @@ def _checked(
     named = _validated_by_class(node_class)
     extra = _NOT_INPUTS.get(node.class_type, set())
     problems = [
-        Problem("unknown_input", f"no such input. It has: {', '.join(specs)}.", node.id, node.title, name)
+        Problem("unknown_input", no_such_input(name, specs), node.id, node.title, name)
         for name in node.inputs
         if name not in specs and name not in extra
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..defaults import SEED_MAX
+from ..headless.problems import no_such_input
 from ..headless.prompt import Node, as_api, override, parse
 from ..headless.run import node_classes
 from ..headless.values import InputSpec, convert, input_specs
@@ -140,7 +141,7 @@ def _fitted(node: Node, field: str, before: Any, value: Any, target: str) -> Any
     """`value` in the type of the input: that of the class where it is known, else that of the value before."""
     spec = _specs(node.class_type).get(field)
     if spec is None and field not in node.inputs:
-        raise ValueError(f"Cannot set {target}: {node.class_type} has no such input. It has: {', '.join(node.inputs)}.")
+        raise ValueError(f"Cannot set {target}: {node.class_type} has {no_such_input(field, node.inputs)}")
     try:
         if spec is not None and spec.is_widget:
             return convert(value, spec)

@@ -68,7 +68,7 @@ def test_settings_hold_for_every_row():
     ("values", "said"),
     [
         ({"7.text": "x"}, "no node has the id or title '7'"),
-        ({"2.stps": "3"}, "KSampler has no such input. It has: seed, steps"),
+        ({"2.stps": "3"}, "KSampler has no such input. Did you mean 'steps'? It has: seed, steps"),
         ({"1.txt": "3"}, "UnclipTextEncode has no such input"),
         ({"2.seed": "many"}, "it takes a whole number, not 'many'"),
         ({"3.steps": "many"}, "takes a whole number, not 'many'"),
