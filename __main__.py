@@ -191,6 +191,8 @@ def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
                      "or from the true pictures' own embeddings (default: %(default)s)")
     own.add_argument("--small", action="store_true", help="measure the decoder's pictures, without the upsampler")
     own.add_argument("--batch", type=int, default=8, help="pictures drawn together (default: %(default)s)")
+    own.add_argument("--lora", nargs=2, action="append", default=[], metavar=("FILE", "STRENGTH"), dest="loras",
+                     help="draw with a LoRA (may be given several times)")
     own.add_argument("--neighbours", type=int, default=3, metavar="K", help="of precision and recall (%(default)s)")
     own.add_argument("--clip", metavar="ARCHITECTURE", help="compare by a CLIP of open_clip, such as ViT-B-32, "
                      "in place of the model's own")
@@ -207,7 +209,8 @@ def _evaluate_own(options: argparse.Namespace) -> int:
         return 2
     how = Draw(options.source, options.small, options.seed, options.batch)
     return _said(lambda: evaluate_model(
-        options.measured, options.data, count=500 if options.n is None else options.n, how=how, clip=options.clip,
+        options.measured, options.data, count=500 if options.n is None else options.n, how=how,
+        loras=[(path, float(strength)) for path, strength in options.loras], clip=options.clip,
         clip_weights=options.clip_weights, neighbours=options.neighbours, device=options.device, output=options.output,
         as_json=options.json,
     ))

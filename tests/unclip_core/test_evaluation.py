@@ -9,6 +9,7 @@ from PIL import Image
 
 from unclip.__main__ import main
 from unclip.unclip_core.checkpoints.files import CheckpointError
+from unclip.unclip_core.checkpoints.lora import write_lora
 from unclip.unclip_core.data.opening import open_pictures
 from unclip.unclip_core.measure.drawing import Draw, Pairs, draw_pairs, middle
 from unclip.unclip_core.measure.encoders import OpenClipEncoder, unit
@@ -98,6 +99,19 @@ def test_pictures_without_captions_are_drawn_from_their_own_embeddings(pictures,
     figures = evaluate_model("bundled", tmp_path, how=how, as_json=True)
     assert figures["pictures"] == 4 and figures["drawn_from"] == "pictures"
     assert "clip_score" not in figures and "prior_cosine" not in figures and -1 <= figures["similarity"] <= 1
+
+
+def test_a_lora_is_drawn_with(pictures, model, report, tmp_path):
+    layer = "unet.middle.blocks.0.conv1"
+    out, *into = model.decoder.net.get_submodule(layer).weight.shape
+    factors = {layer: (torch.ones(1, *into), torch.full((out, 1, 1, 1), 0.05))}
+    path = tmp_path / "strong.safetensors"
+    write_lora(path, factors, family="tiny", stage="decoder", rank=1, alpha=1.0)
+    how = Draw(small=True, seed=3, batch=8, settings=QUICK)
+    figures = evaluate_model("bundled", pictures, how=how, neighbours=2, loras=[(path, 1.0)])
+    assert figures["loras"] == {"strong.safetensors": 1.0} and report[0]["loras"] == {}
+    assert figures["similarity"] != pytest.approx(report[0]["similarity"], abs=1e-4)
+    assert figures["prior_cosine"] == pytest.approx(report[0]["prior_cosine"], abs=1e-5)
 
 
 def test_the_square_is_from_the_middle():

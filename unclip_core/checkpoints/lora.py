@@ -7,14 +7,16 @@ A file that peft's own `save_pretrained` wrote is read too; what its header does
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..lora import STAGES, Lora
+from ..lora import STAGES, Adaptable, Change, Lora, apply_lora
+from ..models import Clip, Decoder, PartReader, Prior, UnclipModel, Upsampler
 from .files import CONFIG_KEY, CheckpointError, save_weights
 from .tensors import Tensors, open_file
 
@@ -60,6 +62,55 @@ def read_lora(path: str | Path) -> Lora:
     _check_own(path, config, factors)
     return Lora(path, config["stage"], config["family"], factors,
                 dict.fromkeys(factors, config["alpha"] / config["rank"]))
+
+
+@dataclass(frozen=True)
+class AdaptedReader:
+    """A reader of a model folder's parts that adds LoRAs to them as they are read."""
+
+    reader: PartReader
+    changes: tuple[Change, ...]
+
+    @property
+    def family(self) -> str:
+        """The model's."""
+        return self.reader.family
+
+    @property
+    def small(self) -> bool:
+        """Whether it is quick to read all of it at once."""
+        return self.reader.small
+
+    def check(self) -> None:
+        """Check the model's own files."""
+        self.reader.check()
+
+    def clip(self) -> Clip:
+        """Text and picture encoders."""
+        return self.reader.clip()
+
+    def prior(self) -> Prior:
+        """The prior, with the LoRAs for priors."""
+        return self._adapted("prior", self.reader.prior())
+
+    def decoder(self) -> Decoder:
+        """The decoder, with the LoRAs for decoders."""
+        return self._adapted("decoder", self.reader.decoder())
+
+    def upsampler(self) -> Upsampler:
+        """The upsampler."""
+        return self.reader.upsampler()
+
+    def _adapted(self, stage: str, part: Adaptable) -> Adaptable:
+        for lora, strength in self.changes:
+            if lora.stage == stage:
+                part = apply_lora(part, lora, strength)
+        return part
+
+
+def adapted_model(model: UnclipModel, changes: Sequence[Change]) -> UnclipModel:
+    """The model with LoRAs, each added to the part that it is for when that is read."""
+    return replace(model, reader=AdaptedReader(model.reader, tuple(changes))) if changes else model
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Evaluating a model on pictures: the figures of one run, as a dictionary, a JSON file and a page."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..checkpoints.files import write_whole
+from ..checkpoints.lora import adapted_model, read_lora
 from ..data.opening import open_pictures
 from ..data.samples import summary
 from ..models import UnclipModel, load_model
@@ -48,8 +49,9 @@ class _Gathered:
 
 
 def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how: Draw | None = None,
-                   clip: str | None = None, clip_weights: str | Path | None = None, neighbours: int = 3,
-                   device: str = "cpu", output: str | Path | None = None, as_json: bool = False) -> dict[str, Any]:
+                   loras: Sequence[tuple[str | Path, float]] = (), clip: str | None = None,
+                   clip_weights: str | Path | None = None, neighbours: int = 3, device: str = "cpu",
+                   output: str | Path | None = None, as_json: bool = False) -> dict[str, Any]:
     """Draw pictures for the captions of `data`, measure them beside the true ones, print and return the figures.
 
     Args:
@@ -57,6 +59,7 @@ def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how
         data: a folder of pictures with captions, a saved Hugging Face dataset, or webdataset shards.
         count: the first so many good samples are used.
         how: how to draw; None for the defaults.
+        loras: files and strengths of LoRAs to draw with.
         clip: an architecture of open_clip to compare with, in place of the model's own CLIP.
         clip_weights: the file of its weights.
         neighbours: k of precision and recall.
@@ -66,11 +69,12 @@ def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how
 
     Raises:
         ValueError: data or settings are not usable, or too few pictures are good.
-        CheckpointError: the model, or the CLIP to compare with, cannot be read or lacks a part.
+        CheckpointError: the model, a LoRA, or the CLIP to compare with cannot be read, does not fit or lacks a part.
         OSError: the output cannot be written.
     """
     how = how or Draw()
     loaded = load_model(None if str(model) == BUNDLED else model)
+    loaded = adapted_model(loaded, [(read_lora(path), strength) for path, strength in loras])
     encoder = _encoder(loaded, clip, clip_weights, device)
     _place(loaded, how, device)
     collection, bad = open_pictures(data), {}
@@ -78,10 +82,9 @@ def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how
     total = -(-min(count, len(collection)) // how.batch)
     gathered = gather(tqdm(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
     figures = {
-        "model": loaded.name, "family": loaded.family, "data": Path(data).name, "fingerprint": collection.fingerprint(),
-        "pictures": sum(map(len, gathered.true)), "left_out": dict(sorted(bad.items())), "compared_by": encoder.name,
-        "drawn_from": how.source, "stage": "decoder" if how.small else "upsampler", "seed": how.seed,
-        "settings": {**asdict(how.settings), "candidates": 1}, **measured(gathered, neighbours), "note": NOTE,
+        "model": loaded.name, "family": loaded.family, "loras": {Path(path).name: strength for path, strength in loras},
+        "data": Path(data).name, "fingerprint": collection.fingerprint(), "left_out": dict(sorted(bad.items())),
+        **_said_of(how), "compared_by": encoder.name, **measured(gathered, neighbours), "note": NOTE,
     }
     if output is not None:
         save(figures, gathered, Path(output))
@@ -89,6 +92,11 @@ def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how
     if bad and not as_json:
         print(summary(bad, len(collection)))
     return figures
+
+
+def _said_of(how: Draw) -> dict[str, Any]:
+    return {"drawn_from": how.source, "stage": "decoder" if how.small else "upsampler", "seed": how.seed,
+            "settings": {**asdict(how.settings), "candidates": 1}}
 
 
 def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
@@ -125,8 +133,8 @@ def measured(gathered: _Gathered, neighbours: int = 3) -> dict[str, Any]:
     true, drawn = torch.cat(gathered.true), torch.cat(gathered.drawn)
     width = true.shape[1] ** 0.5
     precision, recall = precision_recall(true, drawn, neighbours)
-    figures = {
-        "clip_fid": frechet_distance(true * width, drawn * width),
+    figures: dict[str, Any] = {
+        "pictures": count, "clip_fid": frechet_distance(true * width, drawn * width),
         "clip_kid": kernel_distance(true * width, drawn * width),
         "precision": precision, "recall": recall, "neighbours": neighbours,
         "similarity": float((true * drawn).sum(dim=1).mean()),

@@ -34,8 +34,10 @@ def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Seque
     """The HTML of a report: its figures as `lines` of name and value, and pictures with their captions."""
     title = escape(f"{figures['model']} on {figures['data']}")
     rows = "\n".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines)
-    how = escape(f"Drawn from {figures['drawn_from']} by the {figures['stage']}, seed {figures['seed']}; family "
-                 f"{figures['family']}; data {figures['fingerprint']}; {len(figures['left_out'])} samples left out.")
+    loras = "".join(f" with {name} at {strength:g}" for name, strength in figures["loras"].items())
+    how = escape(f"Drawn from {figures['drawn_from']} by the {figures['stage']}{loras}, seed {figures['seed']}; "
+                 f"family {figures['family']}; data {figures['fingerprint']}; {len(figures['left_out'])} samples left "
+                 "out.")
     pairs = "\n".join(_figure(*each) for each in shown)
     return f"""<!DOCTYPE html>
 <html lang="en">
