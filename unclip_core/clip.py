@@ -1,20 +1,24 @@
 """CLIP behind one adapter over open_clip: text to embedding, token states and mask; picture to embedding.
 
-open_clip is imported when a model is built and not before, so that importing the package stays cheap.
+open_clip itself is imported to train a CLIP and for towers that are not plain vision transformers, and not before: its
+import takes longer than drawing a picture. What stands in for it gives the same numbers.
 """
 
 import gzip
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checkpoints.files import load_strictly
+from .nets.open_clip import OpenClipVit, plain_params
+from .picture_input import OPENAI_MEAN, OPENAI_STD, PictureInput
+from .tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class ClipConfig:
     model: Mapping[str, Any]
     merges: str | None = None
     words: tuple[str, ...] = ()
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
     normalize: bool = False
 
     @classmethod
@@ -90,6 +94,15 @@ def build_tokenizer(config: ClipConfig) -> Any:
     return SimpleTokenizer(bpe_path=packed, context_length=context_length)
 
 
+def light_tokenizer(config: ClipConfig) -> ClipTokenizer:
+    """A tokenizer that gives the ids of `build_tokenizer`'s, without open_clip."""
+    context_length = int(config.model["text_cfg"]["context_length"])
+    if config.merges is None:
+        return openai_tokenizer(context_length)
+    merges = [tuple(line.split()) for line in config.merges.split("\n")]
+    return ClipTokenizer(byte_vocabulary(merges), merges, context_length)
+
+
 def text_states(model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Token states after the final LayerNorm `[B, T, W]` and the projected end-of-text state `[B, D]`.
 
@@ -109,10 +122,10 @@ class ClipAdapter:
     """One CLIP: its open_clip model, tokenizer and preprocessing, with named results."""
 
     def __init__(self, model: nn.Module, config: ClipConfig) -> None:
-        """Wrap a built model; use `ClipAdapter.from_weights` for one with its weights."""
+        """Wrap a model of open_clip, or an `OpenClipVit`; use `ClipAdapter.from_weights` for one with its weights."""
         self.model = model.eval().requires_grad_(False)
         self.config = config
-        self._tokenizer = build_tokenizer(config)
+        self._tokenizer = light_tokenizer(config)
         self._null: TextCondition | None = None
 
     @classmethod
@@ -122,7 +135,12 @@ class ClipAdapter:
         Raises:
             CheckpointError: keys or shapes of `source` do not fit.
         """
-        model = build_open_clip(config)
+        plain = plain_params(config.model)
+        if plain is None:
+            model = build_open_clip(config)
+        else:
+            with torch.device("meta"):
+                model = OpenClipVit(plain)
         load_strictly(model, tensors, source)
         return cls(model, config)
 
@@ -141,13 +159,18 @@ class ClipAdapter:
         """Side of the square picture that the vision tower sees, in px."""
         return int(self.config.model["vision_cfg"]["image_size"])
 
+    @cached_property
+    def _picture_input(self) -> PictureInput:
+        size, config = self.image_size, self.config
+        return PictureInput(size, size, mean=config.mean, std=config.std, half_even=True)
+
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids `[B, T]`, padded with 0 and, where too long, cut with the end of text kept."""
-        return self._tokenizer(list(prompts))
+        return self._tokenizer.rows(prompts)[0]
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt, start and end included, before any cut."""
-        return [len(self._tokenizer.encode(prompt)) + 2 for prompt in prompts]
+        return self._tokenizer.counts(prompts)
 
     def is_truncated(self, prompt: str) -> bool:
         """Whether the prompt has more tokens than the model reads."""
@@ -171,8 +194,7 @@ class ClipAdapter:
 
     def _encode_text(self, prompts: Sequence[str]) -> TextCondition:
         device = next(self.model.parameters()).device
-        ids = self.tokenize(prompts)
-        lengths = torch.tensor([min(count, self.context_length) for count in self.token_counts(prompts)])
+        ids, lengths = self._tokenizer.rows(prompts)
         mask = torch.arange(self.context_length)[None] < lengths[:, None]
         states, pooled = text_states(self.model, ids.to(device))
         return TextCondition(self._in_norm(pooled.float()), states.float(), mask.to(device))
@@ -188,9 +210,8 @@ class ClipAdapter:
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Encode pictures `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass."""
-        mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (self.config.mean, self.config.std))
         dtype = next(self.model.parameters()).dtype
-        return self._in_norm(self.model.encode_image(((pixels - mean) / std).to(dtype)).float())
+        return self._in_norm(self.model.encode_image(self._picture_input.normalized(pixels).to(dtype)).float())
 
     @property
     def temperature(self) -> float:
@@ -198,14 +219,8 @@ class ClipAdapter:
         return float(self.model.logit_scale.exp())
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """open_clip's own evaluation transform: `[B, H, W, 3]` in 0..1 to normalised `[B, 3, S, S]` float32."""
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        transform = image_transform_v2(
-            PreprocessCfg(size=self.image_size, mean=self.config.mean, std=self.config.std), is_train=False
-        )
-        levels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        return torch.stack([transform(Image.fromarray(picture)) for picture in levels])
+        """As open_clip's evaluation transform: `[B, H, W, 3]` in 0..1 to normalised `[B, 3, S, S]` float32."""
+        return self._picture_input(images)
 
     def _in_norm(self, embeds: Tensor) -> Tensor:
         return F.normalize(embeds, dim=-1) if self.config.normalize else embeds

@@ -87,9 +87,10 @@ class ClipTokenizer:
 
     def _clean(self, text: str) -> str:
         if self.conventions == "native":
-            import ftfy
+            if not (text.isascii() and text.isprintable() and "&" not in text):  # in such a text nothing is to mend
+                import ftfy
 
-            text = html.unescape(html.unescape(ftfy.fix_text(text)))
+                text = html.unescape(html.unescape(ftfy.fix_text(text)))
         else:
             text = unicodedata.normalize("NFC", text)
         return " ".join(text.split()).lower()

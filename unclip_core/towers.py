@@ -4,59 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from .clip import TextCondition
 from .nets.clip import TextTower, VisionTower
+from .picture_input import PictureInput
 from .tokenizer import ClipTokenizer
-
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class PictureInput:
-    """How a picture is brought into the shape that a vision tower sees.
-
-    Attributes:
-        crop: side of the square that is cut from the middle, in px: the tower's own size.
-        shortest_edge: the picture's shorter edge is resized to this first; None resizes both edges to `crop`,
-            which squashes what is not square (kakaobrain's own code does that).
-        resample: PIL's number of the filter, 3 is bicubic.
-        mean: per-channel mean subtracted from pictures in 0..1.
-        std: per-channel standard deviation that divides them.
-    """
-
-    crop: int
-    shortest_edge: int | None = None
-    resample: int = 3
-    mean: tuple[float, float, float] = OPENAI_MEAN
-    std: tuple[float, float, float] = OPENAI_STD
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Pictures `[B, H, W, 3]` in 0..1 to normalised ones `[B, 3, crop, crop]`, float32 on the CPU."""
-        levels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-        rows = [self._cut(Image.fromarray(picture.numpy())) for picture in levels]
-        return self.normalized(torch.stack(rows).permute(0, 3, 1, 2).float() / 255)
-
-    def normalized(self, pixels: Tensor) -> Tensor:
-        """Pictures `[B, 3, S, S]` in 0..1 with mean and standard deviation taken out; gradients pass."""
-        mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (self.mean, self.std))
-        return (pixels - mean) / std
-
-    def _cut(self, picture: Image.Image) -> Tensor:
-        """One picture resized and cropped, uint8 `[crop, crop, 3]`."""
-        resized = picture.resize(self._size(*picture.size), self.resample)
-        left, top = ((edge - self.crop) // 2 for edge in resized.size)
-        cut = resized.crop((left, top, left + self.crop, top + self.crop))
-        return torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(self.crop, self.crop, 3)
-
-    def _size(self, width: int, height: int) -> tuple[int, int]:
-        if self.shortest_edge is None:
-            return self.crop, self.crop
-        short = min(width, height)
-        return self.shortest_edge * width // short, self.shortest_edge * height // short
 
 
 class MissingTower(ValueError):

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from unclip.unclip_core.clip import ClipAdapter, ClipConfig, build_open_clip, text_states
+from unclip.unclip_core.clip import ClipAdapter, ClipConfig, build_open_clip, build_tokenizer, text_states
 from unclip.unclip_core.train.vocabulary import bpe_merges
 
 WORDS = ("circle", "red", "a", "square", "on")
@@ -126,3 +127,63 @@ def test_importing_does_not_import_open_clip():
 def test_bpe_refuses_what_a_byte_vocabulary_would_split():
     with pytest.raises(ValueError, match="ASCII"):
         bpe_merges(["größe"])
+
+
+def test_pictures_are_prepared_as_open_clip_does(adapter):
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from PIL import Image
+
+    config = PreprocessCfg(size=32, mean=adapter.config.mean, std=adapter.config.std)
+    transform = image_transform_v2(config, is_train=False)
+    generator = torch.Generator().manual_seed(1)
+    for height, width in [(32, 32), (32, 35), (39, 32), (33, 32), (100, 64), (17, 90), (1, 3), (201, 200)]:
+        levels = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
+        expected = transform(Image.fromarray(levels.numpy()))
+        assert torch.equal(adapter.preprocess(levels[None].float() / 255)[0], expected), (height, width)
+
+
+@pytest.mark.parametrize("prompt", [
+    "", "a red circle", "A  RED\tcircle\n", "it's 12 circles, isn't it?", "Ünïcødé 斑马 🦓", "tom &amp;amp; jerry",
+    "~!@#$%^*()_+",
+])
+def test_tokens_are_open_clips(adapter, prompt):
+    reference = build_tokenizer(adapter.config)
+    assert torch.equal(adapter.tokenize([prompt]), reference([prompt]))
+    assert adapter.token_counts([prompt]) == [len(reference.encode(prompt)) + 2]
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_without_open_clip_the_numbers_are_open_clips(quick_gelu):
+    config = small_config()
+    config = replace(config, model={**config.model, "quick_gelu": quick_gelu})
+    reference = build_open_clip(config).eval()
+    for index, parameter in enumerate(reference.parameters()):
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+        parameter.data += 0.1 * noise
+    light = ClipAdapter.from_weights(reference.state_dict(), config, "test")
+    assert type(light.model).__name__ == "OpenClipVit"
+    assert light.model.state_dict().keys() == reference.state_dict().keys()
+    ids, pixels = light.tokenize(["a red circle", "", "red"]), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        states, pooled = text_states(reference, ids)
+        ours = text_states(light.model, ids)
+        torch.testing.assert_close(ours[0], states, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours[1], pooled, rtol=0, atol=1e-5)
+        torch.testing.assert_close(light.model.encode_image(pixels), reference.encode_image(pixels), rtol=0, atol=1e-5)
+    assert light.temperature == float(reference.logit_scale.exp())
+
+
+def test_what_is_no_plain_transformer_is_open_clips_to_build():
+    config = small_config()
+    vision = {**config.model["vision_cfg"], "patch_dropout": 0.0}
+    config = replace(config, model={**config.model, "vision_cfg": vision})
+    weights = build_open_clip(config).state_dict()
+    assert type(ClipAdapter.from_weights(weights, config, "test").model).__name__ == "CLIP"
+
+
+def test_the_bundled_model_draws_without_open_clip():
+    code = ("import sys, torch; from unclip.unclip_core.models import load_model; clip = load_model().clip.adapter\n"
+            "clip.encode_text(['a red circle']), clip.encode_image(torch.rand(1, 70, 50, 3))\n"
+            "print(sorted({'open_clip', 'torchvision', 'timm', 'ftfy'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -12,7 +12,7 @@ from ..nets.conditioning import TokenConditionerParams
 from ..nets.decoder import DecoderParams
 from ..nets.prior import EXTRA_TOKENS, PriorParams
 from ..nets.unet import UNetParams
-from ..towers import OPENAI_MEAN, OPENAI_STD, PictureInput
+from ..picture_input import OPENAI_MEAN, OPENAI_STD, PictureInput
 
 Config = Mapping[str, Any]
 

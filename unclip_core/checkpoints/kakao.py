@@ -19,8 +19,9 @@ from ..nets.decoder import DecoderNet
 from ..nets.prior import PriorTransformer
 from ..nets.unet import UNet
 from ..nets.upsampler import UpsamplerNet
+from ..picture_input import PictureInput
 from ..tokenizer import ClipTokenizer, openai_tokenizer
-from ..towers import PictureInput, TowerClip
+from ..towers import TowerClip
 from . import kakao_names as names
 from . import kakao_params as params_of
 from .files import CheckpointError

@@ -15,8 +15,9 @@ from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.prior import PriorTransformer
 from ..nets.unet import UNet, UNetParams
 from ..nets.upsampler import UpsamplerNet
+from ..picture_input import PictureInput
 from ..tokenizer import read_tokenizer
-from ..towers import PictureInput, TowerClip
+from ..towers import TowerClip
 from . import diffusers_config as configs
 from . import names
 from .files import CheckpointError

@@ -1,6 +1,7 @@
 """Our own model folder: `model_index.json` and one safetensors file a component, its configuration in the header."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,9 @@ def read_clip(folder: Path, family: str) -> Clip:
 def read_prior(folder: Path, family: str, dtype: torch.dtype) -> Prior:
     """Read the folder's prior."""
     tensors, config, path = _read(folder, "prior", dtype)
-    net = PriorTransformer(_configured(path, partial(params_from_dict, PriorParams), config["net"]))
+    params = _configured(path, partial(params_from_dict, PriorParams), config["net"])
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
-    return Prior(family, _ready(net, tensors, path), diffusion, bool(config["unit_norm"]))
+    return Prior(family, _ready(lambda: PriorTransformer(params), tensors, path), diffusion, bool(config["unit_norm"]))
 
 
 def read_decoder(folder: Path, family: str, dtype: torch.dtype) -> Decoder:
@@ -92,15 +93,15 @@ def read_decoder(folder: Path, family: str, dtype: torch.dtype) -> Decoder:
     tensors, config, path = _read(folder, "decoder", dtype)
     params = _configured(path, DecoderParams.from_dict, config["net"])
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
-    return Decoder(family, _ready(DecoderNet(params), tensors, path), diffusion, params.image_size)
+    return Decoder(family, _ready(lambda: DecoderNet(params), tensors, path), diffusion, params.image_size)
 
 
 def read_upsampler(folder: Path, family: str, dtype: torch.dtype) -> Upsampler:
     """Read the folder's upsampler."""
     tensors, config, path = _read(folder, "upsampler", dtype)
-    net = UpsamplerNet(_configured(path, partial(params_from_dict, UNetParams), config["net"]))
+    params = _configured(path, partial(params_from_dict, UNetParams), config["net"])
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
-    return Upsampler(family, _ready(net, tensors, path), diffusion, int(config["scale"]))
+    return Upsampler(family, _ready(lambda: UpsamplerNet(params), tensors, path), diffusion, int(config["scale"]))
 
 
 def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
@@ -128,6 +129,8 @@ def _configured(path: str, build: Any, config: Any) -> Any:
         raise CheckpointError(f"The configuration in the header of '{path}' is not usable: {error}") from error
 
 
-def _ready(net: nn.Module, tensors: dict[str, torch.Tensor], path: str) -> nn.Module:
+def _ready(build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor], path: str) -> nn.Module:
+    with torch.device("meta"):  # no random weights that would only be replaced
+        net = build()
     load_strictly(net, tensors, path)
     return net.eval().requires_grad_(False)

@@ -14,8 +14,8 @@ from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.prior import PriorParams, PriorTransformer
 from ..nets.unet import UNetParams
 from ..nets.upsampler import UpsamplerNet
+from ..picture_input import PictureInput
 from ..tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
-from ..towers import PictureInput
 from .writer import DTYPES, FolderWriter
 
 PRIOR = DiffusionSpec(prediction="sample", variance="fixed_small_log", clip_range=5.0)

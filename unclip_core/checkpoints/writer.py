@@ -13,8 +13,8 @@ from ..nets.clip import TextTower, VisionTower
 from ..nets.decoder import DecoderNet
 from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
+from ..picture_input import PictureInput
 from ..tokenizer import ClipTokenizer, write_tokenizer
-from ..towers import PictureInput
 from . import diffusers_config as configs
 from . import names
 from .files import CheckpointError, Entry, stream_weights, write_whole
