@@ -22,7 +22,7 @@ class SavedDataset:
             import datasets
         except ImportError as error:
             raise ValueError(f"'{folder}' is a Hugging Face dataset, which needs the package 'datasets': "
-                             "pip install 'unclip[train]'.") from error
+                             "pip install datasets.") from error
         self.folder = folder
         try:
             rows = datasets.load_from_disk(str(folder))

@@ -213,6 +213,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise MissingPeft(f"LoRAs are trained with peft ({error}): pip install \"unclip[train]\", or pip install peft."
-                          ) from error
+        raise MissingPeft(f"LoRAs are trained with peft ({error}): pip install peft.") from error
     return peft
