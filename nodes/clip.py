@@ -48,9 +48,7 @@ class UnclipTextEncode:
 
     def run(self, clip: PartValue[Clip], text: str = "") -> tuple[TextValue] | dict[str, Any]:
         """Encode `text`; what of it the model does not take in is said, not silently dropped."""
-        if not isinstance(text, str):
-            raise InputError(f"'text' must be a text, not {text!r}.")
-        warnings = prompt_warnings(clip.part, text)
+        warnings = prompt_warnings(clip.part, inputs.check_text("text", text))
         host.notify(warnings, all_well="The model reads the whole prompt.")
         with host.loaded(clip) as part:
             condition = pipelines.encode_text(part, [text]).to(host.intermediate_device())
