@@ -142,7 +142,7 @@ def test_turns_equal_the_whole_batch(monkeypatch, batch):
         return net(x + condition["shift"]["of"], t)
 
     whole = model(x, t, {"shift": {"of": shift}, "none": None})
-    monkeypatch.setattr(turns, "NUMBERS_A_TURN", 3 * 8 * 16 * 12)
+    monkeypatch.setattr(turns, "NUMBERS_A_THIN_TURN", 3 * 8 * 16 * 12)
     seen.clear()
     made = turns.in_turns(model, params)(x, t, {"shift": {"of": shift}, "none": None})
     assert seen == {1: [1], 2: [2], 7: [3, 3, 1]}[batch]

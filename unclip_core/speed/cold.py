@@ -29,8 +29,8 @@ PROMPT = "a large red circle above a small blue square on a white background"
 def cold_seconds(repeats: int = 3) -> dict[str, float]:
     """Medians over fresh processes that draw one picture with the bundled model and the default settings.
 
-    Returns seconds: "interpreter" (Python's own start and end), "torch" and "pack" (imports), "load" (weights, and
-    open_clip, which comes with them), "draw" (prompt to picture), "all". Raises RuntimeError where a process fails.
+    Returns seconds: "interpreter" (Python's own start and end), "torch" and "pack" (imports), "load" (weights and
+    what reads them), "draw" (prompt to picture), "all". Raises RuntimeError where a process fails.
     """
     runs = [_cold_run() for _ in range(repeats)]
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
