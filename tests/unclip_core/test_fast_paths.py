@@ -87,6 +87,19 @@ def test_winograd_at_a_width_of_karlos_loses_little():
     assert (short - exact).square().mean().sqrt() < 2e-6 * exact.square().mean().sqrt()
 
 
+@torch.no_grad()
+def test_a_small_picture_and_not_its_weights_changes_layout():
+    conv, x = randomised(winograd.Conv3x3(64, 48)), draw(2, 64, 4, 6).contiguous(memory_format=torch.channels_last)
+    assert winograd.weighs_more(x, conv.weight)
+    assert error(conv(x), F.conv2d(x.contiguous(), conv.weight, conv.bias, padding=1)) < 1e-6
+    assert conv(x).is_contiguous(memory_format=torch.channels_last)
+    assert not winograd.weighs_more(x.contiguous(), conv.weight)
+    assert not winograd.weighs_more(x, conv.weight.contiguous(memory_format=torch.channels_last))
+    assert not winograd.weighs_more(draw(2, 64, 16, 24).contiguous(memory_format=torch.channels_last), conv.weight)
+    with torch.enable_grad():
+        assert not winograd.weighs_more(x, conv.weight)
+
+
 def test_winograd_keeps_out_of_training_and_of_other_dtypes():
     x, weight = torch.zeros(8, 256, 32, 32), torch.zeros(256, 256, 3, 3)
     assert not winograd.pays(x, weight)
