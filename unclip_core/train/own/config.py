@@ -1,0 +1,277 @@
+"""The settings of a training, from a TOML or JSON file: every key known, of the right type and in range."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+STAGES = ("clip", "prior", "decoder", "upsampler")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long, how fast and how precisely to train (table `[training]`).
+
+    Attributes:
+        steps: optimizer steps.
+        batch: pictures a step, over all processes and accumulated parts together.
+        accumulation: parts that a step's batch is computed in, one after the other.
+        lr: peak learning rate of AdamW; a cosine leads from it to a hundredth.
+        warmup: steps of linear warm-up.
+        weight_decay: of matrices; vectors are not decayed.
+        beta2: AdamW's decay of squared gradients.
+        clip_norm: largest norm of the gradients.
+        ema: decay of the moving average of the weights per step; the average is what is saved as the model.
+        precision: "no" (float32), "bf16" or "fp16" (mixed).
+        checkpointing: compute activations again on the way back, for less memory and a third more time.
+        workers: processes that read pictures, beside each training process; 0 for none.
+        seed: of everything random.
+        log_every: steps between lines of the log, each the mean over those steps.
+        save_minutes: time between checkpoints.
+        sample_every: steps between sheets of samples (decoder, upsampler); 0 for none.
+        tensorboard: whether to log for TensorBoard too.
+        save_dtype: of the model's weights on the disk: "fp32", "fp16" or "bf16".
+    """
+
+    steps: int
+    batch: int = 16
+    accumulation: int = 1
+    lr: float = 1e-4
+    warmup: int = 100
+    weight_decay: float = 0.01
+    beta2: float = 0.999
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpointing: bool = False
+    workers: int = 0
+    seed: int = 0
+    log_every: int = 10
+    save_minutes: float = 10.0
+    sample_every: int = 0
+    tensorboard: bool = False
+    save_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        _require("training", vars(self), 1, math.inf, "steps", "batch", "accumulation", "log_every")
+        _require("training", vars(self), 0, math.inf, "warmup", "weight_decay", "workers", "save_minutes",
+                 "sample_every", "lr", "clip_norm")
+        _require("training", vars(self), 0, 1, "ema", "beta2")
+        if self.batch % self.accumulation:
+            raise ValueError(f"training.batch {self.batch} is not a multiple of training.accumulation "
+                             f"{self.accumulation}.")
+
+
+@dataclass(frozen=True)
+class ClipLoss:
+    """CLIP's loss has no settings: contrast among the pictures that are computed together."""
+
+
+@dataclass(frozen=True)
+class DiffusionLoss:
+    """What every diffusion loss can be told (table `[loss]`).
+
+    Attributes:
+        weighting: "constant", or "min_snr" (Hang et al. 2023): the weight of x0's error at a time is at most
+            `min_snr_gamma`.
+        min_snr_gamma: that bound.
+        times: "uniform", or "logit_normal": the logit of t/T is normal (Esser et al. 2024, section 3.1).
+        times_mean: of that normal; above 0 is noisier.
+        times_std: of that normal.
+    """
+
+    weighting: Literal["constant", "min_snr"] = "constant"
+    min_snr_gamma: float = 5.0
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    times_mean: float = 0.0
+    times_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require("loss", vars(self), 1e-6, math.inf, "min_snr_gamma", "times_std")
+        drops = [name for name in ("drop_image", "drop_text") if name in vars(self)]
+        _require("loss", vars(self), 0, 1, *drops)
+
+
+@dataclass(frozen=True)
+class PriorLoss(DiffusionLoss):
+    """`drop_text`: share of samples without text ("10% of the time", Ramesh et al. 2022, section 2.2)."""
+
+    drop_text: float = 0.1
+
+
+@dataclass(frozen=True)
+class DecoderLoss(DiffusionLoss):
+    """`drop_image`, `drop_text`: shares of samples without image embedding and without text.
+
+    "randomly setting the CLIP embeddings to zero (or a learned embedding) 10% of the time, and randomly dropping the
+    text caption 50% of the time" (Ramesh et al. 2022, section 2.1).
+    """
+
+    drop_image: float = 0.1
+    drop_text: float = 0.5
+
+
+@dataclass(frozen=True)
+class UpsamplerLoss(DiffusionLoss):
+    """Pictures of `size` px (their shorter edge), crops of `crop` px of them; `degrade`: blur and noise on the small.
+
+    "we slightly corrupt the conditioning images during training" (Ramesh et al. 2022, section 2.1).
+    """
+
+    size: int = 256
+    crop: int = 128
+    degrade: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("loss", vars(self), 1, math.inf, "size", "crop")
+        if self.crop > self.size:
+            raise ValueError(f"loss.crop {self.crop} is larger than loss.size {self.size}.")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Train a LoRA in place of all weights (table `[lora]`): its `rank`, `alpha` (0: the rank) and `targets`.
+
+    What the targets of a prior and a decoder are, and which are taken where none is named: `train.lora`.
+    """
+
+    rank: int = 16
+    alpha: float = 0.0
+    targets: list = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _require("lora", vars(self), 1, math.inf, "rank")
+        _require("lora", vars(self), 0, math.inf, "alpha")
+
+
+LOSSES = {"clip": ClipLoss, "prior": PriorLoss, "decoder": DecoderLoss, "upsampler": UpsamplerLoss}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training of one net.
+
+    Attributes:
+        start: "base" to go on from the base's own weights, "scratch" for new ones of the shape `net`.
+        base: the model that the result is built on: "bundled", a folder, or "output" for what the output folder
+            holds already. Its CLIP says what embeddings are, and its other parts go into the result.
+        family: the name of the embeddings' family, where CLIP is trained; "" takes the output folder's name.
+        training: see Training.
+        loss: see the loss of the stage.
+        net: the shape of a new net; `preset = "tiny"` or `"karlo"` fills in what is not given.
+        diffusion: the process of a new net (fields of DiffusionSpec).
+        lora: of prior or decoder, a LoRA on the base's weights in place of a model.
+    """
+
+    training: Training
+    loss: ClipLoss | DiffusionLoss
+    start: Literal["base", "scratch"] = "base"
+    base: str = "output"
+    family: str = ""
+    net: dict[str, Any] = field(default_factory=dict)
+    diffusion: dict[str, Any] = field(default_factory=dict)
+    lora: LoraSettings | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, those by default too, as JSON holds them."""
+        return asdict(self)
+
+
+def read_config(path: str | Path, stage: str) -> Config:
+    """The configuration in a .toml or .json file.
+
+    Raises:
+        ValueError: the file cannot be read, a key is unknown or missing, or a value has a wrong type or range.
+    """
+    path = Path(path)
+    try:
+        return config_from_dict(_parsed(path), stage)
+    except OSError as error:
+        raise ValueError(f"The configuration '{path}' cannot be read ({error}).") from error
+    except ValueError as error:
+        raise ValueError(f"The configuration '{path}': {error}") from error
+
+
+def config_from_dict(data: Mapping[str, Any], stage: str) -> Config:
+    """The configuration of a stage from plain tables. Raises ValueError as `read_config`."""
+    tables = dict(data)
+    if "training" not in tables:
+        raise ValueError("there is no table [training] with at least 'steps'.")
+    for name in ("training", "loss", "net", "diffusion", "lora"):
+        if not isinstance(tables.get(name, {}), Mapping):
+            raise ValueError(f"{name} must be a table, got {tables[name]!r}.")
+    tables["training"] = _built(Training, tables["training"], "training.")
+    tables["loss"] = _built(LOSSES[stage], tables.get("loss", {}), "loss.")
+    if "lora" in tables:
+        tables["lora"] = _built(LoraSettings, tables["lora"], "lora.")
+    config = _built(Config, tables, "")
+    if config.lora and (config.start != "base" or stage not in ("prior", "decoder")):
+        raise ValueError('[lora] goes with start = "base", and with the prior or the decoder.')
+    if config.start == "base" and (config.net or config.diffusion):
+        raise ValueError('[net] and [diffusion] describe a new net: with them write start = "scratch", or leave them '
+                         "out to go on from the base's own.")
+    if config.start == "scratch" and not config.net:
+        raise ValueError('start = "scratch" needs the shape of the new net in [net]; preset = "tiny" is one.')
+    return config
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("it holds no JSON object.")
+        return data
+    if path.suffix != ".toml":
+        raise ValueError("its name must end in .toml or .json.")
+    return _toml().loads(text)
+
+
+def _toml() -> Any:
+    try:
+        import tomllib
+    except ImportError:
+        try:
+            import tomli as tomllib
+        except ImportError as error:
+            raise ValueError("Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
+                             "write the configuration as .json.") from error
+    return tomllib
+
+
+def _built(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    known = {item.name: item for item in fields(kind)}
+    if unknown := sorted(set(table) - set(known)):
+        raise ValueError(f"unknown settings {[where + name for name in unknown]}; known are {sorted(known)}.")
+    needed = {n for n, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
+    if missing := sorted(needed - set(table)):
+        raise ValueError(f"the settings {[where + name for name in missing]} are missing.")
+    hints = get_type_hints(kind)
+    return kind(**{name: _typed(where + name, value, hints[name]) for name, value in table.items()})
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """`value`, where it is of that type; a whole number is taken for a fraction too."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {list(get_args(kind))}, got {value!r}.")
+        return value
+    kinds = get_args(kind) if origin in (Union, UnionType) else (origin or kind,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ValueError(f"{name} must be of the type {' or '.join(k.__name__ for k in kinds)}, got {value!r}.")
+    return value
+
+
+def _require(table: str, values: Mapping[str, Any], low: float, high: float, *names: str) -> None:
+    for name in names:
+        if not low <= values[name] <= high:
+            bounds = f"{low} or more" if high == math.inf else f"in {low}..{high}"
+            raise ValueError(f"{table}.{name} must be {bounds}, got {values[name]}.")

@@ -1,0 +1,82 @@
+"""Which sample stands where in which step, and the randomness of each: of seed, step and place alone."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+Key = tuple[int, int, int]
+"""Step, place in the step's batch, and number of the sample."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The samples of each step, the same however many processes share them.
+
+    Attributes:
+        count: samples there are; each epoch has a permutation of its own.
+        batch: samples a step, over all processes.
+        accumulation: parts that a batch is computed in.
+        seed: of the permutations.
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    count: int
+    batch: int
+    accumulation: int = 1
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError("There is no sample to train on.")
+        if self.batch % (self.accumulation * self.world):
+            raise ValueError(f"training.batch {self.batch} cannot be shared by {self.world} processes in "
+                             f"{self.accumulation} parts: make it a multiple of {self.world * self.accumulation}.")
+
+    @property
+    def share(self) -> int:
+        """Samples that one process computes at once."""
+        return self.batch // (self.accumulation * self.world)
+
+    def parts(self, step: int) -> list[list[Key]]:
+        """What this process computes in a step: one list a part."""
+        keys = [(step, place, self._sample(step * self.batch + place)) for place in range(self.batch)]
+        blocks = [keys[first : first + self.share] for first in range(0, self.batch, self.share)]
+        return blocks[self.rank :: self.world]
+
+    def _sample(self, position: int) -> int:
+        epoch, place = divmod(position, self.count)
+        return _permutation(self.seed, epoch, self.count)[place]
+
+
+class OrderedBatches:
+    """A batch sampler of torch's DataLoader: the parts of all steps from `first` to `last` (excluded)."""
+
+    def __init__(self, order: Order, first: int, last: int) -> None:
+        self.order, self.first, self.last = order, first, last
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self.first, self.last):
+            yield from self.order.parts(step)
+
+    def __len__(self) -> int:
+        return (self.last - self.first) * self.order.accumulation
+
+
+def generator_of(*what: object) -> torch.Generator:
+    """A CPU generator seeded by a hash of all that is given."""
+    data = "\0".join(map(str, what)).encode()
+    number = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return torch.Generator().manual_seed(number)
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> list[int]:
+    order: Tensor = torch.randperm(count, generator=generator_of("order", seed, epoch))
+    return order.tolist()
