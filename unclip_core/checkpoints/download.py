@@ -10,19 +10,21 @@ REPOSITORIES = {
     "karlo": "kakaobrain/karlo-v1-alpha",
     "karlo-variations": "kakaobrain/karlo-v1-alpha-image-variations",
 }
-LICENCE = "CreativeML Open RAIL-M (the weights are kakaobrain's; read its use restrictions before you use them)"
+LICENCE = ("CreativeML Open RAIL-M; by it you agree to its use restrictions: "
+           "https://github.com/kakaobrain/karlo/blob/main/LICENSE")
 _TEXTS = (".json", ".txt")
 _WEIGHTS = (".safetensors", ".bin")
 _MARKS = ("fp16", "bf16", "non_ema")
 
 
-def download(name: str, target: str | None = None, revision: str | None = None) -> Path:
+def download(name: str, target: str | None = None, revision: str | None = None, hub: str | None = None) -> Path:
     """Fetch one of `REPOSITORIES` into `target`/<its name>; what is there already is not fetched again.
 
     Args:
         name: "karlo" (text to image) or "karlo-variations".
         target: the models folder; None finds ComfyUI's `models/unclip` around this package.
         revision: a branch, tag or commit of the repository.
+        hub: the address of the hub; None takes huggingface_hub's, which `HF_ENDPOINT` sets.
 
     Returns:
         The model's folder.
@@ -31,24 +33,49 @@ def download(name: str, target: str | None = None, revision: str | None = None) 
         CheckpointError: the name is unknown, no folder was given and this package is not inside ComfyUI, or the hub
             cannot be reached.
     """
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     if name not in REPOSITORIES:
         raise CheckpointError(f"There is no model {name!r} to download. There are: {', '.join(REPOSITORIES)}.")
     repository = REPOSITORIES[name]
     folder = (Path(target) if target else comfyui_models()) / repository.split("/")[1]
     try:
-        files = needed_files(HfApi().list_repo_files(repository, revision=revision))
-        print(f"{repository}: {len(files)} files into '{folder}'. Licence: {LICENCE}.")
+        files = needed_files(HfApi(endpoint=hub).list_repo_files(repository, revision=revision))
+        print(f"{repository}: {len(files)} files into '{folder}'.\nLicence of the weights: {LICENCE}", flush=True)
         for number, file in enumerate(files, start=1):
-            print(f"[{number}/{len(files)}] {file}")
-            hf_hub_download(repository, file, revision=revision, local_dir=folder)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            print(f"[{number}/{len(files)}] {file}", flush=True)
+            fetch(repository, file, folder / file, revision, hub)
+    # An error that never reached the hub is of the HTTP library's own kind, a base of the hub's.
+    except (*HfHubHTTPError.__bases__, OSError) as error:
         raise CheckpointError(f"'{repository}' could not be fetched ({_first_line(error)}). What has arrived stays: "
                               "run the command again to go on.") from error
     print(f"Done: choose '{folder.name}' in Load unCLIP Model.")
     return folder
+
+
+def fetch(repository: str, file: str, target: Path, revision: str | None = None, hub: str | None = None) -> None:
+    """Fetch one file of a repository to `target`, from where an earlier try was cut off.
+
+    huggingface_hub's own `hf_hub_download` forgets half a file: with gigabytes a file, a weak line never ends.
+
+    Raises:
+        OSError: the file has not come whole, or cannot be written; or an error of the HTTP library.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+
+    found = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision, endpoint=hub))
+    if target.is_file() and target.stat().st_size == found.size:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{(found.etag or '')[:16]}.part")  # of another version: another part
+    with open(part, "ab") as held:
+        if found.size is not None and held.tell() > found.size:
+            held.truncate(0)
+        plain = {"Accept-Encoding": "identity"}  # packed bytes could not be counted
+        http_get(found.location, held, resume_size=held.tell(), headers=plain, expected_size=found.size)
+    part.replace(target)
 
 
 def needed_files(names: Iterable[str]) -> list[str]:
