@@ -93,9 +93,9 @@ def test_two_in_a_row_add_and_undo_each_other(mine, loras):
     once, _ = apply("mine/prior.safetensors", 0.25, 1.0, mine.prior)
     twice, _ = apply("mine/prior.safetensors", 0.25, 1.0, once)
     whole, _ = apply("mine/prior.safetensors", 0.5, 1.0, mine.prior)
-    torch.testing.assert_close(embed(twice, mine).embeds, embed(whole, mine).embeds)
+    torch.testing.assert_close(embed(twice, mine).embeds, embed(whole, mine).embeds, rtol=1e-3, atol=1e-4)
     undone, _ = apply("mine/prior.safetensors", -0.25, 1.0, once)
-    torch.testing.assert_close(embed(undone, mine).embeds, embed(mine.prior, mine).embeds)
+    torch.testing.assert_close(embed(undone, mine).embeds, embed(mine.prior, mine).embeds, rtol=1e-3, atol=1e-4)
 
 
 def test_a_part_that_is_read_late_is_read_and_lends_its_weights(mine, loras):

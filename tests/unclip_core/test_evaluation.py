@@ -88,8 +88,8 @@ def test_a_batch_changes_no_picture(pictures, model):
         return torch.cat([pairs.drawn for pairs in draw_pairs(model, open_pictures(pictures), count, how, {})])
 
     whole = drawn(5)
-    torch.testing.assert_close(drawn(2), whole, rtol=0, atol=1e-4)
-    torch.testing.assert_close(drawn(8, count=3), whole[:3], rtol=0, atol=1e-4)
+    torch.testing.assert_close(drawn(2), whole, rtol=0, atol=1e-3)
+    torch.testing.assert_close(drawn(8, count=3), whole[:3], rtol=0, atol=1e-3)
 
 
 def test_pictures_without_captions_are_drawn_from_their_own_embeddings(pictures, model, tmp_path):

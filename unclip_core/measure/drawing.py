@@ -113,7 +113,7 @@ def middle(picture: Image.Image, side: int) -> Tensor:
     """The square from a picture's middle at `side` px (bicubic, antialiased): `[side, side, 3]` in 0..1."""
     edge = min(picture.size)
     left, top = ((length - edge) // 2 for length in picture.size)
-    resized = picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC,
-                                            box=(left, top, left + edge, top + edge))
+    square = picture.convert("RGB").crop((left, top, left + edge, top + edge))  # resize alone would see beyond its box
+    resized = square.resize((side, side), Image.Resampling.BICUBIC)
     levels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
     return levels.view(side, side, 3).float() / 255
