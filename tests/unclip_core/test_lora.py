@@ -154,7 +154,8 @@ def test_a_folder_of_pefts_own_is_read(tmp_path, rslora):
     import peft
 
     net = a_decoder(True)
-    config = peft.LoraConfig(r=4, lora_alpha=6, use_rslora=rslora, target_modules=r"unet\.(stem|.*\.(to_q|context_v|skip))")
+    layers = r"unet\.(stem|.*\.(to_q|context_v|skip))"
+    config = peft.LoraConfig(r=4, lora_alpha=6, use_rslora=rslora, target_modules=layers)
     theirs = peft.get_peft_model(copy.deepcopy(net), config)
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
