@@ -1,0 +1,314 @@
+"""Trainings on own pictures with small nets: overfit, killed, stopped, on a full disk, on damaged data."""
+
+import errno
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("accelerate")
+
+from own_training import NAMES, config_of, curve, train, write_pictures  # noqa: E402
+
+from unclip.unclip_core import pipelines  # noqa: E402
+from unclip.unclip_core.checkpoints.files import load_weights  # noqa: E402
+from unclip.unclip_core.checkpoints.karlo import KarloFolder  # noqa: E402
+from unclip.unclip_core.checkpoints.random_karlo import SIZES, write_random_karlo  # noqa: E402
+from unclip.unclip_core.models import load_model  # noqa: E402
+from unclip.unclip_core.train.own import engine as engine_module  # noqa: E402
+from unclip.unclip_core.train.own.embeds import EmbeddingStore  # noqa: E402
+from unclip.unclip_core.train.own.run import INTERRUPTED  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the processes that the tests start: sums over other numbers of threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, pictures):
+    """A folder with a CLIP that knows the sixteen pictures; what goes on top of it is trained by the tests."""
+    output = tmp_path_factory.mktemp("models") / "sixteen"
+    assert train("clip", pictures, output, config_of("clip", 100, lr=4e-3)) == 0
+    return output
+
+
+def mean_of_last(values, count=10):
+    return sum(list(values.values())[-count:]) / count
+
+
+def test_clip_tells_sixteen_pictures_apart(model):
+    losses = curve(model, "clip")
+    assert losses[1] > math.log(16) / 2
+    assert mean_of_last(losses) < 0.05 and mean_of_last(curve(model, "clip", "accuracy")) == 1.0
+    clip = load_model(model).clip
+    assert clip.family == "sixteen"
+
+
+def test_the_other_three_learn_sixteen_pictures_by_heart_and_the_folder_draws_them(model, pictures):
+    assert train("prior", pictures, model, config_of("prior", 250, batch=64, lr=3e-3)) == 0
+    assert train("decoder", pictures, model, config_of("decoder", 250, batch=32, lr=3e-3, sample_every=250)) == 0
+    assert train("upsampler", pictures, model, config_of("upsampler", 150)) == 0
+    for stage, first, last in (("prior", 0.7, 0.03), ("decoder", 0.2, 0.01), ("upsampler", 0.2, 0.01)):
+        losses = curve(model, stage)
+        assert losses[1] > first and mean_of_last(losses) < last, stage
+    assert (model / "training" / "decoder" / "samples" / "00000250.png").is_file()
+    made = load_model(model)
+    text = pipelines.encode_text(made.clip, [f"a {name}" for name in NAMES])
+    embeds = pipelines.sample_prior(made.prior, text, steps=10, guidance_scale=1, seeds=range(16))
+    drawn = pipelines.sample_decoder(made.decoder, embeds, text=text, steps=10, guidance_scale=1, seeds=range(16))
+    large = pipelines.upscale(made.upsampler, drawn, steps=4, seeds=range(16))
+    assert large.shape == (16, 32, 32, 3)
+    true = torch.stack([sample_pixels(pictures, name) for name in NAMES])
+    nearest = (drawn[:, None] - true[None]).square().flatten(2).mean(dim=2).argmin(dim=1)
+    assert (nearest == torch.arange(16)).float().mean() > 0.9
+
+
+def sample_pixels(pictures, name):
+    from PIL import Image
+
+    from unclip.unclip_core.train.own.pixels import middle_square
+
+    return middle_square(Image.open(pictures / f"{name}.png"), 16).float() / 255
+
+
+def prior_config(steps, **training):
+    config = config_of("prior", steps, **training)
+    config["loss"] = {"drop_text": 0.3, "weighting": "min_snr", "times": "logit_normal"}
+    return config
+
+
+def begun(model, folder):
+    """A new model folder with the CLIP of another."""
+    folder.mkdir(parents=True)
+    for name in ("clip.safetensors",):
+        (folder / name).write_bytes((model / name).read_bytes())
+    index = json.loads((model / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"components": {"clip": "clip.safetensors"}}))
+    return folder
+
+
+def started(stage, data, config, output, **environment):
+    """A training in a process of its own."""
+    path = output.parent / f"{output.name}-{environment.get('RANK', '')}.json"
+    path.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "unclip", "train", stage, "--data", data, "--config", path, "--output", output,
+               "--cpu"]
+    return subprocess.Popen(list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_killed_and_resumed_is_as_undisturbed(model, pictures, tmp_path):
+    whole, parted = begun(model, tmp_path / "whole" / "m"), begun(model, tmp_path / "parted" / "m")
+    config = prior_config(60, save_minutes=0.0)
+    assert train("prior", pictures, whole, config) == 0
+    process = started("prior", pictures, config, parted)
+    log = parted / "training" / "prior" / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) > 15):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    state = torch.load(parted / "training" / "prior" / "state.pt", weights_only=True)
+    assert 10 < state["step"] < 60 and (parted / "prior.safetensors").is_file()
+    assert train("prior", pictures, parted, config) == 0
+    assert list(curve(parted, "prior")) == list(range(1, 61)) and not list(parted.rglob(".*.part"))
+    assert curve(parted, "prior") == pytest.approx(curve(whole, "prior"), rel=1e-6)
+    ours, _ = load_weights(parted / "prior.safetensors")
+    for name, tensor in load_weights(whole / "prior.safetensors")[0].items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["clip", "decoder"])
+def test_two_processes_give_the_curve_of_one(model, pictures, tmp_path, stage):
+    one, two = tmp_path / "one", tmp_path / "two"
+    config = config_of(stage, 12, base=str(model))
+    if stage == "clip":
+        config["base"] = "output"
+    else:
+        config["loss"] = {}
+        config["training"]["accumulation"] = 2
+    assert train(stage, pictures, one, config) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    crew = [started(stage, pictures, config, two, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in crew]
+    assert [process.returncode for process in crew] == [0, 0], said
+    assert curve(two, stage) == pytest.approx(curve(one, stage), rel=1e-4)
+    assert curve(two, stage, "grad_norm") == pytest.approx(curve(one, stage, "grad_norm"), rel=1e-3)
+
+
+def test_accumulation_and_recomputation_leave_the_curve(model, pictures, tmp_path):
+    plain, parted = tmp_path / "plain", tmp_path / "parted"
+    assert train("decoder", pictures, plain, config_of("decoder", 6, base=str(model))) == 0
+    config = config_of("decoder", 6, base=str(model), accumulation=4, checkpointing=True)
+    assert train("decoder", pictures, parted, config) == 0
+    assert curve(parted, "decoder") == pytest.approx(curve(plain, "decoder"), rel=1e-4)
+
+
+def test_bfloat16_follows_float32(model, pictures, tmp_path):
+    from accelerate.state import AcceleratorState
+
+    assert train("decoder", pictures, tmp_path / "full", config_of("decoder", 6, base=str(model))) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        assert train("decoder", pictures, tmp_path / "half", config_of("decoder", 6, base=str(model), precision="bf16")
+                     ) == 0
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    full, half = curve(tmp_path / "full", "decoder"), curve(tmp_path / "half", "decoder")
+    assert half == pytest.approx(full, rel=0.05) and half != full
+    kept, _ = load_weights(tmp_path / "half" / "decoder.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+
+
+def test_an_interrupt_saves_and_the_same_command_goes_on(pictures, tmp_path, monkeypatch):
+    config = config_of("upsampler", 12)
+    assert train("upsampler", pictures, tmp_path / "whole", config) == 0
+    once = engine_module.Engine._one_step
+
+    def interrupted(self, parts):
+        if self.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return once(self, parts)
+
+    output = tmp_path / "m"
+    monkeypatch.setattr(engine_module.Engine, "_one_step", interrupted)
+    assert train("upsampler", pictures, output, config) == INTERRUPTED
+    assert list(curve(output, "upsampler")) == list(range(1, 7))
+    assert load_model(output).upsampler.scale == 2
+    monkeypatch.setattr(engine_module.Engine, "_one_step", once)
+    assert train("upsampler", pictures, output, config) == 0
+    assert curve(output, "upsampler") == pytest.approx(curve(tmp_path / "whole", "upsampler"), rel=1e-6)
+
+
+def test_a_full_disk_does_not_end_a_training(pictures, tmp_path, monkeypatch, capsys):
+    write, calls = engine_module.write_state, []
+
+    def full_twice(folder, state):
+        calls.append(state["step"])
+        if len(calls) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, state)
+
+    monkeypatch.setattr(engine_module, "write_state", full_twice)
+    assert train("upsampler", pictures, tmp_path / "m", config_of("upsampler", 4, save_minutes=0.0)) == 0
+    assert calls == [1, 2, 3, 4] and "No space left" in capsys.readouterr().out
+    monkeypatch.setattr(engine_module, "write_state", lambda folder, state: full_twice(folder, calls.clear() or state))
+    with pytest.raises(OSError, match="No space left"):
+        train("upsampler", pictures, tmp_path / "m", config_of("upsampler", 5))
+    assert torch.load(tmp_path / "m" / "training" / "upsampler" / "state.pt", weights_only=True)["step"] == 4
+
+
+def test_bad_files_are_named_and_a_changed_setting_is_refused(model, tmp_path, capsys):
+    data = write_pictures(tmp_path / "data", 6)
+    (data / "broken.png").write_bytes((data / "bell.png").read_bytes()[:90])
+    (data / "broken.txt").write_text("a broken one")
+    (data / "silent.png").write_bytes((data / "bell.png").read_bytes())
+    output = begun(model, tmp_path / "m")
+    assert train("prior", data, output, config_of("prior", 2)) == 0
+    said = capsys.readouterr().out
+    assert "2 of 8 samples were left out" in said and "broken.png" in said and "silent.png: it has no caption" in said
+    assert train("upsampler", data, output, config_of("upsampler", 2)) == 0
+    assert "1 of 8" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"training.lr was 0.002 and is 0.1"):
+        train("prior", data, output, config_of("prior", 3, lr=0.1))
+    assert train("prior", data, output, config_of("prior", 3)) == 0
+
+
+def test_embeddings_are_computed_once_and_are_what_clip_says(model, pictures, tmp_path):
+    output = begun(model, tmp_path / "m")
+    assert train("prior", pictures, output, config_of("prior", 1)) == 0
+    (shard,) = (output / "training" / "embeddings").rglob("embeddings-*.safetensors")
+    before = shard.stat().st_mtime_ns
+    assert train("decoder", pictures, output, config_of("decoder", 1)) == 0
+    assert shard.stat().st_mtime_ns == before
+    assert [path for path in (output / "training" / "embeddings").rglob("embeddings-*")] == [shard]
+    store, clip = EmbeddingStore(shard.parent, captions=True), load_model(model).clip
+    text = pipelines.encode_text(clip, [f"a {NAMES[3]}"])
+    row = store.row(3)
+    assert store.rows == 16 and store.source(3) == 3
+    torch.testing.assert_close(row["text_embeds"], text.embeds[0])
+    read = text.mask[0]
+    assert torch.equal(row["text_mask"], read)
+    torch.testing.assert_close(row["text_states"][read], text.states[0][read], rtol=1e-3, atol=1e-3)
+    image = pipelines.encode_image(clip, sample_pixels(pictures, NAMES[3])[None])
+    torch.testing.assert_close(row["image_embeds"], image[0], rtol=1e-4, atol=1e-4)
+    every = torch.stack([store.row(number)["image_embeds"] for number in range(16)])
+    torch.testing.assert_close(store.mean[0], every.mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(store.std[0], every.std(dim=0, correction=0), rtol=1e-3, atol=1e-5)
+
+
+def test_sheets_go_to_tensorboard_too(pictures, tmp_path):
+    pytest.importorskip("tensorboard")
+    config = config_of("upsampler", 2, sample_every=2, tensorboard=True)
+    assert train("upsampler", pictures, tmp_path / "m", config) == 0
+    place = tmp_path / "m" / "training" / "upsampler"
+    assert (place / "samples" / "00000002.png").is_file() and list((place / "tensorboard").glob("events*"))
+
+
+def test_a_dry_run_checks_all_and_writes_nothing(pictures, tmp_path, capsys):
+    output = tmp_path / "m"
+    config = config_of("prior", 3, base="bundled")
+    assert train("prior", pictures, output, config, dry_run=True) == 0
+    assert "parameters" in capsys.readouterr().out and not output.exists()
+
+
+def test_the_bundled_model_goes_on(pictures, tmp_path):
+    config = {"base": "bundled", "training": {"steps": 2, "batch": 2, "precision": "no"}}
+    assert train("prior", pictures, tmp_path / "m", config) == 0
+    made, bundled = load_model(tmp_path / "m"), load_model()
+    assert made.family == bundled.family and made.decoder.image_size == bundled.decoder.image_size
+    assert made.clip.adapter.config.words == bundled.clip.adapter.config.words
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler"])
+def test_karlo_goes_on(pictures, tmp_path, stage):
+    base = write_random_karlo(tmp_path / "karlo", SIZES["small"]())
+    loss = {"size": 32, "crop": 16} if stage == "upsampler" else {}
+    config = {"base": str(base), "training": {"steps": 2, "batch": 2, "lr": 1e-3, "warmup": 0}, "loss": loss}
+    assert train(stage, pictures, tmp_path / "m", config) == 0
+    made, before = load_model(tmp_path / "m"), load_model(base)
+    assert isinstance(made.reader, KarloFolder)
+    made.reader.check()
+    for part in ("clip", "prior", "decoder", "upsampler"):
+        old, new = (getattr(model, part).module.state_dict() for model in (before, made))
+        same = [name for name in old if torch.equal(old[name], new[name])]
+        assert len(same) == len(old) if part != stage else len(same) < len(old), part
+
+
+def test_a_lora_goes_on_and_leaves_the_base(model, pictures, tmp_path):
+    pytest.importorskip("peft")
+    from unclip.unclip_core.checkpoints.lora import read_lora
+    from unclip.unclip_core.lora import check_fits
+
+    config = {"base": "bundled", "training": {"steps": 2, "batch": 2, "lr": 1e-2, "warmup": 0, "log_every": 1},
+              "lora": {"rank": 2}}
+    output = tmp_path / "m"
+    assert train("prior", pictures, output, config) == 0
+    path = output / "prior-lora.safetensors"
+    first = read_lora(path)
+    check_fits(first, load_model().prior)
+    assert any(b.abs().max() > 0 for _, b in first.factors.values())
+    assert (output / "training" / "prior" / "state.pt").stat().st_size < 4e6
+    config["training"]["steps"] = 3
+    assert train("prior", pictures, output, config) == 0
+    assert list(curve(output, "prior")) == [1, 2, 3]
+    assert any(not torch.equal(b, read_lora(path).factors[name][1]) for name, (_, b) in first.factors.items())
