@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checkpoints.files import load_strictly
+from .nets.bare import bare
 from .nets.open_clip import OpenClipVit, plain_params
 from .picture_input import OPENAI_MEAN, OPENAI_STD, PictureInput
 from .tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
@@ -139,7 +140,7 @@ class ClipAdapter:
         if plain is None:
             model = build_open_clip(config)
         else:
-            with torch.device("meta"):
+            with bare():
                 model = OpenClipVit(plain)
         load_strictly(model, tensors, source)
         return cls(model, config)

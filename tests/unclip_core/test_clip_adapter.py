@@ -9,6 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from unclip.unclip_core.clip import ClipAdapter, ClipConfig, build_open_clip, build_tokenizer, text_states
+from unclip.unclip_core.nets.bare import bare
+from unclip.unclip_core.nets.decoder import DecoderNet
+from unclip.unclip_core.nets.presets import tiny_decoder, tiny_prior, tiny_upsampler
+from unclip.unclip_core.nets.prior import PriorTransformer
+from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.train.vocabulary import bpe_merges
 
 WORDS = ("circle", "red", "a", "square", "on")
@@ -181,9 +186,22 @@ def test_what_is_no_plain_transformer_is_open_clips_to_build():
     assert type(ClipAdapter.from_weights(weights, config, "test").model).__name__ == "CLIP"
 
 
-def test_the_bundled_model_draws_without_open_clip():
-    code = ("import sys, torch; from unclip.unclip_core.models import load_model; clip = load_model().clip.adapter\n"
+def test_the_bundled_model_is_read_without_slow_imports():
+    """Each takes as long as drawing a picture, or longer; the last two are what making nets can bring in."""
+    code = ("import sys, torch; from unclip.unclip_core.models import load_model; model = load_model()\n"
+            "model.prior, model.decoder, model.upsampler; clip = model.clip.adapter\n"
             "clip.encode_text(['a red circle']), clip.encode_image(torch.rand(1, 70, 50, 3))\n"
-            "print(sorted({'open_clip', 'torchvision', 'timm', 'ftfy'} & set(sys.modules)))")
+            "print(sorted({'open_clip', 'torchvision', 'timm', 'ftfy', 'torch._dynamo', 'sympy'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_bare_nets_have_shapes_and_no_numbers():
+    with bare():
+        nets = [PriorTransformer(tiny_prior()), DecoderNet(tiny_decoder()), UpsamplerNet(tiny_upsampler())]
+    full = [PriorTransformer(tiny_prior()), DecoderNet(tiny_decoder()), UpsamplerNet(tiny_upsampler())]
+    for net, other in zip(nets, full, strict=True):
+        assert all(value.is_meta for value in net.state_dict().values())
+        assert {key: value.shape for key, value in net.state_dict().items()} == {
+            key: value.shape for key, value in other.state_dict().items()
+        }

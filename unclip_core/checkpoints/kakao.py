@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
+from ..nets.bare import bare
 from ..nets.clip import TextTower, VisionTower
 from ..nets.conditioning import TokenConditioner
 from ..nets.decoder import DecoderNet
@@ -88,7 +89,7 @@ class KakaoFolder:
         """The decoder with its text projection."""
         source = self._tensors("decoder")
         params = params_of.decoder(source, self.settings.get("decoder", {}))
-        with torch.device("meta"):
+        with bare():
             net = DecoderNet(params)
         own = {names.conditioner_origin(key).key for key in net.conditioner.state_dict()}
         net.conditioner = fill(lambda: TokenConditioner(params.conditioner), names.conditioner_origin,
@@ -104,7 +105,7 @@ class KakaoFolder:
         for prefix in ("model_first_steps.", "model_last_step."):
             half = source.only(lambda key, prefix=prefix: key.startswith(prefix))
             params = params_of.unet(half, prefix, self.settings.get("super_res", {}))
-            with torch.device("meta"):
+            with bare():
                 net = UpsamplerNet(params)
             net.unet = fill(lambda params=params: UNet(params), names.unet_origin(params, prefix), half, self.dtype)
             nets.append(net.eval())

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
+from ..nets.bare import bare
 from ..nets.clip import TextTower, VisionTower
 from ..nets.conditioning import TokenConditioner
 from ..nets.decoder import DecoderNet, DecoderParams
@@ -87,7 +88,7 @@ class KarloFolder:
     def decoder(self) -> Decoder:
         """The decoder with its text projection."""
         params = self.decoder_params()
-        with torch.device("meta"):
+        with bare():
             net = DecoderNet(params)
         net.conditioner = fill(
             lambda: TokenConditioner(params.conditioner), names.diffusers_origin(names.TEXT_PROJECTION),
@@ -103,7 +104,7 @@ class KarloFolder:
         nets = []
         for name in ("super_res_first", "super_res_last"):
             params = self.super_res_params(name)
-            with torch.device("meta"):
+            with bare():
                 net = UpsamplerNet(params)
             net.unet = self._unet(name, params)
             nets.append(net.eval())

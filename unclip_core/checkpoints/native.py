@@ -11,6 +11,7 @@ from torch import nn
 
 from ..clip import ClipAdapter, ClipConfig
 from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
+from ..nets.bare import bare
 from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.params import params_from_dict
 from ..nets.prior import PriorParams, PriorTransformer
@@ -130,7 +131,7 @@ def _configured(path: str, build: Any, config: Any) -> Any:
 
 
 def _ready(build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor], path: str) -> nn.Module:
-    with torch.device("meta"):  # no random weights that would only be replaced
+    with bare():  # no random weights that would only be replaced
         net = build()
     load_strictly(net, tensors, path)
     return net.eval().requires_grad_(False)

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..nets.bare import bare
 from .files import CheckpointError
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".th")
@@ -192,7 +193,7 @@ def planned(
     Raises:
         CheckpointError: keys are missing or unknown, or shapes differ.
     """
-    with torch.device("meta"):
+    with bare():
         net = build()
     origins = {key: origin(key) for key in net.state_dict()}
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}

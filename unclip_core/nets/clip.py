@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import attend, merge_heads, split_heads
+from .layers import attend, merge_heads, small_numbers, split_heads
 from .params import require_divisible, require_positive
 
 
@@ -96,7 +96,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.params = params
         self.tokens = nn.Embedding(params.vocabulary, params.width)
-        self.positions = nn.Parameter(0.01 * torch.randn(params.context, params.width))
+        self.positions = small_numbers(params.context, params.width)
         self.blocks = nn.ModuleList(TowerBlock(params) for _ in range(params.layers))
         self.norm_out = nn.LayerNorm(params.width, params.eps)
         self.project = nn.Linear(params.width, params.embed_dim, bias=False)
@@ -127,8 +127,8 @@ class VisionTower(nn.Module):
         self.params = params
         count = (params.image_size // params.patch_size) ** 2 + 1
         self.patches = nn.Conv2d(params.channels, params.width, params.patch_size, params.patch_size, bias=False)
-        self.class_token = nn.Parameter(0.01 * torch.randn(params.width))
-        self.positions = nn.Parameter(0.01 * torch.randn(count, params.width))
+        self.class_token = small_numbers(params.width)
+        self.positions = small_numbers(count, params.width)
         self.norm_in = nn.LayerNorm(params.width, params.eps)
         self.blocks = nn.ModuleList(TowerBlock(params) for _ in range(params.layers))
         self.norm_out = nn.LayerNorm(params.width, params.eps)

@@ -86,6 +86,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     return scores.softmax(dim=-1) @ v
 
 
+def small_numbers(*shape: int) -> nn.Parameter:
+    """A parameter that starts with normal numbers of standard deviation 0.01."""
+    return nn.Parameter(nn.init.normal_(torch.empty(shape), std=0.01))
+
+
 def split_heads(x: Tensor, head_dim: int) -> Tensor:
     """[B, tokens, heads * head_dim] -> [B, heads, tokens, head_dim]."""
     return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import TimeEmbedding, TimeTable, attend, merge_heads, split_heads
+from .layers import TimeEmbedding, TimeTable, attend, merge_heads, small_numbers, split_heads
 from .params import require_positive
 
 # text embedding, time, noised image embedding, learned query
@@ -102,8 +102,8 @@ class PriorTransformer(nn.Module):
         self.text_embed_in = nn.Linear(params.embed_dim, width)
         self.text_states_in = nn.Linear(params.text_width, width)
         tokens = params.text_tokens + EXTRA_TOKENS
-        self.positions = nn.Parameter(0.01 * torch.randn(1, tokens, width))
-        self.query = nn.Parameter(0.01 * torch.randn(1, 1, width))
+        self.positions = small_numbers(1, tokens, width)
+        self.query = small_numbers(1, 1, width)
         self.blocks = nn.ModuleList(PriorBlock(params) for _ in range(params.layers))
         self.norm_out = nn.LayerNorm(width)
         self.image_out = nn.Linear(width, params.embed_dim)
