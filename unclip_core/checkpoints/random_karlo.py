@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..models import DiffusionSpec
 from ..nets import presets
+from ..nets.bare import bare
 from ..nets.clip import TextTower, TextTowerParams, VisionTower, VisionTowerParams
 from ..nets.conditioning import TokenConditionerParams
 from ..nets.decoder import DecoderNet, DecoderParams
@@ -73,7 +74,7 @@ def write_random_karlo(
     Raises CheckpointError where the folder is not empty, OSError where the disk is full.
     """
     writer = FolderWriter(folder, DTYPES[dtype], _Random(seed))
-    with torch.device("meta"):
+    with bare():
         writer.text(TextTower(sizes.text), _tokenizer(sizes.text))
         if vision:
             side = sizes.vision.image_size
