@@ -42,7 +42,6 @@ class UNetParams:
     time_shift: str = "scale_shift"
     patch_size: int = 1  # pixel-unshuffle at the input, pixel-shuffle at the output
     layout: str = "full"
-    residual_channels: int = 0  # so many of the last input channels are added to the output
 
     def __post_init__(self) -> None:
         """Check that the numbers agree; raises ValueError stating those that do not."""
@@ -50,9 +49,6 @@ class UNetParams:
         self._check_choices()
         for width in self.channels:
             require_divisible("UNetParams", "channels", width, "groups", self.groups)
-        if self.residual_channels not in (0, self.out_channels) or self.residual_channels > self.in_channels:
-            raise ValueError(f"UNetParams: residual_channels {self.residual_channels} must be 0 or out_channels "
-                             f"{self.out_channels}, and at most in_channels {self.in_channels}")
         if self.time_channels % 2:
             raise ValueError(f"UNetParams: time_channels must be even, got {self.time_channels}")
         attended = [c for c, on in zip(self.channels, self.attention, strict=True) if on]
@@ -134,9 +130,7 @@ class UNet(nn.Module):
         h = self.middle(h, signals)
         for level in self.up:
             h = level(h, signals, kept, maps.get(level.index))
-        out = F.pixel_shuffle(self.out_conv(F.silu(self.out_norm(h))), self.params.patch_size)
-        added = self.params.residual_channels
-        return out + x[:, -added:].to(out.dtype) if added else out
+        return F.pixel_shuffle(self.out_conv(F.silu(self.out_norm(h))), self.params.patch_size)
 
     @property
     def stride(self) -> int:
