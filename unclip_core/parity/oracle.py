@@ -13,6 +13,9 @@ from ..tokenizer import ClipTokenizer, byte_vocabulary, write_tokenizer
 
 MERGES = [("c", "a"), ("ca", "t</w>"), ("r", "e"), ("re", "d</w>"), ("t", "h"), ("th", "e</w>")]
 
+OUTPUT_SCALE = 0.3
+"""Of the random decoders: guidance of 8 then makes an epsilon of deviation 1, near enough."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -79,6 +82,18 @@ def randomise(net: nn.Module, seed: int) -> nn.Module:
     return net.eval()
 
 
+def calm(decoder: nn.Module) -> None:
+    """Scale a random decoder's output layer to what guidance expects of a trained one.
+
+    Trained, the two rows of guidance differ by little: eight times that leaves an epsilon of deviation 1. Random ones
+    differ as much as two pictures do, and eight times that magnifies what last bits say more in every step, until
+    whole pictures depend on the CPU. Their variance channels would also leave -1..1, which no trained net's do.
+    """
+    with torch.no_grad():
+        for value in decoder.conv_out.parameters():
+            value.mul_(OUTPUT_SCALE)
+
+
 def tokenizer_of(shape: Shape, conventions: str = "native") -> ClipTokenizer:
     """A tokenizer of 520 tokens, made of bytes and a few pairs."""
     return ClipTokenizer(byte_vocabulary(MERGES), MERGES, shape.context, pad="!", conventions=conventions)
@@ -96,6 +111,7 @@ def components(shape: Shape, folder: Path, seed: int = 0) -> dict[str, Any]:
         "super_res_first": _super_res(shape), "super_res_last": _super_res(shape),
     }
     parts = {name: randomise(net, seed + number) for number, (name, net) in enumerate(parts.items())}
+    calm(parts["decoder"])
     side = {"height": shape.vision_size, "width": shape.vision_size}
     parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "oracle-tokenizer", model_max_length=shape.context)
     parts["feature_extractor"] = CLIPImageProcessor(size={"shortest_edge": shape.vision_size}, crop_size=side)
