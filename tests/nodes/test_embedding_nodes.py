@@ -135,7 +135,7 @@ def test_each_line_is_a_prompt_of_its_own(mine):
     found, said = run("UnclipTextEncodeLines", mine.clip, " a red circle \n\n\ta blue square\r\n")
     assert found.prompts == ("a red circle", "a blue square") and said is None
     expected = mine.clip.part.adapter.encode_text(list(found.prompts))
-    assert torch.equal(found.condition.embeds, expected.embeds)
+    torch.testing.assert_close(found.condition.embeds, expected.embeds, rtol=0, atol=1e-6)
     assert found.condition.null is not None
 
 
