@@ -8,7 +8,8 @@ from unclip.unclip_core.pipelines import encode_image, sample_decoder
 
 def test_more_steps_bring_pictures_back_better(capsys):
     few, many = bench_inversion(2, steps=(2, 25), iterations=(1,))
-    assert many.mean > few.mean + 1 and many.lowest <= many.mean
+    assert many.mean > few.mean + 0.2 and many.lowest <= many.mean
+    assert many.lowest > 30
     assert "PSNR in dB" in capsys.readouterr().out
 
 

@@ -35,15 +35,17 @@ def test_the_files_are_small_enough():
 
 
 def test_it_draws_what_is_asked(drawn):
-    """Bars for the weights as shipped (see the model card): they know where, how many and in which colour."""
+    """Bars for the weights as shipped (see the model card): they know what, where, how many and in which colour."""
     prompts, drawing = drawn
     tally = Tally()
     tally.add_pictures(prompts, drawing.large.permute(0, 3, 1, 2))
     for split in ("trained", "held_out"):
         single, pair = tally.fractions()[split]["single"], tally.fractions()[split]["pair"]
-        assert min(single[name] for name in ("background", "place", "count")) >= 0.8
-        assert single["color"] >= 0.65
-        assert min(pair[name] for name in ("background", "place", "count")) >= 0.65
+        assert min(single[name] for name in ("background", "place", "count", "size")) >= 0.8
+        assert min(single["color"], single["shape"]) >= 0.65
+        assert min(pair[name] for name in ("background", "place", "count", "color")) >= 0.65
+    everything = [kinds[kind]["all"] for kinds in tally.fractions().values() for kind in kinds]
+    assert sum(everything) / 4 >= 0.35
 
 
 def test_a_picture_does_not_depend_on_its_batch(model, drawn):
