@@ -94,7 +94,7 @@ def options(info):
 
 
 def test_the_pack_imports_without_a_complaint(server):
-    log = server.log()
+    log = server.log().split("got prompt")[0]  # what other tests ask for may well go wrong
     assert f"/custom_nodes/{PLUGIN}" in log.replace("\\", "/").split("Import times for custom nodes:")[1]
     assert "IMPORT FAILED" not in log and "Cannot import" not in log and "Traceback" not in log, log
 
