@@ -1,0 +1,18 @@
+"""The stages of unCLIP as functions over the parts: encode, prior, decode, upscale; the only no_grad.
+
+Every stage takes one seed a sample, so that a sample is the same whatever the batch it is drawn in.
+"""
+
+from .arguments import WHOLE_RUN, Interval, candidate_stream, candidates_noise, check_count
+from .clip import encode_image, encode_text, rerank
+from .decoder import decoder_denoiser, sample_decoder
+from .drawing import Drawing, text_to_image
+from .pictures import check_images, enlarge, to_images
+from .prior import draw_candidates, prior_embeds, sample_prior
+from .upsampler import upscale
+
+__all__ = [
+    "WHOLE_RUN", "Drawing", "Interval", "candidate_stream", "candidates_noise", "check_count", "check_images",
+    "decoder_denoiser", "draw_candidates", "encode_image", "encode_text", "enlarge", "prior_embeds", "rerank",
+    "sample_decoder", "sample_prior", "text_to_image", "to_images", "upscale",
+]  # fmt: skip

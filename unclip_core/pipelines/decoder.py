@@ -1,0 +1,106 @@
+"""From an image embedding to a small picture."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..clip import TextCondition
+from ..denoiser import Denoiser
+from ..gradients import plain
+from ..guidance import Guided
+from ..models import Decoder
+from ..nets.layers import TimeTable
+from ..noise import Noise, NoiseSource
+from ..samplers import OnStep, sample
+from ..schedules import Steps
+from ..turns import in_turns
+from .arguments import WHOLE_RUN, Interval, check_count, placed, text_arguments, text_rows
+from .pictures import to_images
+
+
+@torch.no_grad()
+def sample_decoder(
+    decoder: Decoder,
+    image_embeds: Tensor,
+    *,
+    text: TextCondition | None = None,
+    steps: int,
+    guidance_scale: float,
+    seeds: Sequence[int],
+    sampler: str = "dpmpp_2m",
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
+    noise: Noise | None = None,
+    start: Tensor | None = None,
+    adapt: Callable[[Denoiser], Denoiser] | None = None,
+    guidance_interval: Interval = WHOLE_RUN,
+) -> Tensor:
+    """Draw a picture `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
+
+    Args:
+        text: what the pictures should show, one row or one a picture; None for none (the empty prompt, where the
+            net cannot do without).
+        steps: 1..train_steps.
+        guidance_scale: 1 is none.
+        seeds: one a picture.
+        eta: noise of `ddim`, 0..1.
+        on_step: called after each step; the samples are pictures `[B, 3, S, S]` in -1..1.
+        noise: drawn from in place of the seeds, to repeat what another program drew.
+        start: the noise that the pictures are made from, `[B or 1, 3, S, S]`, as `editing.invert_decoder` finds it;
+            None draws it. What else a sampler draws stays the same.
+        adapt: makes of the decoder's denoiser the one that is sampled with; None takes it as it is.
+        guidance_interval: as of `draw_candidates`.
+
+    Raises:
+        ValueError: a number is out of range, counts or sizes differ, or the family needs a text and there is none.
+    """
+    check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
+    plan = decoder.diffusion.steps(steps, sampler)
+    denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale, guidance_interval, plan)
+    noise = noise or NoiseSource(seeds, "decoder")
+    drawn = noise.normal((3, decoder.image_size, decoder.image_size), device=placed(decoder.net)[0])
+    pictures = sample(sampler, denoiser if adapt is None else adapt(denoiser), _given(start, drawn),
+                      plan, noise, eta=eta, on_step=on_step)
+    return to_images(pictures)
+
+
+@torch.no_grad()
+def decoder_denoiser(
+    decoder: Decoder, image_embeds: Tensor, text: TextCondition | None, guidance_scale: float,
+    guidance_interval: Interval = WHOLE_RUN, plan: Steps | None = None,
+) -> Denoiser:
+    """The decoder as a denoiser of pictures `[B, 3, S, S]` in -1..1 that show `B` embeddings; as `sample_decoder`.
+
+    plan: the steps that it will be asked for, if these are known: their times are then embedded here and now.
+    """
+    device, model_dtype = placed(decoder.net)
+    if text is None and decoder.net.needs_text and decoder.blank_text is not None:
+        text = decoder.blank_text()
+    condition = decoder.net.condition(image_embeds.to(device), **text_rows(text, len(image_embeds), device))
+    null = None
+    if guidance_scale != 1:
+        blank = decoder.net.null_condition(1, **_null_of(decoder, text, device))
+        null = plain(decoder.net.prepare(blank))
+    times = None if plan is None else TimeTable(decoder.net.unet.time_embed, plan.timesteps)
+    net = in_turns(partial(decoder.net, times=times), decoder.net.params.unet)
+    model = Guided(net, plain(decoder.net.prepare(condition)), null, guidance_scale, guidance_interval,
+                   train_steps=decoder.diffusion.train_steps)
+    return decoder.diffusion.denoiser(model, model_dtype)
+
+
+def _null_of(decoder: Decoder, text: TextCondition | None, device: torch.device) -> dict[str, Tensor]:
+    if not decoder.net.needs_text or text is None or text.null is None:
+        return {}
+    return text_arguments(text.null.to(device))
+
+
+def _given(start: Tensor | None, drawn: Tensor) -> Tensor:
+    """The start that was given, spread to the batch, or else the one drawn."""
+    if start is None:
+        return drawn
+    if start.shape[1:] != drawn.shape[1:] or len(start) not in (1, len(drawn)):
+        raise ValueError(f"Noise of shape {list(start.shape)} cannot start pictures of {list(drawn.shape)}: give one "
+                         "for all, or one each, of the decoder's size.")
+    return start.to(drawn).expand_as(drawn)
