@@ -1,7 +1,7 @@
 """The decoder node: image embeddings to small images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from ..unclip_core import editing, pipelines
 from ..unclip_core.models import Clip, Decoder
 from ..unclip_core.noise import NoiseSource, sample_seeds
 from . import defaults, host, inputs, sockets
+from .batches import spread
 from .drawing import ETA, decoder_input, eta_widget, prompt_rows, rows_of, sampling_inputs, text_rows
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
@@ -170,11 +171,12 @@ class Guide:
 
 @dataclass(frozen=True)
 class Luck:
-    """What is random in a run: seed and stream of each picture, and the noise that it starts from if that is given."""
+    """What is random in a run: seed and stream of each picture, and the noise and error it starts from if given."""
 
     seeds: list[int]
     streams: list[str]
-    start: Tensor | None
+    start: Tensor | None = None
+    error: Tensor | None = None
 
     @classmethod
     def of(
@@ -187,19 +189,22 @@ class Luck:
             InputError: it is not one for all, or one for each embedding.
         """
         streams = [pipelines.candidate_stream("decoder", i if own else 0) for i in range(count)]
-        start = None
+        luck = cls(sample_seeds(seed, batch_size) * count, [s for s in streams for _ in range(batch_size)])
         if noise is not None:
             sockets.require_family(noise, "noise", decoder.family, "decoder")
             if len(noise.noise) not in (1, count):
                 raise InputError(f"{len(noise.noise)} noises do not fit {count} embeddings: give one, or one for each.")
-            start = noise.noise.expand(count, -1, -1, -1).repeat_interleave(batch_size, dim=0)
-        return cls(sample_seeds(seed, batch_size) * count, [s for s in streams for _ in range(batch_size)], start)
+            start, error = (None if part is None else spread(part, count).repeat_interleave(batch_size, dim=0)
+                            for part in (noise.noise, noise.error))
+            luck = replace(luck, start=start, error=error)
+        return luck
 
     def rows(self, rows: slice) -> dict[str, Any]:
         """The core's arguments for these pictures."""
         seeds = self.seeds[rows]
-        start = None if self.start is None else self.start[rows].to(host.device())
-        return {"seeds": seeds, "noise": NoiseSource(seeds, self.streams[rows]), "start": start}
+        given = {"start": self.start, "start_error": self.error}
+        placed = {name: part[rows].to(host.device()) for name, part in given.items() if part is not None}
+        return {"seeds": seeds, "noise": NoiseSource(seeds, self.streams[rows]), **placed}
 
 
 def check_noise(value: Any) -> bool:

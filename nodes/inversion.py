@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..unclip_core import editing
@@ -82,12 +83,14 @@ class UnclipDdimInversion:
         pictures = square(to_rgb(image), decoder.part.image_size)
         count = common_count(image=len(pictures), embedding=len(embedding.embeds))
         pictures, embeds = spread(pictures, count), spread(embedding.embeds, count)
-        condition = text_rows(text, decoder, count)
+        condition, error = text_rows(text, decoder, count), torch.zeros(count)
 
         def invert(rows: slice, on_step: host.OnStep) -> Tensor:
             seen, said = embeds[rows].to(host.device()), rows_of(condition, rows)
-            return editing.invert_decoder(decoder.part, pictures[rows], seen, text=said, on_step=on_step, **settings)
+            found = editing.invert_decoder(decoder.part, pictures[rows], seen, text=said, on_step=on_step, **settings)
+            error[rows] = found.error.to(error)
+            return found.noise
 
         with host.loaded(decoder):
             noise = host.in_turns(invert, count, defaults.IMAGES_AT_ONCE, (steps - 1) * iterations + 1, "Inversion")
-        return (NoiseValue(noise, decoder.family), pictures.to(host.intermediate_device()))
+        return (NoiseValue(noise, decoder.family, error), pictures.to(host.intermediate_device()))

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..unclip_core.embeddings import slerp
 from . import defaults, inputs, sockets
 from .inputs import InputError
@@ -51,4 +54,10 @@ class UnclipNoiseInterpolate:
         if noise_b.noise.shape[1:] != shape:
             raise InputError(f"Noises of sizes {list(shape)} and {list(noise_b.noise.shape[1:])} do not go together.")
         blends = slerp(noise_a.noise.flatten(1), noise_b.noise.flatten(1), way)
-        return (NoiseValue(in_turn(blends).unflatten(1, shape), noise_a.family),)
+        errors = torch.lerp(errors_of(noise_a), errors_of(noise_b), way.float()[:, None])
+        return (NoiseValue(in_turn(blends).unflatten(1, shape), noise_a.family, in_turn(errors)),)
+
+
+def errors_of(noise: NoiseValue) -> Tensor:
+    """How far the decoder errs about each of the pictures of a noise, `[B]`; 0 where it comes of none."""
+    return torch.zeros(len(noise.noise)) if noise.error is None else noise.error.cpu()

@@ -128,10 +128,12 @@ class NoiseValue:
     Attributes:
         noise: `[B, 3, S, S]`, about standard normal.
         family: the model family whose decoder it is for.
+        error: `[B]`, how far that decoder errs about the pictures that the noise was found of; None is 0.
     """
 
     noise: Tensor
     family: str
+    error: Tensor | None = None
 
 
 def require_family(

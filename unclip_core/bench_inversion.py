@@ -65,9 +65,10 @@ def held_out(count: int, side: int, seed: int) -> Tensor:
 def redrawn(model: UnclipModel, pictures: Tensor, embeds: Tensor, steps: int, iterations: int) -> Tensor:
     """Pictures [B, S, S, 3] drawn again from their embeddings [B, D] and the noise that is found for them."""
     settings = {"steps": steps, "guidance_scale": 1.0}
-    noise = invert_decoder(model.decoder, pictures, embeds, iterations=iterations, **settings)
+    found = invert_decoder(model.decoder, pictures, embeds, iterations=iterations, **settings)
     seeds = list(range(len(pictures)))
-    return sample_decoder(model.decoder, embeds, seeds=seeds, sampler="ddim", start=noise, **settings)
+    return sample_decoder(model.decoder, embeds, seeds=seeds, sampler="ddim", start=found.noise,
+                          start_error=found.error, **settings)
 
 
 @torch.no_grad()

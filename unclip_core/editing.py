@@ -12,7 +12,7 @@ from .clip_guidance import ClipGuided, clip_logits
 from .denoiser import Denoiser, clamp_x0
 from .gradients import gradients, plain
 from .inpainting import repaint
-from .inversion import invert
+from .inversion import ErrorAware, Inverted, clean_error, invert
 from .known import KnownPicture
 from .models import Clip, Decoder, DiffusionSpec
 from .noise import NoiseSource
@@ -39,10 +39,11 @@ def invert_decoder(
     guidance_scale: float,
     iterations: int = 1,
     on_step: OnStep | None = None,
-) -> Tensor:
+) -> Inverted:
     """The noise `[B, 3, S, S]` from which the decoder draws pictures `[B, S, S, 3]` under their embeddings `[B, D]`.
 
-    Given to `sample_decoder` as `start`, with `sampler` ddim, the same steps, guidance and text, it draws them again.
+    Given to `sample_decoder` as `start`, with its error as `start_error`, `sampler` ddim, the same steps, guidance and
+    text, it draws them again.
 
     Raises:
         ValueError: a number is out of range, counts differ, or the pictures are not of the decoder's size.
@@ -55,7 +56,9 @@ def invert_decoder(
                          f"{images.shape[1]}: resize it first.")
     denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
     pictures = images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1
-    return invert(denoiser, pictures, decoder.diffusion.steps(steps), iterations=iterations, on_step=on_step)
+    plan, error = decoder.diffusion.steps(steps), clean_error(denoiser, pictures)
+    aware = ErrorAware(denoiser, decoder.diffusion.table, error)
+    return Inverted(invert(aware, pictures, plan, iterations=iterations, on_step=on_step), error)
 
 
 @torch.no_grad()

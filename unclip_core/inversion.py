@@ -4,6 +4,10 @@
 backwards. What a net says at the noisier end of a step is not known before that end is: evaluated at the cleaner
 end instead, as is usual, the error is of the size of the step. Here each step is solved for its noisier end, so
 that DDIM over the same plan comes back to the picture, in few steps too.
+
+What the net then says of the picture without noise is the last word. A net that predicts epsilon or v cannot err
+there; one that predicts x0 can, and what it gets wrong no noise brings back, in however many steps. So inversion
+measures that error (``clean_error``), and both ways are gone with a denoiser that knows of it (``ErrorAware``).
 """
 
 import math
@@ -13,11 +17,68 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser
-from .samplers import OnStep, StepInfo
+from .denoiser import Denoiser, Prediction, per_sample
+from .samplers import OnStep, StepInfo, spec_of
 from .schedules import Steps
 
-__all__ = ["invert", "psnr"]
+__all__ = ["ErrorAware", "Inverted", "clean_error", "invert", "own_share", "psnr"]
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """What inversion finds of pictures.
+
+    noise: [B, …], the state that a sampler starts from. error: [B], of the net, as ``clean_error`` measures it.
+    """
+
+    noise: Tensor
+    error: Tensor
+
+
+class ErrorAware:
+    """A denoiser that takes the state's word where there is less noise than the net errs.
+
+    Around the net's guess D the clean sample is taken to be N(D, error^2); seen through ``x = alpha x0 + sigma z`` its
+    mean is ``D + w (x / alpha - D)`` with ``w = error^2 alpha^2 / (error^2 alpha^2 + sigma^2)`` (Bayes' rule for two
+    normals). Without noise that is the state itself, as of a net that predicts epsilon; with much noise it is D.
+    So what the net does not know of a sample stays in the state, at the size of the noise, and comes out at the end,
+    the more of it the less noise the last step starts from. Of a state that was drawn, and not found by ``invert``,
+    grain of that size would come out: there ``error`` is 0, and all this changes nothing.
+    error: [B or 1], 0 or more, on the state's device. alpha_bar: [T] table, below 1.
+    """
+
+    def __init__(self, denoiser: Denoiser, alpha_bar: Tensor, error: Tensor) -> None:
+        """Keep the parts."""
+        self._denoiser, self._variance = denoiser, error.square()
+        self._alpha_bar, self._noise = (part.to(error.dtype).to(error.device) for part in (alpha_bar, 1 - alpha_bar))
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        """Return the prediction with the state's word in it."""
+        guess, ab = self._denoiser(x, t), self._alpha_bar[t]
+        known = self._variance * ab
+        total = known + self._noise[t]
+        x0 = per_sample(self._noise[t] / total, x) * guess.x0 + per_sample(self._variance * ab.sqrt() / total, x) * x
+        return Prediction(x0.to(x.dtype), guess.variance_fraction)
+
+
+def clean_error(denoiser: Denoiser, x0: Tensor) -> Tensor:
+    """Return how far the denoiser's guess is from clean samples [B, …] shown to it at t = 0: root mean square, [B]."""
+    guess = denoiser(x0, torch.zeros(len(x0), dtype=torch.int64, device=x0.device)).x0
+    return (guess - x0).square().flatten(1).mean(dim=1).sqrt()
+
+
+def own_share(sampler: str, steps: Steps, eta: float) -> float:
+    """Return how much of the noise before the last step is still the start's, as a share of the variance, 0..1.
+
+    All of it where a sampler draws none; each step of ``ddim`` draws ``eta^2 (1 - s / t) / (1 - s)`` of it anew
+    (Song et al. 2021, eq. 16; alpha-bars s to t). Of samplers that draw in each step it is taken to be none.
+    Raises ValueError for an unknown sampler.
+    """
+    spec = spec_of(sampler)
+    if spec.stochastic or not spec.uses_eta:
+        return 0.0 if spec.stochastic else 1.0
+    s, t = steps.alpha_bar[:-2], steps.alpha_bar[1:-1]
+    return float((1 - eta**2 * (1 - s / t) / (1 - s)).prod())
 
 
 def invert(

@@ -21,7 +21,7 @@ from .denoiser import Denoiser, Prediction, numbered
 from .noise import Noise
 from .schedules import Steps
 
-__all__ = ["SAMPLERS", "OnStep", "Sampler", "SamplerSpec", "StepInfo", "sample"]
+__all__ = ["SAMPLERS", "OnStep", "Sampler", "SamplerSpec", "StepInfo", "sample", "spec_of"]
 __all__ += ["ddim", "ddpm", "deis", "dpmpp_2m", "dpmpp_sde"]
 
 
@@ -191,10 +191,16 @@ def sample(
     step; what it raises ends the sampling and passes on.
     Raises ValueError for an unknown name, an eta outside 0..1, and a state other than float32 or float64.
     """
+    function = spec_of(name).function
+    _check_eta(eta)
+    return function(denoiser, x, steps, noise, eta=eta, on_step=on_step)
+
+
+def spec_of(name: str) -> SamplerSpec:
+    """Return the registry's entry of that name. Raises ValueError where there is none."""
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
-    _check_eta(eta)
-    return SAMPLERS[name].function(denoiser, x, steps, noise, eta=eta, on_step=on_step)
+    return SAMPLERS[name]
 
 
 def _loop(denoiser: Denoiser, x: Tensor, steps: Steps, update: Update, on_step: OnStep | None) -> Tensor:

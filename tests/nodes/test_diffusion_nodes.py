@@ -52,13 +52,26 @@ def test_inversion_hands_its_widgets_to_the_core_and_the_noise_to_the_decoder(mi
     expected = editing.invert_decoder(
         mine.decoder.part, image, embedding().embeds.expand(2, -1), iterations=2, **settings
     )
-    torch.testing.assert_close(noise.noise, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(noise.noise, expected.noise, rtol=0, atol=1e-5)
+    torch.testing.assert_close(noise.error, expected.error)
     assert noise.family == "test" and torch.equal(seen, image)
     drawn = run("UnclipDecoderSample", mine.decoder, embedding(2), noise=noise, sampler="ddim", **settings)[0]
     own = pipelines.sample_decoder(
-        mine.decoder.part, embedding(2).embeds, seeds=[0, 0], start=noise.noise, sampler="ddim", **settings
+        mine.decoder.part, embedding(2).embeds, seeds=[0, 0], start=noise.noise, start_error=noise.error,
+        sampler="ddim", **settings
     )
     torch.testing.assert_close(drawn, own, rtol=0, atol=1e-5)
+
+
+def test_the_error_of_a_noise_goes_with_each_of_its_images(mine):
+    noise = run("UnclipDdimInversion", mine.decoder, embedding(2), pictures(2, SIDE, SIDE, 3), steps=3)[0]
+    settings = {"sampler": "ddim", "steps": 3}
+    drawn = run("UnclipDecoderSample", mine.decoder, embedding(2), noise=noise, batch_size=2, **settings)[0]
+    for i in (0, 1):
+        row = NoiseValue(noise.noise[[i]], "test", noise.error[[i]])
+        one = EmbeddingValue(embedding(2).embeds[[i]], "test", "image")
+        alone = run("UnclipDecoderSample", mine.decoder, one, noise=row, **settings)[0]
+        torch.testing.assert_close(drawn[2 * i : 2 * i + 2], alone.expand(2, -1, -1, -1), rtol=0, atol=1e-4)
 
 
 def test_an_image_of_another_size_is_made_the_decoders_square(mine):

@@ -245,6 +245,15 @@ def test_noises_turn_evenly_and_keep_their_shape():
     torch.testing.assert_close(found.noise[1].flatten(), slerp(a.noise.flatten(1), b.noise.flatten(1), 0.5)[0])
 
 
+def test_the_error_goes_from_that_of_one_noise_to_that_of_the_other():
+    """A noise that was found of no picture has none."""
+    noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    found, drawn = NoiseValue(noise, "test", torch.tensor([0.1, 0.3])), NoiseValue(noise[:1] + 1, "test")
+    between = run("UnclipNoiseInterpolate", found, drawn, t=0.0, frames=3)[0]
+    torch.testing.assert_close(between.error, torch.tensor([0.1, 0.05, 0.0, 0.3, 0.15, 0.0]))
+    assert run("UnclipNoiseInterpolate", drawn, drawn, t=0.5)[0].error.tolist() == [0.0]
+
+
 def test_noises_of_other_sizes_and_families_are_refused():
     a = NoiseValue(torch.randn(1, 3, 4, 4), "test")
     with pytest.raises(InputError, match=r"\[3, 4, 4\] and \[3, 8, 8\]"):

@@ -91,18 +91,46 @@ DRAW = {"steps": 3, "guidance_scale": 2.0}
 def test_what_the_decoder_drew_is_inverted_to_noise_that_draws_it(decoder):
     settings = {"steps": 4, "guidance_scale": 1.0}
     drawn = pipelines.sample_decoder(decoder, embeds(), seeds=[7], sampler="ddim", **settings)
-    noise = editing.invert_decoder(decoder, drawn, embeds(), **settings)
-    assert noise.shape == (1, 3, SIDE, SIDE)
-    again = pipelines.sample_decoder(decoder, embeds(), seeds=[0], sampler="ddim", start=noise, **settings)
+    found = editing.invert_decoder(decoder, drawn, embeds(), **settings)
+    assert found.noise.shape == (1, 3, SIDE, SIDE) and found.error.shape == (1,)
+    again = pipelines.sample_decoder(decoder, embeds(), seeds=[0], sampler="ddim", start=found.noise,
+                                     start_error=found.error, **settings)
     other = pipelines.sample_decoder(decoder, embeds(), seeds=[0], sampler="ddim", **settings)
     assert float(psnr(drawn, again)) > float(psnr(drawn, other)) + 1
 
 
 def test_inversion_works_on_any_kind_of_net(any_decoder):
-    noise = editing.invert_decoder(any_decoder, pictures(2), embeds(2), **DRAW)
-    assert noise.shape == (2, 3, SIDE, SIDE) and torch.isfinite(noise).all()
+    found = editing.invert_decoder(any_decoder, pictures(2), embeds(2), **DRAW)
+    assert found.noise.shape == (2, 3, SIDE, SIDE) and torch.isfinite(found.noise).all()
     alone = editing.invert_decoder(any_decoder, pictures(2)[1:], embeds(2)[1:], **DRAW)
-    torch.testing.assert_close(noise[1:], alone, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.noise[1:], alone.noise, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.error[1:], alone.error)
+
+
+def test_more_steps_bring_any_picture_back_whatever_the_net_makes_of_it(decoder):
+    """Of an untrained net that predicts x0: its word is worth nothing, and the error that is measured says so."""
+    found = []
+    for steps in (4, 16, 64):
+        settings = {"steps": steps, "guidance_scale": 1.0}
+        inverted = editing.invert_decoder(decoder, pictures(), embeds(), **settings)
+        again = pipelines.sample_decoder(decoder, embeds(), seeds=[0], sampler="ddim", start=inverted.noise,
+                                         start_error=inverted.error, **settings)
+        found.append(float(psnr(pictures(), again)))
+    assert found == sorted(found) and found[-1] > found[0] + 10
+
+
+def test_what_the_net_misses_is_let_go_with_the_noise_that_it_lies_in(decoder):
+    """Where a sampler draws all noise anew, nothing of the start's is left, and its error changes nothing."""
+    start = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
+    settings = {"seeds": [1], "start": start, **DRAW, "steps": 10}
+
+    def change(**more):
+        with_error = pipelines.sample_decoder(decoder, embeds(), start_error=torch.tensor([0.2]), **more, **settings)
+        return float((with_error - pipelines.sample_decoder(decoder, embeds(), **more, **settings)).abs().mean())
+
+    by_eta = [change(sampler="ddim", eta=eta) for eta in (0.0, 0.5, 1.0)]
+    assert by_eta[0] > 1.5 * by_eta[1] > 10 * by_eta[2]
+    assert change(sampler="ddpm") == change(sampler="dpmpp_sde") == 0
 
 
 def test_a_given_start_replaces_the_drawn_one_and_nothing_else(decoder):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unclip.unclip_core.inversion import Inverted
 from unclip.unclip_core.train import edits
 from unclip.unclip_core.world.render import render
 from unclip.unclip_core.world.vocabulary import HELD_OUT
@@ -93,7 +94,7 @@ def test_an_inverted_edit_is_drawn_from_the_pictures_noise_as_it_was_found(fake)
 
     def invert(decoder, pictures, embeds, **settings):
         asked.append(settings)
-        return pictures.permute(0, 3, 1, 2) * 7
+        return Inverted(pictures.permute(0, 3, 1, 2) * 7, torch.full((len(pictures),), 0.5))
 
     fake.setattr(edits, "invert_decoder", invert)
     edits.evaluate_edits(n=3, thetas=(0.2, 0.3), inverted=True)
@@ -101,6 +102,7 @@ def test_an_inverted_edit_is_drawn_from_the_pictures_noise_as_it_was_found(fake)
     assert calls[0]["start"] is None and calls[0]["sampler"] != "ddim"
     for call in calls[1:]:
         torch.testing.assert_close(call["start"], pictures * 7)
+        assert call["start_error"].tolist() == [0.5] * 3
         assert (call["sampler"], call["guidance_scale"]) == ("ddim", 1.0)
         assert call["steps"] == asked[0]["steps"]
     assert len(asked) == 1 and asked[0]["guidance_scale"] == 1.0

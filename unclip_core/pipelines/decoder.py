@@ -10,6 +10,7 @@ from ..clip import TextCondition
 from ..denoiser import Denoiser
 from ..gradients import plain
 from ..guidance import Guided
+from ..inversion import ErrorAware, own_share
 from ..models import Decoder
 from ..nets.layers import TimeTable
 from ..noise import Noise, NoiseSource
@@ -34,6 +35,7 @@ def sample_decoder(
     on_step: OnStep | None = None,
     noise: Noise | None = None,
     start: Tensor | None = None,
+    start_error: Tensor | None = None,
     adapt: Callable[[Denoiser], Denoiser] | None = None,
     guidance_interval: Interval = WHOLE_RUN,
 ) -> Tensor:
@@ -50,6 +52,8 @@ def sample_decoder(
         noise: drawn from in place of the seeds, to repeat what another program drew.
         start: the noise that the pictures are made from, `[B or 1, 3, S, S]`, as `editing.invert_decoder` finds it;
             None draws it. What else a sampler draws stays the same.
+        start_error: `[B or 1]`, how far the net errs about the pictures of `start`, as `editing.invert_decoder` finds
+            it too; as far as a sampler keeps that noise, what the net misses then comes out of it. None is 0.
         adapt: makes of the decoder's denoiser the one that is sampled with; None takes it as it is.
         guidance_interval: as of `draw_candidates`.
 
@@ -59,6 +63,9 @@ def sample_decoder(
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     plan = decoder.diffusion.steps(steps, sampler)
     denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale, guidance_interval, plan)
+    if start_error is not None:
+        error = start_error.to(placed(decoder.net)[0]) * own_share(sampler, plan, eta) ** 0.5
+        denoiser = ErrorAware(denoiser, decoder.diffusion.table, error)
     noise = noise or NoiseSource(seeds, "decoder")
     drawn = noise.normal((3, decoder.image_size, decoder.image_size), device=placed(decoder.net)[0])
     pictures = sample(sampler, denoiser if adapt is None else adapt(denoiser), _given(start, drawn),

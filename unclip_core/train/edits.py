@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..editing import invert_decoder
 from ..embeddings import slerp, text_diff
+from ..inversion import Inverted
 from ..models import UnclipModel, load_model
 from ..noise import sample_seeds
 from ..pipelines import encode_image, encode_text, sample_decoder
@@ -106,15 +107,15 @@ class Studio:
         parts = [encode_image(self.model.clip, _pictures(scenes[rows], size)) for rows in _batches(len(scenes))]
         return torch.cat(parts)
 
-    def noise_of(self, scenes: Sequence[Scene], embeds: Tensor) -> Tensor:
-        """The noise `[N, 3, S, S]` from which the decoder draws rendered scenes under their embeddings `[N, D]`."""
+    def noise_of(self, scenes: Sequence[Scene], embeds: Tensor) -> Inverted:
+        """The noise, of `N` pictures, from which the decoder draws rendered scenes under their embeddings `[N, D]`."""
         decoder, steps = self.model.decoder, self.settings.decoder_steps
         parts = [invert_decoder(decoder, _pictures(scenes[rows], decoder.image_size), embeds[rows], steps=steps,
                                 guidance_scale=1.0)
                  for rows in _batches(len(scenes), "inversion")]
-        return torch.cat(parts)
+        return Inverted(torch.cat([part.noise for part in parts]), torch.cat([part.error for part in parts]))
 
-    def judged(self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Tensor | None = None
+    def judged(self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Inverted | None = None
                ) -> list[dict[str, bool]]:
         """What the decoder's pictures of the embeddings have right of the scenes."""
         guidance, sampler = self.settings.decoder_guidance, self.settings.decoder_sampler
@@ -124,7 +125,8 @@ class Studio:
         for rows in _batches(len(scenes), title):
             pictures = sample_decoder(self.model.decoder, embeds[rows], steps=self.settings.decoder_steps,
                                       seeds=seeds[rows], guidance_scale=guidance, sampler=sampler,
-                                      start=None if noise is None else noise[rows])
+                                      start=None if noise is None else noise.noise[rows],
+                                      start_error=None if noise is None else noise.error[rows])
             found = zip(pictures.permute(0, 3, 1, 2), scenes[rows], strict=True)
             scores += [score(judge(picture), scene) for picture, scene in found]
         return scores
