@@ -322,7 +322,7 @@ def _said(call: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print("unclip: interrupted.", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"unclip: {error}", file=sys.stderr)
         return 1
     return 0

@@ -107,6 +107,16 @@ def test_a_dataset_with_a_bad_row(tmp_path):
     assert [sample.caption for sample in samples(collection, bad)] == ["y"] and set(bad) == {"d[0]"}
 
 
+def test_sixteen_bits_a_pixel_keep_their_shades():
+    file = io.BytesIO()
+    deep = Image.new("I;16", (3, 1))
+    for x, level in enumerate((0, 0x8080, 0xFFFF)):
+        deep.putpixel((x, 0), level)
+    deep.save(file, "PNG")
+    picture = decode_picture(file.getvalue(), "x")
+    assert [picture.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+
+
 def test_transparency_lies_over_white_and_bombs_are_refused(monkeypatch):
     assert decode_picture(png((255, 0, 0, 0), "RGBA"), "x").getpixel((0, 0)) == (255, 255, 255)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)

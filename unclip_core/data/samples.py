@@ -68,6 +68,8 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             turned = ImageOps.exif_transpose(picture)
+            if turned.mode.startswith("I"):  # 16 bits a pixel, which a plain conversion would cut off at 255
+                turned = turned.point(lambda level: level / 257).convert("L")
             if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
                 clear = turned.convert("RGBA")
                 turned = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)

@@ -1,5 +1,6 @@
 """The engine under every stage: Hugging Face accelerate for processes and precision, one loop, checkpoints, logs."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
     """accelerate's Accelerator, in the process group that its launcher set up, if any.
 
     Raises:
-        ValueError: the package is not installed.
+        ValueError: the package is not installed, or the precision needs a GPU and there is none.
     """
     try:
         from accelerate import Accelerator, InitProcessGroupKwargs
@@ -37,8 +38,12 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
         raise ValueError("Training on own pictures needs the package 'accelerate': pip install 'unclip[train]'."
                          ) from error
     # Parts of a step are counted here and not by accelerate, so that a step is the same however it is parted.
-    return Accelerator(mixed_precision=training.precision, cpu=cpu,
-                       kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    accelerator = Accelerator(mixed_precision=training.precision, cpu=cpu,
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    if training.precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate would train in float32 and not say so.
+        raise ValueError('training.precision "fp16" needs a GPU: on a CPU take "bf16" or "no".')
+    return accelerator
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Engine:
         """Train; whether all steps are done. An interrupt (Ctrl-C, SIGTERM) ends it after a checkpoint.
 
         Raises:
-            FloatingPointError: the loss is not finite; the last checkpoint stays as it was.
+            FloatingPointError: the loss or its gradient is not finite; the last checkpoint stays as it was.
             OSError: the last checkpoint or the result cannot be written.
         """
         saved, finished = time.monotonic(), self.step >= self.training.steps
@@ -213,16 +218,22 @@ class Engine:
         flags = torch.tensor([float(self._stop)], device=self.accelerator.device)
         means = torch.cat([torch.stack([values[name].float() for name in names]), flags])
         *numbers, stop = self.accelerator.reduce(means, "mean").tolist()
-        self._last = dict(zip(names, numbers, strict=True)) | {"grad_norm": float(norm)}
-        finite = torch.isfinite(torch.tensor([self._last["loss"]]))
-        if not bool(finite):
-            raise FloatingPointError(f"the loss of step {self.step} is not finite ({self._last}): lower training.lr, "
-                                     "or train with another precision. The last checkpoint stands.")
+        self._last = dict(zip(names, numbers, strict=True)) | self._norm(norm)
+        if not (math.isfinite(self._last["loss"]) and math.isfinite(self._last["grad_norm"])):
+            raise FloatingPointError(f"the loss of step {self.step} or its gradient is not finite ({self._last}): "
+                                     "lower training.lr, or train with another precision. The last checkpoint stands.")
         for name, number in self._last.items():
             self._sums[name] = self._sums.get(name, 0.0) + number
         self._sums["steps"] = self._sums.get("steps", 0.0) + 1
         self._rate = rate
         return stop > 0
+
+    def _norm(self, norm: Tensor) -> dict[str, float]:
+        """The gradients' norm; in fp16 also whether they overflowed, and the step was skipped for a smaller scale."""
+        if self.accelerator.scaler is None:
+            return {"grad_norm": float(norm)}
+        skipped = self._optimizer.step_was_skipped
+        return {"grad_norm": 0.0 if skipped else float(norm), "skipped": float(skipped)}
 
     def _log(self) -> None:
         count = self._sums.pop("steps")

@@ -43,7 +43,7 @@ def train_own(stage: str, data: str, config_path: str, output: str, dry_run: boo
     Raises:
         ValueError: configuration, data or model cannot be used.
         OSError: the disk is full; the last checkpoint stands.
-        FloatingPointError: the loss is not finite; the last checkpoint stands.
+        FloatingPointError: the loss or its gradient is not finite; the last checkpoint stands.
     """
     config = read_config(config_path, stage)
     collection = open_pictures(data)
@@ -52,12 +52,11 @@ def train_own(stage: str, data: str, config_path: str, output: str, dry_run: boo
     subject = make_subject(stage, config, base, folder)
     if config.lora is None:
         check_output(stage, subject, base, folder)
-    if dry_run:
-        print(_description(stage, config, collection, subject, folder))
-        print("Everything fits. Nothing was written: leave out --dry-run to train.")
-        return 0
     accelerator = make_accelerator(config.training, cpu)
-    accelerator.print(_description(stage, config, collection, subject, folder), flush=True)
+    accelerator.print(_description(stage, config, collection, subject, folder, accelerator), flush=True)
+    if dry_run:
+        accelerator.print("Everything fits. Nothing was written: leave out --dry-run to train.")
+        return 0
     # All processes look before the first one writes.
     settle_config(folder / TRAINING / stage, config.to_dict(), str(data), write=False)
     accelerator.wait_for_everyone()
@@ -158,11 +157,13 @@ class Run:
             self.subject.net.clip_std.copy_(store.std)
 
 
-def _description(stage: str, config: Config, collection: Collection, subject: Subject, folder: Path) -> str:
+def _description(stage: str, config: Config, collection: Collection, subject: Subject, folder: Path,
+                 accelerator: Any) -> str:
     count = sum(p.numel() for p in subject.net.parameters())
     pictures = config.training.steps * config.training.batch
     return "\n".join([
         f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
         f"Net: {count:,} parameters, family '{subject.family}'. Data: {len(collection):,} pictures, "
         f"{pictures / len(collection):.1f} times each. Result: '{folder}'.",
+        f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
     ])
