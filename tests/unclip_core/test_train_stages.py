@@ -2,6 +2,8 @@
 
 import math
 import random
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -162,7 +164,10 @@ def test_degrading_leaves_half_alone_and_keeps_constants_in_place():
     assert float(degraded.mean()) == pytest.approx(0.0, abs=1e-3)
 
 
-def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path):
+def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path, monkeypatch):
+    small = [replace(phase, batch=2) for phase in tiny.CLIP_PHASES]
+    monkeypatch.setattr(tiny, "CLIP_PHASES", [small[0], small[-1]])
+    monkeypatch.setattr(tiny, "check_clip", partial(tiny.check_clip, count=32))
     tiny.train_tiny(tmp_path, ["clip"], steps=1)
     assert (tmp_path / "clip.safetensors").is_file()
     with pytest.raises(CheckpointError, match="gate"):
