@@ -1,6 +1,10 @@
 """What the registry and the checks of changes get: the archive's contents, the repository's workflows, the icon."""
 
 import fnmatch
+import os
+import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -53,3 +57,13 @@ def test_the_icon_is_a_square_drawing_that_loads_nothing():
     assert root.get("width") == root.get("height") == "400"
     text = (ROOT / "icon.svg").read_text(encoding="utf-8")
     assert "href" not in text and "<script" not in text and "<image" not in text
+
+
+def test_comfyuis_own_tool_has_nothing_against_publishing_it():
+    """`comfy node validate`, as the registry's action runs it before it publishes."""
+    command = [sys.executable, "-m", "comfy_cli", "--skip-prompt", "node", "validate"]
+    environment = os.environ | {"DO_NOT_TRACK": "1", "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "All validation checks passed" in said, said
+    assert not re.search("(?i)warning|error", said), said

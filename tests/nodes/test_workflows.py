@@ -96,8 +96,9 @@ def test_the_canvas_workflow_is_its_api_twin(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_comfyuis_own_tool_converts_it_to_the_same(name):
-    tool = pytest.importorskip("comfy_cli.workflow_to_api", reason="comfy-cli is not installed here")
-    assert tool.convert_ui_to_api(read(f"{name}.json"), object_info()) == read("api", f"{name}.json")
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    assert convert_ui_to_api(read(f"{name}.json"), object_info()) == read("api", f"{name}.json")
 
 
 @pytest.mark.parametrize("name", NAMES)
