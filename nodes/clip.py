@@ -20,7 +20,7 @@ class UnclipTextEncode:
         "Reads a prompt with the model's CLIP, for Prior Sample. "
         "Words that the model has never seen, and a prompt too long for it, are reported on the node."
     )
-    SEARCH_ALIASES = ["prompt", "text encode", "clip text", "unclip prompt"]
+    SEARCH_ALIASES = ["prompt", "text encode", "clip text", "unclip prompt", "dalle2", "karlo"]
     RETURN_TYPES = (sockets.TEXT,)
     RETURN_NAMES = ("text",)
     OUTPUT_TOOLTIPS = ("The prompt as CLIP reads it: its embedding and its token states.",)
@@ -114,7 +114,7 @@ class UnclipImageEncode:
         "Reads images with the model's CLIP. Their embeddings go where a prior's go: "
         "into Decoder Sample for variations, into Embedding Interpolate for blends."
     )
-    SEARCH_ALIASES = ["clip vision", "image encode", "image variations", "unclip image"]
+    SEARCH_ALIASES = ["clip vision", "image encode", "image variations", "unclip image", "dalle2", "karlo"]
     RETURN_TYPES = (sockets.EMBEDDING,)
     RETURN_NAMES = ("embedding",)
     OUTPUT_TOOLTIPS = ("An image embedding for each image of the batch.",)

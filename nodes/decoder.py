@@ -23,7 +23,7 @@ class UnclipDecoderSample:
 
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = "Draws small images that show what the image embeddings say. Upscale makes them larger."
-    SEARCH_ALIASES = ["unclip decoder", "embedding to image", "dall-e 2 decoder", "image variations"]
+    SEARCH_ALIASES = ["unclip decoder", "embedding to image", "dall-e 2 decoder", "dalle2", "karlo", "image variations"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The images: all of the first embedding, then all of the second, and so on.",)

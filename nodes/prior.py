@@ -23,7 +23,7 @@ class UnclipPriorSample:
         "Draws a CLIP image embedding that fits the text: what the image shows, before it is drawn. "
         "With several candidates, those nearest to the text are kept."
     )
-    SEARCH_ALIASES = ["unclip prior", "diffusion prior", "text to embedding", "dall-e 2 prior"]
+    SEARCH_ALIASES = ["unclip prior", "diffusion prior", "text to embedding", "dall-e 2 prior", "dalle2", "karlo"]
     RETURN_TYPES = (sockets.EMBEDDING, "STRING")
     RETURN_NAMES = ("embedding", "scores")
     OUTPUT_TOOLTIPS = (

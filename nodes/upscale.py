@@ -20,7 +20,7 @@ class UnclipUpscale:
 
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = "Enlarges the decoder's images four times, with the diffusion upsampler of the model."
-    SEARCH_ALIASES = ["unclip upscale", "super resolution", "upsampler", "enlarge", "x4"]
+    SEARCH_ALIASES = ["unclip upscale", "super resolution", "upsampler", "enlarge", "x4", "dalle2", "karlo"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The images, four times as wide and high.",)
