@@ -187,6 +187,7 @@ def test_the_layout_reads_from_left_to_right_without_overlaps(name):
 def test_a_note_explains_it(name):
     notes = [node for node in read(f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
     assert len(notes) == 1 and len(notes[0]["widgets_values"][0]) > 100
+    assert "`" not in notes[0]["widgets_values"][0]  # blue on the note's brown, which nobody can read
 
 
 @pytest.mark.parametrize("name", [name for name in BUNDLED if name not in OWN_SETTINGS])
