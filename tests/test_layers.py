@@ -12,7 +12,8 @@ HOST_MODULES = {
 HEAVY = {"open_clip", "torchvision", "diffusers", "transformers"}
 SOURCES = sorted(
     path.relative_to(ROOT)
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("nodes/**/*.py"), *ROOT.glob("unclip_core/**/*.py")]
+    for pattern in ("*.py", "commands/*.py", "nodes/**/*.py", "unclip_core/**/*.py")
+    for path in ROOT.glob(pattern)
 )
 
 
@@ -98,8 +99,13 @@ def test_the_core_does_not_know_the_nodes():
 
 
 def test_training_is_imported_by_the_command_line_alone():
-    others = [p for p in SOURCES if not below(p, "unclip_core/train") and name(p) != "__main__.py"]
+    others = [p for p in SOURCES if not below(p, "unclip_core/train", "commands")]
     assert not offenders(lambda path: [t for t in inside(path) if t.startswith("unclip_core.train")], others)
+
+
+def test_nothing_but_the_door_of_the_command_line_imports_its_commands():
+    others = [path for path in SOURCES if not below(path, "commands") and name(path) != "__main__.py"]
+    assert not offenders(lambda path: [t for t in inside(path) if t.startswith("commands")], others)
 
 
 def test_the_nodes_know_neither_training_nor_the_picture_world():

@@ -1,4 +1,4 @@
-"""`unclip evaluate` and `unclip bench` as a user types them: what they hand on, and their exit codes."""
+"""`unclip evaluate`, `unclip bench` and `unclip train` as a user types them: what they hand on, and their exit codes."""
 
 from types import SimpleNamespace
 
@@ -8,6 +8,7 @@ from unclip.__main__ import main
 from unclip.unclip_core import bench, bench_inversion
 from unclip.unclip_core.parity import table as parity
 from unclip.unclip_core.train import described, edits
+from unclip.unclip_core.train.own import run
 
 
 @pytest.fixture
@@ -53,3 +54,15 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(capsys, arguments):
     assert main(arguments) == 1
     said = capsys.readouterr().err
     assert said.startswith("unclip: ") and said.count("\n") == 1 and "Traceback" not in said
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(0, 0), (130, 130), (KeyboardInterrupt, 130), (OSError("full"), 1),
+                                               (FloatingPointError("the loss"), 1)])
+def test_a_training_ends_with_the_exit_code_of_its_end(monkeypatch, outcome, code):
+    def end(*_):
+        if isinstance(outcome, int):
+            return outcome
+        raise outcome
+
+    monkeypatch.setattr(run, "train_own", end)
+    assert main(["train", "clip", "--data", "d", "--config", "c", "--output", "o"]) == code
