@@ -201,6 +201,23 @@ class MapConditioner(nn.Module):
         return joined | {"boxes": boxes, "canvases": canvases}
 
 
+def relaid(condition: Condition, boxes: Tensor) -> Condition:
+    """The same Condition with its canvases laid over other `boxes` [B, K, 3].
+
+    Training shows the UNet where things really are, and whoever draws may choose where they are to be. Raises
+    ValueError for a Condition without canvases, and for boxes that are not as many.
+    """
+    if "canvases" not in condition:
+        raise ValueError("relaid: this Condition has no canvases; its conditioner has no frames")
+    if boxes.shape != condition["boxes"].shape:
+        raise ValueError(f"relaid: boxes {tuple(boxes.shape)} do not go with {tuple(condition['boxes'].shape)}")
+    canvases, moved = condition["canvases"], {"boxes": boxes}
+    for name in (name for name in condition if name.startswith("maps.")):
+        own = condition[name][:, :-canvases.shape[2]]
+        moved[name] = torch.cat([own, paste(boxes, canvases, own.shape[-1])], dim=1)
+    return condition | moved
+
+
 class FreeMap(nn.Linear):
     """h [B, hidden] → a map [B, channels, size, size], every value a weight row of its own."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models import DiffusionSpec
-from ..nets.conditioning import Condition
+from ..nets.conditioning import Condition, relaid
 from ..nets.decoder import DecoderNet
 from ..nets.frames import RADIUS, paste
 from ..world.scenes import Scene
@@ -31,11 +31,17 @@ class DecoderPhase:
         loop: steps and learning rate.
         batch: pictures a step.
         canvases: whether only the conditioner's canvases and boxes are trained, without diffusion.
+        true_boxes: share of samples whose canvases the UNet sees where the things really are.
+        still: whether the boxes' layer stays as it is.
+        unnamed: share of things in colours without a name.
     """
 
     loop: LoopConfig
     batch: int = 48
     canvases: bool = False
+    true_boxes: float = 0.0
+    still: bool = False
+    unnamed: float = 0.25
 
 
 class DecoderTraining(nn.Module):
@@ -43,14 +49,19 @@ class DecoderTraining(nn.Module):
 
     `show` reads the things' pixels off the canvases, where the things really are. So what a canvas shows is learned
     directly and crisply; through the UNet it would be learned from blurs, since an embedding knows a place to 2 px
-    only. It is dropped at export.
+    only. It is dropped at export. For the same reason the UNet is shown most canvases (`true_boxes` of them) where the
+    things really are: it then learns to draw what a canvas holds where the canvas lies, in place of the mean over all
+    the places where the thing may be. A box of the embedding is such a place.
     """
 
-    def __init__(self, net: DecoderNet, batches: WorldBatches, seed: int) -> None:
-        """The data and all randomness depend on `seed` and the step alone."""
+    def __init__(self, net: DecoderNet, batches: WorldBatches, seed: int, true_boxes: float = 0.0,
+                 still: bool = False) -> None:
+        """The data and all randomness depend on `seed` and the step alone; `true_boxes`, `still`: see DecoderPhase."""
         super().__init__()
-        self.net = net
+        self.net, self._true_boxes = net, true_boxes
         frames = getattr(net.params.conditioner, "frames", 0)
+        if frames:
+            net.conditioner.frames.boxes.requires_grad_(not still)
         self.show = _Show(net.params.conditioner.canvas_channels, net.params.unet.patch_size) if frames else None
         self._batches, self._seed = batches, seed
         self._table = DIFFUSION.table
@@ -63,7 +74,7 @@ class DecoderTraining(nn.Module):
         noisy = diffuse(batch.pictures, times, self._table, noise_like(batch.pictures, generator))
         condition, dropped = self._condition(batch, generator)
         noisy = noisy.to(dtype).contiguous(memory_format=torch.channels_last)
-        x0 = self.net(noisy, times.to(noisy.device), condition).float()
+        x0 = self.net(noisy, times.to(noisy.device), self._placed(condition, batch, dropped, generator)).float()
         squared = (x0 - batch.pictures).square()
         x0_loss = (squared * foreground_weight(batch.pictures)).mean()
         losses = {"loss": x0_loss, "mse": squared.detach().mean(), "x0": x0_loss.detach()}
@@ -84,6 +95,17 @@ class DecoderTraining(nn.Module):
         condition = self.net.condition(blurred(batch.image_embeds, generator), batch.text.embeds,
                                        drop_image=dropped, drop_text=self._drop(count, DROP_TEXT, generator))
         return condition, dropped
+
+    def _placed(self, condition: Condition, batch: WorldBatch, dropped: Tensor, generator: torch.Generator
+                ) -> Condition:
+        """The Condition with the boxes of a share of samples moved to where their things are."""
+        if self._true_boxes == 0 or self.show is None:
+            return condition
+        chosen = self._drop(len(dropped), self._true_boxes, generator) & ~dropped
+        boxes = condition["boxes"]
+        wanted, present = true_boxes(batch.scenes, boxes.shape[1])
+        moved = (chosen[:, None] & present.to(boxes.device))[..., None]
+        return relaid(condition, torch.where(moved, wanted.to(boxes), boxes.detach()))
 
     def _canvas_losses(self, batch: WorldBatch, condition: Condition, dropped: Tensor) -> dict[str, Tensor]:
         boxes = layout_loss(condition["boxes"], batch.scenes, dropped)

@@ -50,6 +50,9 @@ DECODER_PHASES = (
     DecoderPhase(LoopConfig(steps=1000, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.98, muon=True), batch=128,
                  canvases=True),
     DecoderPhase(LoopConfig(steps=5200, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True)),
+    # The canvases now hold nearly every shape rightly, and the UNet, told 2 px wrongly where they lie, blurs them.
+    DecoderPhase(LoopConfig(steps=6500, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998, muon=True),
+                 true_boxes=0.8, still=True, unnamed=0.35),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
@@ -58,9 +61,8 @@ LOOPS = {
     "upsampler": LoopConfig(steps=2400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
 }
 BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": DECODER_PHASES[-1].batch, "upsampler": 8}
-UNNAMED = {"prior": 0.1, "decoder": 0.25}
-"""Shares of things in colours without a name."""
-
+PRIOR_UNNAMED = 0.1
+"""Share of things in colours without a name; a DecoderPhase states its own."""
 
 
 def train_tiny(output: Path, stages: list[str] | None = None, seed: int = 1, steps: int | None = None,
@@ -132,7 +134,7 @@ def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.
     """Train the prior on the embeddings of a CLIP that passes its gate."""
     check_clip(output)
     batches = _batches(output, device, BATCHES["prior"], seed, pair_fraction=0.6, empty_captions=0.1,
-                       unnamed=UNNAMED["prior"])
+                       unnamed=PRIOR_UNNAMED)
     net = PriorTransformer(tiny_prior())
     mean, std = prior.embedding_statistics(batches, 32)
     net.clip_mean.data.copy_(mean)
@@ -147,26 +149,37 @@ def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.
 
 
 def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train the decoder in its phases, the last with `loop_config`; its CLIP must pass the gate."""
+    """Train the decoder in its phases, the last with `loop_config`; its CLIP must pass the gate.
+
+    Each phase leaves the weights it arrived at, averaged and in fp16, as `decoder-<number>.safetensors`, and starts
+    from those of the phase before. So a phase can be added to a decoder that stands there already.
+    """
     check_clip(output)
-    net = DecoderNet(tiny_decoder()).to(memory_format=torch.channels_last)
-    trained: dict[str, torch.Tensor] = {}
     loops = _shortened([phase.loop for phase in DECODER_PHASES], loop_config)
-    for number, (phase, phase_loop) in enumerate(zip(DECODER_PHASES, loops, strict=True)):
-        batches = _batches(output, device, phase.batch, seed + number, pair_fraction=0.6, empty_captions=0.0,
-                           unnamed=UNNAMED["decoder"])
-        training = DecoderTraining(net, batches, seed + number)
-        training.load_state_dict(trained, strict=False)
-        loop = Loop(f"decoder-{number + 1}", training.to(device, torch.bfloat16), phase_loop, output)
-        if phase.canvases:
-            loop.run(training.canvas_loss)
-        else:
-            loop.run(training.loss, lambda loop=loop, batches=batches: save_decoder_sheet(
-                loop, net, batches, output / "decoder-sheet.png"))
-        trained = loop.trained()
-    averaged = loop.averaged()
-    config = {"net": net.params.to_dict(), "diffusion": asdict(decoder.DIFFUSION)}
-    _export(output / "decoder.safetensors", averaged, "net.", config)
+    stands = [output / f"decoder-{number}.safetensors" for number in range(len(loops) + 1)]
+    for number, (phase, loop) in enumerate(zip(DECODER_PHASES, loops, strict=True), start=1):
+        if not stands[number].is_file():
+            net = DecoderNet(tiny_decoder())
+            if number > 1:
+                load_strictly(net, load_weights(stands[number - 1])[0], stands[number - 1].name)
+            tensors = _decoder_phase(number, replace(phase, loop=loop), net, output, seed + number - 1, device)
+            config = {"net": net.params.to_dict(), "diffusion": asdict(decoder.DIFFUSION)}
+            _export(stands[number], tensors, "net.", config)
+    write_whole(output / "decoder.safetensors", stands[-1].read_bytes())
+
+
+def _decoder_phase(number: int, phase: DecoderPhase, net: DecoderNet, output: Path, seed: int, device: torch.device
+                   ) -> dict[str, torch.Tensor]:
+    """The averaged weights that the phase arrives at."""
+    net.to(memory_format=torch.channels_last)
+    batches = _batches(output, device, phase.batch, seed, pair_fraction=0.6, empty_captions=0.0, unnamed=phase.unnamed)
+    training = DecoderTraining(net, batches, seed, phase.true_boxes, phase.still)
+    loop = Loop(f"decoder-{number}", training.to(device, torch.bfloat16), phase.loop, output)
+    if phase.canvases:
+        loop.run(training.canvas_loss)
+    else:
+        loop.run(training.loss, lambda: save_decoder_sheet(loop, net, batches, output / "decoder-sheet.png"))
+    return loop.averaged()
 
 
 def train_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
