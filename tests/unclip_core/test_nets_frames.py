@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unclip.unclip_core.nets.conditioning import MapConditioner, MapConditionerParams
+from unclip.unclip_core.nets.conditioning import MapConditioner, MapConditionerParams, relaid
 from unclip.unclip_core.nets.frames import RADIUS, SPAN, Frames, paste
 
 BOXES = torch.tensor([[[0.5, 0.5, 0.3], [0.3, 0.7, 0.2]], [[0.9, 0.1, 0.25], [0.5, 0.2, 0.4]]], dtype=torch.float64)
@@ -62,6 +62,37 @@ def test_every_map_ends_with_what_the_canvases_show():
         torch.testing.assert_close(condition[f"maps.{level}"][:, -2:], paste(boxes, canvases, size))
     assert [condition[f"maps.{level}"].shape for level in (0, 1)] == [(3, 5, 8, 8), (3, 6, 4, 4)]
     assert condition["boxes"] is boxes
+
+
+def conditioner_with_frames():
+    torch.manual_seed(1)
+    return MapConditioner(MapConditionerParams(
+        embed_dim=4, hidden=6, time_embed_dim=8, map_channels=(5, 6), map_sizes=(8, 4), factors=(1, 1), frames=2,
+        canvas=3, canvas_channels=2))
+
+
+def test_relaid_canvases_are_those_of_a_conditioner_that_puts_its_boxes_there():
+    conditioner, embeds = conditioner_with_frames(), torch.randn(2, 4)
+    before = conditioner(embeds)
+    moved = relaid(before, BOXES.float())
+    # A layer that says BOXES[0] whatever it is given, for the first picture.
+    with torch.no_grad():
+        conditioner.frames.boxes.weight.zero_()
+        offset, radius = BOXES[0, :, :2] - 0.5, (BOXES[0, :, 2:] / RADIUS).log()
+        conditioner.frames.boxes.bias.copy_(torch.cat([offset, radius], dim=1).flatten())
+    expected = conditioner(embeds)
+    for name in ("maps.0", "maps.1", "boxes"):
+        torch.testing.assert_close(moved[name][0], expected[name][0])
+        assert not torch.equal(moved[name], before[name])
+    assert moved["embed"] is before["embed"]
+
+
+def test_what_has_no_canvases_or_other_boxes_cannot_be_relaid():
+    condition = conditioner_with_frames()(torch.randn(2, 4))
+    with pytest.raises(ValueError, match="boxes"):
+        relaid(condition, BOXES.float()[:, :1])
+    with pytest.raises(ValueError, match="no canvases"):
+        relaid({"embed": condition["embed"]}, BOXES.float())
 
 
 @pytest.mark.parametrize(("given", "said"), [

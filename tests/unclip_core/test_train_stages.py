@@ -10,17 +10,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unclip.unclip_core.checkpoints.files import CheckpointError
+from unclip.unclip_core.checkpoints.files import CheckpointError, load_weights
 from unclip.unclip_core.clip import ClipAdapter, ClipConfig, build_open_clip
+from unclip.unclip_core.models import BUNDLED
 from unclip.unclip_core.nets.conditioning import MapConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
 from unclip.unclip_core.nets.unet import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
-from unclip.unclip_core.train import tiny
+from unclip.unclip_core.train import gates, tiny
 from unclip.unclip_core.train.batches import WorldBatches
 from unclip.unclip_core.train.clip import IGNORE, ClipPhase, ClipTraining, attribute_targets, contrastive_loss
-from unclip.unclip_core.train.decoder import DecoderTraining, blurred, foreground_weight
+from unclip.unclip_core.train.decoder import DecoderPhase, DecoderTraining, blurred, foreground_weight, true_boxes
 from unclip.unclip_core.train.loop import LoopConfig
 from unclip.unclip_core.train.optimizer import MasterOptimizer
 from unclip.unclip_core.train.prior import PriorTraining, embedding_statistics
@@ -124,6 +125,56 @@ def test_decoder_overfits_a_batch(adapter):
     assert found[-1] < 0.05 * found[0]
 
 
+def framed_decoder() -> DecoderNet:
+    conditioner = MapConditionerParams(embed_dim=12, hidden=16, time_embed_dim=32, map_channels=(0, 8),
+                                       map_sizes=(0, 8), frames=2, canvas=4, canvas_channels=4)
+    torch.manual_seed(0)
+    return DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 8)), image_size=32))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_unet_sees_canvases_where_things_are_unless_the_embedding_was_dropped(adapter, share):
+    batches = WorldBatches(adapter, 40, seed=0, pair_fraction=0.5, empty_captions=0.0)
+    training = DecoderTraining(framed_decoder(), batches, seed=0, true_boxes=share)
+    given = []
+    training.net.register_forward_pre_hook(lambda module, arguments: given.append(arguments[2]["boxes"]))
+    dropped = []
+    condition = training.net.condition
+    training.net.condition = lambda *args, drop_image, **rest: (
+        dropped.append(drop_image), condition(*args, drop_image=drop_image, **rest))[1]
+    training.loss(0)
+    wanted, present = true_boxes(batches.draw(0).scenes, 2)
+    moved = (given[0] == wanted).all(dim=2)
+    assert dropped[0].any() and not dropped[0].all()
+    assert torch.equal(moved, present & ~dropped[0][:, None] if share else torch.zeros_like(present))
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_boxes_that_are_still_do_not_learn(adapter, still):
+    batches = WorldBatches(adapter, 4, seed=0, pair_fraction=0.5, empty_captions=0.0)
+    training = DecoderTraining(framed_decoder(), batches, seed=0, true_boxes=0.5, still=still)
+    frames = training.net.conditioner.frames
+    boxes, canvases = (layer.weight.detach().clone() for layer in (frames.boxes, frames.canvases))
+    losses_on_one_batch(training, 1, 1e-2)
+    assert torch.equal(frames.boxes.weight, boxes) == still
+    assert not torch.equal(frames.canvases.weight, canvases)
+
+
+def test_a_phase_starts_from_the_weights_of_the_one_before(tmp_path, monkeypatch):
+    """What stands in the folder is not trained again; the next phase begins where it ended."""
+    monkeypatch.setattr(tiny, "check_clip", tiny.write_index)
+    (tmp_path / "clip.safetensors").write_bytes((BUNDLED / "clip.safetensors").read_bytes())
+    (tmp_path / "decoder-1.safetensors").write_bytes((BUNDLED / "decoder.safetensors").read_bytes())
+    loop = LoopConfig(steps=1, lr=0.0, warmup=0)
+    monkeypatch.setattr(tiny, "DECODER_PHASES", (DecoderPhase(loop, batch=2), DecoderPhase(loop, batch=2)))
+    tiny.train_tiny(tmp_path, ["decoder"], steps=1)
+    assert not (tmp_path / "decoder-1.log.jsonl").exists() and not (tmp_path / "decoder-1.state.pt").exists()
+    shipped, found = (load_weights(path / "decoder.safetensors")[0] for path in (BUNDLED, tmp_path))
+    assert found.keys() == shipped.keys()
+    for name, tensor in shipped.items():
+        torch.testing.assert_close(found[name].float(), tensor.float(), rtol=2**-7, atol=1e-6)
+
+
 def test_upsampler_overfits_a_batch():
     torch.manual_seed(0)
     training = UpsamplerTraining(UpsamplerNet(unet(6, (0, 0))), batch=2, seed=0, crop=32, size=64)
@@ -173,6 +224,32 @@ def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="gate"):
         tiny.train_tiny(tmp_path, ["prior"], steps=1)
     assert not (tmp_path / "prior.safetensors").exists()
+
+
+def test_linear_heads_read_what_an_embedding_says_in_plain_words(monkeypatch):
+    """Heads are fitted by the attributes themselves; an embedding that holds them one-hot is read without error."""
+    clip = WordlyClip()
+    monkeypatch.setattr(gates, "_image_embeds", lambda clip, scenes: clip.embeds(scenes))
+    heads = gates.fit_heads(clip, count=400, seed=0, steps=200)
+    scenes = sample_scenes(random.Random(1), 200, "held_out")
+    labels, _, _ = attribute_targets(scenes)
+    logits, _ = heads(clip.embeds(scenes))
+    for name, values in labels.items():
+        asked = values != IGNORE
+        assert (logits[name].argmax(dim=1) == values)[asked].float().mean() > 0.98, name
+
+
+class WordlyClip:
+    """Embeddings [B, 192] of which 64 directions say the attributes, turned by a random rotation."""
+
+    def __init__(self) -> None:
+        self.turn = torch.linalg.qr(torch.randn(192, 192, generator=torch.Generator().manual_seed(0)))[0]
+
+    def embeds(self, scenes):
+        labels, _, _ = attribute_targets(scenes)
+        says = [F.one_hot(values.clamp(min=0), 9) * (values != IGNORE)[:, None] for values in labels.values()]
+        said = torch.cat(says, dim=1).float()
+        return F.normalize(F.pad(said, (0, 192 - said.shape[1])), dim=1) @ self.turn
 
 
 def test_unknown_stages_are_named(tmp_path):

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from unclip.unclip_core.world.evaluation import Tally, evaluation_scenes
+from unclip.unclip_core.world.evaluation import FRACTIONS, Tally, evaluation_scenes
 from unclip.unclip_core.world.judge import SCORES
 from unclip.unclip_core.world.render import render
 from unclip.unclip_core.world.vocabulary import HELD_OUT
@@ -36,7 +36,7 @@ def test_perfect_pictures_score_one():
     prompts = evaluation_scenes(6, seed=0)
     tally = Tally()
     tally.add_pictures(prompts, drawn(prompts))
-    expected = {**dict.fromkeys(SCORES, 1.0), "n": 3}
+    expected = {**dict.fromkeys(FRACTIONS, 1.0), "n": 3}
     kinds = {"single": expected, "pair": expected}
     assert tally.fractions() == {"trained": kinds, "held_out": kinds}
 
@@ -55,8 +55,18 @@ def test_fractions_are_of_their_own_kind_and_split():
         tally.add("trained", "pair", scores)
     tally.add("held_out", "single", wrong)
     fractions = tally.fractions()
-    assert fractions["trained"] == {"pair": {**dict.fromkeys(SCORES, 0.5), "count": 0.75, "n": 4}}
-    assert fractions["held_out"] == {"single": {**dict.fromkeys(SCORES, 0.0), "n": 1}}
+    expected = {**dict.fromkeys(FRACTIONS, 0.5), "count": 0.75, "place_if_bound": 1.0, "n": 4}
+    assert fractions["trained"] == {"pair": expected}
+    assert fractions["held_out"] == {"single": {**dict.fromkeys(FRACTIONS, 0.0), "n": 1}}
+
+
+def test_places_are_counted_among_the_pictures_that_have_the_right_things():
+    tally = Tally()
+    right = dict.fromkeys(SCORES, True)
+    for scores in (right, {**right, "place": False}, right, right, {**right, "bound": False}):
+        tally.add("trained", "pair", scores)
+    row = tally.fractions()["trained"]["pair"]
+    assert (row["bound"], row["place"], row["place_if_bound"]) == (0.8, 0.8, 0.75)
 
 
 def test_as_many_pictures_as_prompts():

@@ -12,8 +12,7 @@ from ..models import load_model
 from ..noise import sample_seeds
 from ..pipelines import text_to_image
 from ..settings import Settings
-from ..world.evaluation import Tally, evaluation_scenes
-from ..world.judge import SCORES
+from ..world.evaluation import FRACTIONS, Tally, evaluation_scenes
 
 
 def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, as_json: bool = False,
@@ -30,8 +29,7 @@ def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, 
 
     Returns:
         `trained` and `held_out`, each with `single` and `pair`: fractions of pictures of the last stage whose
-        `background, count, color, shape, size, place` and `all` are right, and `n`; under `at_64` the same for the
-        decoder's pictures; and how it was measured.
+        FRACTIONS are right, and `n`; under `at_64` the same for the decoder's pictures; and how it was measured.
     """
     prompts = evaluation_scenes(n, seed)
     seeds = sample_seeds(seed, len(prompts))
@@ -51,10 +49,10 @@ def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, 
 
 def table(figures: dict[str, Any]) -> str:
     """The figures as text, in percent."""
-    lines = [f"{'':22}{'n':>6}" + "".join(f"{name:>12}" for name in SCORES)]
+    lines = [f"{'':22}{'n':>6}" + "".join(f"{name:>15}" for name in FRACTIONS)]
     for where, tallies in (("", figures), (" at 64 px", figures["at_64"])):
         for split in ("trained", "held_out"):
             for kind, row in tallies[split].items():
-                values = "".join(f"{100 * row[name]:>11.1f}%" for name in SCORES)
+                values = "".join(f"{100 * row[name]:>14.1f}%" for name in FRACTIONS)
                 lines.append(f"{split + ' ' + kind + where:22.22}{row['n']:>6}{values}")
     return "\n".join(lines)

@@ -25,8 +25,8 @@ def save_decoder_sheet(loop: Loop, net: nn.Module, batches: WorldBatches, path: 
     batch = batches.draw(SHEET_STEP)
     with _averaged(loop):
         part = Decoder("tiny", net, decoder.DIFFUSION, net.params.image_size)
-        drawn = sample_decoder(part, batch.image_embeds[:COUNT], steps=12, guidance_scale=2.0,
-                               seeds=sample_seeds(0, COUNT))
+        embeds = batch.image_embeds[:COUNT]
+        drawn = sample_decoder(part, embeds, steps=12, guidance_scale=2.0, seeds=sample_seeds(0, len(embeds)))
     _save_rows([_to_rows(batch.pictures[:COUNT]), drawn], path)
 
 

@@ -24,7 +24,7 @@ from . import decoder, prior, upsampler
 from .batches import WorldBatches
 from .clip import AttributeHeads, ClipPhase, ClipTraining, tiny_clip_config
 from .decoder import DecoderPhase, DecoderTraining
-from .gates import clip_gate, failures
+from .gates import clip_gate, failures, fit_heads
 from .loop import Loop, LoopConfig
 from .measures import measure_prior, measure_upsampler
 from .sheets import save_decoder_sheet, save_upsampler_sheet
@@ -51,7 +51,7 @@ DECODER_PHASES = (
                  canvases=True),
     DecoderPhase(LoopConfig(steps=5200, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True)),
     # The canvases now hold nearly every shape rightly, and the UNet, told 2 px wrongly where they lie, blurs them.
-    DecoderPhase(LoopConfig(steps=6500, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998, muon=True),
+    DecoderPhase(LoopConfig(steps=3000, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998, muon=True),
                  true_boxes=0.8, still=True, unnamed=0.35),
 )
 LOOPS = {
@@ -202,13 +202,19 @@ TRAINERS: dict[str, Callable[[Path, LoopConfig, int, torch.device], None]] = {
 def check_clip(output: Path, count: int = 512) -> None:
     """Measure the trained CLIP once, keep the figures in `clip-gate.json`, and refuse one that binds badly.
 
+    The linear heads are those that it was trained with or, where they are gone, fitted anew to its embeddings.
+
     Raises:
         CheckpointError: CLIP is not trained yet, or a figure of the trained pairs lies under the gate.
     """
     write_index(output)
     clip = read_clip(output, FAMILY).adapter
-    heads = AttributeHeads()
-    load_strictly(heads, load_weights(output / "clip-heads.safetensors")[0], "clip-heads.safetensors")
+    kept = output / "clip-heads.safetensors"
+    if kept.is_file():
+        heads = AttributeHeads()
+        load_strictly(heads, load_weights(kept)[0], kept.name)
+    else:
+        heads = fit_heads(clip)
     results = clip_gate(clip, heads, count, seed=0)
     _keep(output / "clip-gate.json", results)
     if missed := failures(results):

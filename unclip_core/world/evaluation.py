@@ -10,11 +10,14 @@ from .captions import caption
 from .judge import SCORES, judge, score
 from .scenes import KINDS, SPLITS, Scene, sample_scene
 
+FRACTIONS = (*SCORES[:-1], "place_if_bound", SCORES[-1])
+"""What `Tally.fractions` tells; `place_if_bound` of the pictures that have the right things, 0 where there are none."""
+
 Prompt = tuple[str, str, Scene, str]
 """(split, kind, scene, caption)."""
 
 Fractions = dict[str, dict[str, dict[str, float]]]
-"""split → kind → score → fraction of pictures that have it right, and "n", how many there were."""
+"""split → kind → one of FRACTIONS → how many pictures have it right, 0..1; and "n", how many there were."""
 
 
 def evaluation_scenes(n: int, seed: int) -> list[Prompt]:
@@ -45,7 +48,8 @@ class Tally:
     def add(self, split: str, kind: str, scores: Mapping[str, bool]) -> None:
         """Count one picture's scores, as `score` gives them."""
         self._count[split, kind] += 1
-        self._right[split, kind].update({name: int(scores[name]) for name in SCORES})
+        right = {name: int(scores[name]) for name in SCORES}
+        self._right[split, kind].update(right | {"place_if_bound": right["place"] * right["bound"]})
 
     def add_pictures(self, prompts: Sequence[Prompt], pictures: Tensor) -> None:
         """Judge and count one picture [3, H, W] (0..1) a prompt: pictures is [B, 3, H, W].
@@ -58,14 +62,13 @@ class Tally:
             self.add(split, kind, score(judge(picture), scene))
 
     def fractions(self) -> Fractions:
-        """What has been counted: fractions of SCORES and "n", for each split and kind met so far."""
+        """What has been counted: FRACTIONS and "n", for each split and kind met so far."""
         result: Fractions = {}
         for split in SPLITS:
             for kind in KINDS:
                 if n := self._count[split, kind]:
                     right = self._right[split, kind]
-                    result.setdefault(split, {})[kind] = {
-                        **{name: right[name] / n for name in SCORES},
-                        "n": n,
-                    }
+                    counted = dict.fromkeys(FRACTIONS, n) | {"place_if_bound": max(1, right["bound"])}
+                    fractions = {name: right[name] / counted[name] for name in FRACTIONS}
+                    result.setdefault(split, {})[kind] = {**fractions, "n": n}
         return result

@@ -34,8 +34,8 @@ MOST_THINGS = 8
 CRISP = 0.75
 """A picture is only all right if each thing overlaps its ideal shape by more than this (IoU)."""
 
-SCORES = ("background", "count", "color", "shape", "size", "place", "all")
-"""What `score` decides; `place` is the relation for pairs."""
+SCORES = ("background", "count", "color", "shape", "bound", "size", "place", "all")
+"""What `score` decides; `place` is the relation for pairs, `bound` every thing's colour and shape together."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def score(reading: Reading, scene: Scene) -> dict[str, bool]:
     best = max((_compare(things, scene) for things in assignments), key=sum, default=(0, 0, 0, 0))
     colors, shapes, sizes, place = best
     found |= {"color": colors == asked, "shape": shapes == asked, "size": sizes == asked, "place": place == 1}
+    found["bound"] = found["color"] and found["shape"]
     found["all"] = all(found.values()) and all(thing.iou > CRISP for thing in reading.things)
     return found
 
