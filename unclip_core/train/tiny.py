@@ -53,6 +53,9 @@ DECODER_PHASES = (
     # The canvases now hold nearly every shape rightly, and the UNet, told 2 px wrongly where they lie, blurs them.
     DecoderPhase(LoopConfig(steps=3000, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998, muon=True),
                  true_boxes=0.8, still=True, unnamed=0.35),
+    # More colours without a name: pairs that are held out still took the shape of a neighbour.
+    DecoderPhase(LoopConfig(steps=2200, lr=1e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
+                 true_boxes=0.8, still=True, unnamed=0.5),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
