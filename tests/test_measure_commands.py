@@ -1,4 +1,4 @@
-"""`unclip evaluate`, `unclip bench` and `unclip train` as a user types them: what they hand on, and their exit codes."""
+"""`unclip evaluate`, `unclip bench` and `unclip train` as a user types them: what they hand on, and exit codes."""
 
 from types import SimpleNamespace
 

@@ -34,7 +34,7 @@ def _add_train_tiny(models: Commands) -> None:
 def _train(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from ..unclip_core.train.tiny import train_tiny
+    from ...unclip_core.train.tiny import train_tiny
 
     return said(lambda: train_tiny(Path(options.output), options.stage, options.seed, options.steps, options.device))
 
@@ -52,7 +52,7 @@ def _add_train_own(models: Commands, stage: str, what: str) -> None:
 
 
 def _train_own(options: argparse.Namespace) -> int:
-    from ..unclip_core.train.own.run import train_own
+    from ...unclip_core.train.own.run import train_own
 
     return said(lambda: train_own(options.model, options.data, options.config, options.output, options.dry_run,
                                   options.cpu))
@@ -70,6 +70,6 @@ def add_embed(commands: Commands) -> None:
 
 
 def _embed(options: argparse.Namespace) -> int:
-    from ..unclip_core.train.own.run import embed_own
+    from ...unclip_core.train.own.run import embed_own
 
     return said(lambda: embed_own(options.data, options.output, options.model))

@@ -19,7 +19,7 @@ def add_convert(commands: Commands) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from ..unclip_core.checkpoints.convert import convert_and_say
+    from ...unclip_core.checkpoints.convert import convert_and_say
 
     return said(lambda: convert_and_say(options.source, options.target, options.dtype))
 
@@ -38,6 +38,6 @@ def add_download(commands: Commands) -> None:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from ..unclip_core.checkpoints.download import download
+    from ...unclip_core.checkpoints.download import download
 
     return said(lambda: download(options.name, options.to))

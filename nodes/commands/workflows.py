@@ -28,7 +28,7 @@ def add_run(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ..nodes.headless import run_file
+    from ..headless import run_file
 
     return run_file(options.workflow, options.settings, options.output, options.json)
 
@@ -60,7 +60,7 @@ def add_queue(commands: Commands) -> None:
 
 
 def _queue(options: argparse.Namespace) -> int:
-    from ..nodes.queue import queue_file
+    from ..queue import queue_file
 
     return queue_file(
         options.workflow, options.servers, settings=options.settings, vary=options.vary, table=options.csv,

@@ -52,9 +52,9 @@ def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     if options.model is None:
         return _evaluate_own(options)
-    from ..unclip_core.train.described import evaluate_describe
-    from ..unclip_core.train.edits import THETAS, evaluate_edits
-    from ..unclip_core.train.evaluate import evaluate_tiny
+    from ...unclip_core.train.described import evaluate_describe
+    from ...unclip_core.train.edits import THETAS, evaluate_edits
+    from ...unclip_core.train.evaluate import evaluate_tiny
 
     if options.model == "edits":
         measure = partial(evaluate_edits, thetas=options.theta or THETAS, inverted=options.inverted)
@@ -65,8 +65,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate_own(options: argparse.Namespace) -> int:
-    from ..unclip_core.measure.drawing import Draw
-    from ..unclip_core.measure.evaluation import evaluate_model
+    from ...unclip_core.measure.drawing import Draw
+    from ...unclip_core.measure.evaluation import evaluate_model
 
     if options.measured is None or options.data is None:
         print("unclip: say what to evaluate: tiny, describe or edits, or --model and --data.", file=sys.stderr)
@@ -106,10 +106,10 @@ def add_bench(commands: Commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from ..unclip_core import bench, bench_inversion, bench_karlo
-    from ..unclip_core.parity import table as parity
-    from ..unclip_core.speed import steps
-    from ..unclip_core.speed import table as speed
+    from ...unclip_core import bench, bench_inversion, bench_karlo
+    from ...unclip_core.parity import table as parity
+    from ...unclip_core.speed import steps
+    from ...unclip_core.speed import table as speed
 
     size, n, folder, as_json = options.size, options.n, options.folder, options.json
     measures = {
