@@ -35,7 +35,8 @@ def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
     own.add_argument("--model", dest="measured", metavar="DIR", help="a model folder, or 'bundled'")
     own.add_argument("--data", metavar="PATH", help="a folder of pictures with .txt captions, a saved Hugging Face "
                      "dataset, or webdataset shards")
-    own.add_argument("--output", metavar="DIR", help="for evaluation.json and evaluation.html, a page with pictures")
+    own.add_argument("--output", metavar="DIR", help="for evaluation.json and evaluation.html, a page with pictures "
+                     "(of tiny: contact sheets)")
     own.add_argument("--from", dest="source", choices=["text", "pictures"], default="text", help="draw from captions, "
                      "or from the true pictures' own embeddings (default: %(default)s)")
     own.add_argument("--small", action="store_true", help="measure the decoder's pictures, without the upsampler")
@@ -59,7 +60,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.model == "edits":
         measure = partial(evaluate_edits, thetas=options.theta or THETAS, inverted=options.inverted)
     else:
-        measure = {"tiny": evaluate_tiny, "describe": evaluate_describe}[options.model]
+        measure = {"tiny": partial(evaluate_tiny, output=options.output), "describe": evaluate_describe}[options.model]
     count = (200 if options.model == "edits" else 500) if options.n is None else options.n
     return said(lambda: measure(count, options.seed, options.folder, options.json))
 

@@ -2,9 +2,12 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from unclip.unclip_core.train.contact import ContactSheets
 from unclip.unclip_core.world.evaluation import FRACTIONS, Tally, evaluation_scenes
 from unclip.unclip_core.world.judge import SCORES
 from unclip.unclip_core.world.render import render
@@ -72,3 +75,21 @@ def test_places_are_counted_among_the_pictures_that_have_the_right_things():
 def test_as_many_pictures_as_prompts():
     with pytest.raises(ValueError, match="1 pictures for 2"):
         Tally().add_pictures(evaluation_scenes(1, seed=0), torch.zeros(1, 3, 64, 64))
+
+
+def test_contact_sheets_show_each_split_and_what_went_wrong(tmp_path):
+    prompts = evaluation_scenes(6, seed=0)
+    pictures = drawn(prompts)
+    pictures[2], pictures[9] = 1.0, 0.0
+    scores = Tally().add_pictures(prompts, pictures)
+    sheets = ContactSheets()
+    sheets.add(prompts, pictures.permute(0, 2, 3, 1), scores)
+    sheets.save(tmp_path)
+    side = pictures.shape[-1]
+    trained, failures = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("trained", "failures"))
+    np.testing.assert_allclose(trained[:side, side : 2 * side] / 255, pictures[1].permute(1, 2, 0), atol=0.5 / 255)
+    assert failures.shape == (side, 8 * side, 3)
+    assert (failures[:, :side] == 255).all() and (failures[:, side : 2 * side] == 0).all()
+    said = (tmp_path / "failures.txt").read_text().splitlines()
+    assert [line.split(" (")[0] for line in said] == [prompts[2][3], prompts[9][3]]
+    assert "count" in said[0]

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..checkpoints.files import write_whole
 from ..models import load_model
 from ..noise import sample_seeds
 from ..pipelines import text_to_image
 from ..settings import Settings
 from ..world.evaluation import FRACTIONS, Tally, evaluation_scenes
+from .contact import ContactSheets
 
 
 def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, as_json: bool = False,
-                  batch: int = 16, settings: Settings | None = None) -> dict[str, Any]:
+                  batch: int = 16, settings: Settings | None = None, output: str | Path | None = None
+                  ) -> dict[str, Any]:
     """Draw `n` prompts of trained and `n` of held-out pairs, judge the pictures, print and return the figures.
 
     Args:
@@ -26,6 +29,7 @@ def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, 
         as_json: print JSON in place of a table.
         batch: prompts drawn together; it does not change the pictures.
         settings: how to draw; None for the defaults.
+        output: a folder for the figures (`evaluation.json`) and contact sheets; None writes nothing.
 
     Returns:
         `trained` and `held_out`, each with `single` and `pair`: fractions of pictures of the last stage whose
@@ -34,15 +38,19 @@ def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, 
     prompts = evaluation_scenes(n, seed)
     seeds = sample_seeds(seed, len(prompts))
     drawn_by = load_model(model)
-    large, small = Tally(), Tally()
+    large, small, sheets = Tally(), Tally(), ContactSheets()
     started = time.monotonic()
     for at in tqdm(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
         rows = slice(at, at + batch)
         drawing = text_to_image(drawn_by, [p[3] for p in prompts[rows]], seeds[rows], settings or Settings())
-        large.add_pictures(prompts[rows], drawing.large.permute(0, 3, 1, 2))
+        scores = large.add_pictures(prompts[rows], drawing.large.permute(0, 3, 1, 2))
+        sheets.add(prompts[rows], drawing.large, scores)
         small.add_pictures(prompts[rows], drawing.small.permute(0, 3, 1, 2))
     figures = {**large.fractions(), "at_64": small.fractions(), "prompts_per_split": n, "seed": seed,
                "seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
+    if output is not None:
+        sheets.save(Path(output))
+        write_whole(Path(output) / "evaluation.json", json.dumps(figures, indent=2).encode())
     print(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures
 

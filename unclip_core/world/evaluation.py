@@ -51,15 +51,17 @@ class Tally:
         right = {name: int(scores[name]) for name in SCORES}
         self._right[split, kind].update(right | {"place_if_bound": right["place"] * right["bound"]})
 
-    def add_pictures(self, prompts: Sequence[Prompt], pictures: Tensor) -> None:
-        """Judge and count one picture [3, H, W] (0..1) a prompt: pictures is [B, 3, H, W].
+    def add_pictures(self, prompts: Sequence[Prompt], pictures: Tensor) -> list[dict[str, bool]]:
+        """Judge and count one picture [3, H, W] (0..1) a prompt: pictures is [B, 3, H, W]. Returns each one's scores.
 
         Raises ValueError if there are not as many pictures as prompts.
         """
         if len(prompts) != len(pictures):
             raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
-        for (split, kind, scene, _), picture in zip(prompts, pictures, strict=True):
-            self.add(split, kind, score(judge(picture), scene))
+        judged = [score(judge(picture), scene) for (_, _, scene, _), picture in zip(prompts, pictures, strict=True)]
+        for (split, kind, _, _), scores in zip(prompts, judged, strict=True):
+            self.add(split, kind, scores)
+        return judged
 
     def fractions(self) -> Fractions:
         """What has been counted: FRACTIONS and "n", for each split and kind met so far."""
