@@ -62,9 +62,11 @@ def add_embed(commands: Commands) -> None:
     """`unclip embed`: CLIP's embeddings of own pictures."""
     embed = commands.add_parser("embed", help="compute CLIP's embeddings of own pictures",
                                 description="Compute CLIP's embeddings of pictures and captions into safetensors "
-                                "shards, once; the trainings of prior and decoder do it by themselves.")
+                                "shards, once. The trainings of prior and decoder do it by themselves, and find what "
+                                "stands in training/embeddings of their output already.")
     embed.add_argument("--data", required=True, metavar="PATH", help="as of train")
-    embed.add_argument("--output", required=True, metavar="DIR", help="for the shards")
+    embed.add_argument("--output", required=True, metavar="DIR",
+                       help="for the shards, such as MODEL/training/embeddings")
     embed.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
     embed.set_defaults(call=_embed)
 

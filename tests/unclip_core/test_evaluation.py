@@ -79,7 +79,7 @@ def test_the_files_hold_the_figures_and_need_nothing_else(report):
     assert text.count("data:image/jpeg;base64,") == 2 * len(CAPTIONS)
     assert not re.findall(r"https?://|<script|<link|@import", text)
     assert "&lt;b&gt;blue&lt;/b&gt;" in text and "<b>" not in text
-    assert "CLIP-FID" in text and "not on Inception" in text
+    assert "<li>9.png: " in text and "CLIP-FID" in text and "not on Inception" in text
 
 
 def test_a_batch_changes_no_picture(pictures, model):

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("accelerate")
 
@@ -26,6 +27,7 @@ from unclip.unclip_core.models import load_model  # noqa: E402
 from unclip.unclip_core.train.own import engine as engine_module  # noqa: E402
 from unclip.unclip_core.train.own import run as run_module  # noqa: E402
 from unclip.unclip_core.train.own.embeds import EmbeddingStore  # noqa: E402
+from unclip.unclip_core.train.own.pixels import middle_square  # noqa: E402
 from unclip.unclip_core.train.own.run import INTERRUPTED  # noqa: E402
 from unclip.unclip_core.train.own.stages import DecoderStage  # noqa: E402
 
@@ -84,10 +86,6 @@ def test_the_other_three_learn_sixteen_pictures_by_heart_and_the_folder_draws_th
 
 
 def sample_pixels(pictures, name):
-    from PIL import Image
-
-    from unclip.unclip_core.train.own.pixels import middle_square
-
     return middle_square(Image.open(pictures / f"{name}.png"), 16).float() / 255
 
 
@@ -291,6 +289,7 @@ def test_embeddings_are_computed_once_and_are_what_clip_says(model, pictures, tm
     assert train("prior", pictures, output, config_of("prior", 1)) == 0
     (shard,) = (output / "training" / "embeddings").rglob("embeddings-*.safetensors")
     before = shard.stat().st_mtime_ns
+    assert run_module.embed_own(str(pictures), str(output / "training" / "embeddings"), str(output)) == 0
     assert train("decoder", pictures, output, config_of("decoder", 1)) == 0
     assert shard.stat().st_mtime_ns == before
     assert [path for path in (output / "training" / "embeddings").rglob("embeddings-*")] == [shard]
@@ -345,6 +344,25 @@ def test_karlo_goes_on(pictures, tmp_path, stage):
         old, new = (getattr(model, part).module.state_dict() for model in (before, made))
         same = [name for name in old if torch.equal(old[name], new[name])]
         assert len(same) == len(old) if part != stage else len(same) < len(old), part
+
+
+def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(pictures, tmp_path):
+    """As published: one folder has the prior and no image encoder, the other the image encoder and no prior."""
+    sizes = SIZES["small"]()
+    text, image = (write_random_karlo(tmp_path / name, sizes, prior=name == "text", vision=name == "image")
+                   for name in ("text", "image"))
+    config = {"base": str(text), "training": {"steps": 1, "batch": 2}}
+    with pytest.raises(ValueError, match="has no image encoder.*image_encoder in the configuration"):
+        train("prior", pictures, tmp_path / "m", config, dry_run=True)
+    with pytest.raises(ValueError, match="image_encoder: .* has no image encoder that gives"):
+        train("prior", pictures, tmp_path / "m", config | {"image_encoder": str(text)}, dry_run=True)
+    assert train("prior", pictures, tmp_path / "m", config | {"image_encoder": str(image)}) == 0
+    (index,) = (tmp_path / "m" / "training" / "embeddings").glob("*/index.json")
+    store = EmbeddingStore(index.parent)
+    seen = pipelines.encode_image(load_model(image).clip, torch.stack([
+        middle_square(Image.open(pictures / f"{name}.png"), sizes.vision.image_size).float() / 255 for name in NAMES]))
+    torch.testing.assert_close(torch.stack([store.row(row)["image_embeds"] for row in range(16)]), seen)
+    assert load_model(tmp_path / "m").prior.family == load_model(text).family
 
 
 def test_a_lora_goes_on_and_leaves_the_base(model, pictures, tmp_path):

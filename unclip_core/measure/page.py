@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -36,8 +36,7 @@ def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Seque
     rows = "\n".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines)
     loras = "".join(f" with {name} at {strength:g}" for name, strength in figures["loras"].items())
     how = escape(f"Drawn from {figures['drawn_from']} by the {figures['stage']}{loras}, seed {figures['seed']}; "
-                 f"family {figures['family']}; data {figures['fingerprint']}; {len(figures['left_out'])} samples left "
-                 "out.")
+                 f"family {figures['family']}; data {figures['fingerprint']}.")
     pairs = "\n".join(_figure(*each) for each in shown)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -54,6 +53,7 @@ def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Seque
 {rows}
 </table>
 <p>{escape(figures["note"])}</p>
+{_left_out(figures["left_out"])}
 <h2>True pictures (left) and drawn ones (right)</h2>
 <div class="pairs">
 {pairs}
@@ -61,6 +61,12 @@ def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Seque
 </body>
 </html>
 """
+
+
+def _left_out(bad: Mapping[str, str]) -> str:
+    """The samples that were left out, folded away; nothing where there are none."""
+    rows = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in bad.items())
+    return f"<details><summary>Samples left out: {len(bad):,}</summary><ul>{rows}</ul></details>" if bad else ""
 
 
 def _figure(caption: str, true: Tensor, drawn: Tensor) -> str:

@@ -160,6 +160,8 @@ class Config:
         start: "base" to go on from the base's own weights, "scratch" for new ones of the shape `net`.
         base: the model that the result is built on: "bundled", a folder, or "output" for what the output folder
             holds already. Its CLIP says what embeddings are, and its other parts go into the result.
+        image_encoder: of prior or decoder, where the base's CLIP has none, as Karlo's published folder for text: a
+            folder with the image encoder that goes with it (karlo-v1-alpha-image-variations).
         family: the name of the embeddings' family, where CLIP is trained; "" takes the output folder's name.
         training: see Training.
         loss: see the loss of the stage.
@@ -172,6 +174,7 @@ class Config:
     loss: ClipLoss | DiffusionLoss
     start: Literal["base", "scratch"] = "base"
     base: str = "output"
+    image_encoder: str = ""
     family: str = ""
     net: dict[str, Any] = field(default_factory=dict)
     diffusion: dict[str, Any] = field(default_factory=dict)

@@ -84,7 +84,7 @@ def embed_own(data: str, output: str, model: str | None = None) -> int:
     """
     collection = open_pictures(data)
     store = embed_collection(collection, load_model(model).clip.adapter, Path(output), captions=False)
-    print(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, len(collection))}.")
+    print(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, len(collection))}")
     return 0
 
 
@@ -159,11 +159,12 @@ class Run:
 
 def _description(stage: str, config: Config, collection: Collection, subject: Subject, folder: Path,
                  accelerator: Any) -> str:
-    count = sum(p.numel() for p in subject.net.parameters())
+    count, trained = (sum(p.numel() for p in subject.net.parameters() if p.requires_grad or frozen)
+                      for frozen in (True, False))
     pictures = config.training.steps * config.training.batch
     return "\n".join([
         f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
-        f"Net: {count:,} parameters, family '{subject.family}'. Data: {len(collection):,} pictures, "
-        f"{pictures / len(collection):.1f} times each. Result: '{folder}'.",
+        f"Net: {count:,} parameters, {trained:,} of them trained, family '{subject.family}'.",
+        f"Data: {len(collection):,} pictures, {pictures / len(collection):.1f} times each. Result: '{folder}'.",
         f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
     ])

@@ -19,6 +19,7 @@ from ...nets.params import params_from_dict, params_to_dict
 from ...nets.prior import PriorParams, PriorTransformer
 from ...nets.unet import UNetParams
 from ...nets.upsampler import UpsamplerNet
+from ...towers import TowerClip
 from .. import decoder, prior, upsampler
 from ..lora import add_lora
 from .config import Config
@@ -127,8 +128,27 @@ def _clip_header(net: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(config)
 
 
-def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:
+def _clip_of(config: Config, base: UnclipModel) -> AnyClip:
+    """The base's CLIP; where that is blind, with the image encoder of another folder."""
     clip = base.clip.adapter
+    if not isinstance(clip, TowerClip):
+        return clip
+    if not config.image_encoder:
+        if clip.model.vision is None:
+            raise ValueError(f"'{base.folder}' has no image encoder, and what CLIP says of your pictures is needed: "
+                             "name a folder that has it as image_encoder in the configuration, such as "
+                             "karlo-v1-alpha-image-variations (unclip download karlo-variations).")
+        return clip
+    seeing = load_model(config.image_encoder).clip.adapter
+    vision = seeing.model.vision if isinstance(seeing, TowerClip) else None
+    if vision is None or vision.params.embed_dim != clip.embed_dim:
+        raise ValueError(f"image_encoder: '{config.image_encoder}' has no image encoder that gives embeddings of "
+                         f"{clip.embed_dim} numbers, as '{base.folder}' reads them.")
+    return TowerClip(clip.model.text, vision, clip.tokenizer, seeing.picture_input, config.image_encoder)
+
+
+def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:
+    clip = _clip_of(config, base)
     if config.start == "base":
         part = base.prior
         header = {"net": params_to_dict(part.net.params), "diffusion": asdict(part.diffusion),
@@ -144,7 +164,7 @@ def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:
 
 
 def _decoder(config: Config, base: UnclipModel, output: Path) -> Subject:
-    clip = base.clip.adapter
+    clip = _clip_of(config, base)
     if config.start == "base":
         part = base.decoder
         header = {"net": part.net.params.to_dict(), "diffusion": asdict(part.diffusion)}
