@@ -26,6 +26,7 @@ STOCK_TITLES = {"LoadImage": "Load Image", "SaveImage": "Save Image", "PreviewAn
 TITLES = {**STOCK_TITLES, **NODE_DISPLAY_NAME_MAPPINGS}
 TITLE_HEIGHT = 30
 OWN_SETTINGS = {"ddim_inversion", "interpolate_pictures", "variations"}  # drawn from a found noise: ddim, no guidance
+OWN_SETTINGS |= {"clip_guidance"}  # drawn without what the embedding says, too
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
