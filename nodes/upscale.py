@@ -19,7 +19,10 @@ class UnclipUpscale:
     """Node: enlarges images with the model's diffusion upsampler."""
 
     CATEGORY = "unCLIP/sampling"
-    DESCRIPTION = "Enlarges the decoder's images four times, with the diffusion upsampler of the model."
+    DESCRIPTION = (
+        "Enlarges images four times, with the diffusion upsampler of the model. Behind another Upscale it takes the "
+        "model's second one, if there is one."
+    )
     SEARCH_ALIASES = ["unclip upscale", "super resolution", "upsampler", "enlarge", "x4", "dalle2", "karlo"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
@@ -29,10 +32,11 @@ class UnclipUpscale:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs in their released order."""
+        image = "The images of Decoder Sample, or of another Upscale, or any small ones."
         return {
             "required": {
                 "upscaler": (sockets.UPSCALER, {"tooltip": "The upscaler of Load unCLIP Model."}),
-                "image": ("IMAGE", {"tooltip": "The images of Decoder Sample, or any small ones."}),
+                "image": ("IMAGE", {"tooltip": image}),
                 "seed": inputs.seed_widget(),
                 "steps": inputs.steps_widget(
                     defaults.UPSCALER_STEPS, "Sampling steps. Few are enough: only the edges are missing."
@@ -55,20 +59,22 @@ class UnclipUpscale:
     ) -> tuple[Tensor]:
         """Enlarge `image` `[B, H, W, C]` to `[B, 4H, 4W, 3]`; all get the same noise.
 
+        A model with a second upsampler enlarges with it what is as large as the first one's results.
+
         Where `mask` is 0 the result is `known`, to the bit if that has the result's size; else it is resized to it.
         """
         pictures = to_rgb(image)
         at_once = check_area(pictures)
         steps = inputs.check_steps(steps)
         seeds = sample_seeds(inputs.check_seed(seed), 1) * len(pictures)
-        sampler = upscaler.part.sampler
-        kept = known_pixels(known, mask, pictures, upscaler.part.scale)
+        part = upscaler.part.fitting(*pictures.shape[1:3])
+        kept = known_pixels(known, mask, pictures, part.scale)
 
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
             small = pictures[rows].to(host.device())
             here = {name: part[rows].to(host.device()) for name, part in kept.items()}
             return pipelines.upscale(
-                upscaler.part, small, seeds=seeds[rows], steps=steps, sampler=sampler, on_step=on_step, **here
+                part, small, seeds=seeds[rows], steps=steps, sampler=part.sampler, on_step=on_step, **here
             )
 
         with host.loaded(upscaler):

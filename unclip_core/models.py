@@ -152,6 +152,8 @@ class Upsampler:
         last: the UNet of the last step, where that is another (Karlo tuned it for fine detail).
         clamp: whether the enlarged picture is kept within -1..1; Karlo lets it overshoot.
         sampler: the name of the sampler that it was made for.
+        second: the upsampler of what this one has made, where the model has one (Ramesh et al. 2022, section 2.1).
+        from_size: side, in px, of the small pictures that a second upsampler is for.
     """
 
     family: str
@@ -161,11 +163,20 @@ class Upsampler:
     last: UpsamplerNet | None = None
     clamp: bool = True
     sampler: str = "ddim"
+    second: "Upsampler | None" = None
+    from_size: int = 1
 
     @cached_property
     def module(self) -> nn.Module:
         """What holds the weights."""
-        return self.net if self.last is None else nn.ModuleList([self.net, self.last])
+        nets = [self.net, *([] if self.last is None else [self.last]),
+                *([] if self.second is None else [self.second.module])]
+        return nets[0] if len(nets) == 1 else nn.ModuleList(nets)
+
+    def fitting(self, height: int, width: int) -> "Upsampler":
+        """The one for small pictures of that size: the second where both sides are as long as those it is for."""
+        takes_second = self.second is not None and min(height, width) >= self.second.from_size
+        return self.second if takes_second else self
 
 
 class PartReader(Protocol):

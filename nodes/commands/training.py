@@ -22,7 +22,7 @@ def _add_train_tiny(models: Commands) -> None:
     tiny.add_argument(
         "--stage",
         action="append",
-        choices=["clip", "prior", "decoder", "upsampler"],
+        choices=["clip", "prior", "decoder", "upsampler", "second_upsampler"],
         help="train this stage only (may be given several times; default: all that are not done)",
     )
     tiny.add_argument("--steps", type=int, help="optimizer steps of each stage (default: the recipe's)")

@@ -79,6 +79,17 @@ def write_model(folder: Path, family="test"):
     return folder
 
 
+def add_second_upsampler(folder: Path, from_size: int, seed: int = 9):
+    """A second upsampler of random weights, for pictures of `from_size` px."""
+    params = unet(6, (0, 0))
+    config = {"net": params_to_dict(params), "diffusion": asdict(DiffusionSpec(prediction="sample", clip_range=5.0)),
+              "scale": 4, "from_size": from_size}
+    save_weights(folder / "another.safetensors", random_weights(UpsamplerNet(params), seed), config)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["components"]["second_upsampler"] = "another.safetensors"
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A models folder with two families of the same shapes: `mine` and `other`."""
@@ -105,6 +116,14 @@ def load(models, name):
 def mine(models):
     """The parts of `mine`, family "test": clip, prior, decoder, upsampler."""
     return load(models, "mine")
+
+
+@pytest.fixture(scope="session")
+def with_second(tmp_path_factory):
+    """The parts of a model whose upscaler has a second net, for pictures of 4 * SIDE px."""
+    root = tmp_path_factory.mktemp("with_second")
+    add_second_upsampler(write_model(root / "both"), 4 * SIDE)
+    return load(root, "both")
 
 
 @pytest.fixture(scope="session")

@@ -205,6 +205,23 @@ def test_outpaint_refuses(mine, margins, words):
         run("UnclipOutpaint", mine.decoder, embedding(), pictures(1, SIDE, SIDE, 3), **margins)
 
 
+def test_two_upscales_in_a_row_take_the_two_nets_of_one_loader(mine, with_second):
+    """The second node goes through the second net, whatever the pictures' shape; a model without one uses its first."""
+    upscaler = with_second.upsampler
+    small = pictures(1, SIDE, SIDE + 4, 3)
+    middle = run("UnclipUpscale", upscaler, small, seed=3, steps=2)[0]
+    large = run("UnclipUpscale", upscaler, middle, seed=3, steps=2)[0]
+    assert large.shape == (1, 16 * SIDE, 16 * (SIDE + 4), 3)
+    settings = {"seeds": [3], "steps": 2, "sampler": "ddim"}
+    first, second = upscaler.part, upscaler.part.second
+    torch.testing.assert_close(middle, pipelines.upscale(first, small, **settings), rtol=0, atol=1e-6)
+    torch.testing.assert_close(large, pipelines.upscale(second, middle, **settings), rtol=0, atol=1e-6)
+    assert (large - pipelines.upscale(first, middle, **settings)).abs().max() > 0.1
+    assert {id(p) for p in second.net.parameters()} < {id(p) for p in first.module.parameters()}
+    plain = run("UnclipUpscale", mine.upsampler, middle, seed=3, steps=2)[0]
+    torch.testing.assert_close(plain, pipelines.upscale(mine.upsampler.part, middle, **settings), rtol=0, atol=1e-6)
+
+
 def test_upscale_keeps_known_pixels_at_full_size(mine):
     small, known, mask = pictures(2, 8, 10, 3), pictures(1, 32, 40, 3), half(32, 40)
     large = run("UnclipUpscale", mine.upsampler, small, steps=1, known=known, mask=mask)[0]

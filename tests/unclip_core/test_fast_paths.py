@@ -66,8 +66,9 @@ def test_convolutions_may_share_their_memory():
 
 def test_a_block_without_gradients_equals_one_with_them():
     """Without gradients it works in place."""
-    for shift, resample in (("add", None), ("scale_shift", "up"), ("add", "down"), ("scale_shift", None)):
-        block = randomised(ResBlock(8, 8, 6, groups=2, eps=1e-5, time_shift=shift, resample=resample))
+    for shift, resample, norm in (("add", None, "group"), ("scale_shift", "up", "group"), ("add", "down", "group"),
+                                  ("scale_shift", None, "group"), ("scale_shift", None, "none"), ("add", None, "none")):
+        block = randomised(ResBlock(8, 8, 6, groups=2, eps=1e-5, time_shift=shift, resample=resample, norm=norm))
         x, embed = draw(2, 8, 4, 6), draw(2, 6, seed=2)
         kept, expected = x.clone(), block(x, embed)
         with torch.no_grad():

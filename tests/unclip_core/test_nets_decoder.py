@@ -20,7 +20,7 @@ from unclip.unclip_core.nets.layers import timestep_embedding
 from unclip.unclip_core.nets.params import params_from_dict, params_to_dict
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
 from unclip.unclip_core.nets.unet import UNet, UNetParams
-from unclip.unclip_core.nets.upsampler import UpsamplerNet
+from unclip.unclip_core.nets.upsampler import UpsamplerNet, UpsamplerParams
 
 TOKENS = TokenConditionerParams(embed_dim=12, text_width=12, time_embed_dim=16, context_dim=10)
 MAPS = MapConditionerParams(
@@ -183,7 +183,8 @@ def test_decoder_params_survive_json(params):
 
 
 def test_params_of_the_other_nets_survive_json():
-    for cls, params in ((UNetParams, presets.tiny_upsampler()), (PriorParams, presets.tiny_prior())):
+    for cls, params in ((UpsamplerParams, presets.tiny_upsampler()), (UNetParams, presets.karlo_super_res()),
+                         (PriorParams, presets.tiny_prior())):
         assert params_from_dict(cls, json.loads(json.dumps(params_to_dict(params)))) == params
 
 

@@ -1,5 +1,6 @@
 """Sheets show the averaged weights and leave the trained ones alone; measures compare with the right things."""
 
+import pytest
 import torch
 from PIL import Image
 
@@ -11,7 +12,7 @@ from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.train.loop import Loop, LoopConfig
 from unclip.unclip_core.train.measures import measure_upsampler
 from unclip.unclip_core.train.sheets import save_upsampler_sheet
-from unclip.unclip_core.train.upsampler import DIFFUSION, UpsamplerTraining
+from unclip.unclip_core.train.upsampler import DIFFUSION, UpsamplerTask, UpsamplerTraining
 
 
 def small_net() -> UpsamplerNet:
@@ -23,7 +24,7 @@ def small_net() -> UpsamplerNet:
 
 def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path):
     net = small_net()
-    training = UpsamplerTraining(net, batch=4, seed=0, crop=32, size=64)
+    training = UpsamplerTraining(net, batch=4, seed=0, task=UpsamplerTask(size=64, crop=32))
     loop = Loop("upsampler", training, LoopConfig(steps=3, log_every=1, warmup=1), tmp_path)
     sheet = tmp_path / "sheet.png"
     loop.run(training.loss, lambda: save_upsampler_sheet(loop, net, training.pictures(-1, torch.device("cpu")), sheet))
@@ -50,3 +51,5 @@ def test_an_upsampler_that_only_enlarges_gains_nothing():
     found = measure_upsampler(Upsampler("test", Bicubic(), DIFFUSION, 4), 3, seed=0, size=64)
     assert abs(found["upsampler"] - found["bicubic"]) < 1e-3
     assert 15 < found["bicubic"] < 45
+    assert found["upsampler_edge"] == pytest.approx(found["bicubic_edge"], abs=1e-3)
+    assert found["true_edge"] < 1.2 < 2.5 < found["bicubic_edge"]

@@ -1,8 +1,9 @@
 """The stages' losses against closed forms, and each net overfitting one small batch."""
 
+import json
 import math
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -12,12 +13,12 @@ from torch.nn import functional as F
 
 from unclip.unclip_core.checkpoints.files import CheckpointError, load_weights
 from unclip.unclip_core.clip import ClipAdapter, ClipConfig, build_open_clip
-from unclip.unclip_core.models import BUNDLED
+from unclip.unclip_core.models import BUNDLED, load_model
 from unclip.unclip_core.nets.conditioning import MapConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
 from unclip.unclip_core.nets.unet import UNetParams
-from unclip.unclip_core.nets.upsampler import UpsamplerNet
+from unclip.unclip_core.nets.upsampler import UpsamplerNet, UpsamplerParams
 from unclip.unclip_core.train import gates, tiny
 from unclip.unclip_core.train.batches import WorldBatches
 from unclip.unclip_core.train.clip import IGNORE, ClipPhase, ClipTraining, attribute_targets, contrastive_loss
@@ -25,7 +26,7 @@ from unclip.unclip_core.train.decoder import DecoderPhase, DecoderTraining, blur
 from unclip.unclip_core.train.loop import LoopConfig
 from unclip.unclip_core.train.optimizer import MasterOptimizer
 from unclip.unclip_core.train.prior import PriorTraining, embedding_statistics
-from unclip.unclip_core.train.upsampler import UpsamplerTraining, degrade
+from unclip.unclip_core.train.upsampler import FIRST, UpsamplerTraining
 from unclip.unclip_core.train.vocabulary import bpe_merges
 from unclip.unclip_core.world.captions import words
 from unclip.unclip_core.world.scenes import sample_scenes
@@ -177,9 +178,11 @@ def test_a_phase_starts_from_the_weights_of_the_one_before(tmp_path, monkeypatch
 
 def test_upsampler_overfits_a_batch():
     torch.manual_seed(0)
-    training = UpsamplerTraining(UpsamplerNet(unet(6, (0, 0))), batch=2, seed=0, crop=32, size=64)
+    params = UpsamplerParams(**asdict(unet(6, (0, 0))) | {"patch_size": 4, "norm": "none"}, residual=True, reach=1)
+    training = UpsamplerTraining(UpsamplerNet(params), batch=2, seed=0, task=replace(FIRST, size=128, crop=32))
     found = losses_on_one_batch(training, 200, 5e-3)
-    assert found[-1] < float(training.loss(0)["bicubic"])
+    assert found[0] == pytest.approx(1.0, abs=0.1)  # nothing is added to the enlarged picture yet
+    assert found[-1] < 0.2 * found[0]
 
 
 def test_a_step_draws_the_same_batch_again(adapter):
@@ -207,12 +210,19 @@ def test_blurred_embeddings_stay_near_and_of_unit_norm():
     assert 1 / math.sqrt(1 + 0.25**2) - 0.01 < float(cosines.min()) < float(cosines.max()) <= 1.0 + 1e-6
 
 
-def test_degrading_leaves_half_alone_and_keeps_constants_in_place():
-    small = torch.zeros(200, 3, 8, 8)
-    degraded = degrade(small, torch.Generator().manual_seed(0))
-    untouched = (degraded == 0).flatten(1).all(dim=1)
-    assert 70 < int(untouched.sum()) < 130
-    assert float(degraded.mean()) == pytest.approx(0.0, abs=1e-3)
+def test_the_second_upsampler_asks_for_the_first(tmp_path):
+    with pytest.raises(CheckpointError, match="train that before"):
+        tiny.train_tiny(tmp_path, ["second_upsampler"], steps=1)
+
+
+def test_both_upsamplers_are_trained_into_one_model(tmp_path):
+    tiny.train_tiny(tmp_path, ["upsampler", "second_upsampler"], steps=1)
+    first = load_model(tmp_path).upsampler
+    assert first.fitting(255, 300) is first
+    assert first.fitting(256, 300) is first.second
+    assert first.second.from_size == 256
+    measured = json.loads((tmp_path / "second_upsampler-measure.json").read_text())
+    assert measured["upsampler"] == pytest.approx(measured["bicubic"], abs=1.0)  # after one step each
 
 
 def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path, monkeypatch):

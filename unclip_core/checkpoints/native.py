@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from ..nets.bare import bare
 from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.params import params_from_dict
 from ..nets.prior import PriorParams, PriorTransformer
-from ..nets.unet import UNetParams
-from ..nets.upsampler import UpsamplerNet
+from ..nets.upsampler import UpsamplerNet, UpsamplerParams
 from .files import CheckpointError, load_strictly, load_weights
 
 FORMAT = "unclip-v1"
@@ -26,6 +26,7 @@ _CONFIG_KEYS = {
     "prior": ("net", "diffusion", "unit_norm"),
     "decoder": ("net", "diffusion"),
     "upsampler": ("net", "diffusion", "scale"),
+    "second_upsampler": ("net", "diffusion", "scale", "from_size"),
 }
 
 
@@ -98,11 +99,19 @@ def read_decoder(folder: Path, family: str, dtype: torch.dtype) -> Decoder:
 
 
 def read_upsampler(folder: Path, family: str, dtype: torch.dtype) -> Upsampler:
-    """Read the folder's upsampler."""
-    tensors, config, path = _read(folder, "upsampler", dtype)
-    params = _configured(path, partial(params_from_dict, UNetParams), config["net"])
+    """Read the folder's upsampler, and the second one where the index names it."""
+    second = None
+    if "second_upsampler" in _components(folder):
+        second = _upsampler(folder, "second_upsampler", family, dtype)
+    return replace(_upsampler(folder, "upsampler", family, dtype), second=second)
+
+
+def _upsampler(folder: Path, component: str, family: str, dtype: torch.dtype) -> Upsampler:
+    tensors, config, path = _read(folder, component, dtype)
+    params = _configured(path, partial(params_from_dict, UpsamplerParams), config["net"])
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
-    return Upsampler(family, _ready(lambda: UpsamplerNet(params), tensors, path), diffusion, int(config["scale"]))
+    net = _ready(lambda: UpsamplerNet(params), tensors, path)
+    return Upsampler(family, net, diffusion, int(config["scale"]), from_size=int(config.get("from_size", 1)))
 
 
 def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
@@ -115,9 +124,13 @@ def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, t
     return tensors, config, str(path)
 
 
-def _file_name(folder: Path, component: str) -> str:
+def _components(folder: Path) -> dict[str, Any]:
     components = read_index(folder).get("components")
-    name = components.get(component) if isinstance(components, dict) else None
+    return components if isinstance(components, dict) else {}
+
+
+def _file_name(folder: Path, component: str) -> str:
+    name = _components(folder).get(component)
     if not isinstance(name, str):
         raise CheckpointError(f"'{folder / INDEX}' names no file for the '{component}' under \"components\".")
     return name

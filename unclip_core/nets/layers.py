@@ -13,6 +13,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 MAX_PERIOD = 10000.0
 TIME_SHIFTS = ("scale_shift", "add")
+NORMS = ("group", "none")
 RESAMPLERS: dict[str | None, Callable[[], nn.Module]] = {
     None: nn.Identity,
     "down": lambda: nn.AvgPool2d(2),
@@ -86,6 +87,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     return scores.softmax(dim=-1) @ v
 
 
+def make_norm(norm: str, groups: int, channels: int, eps: float) -> nn.Module:
+    """The normalisation of that name in NORMS: over groups of channels and the whole picture, or none at all."""
+    return nn.GroupNorm(groups, channels, eps) if norm == "group" else nn.Identity()
+
+
 def small_numbers(*shape: int) -> nn.Parameter:
     """A parameter that starts with normal numbers of standard deviation 0.01."""
     return nn.Parameter(nn.init.normal_(torch.empty(shape), std=0.01))
@@ -156,21 +162,22 @@ class ResBlock(nn.Module):
 
     norm1 → SiLU → [resample] → conv1 → norm2 · (1 + scale) + shift → SiLU → conv2, plus the input
     (resampled likewise, through a 1x1 convolution where the width changes). With time_shift "add" the
-    embedding is added before norm2 instead. `resample` is None, "down" (2x2 average) or "up" (nearest).
+    embedding is added before norm2 instead. `resample` is None, "down" (2x2 average) or "up" (nearest). `norm` is a
+    name in NORMS; without norms a pixel depends on its neighbourhood alone.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, embed_dim: int, *,
-        groups: int, eps: float, time_shift: str = "scale_shift", resample: str | None = None,
+        groups: int, eps: float, time_shift: str = "scale_shift", resample: str | None = None, norm: str = "group",
     ) -> None:
         """Make the layers; the last convolution starts at zero, so that the block starts as identity."""
         super().__init__()
         self.resample = RESAMPLERS[resample]()
         self.scale_shift = time_shift == "scale_shift"
-        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.norm1 = make_norm(norm, groups, in_channels, eps)
         self.conv1 = Conv3x3(in_channels, out_channels)
         self.time_proj = nn.Linear(embed_dim, out_channels * (2 if self.scale_shift else 1))
-        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.norm2 = make_norm(norm, groups, out_channels, eps)
         self.conv2 = Conv3x3(out_channels, out_channels)
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         nn.init.zeros_(self.conv2.weight)
@@ -179,7 +186,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, embed: Tensor) -> Tensor:
         """x [B, C, H, W], embed [B, E] = SiLU of the time embedding -> [B, C_out, H', W']."""
         anew = torch.is_grad_enabled()  # else memory is used again: fresh memory costs as much as what is done in it
-        h = self.conv1(self.resample(F.silu(self.norm1(x), inplace=not anew)))
+        entering = self.norm1(x)
+        h = self.conv1(self.resample(F.silu(entering, inplace=not anew and entering is not x)))
         h = self._modulate(h, self.time_proj(embed)[:, :, None, None])
         h = self.conv2(F.silu(h, inplace=not anew))
         skipped = self.skip(self.resample(x))

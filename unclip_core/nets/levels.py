@@ -43,7 +43,7 @@ class BlockMaker:
         p = self.params
         return ResBlock(
             in_channels, out_channels, p.time_embed_dim,
-            groups=p.groups, eps=p.eps, time_shift=p.time_shift, resample=resample,
+            groups=p.groups, eps=p.eps, time_shift=p.time_shift, resample=resample, norm=p.norm,
         )
 
     def attentions(self, channels: int, count: int) -> nn.ModuleList:

@@ -4,6 +4,7 @@ from .conditioning import MapConditionerParams, TokenConditionerParams
 from .decoder import DecoderParams
 from .prior import PriorParams
 from .unet import UNetParams
+from .upsampler import UpsamplerParams
 
 
 def karlo_prior(soft_mask: bool = False) -> PriorParams:
@@ -55,10 +56,10 @@ def tiny_decoder() -> DecoderParams:
     return DecoderParams(conditioner=conditioner, unet=unet, image_size=64)
 
 
-def tiny_upsampler() -> UNetParams:
-    """The bundled model's 64 → 256 px upsampler: 4 px patches, convolutions only, any H, W in eights."""
-    return UNetParams(
-        in_channels=6, out_channels=3, channels=(64, 96), blocks=(2, 1), attention=(False,) * 2,
-        map_channels=(0, 0), time_channels=64, time_embed_dim=128, mid_blocks=2, groups=8,
-        patch_size=4, layout="light",
+def tiny_upsampler() -> UpsamplerParams:
+    """Either of the bundled model's upsamplers: 4 px patches, convolutions only, any H, W in eights, no norms."""
+    return UpsamplerParams(
+        in_channels=6, out_channels=3, channels=(48, 64), blocks=(1, 1), attention=(False,) * 2,
+        map_channels=(0, 0), time_channels=64, time_embed_dim=128, mid_blocks=1, groups=8,
+        patch_size=4, layout="light", norm="none", residual=True, reach=2,
     )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import TIME_SHIFTS, AddedKVAttention, KeysValues, TimeEmbedding, TimeTable
+from .layers import NORMS, TIME_SHIFTS, AddedKVAttention, KeysValues, TimeEmbedding, TimeTable, make_norm
 from .levels import BlockMaker, DownLevel, LightUpLevel, Middle, Signals, UpLevel
 from .params import require_divisible, require_positive
 from .winograd import shared_buffers
@@ -42,6 +42,7 @@ class UNetParams:
     time_shift: str = "scale_shift"
     patch_size: int = 1  # pixel-unshuffle at the input, pixel-shuffle at the output
     layout: str = "full"
+    norm: str = "group"  # or "none": no pixel then depends on the size of what is around it, as with crops and tiles
 
     def __post_init__(self) -> None:
         """Check that the numbers agree; raises ValueError stating those that do not."""
@@ -71,6 +72,8 @@ class UNetParams:
             raise ValueError(f"UNetParams: time_shift must be one of {TIME_SHIFTS}, got {self.time_shift!r}")
         if self.layout not in LAYOUTS:
             raise ValueError(f"UNetParams: layout must be one of {LAYOUTS}, got {self.layout!r}")
+        if self.norm not in NORMS:
+            raise ValueError(f"UNetParams: norm must be one of {NORMS}, got {self.norm!r}")
 
 
 class UNet(nn.Module):
@@ -87,7 +90,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(DownLevel(make, i) for i in range(len(params.channels)))
         self.middle = Middle(make)
         self.up = nn.ModuleList(_up_levels(make, self.down))
-        self.out_norm = nn.GroupNorm(params.groups, params.channels[0], params.eps)
+        self.out_norm = make_norm(params.norm, params.groups, params.channels[0], params.eps)
         self.out_conv = nn.Conv2d(params.channels[0], params.out_channels * cells, 3, padding=1)
         nn.init.zeros_(self.out_conv.weight)
         nn.init.zeros_(self.out_conv.bias)

@@ -1,6 +1,7 @@
 """What the prior and the upsampler add over doing nothing: over the text embedding, and over bicubic enlargement."""
 
 import random
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from ..noise import sample_seeds
 from ..pipelines import encode_image, encode_text, enlarge, sample_prior, upscale
 from ..settings import Settings
 from ..world.captions import caption
+from ..world.edges import edge_width
 from ..world.render import render
-from ..world.scenes import sample_scenes
+from ..world.scenes import Scene, sample_scenes
 
 
 @torch.no_grad()
@@ -32,17 +34,35 @@ def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, 
 
 
 @torch.no_grad()
-def measure_upsampler(upsampler: Upsampler, count: int, seed: int, size: int = 256) -> dict[str, float]:
-    """Mean PSNR in dB against true pictures of `size` px, from their true smaller ones: ours and bicubic."""
+def measure_upsampler(upsampler: Upsampler, count: int, seed: int, size: int = 256,
+                      reduced: bool = False) -> dict[str, float]:
+    """Against true pictures of `size` px, from their true smaller ones: of ours and of bicubic enlargement.
+
+    "upsampler" and "bicubic" are mean PSNR in dB; "upsampler_edge", "bicubic_edge" and "true_edge" the mean width of
+    the outlines of single things, in px (`edge_width`). The small pictures are drawn at their size, as those that the
+    decoder learns from; or, if `reduced`, they are means of the large ones' pixels.
+    """
     scenes = sample_scenes(random.Random(f"upsampler {seed}"), count, "trained")
-    true = render(scenes, size)
-    small = F.avg_pool2d(true, upsampler.scale)
-    drawn = upscale(upsampler, small.permute(0, 2, 3, 1), steps=Settings().upscaler_steps,
-                    seeds=sample_seeds(seed, count), sampler=Settings().upscaler_sampler).permute(0, 3, 1, 2)
+    found = [_compared(upsampler, scenes[row : row + 1], sample_seeds(seed + row, 1), size, reduced)
+             for row in range(count)]
+    names = dict.fromkeys(name for row in found for name in row)
+    return {name: fmean(row[name] for row in found if name in row) for name in names}
+
+
+def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: int, reduced: bool) -> dict[str, float]:
+    """The figures of one picture; the outline's only where there is one thing."""
+    true = render(scene, size)
+    small = F.avg_pool2d(true, upsampler.scale) if reduced else render(scene, size // upsampler.scale)
+    drawn = upscale(upsampler, small.permute(0, 2, 3, 1), steps=Settings().upscaler_steps, seeds=seeds,
+                    sampler=Settings().upscaler_sampler).permute(0, 3, 1, 2)
     bicubic = enlarge(small * 2 - 1, upsampler.scale) * 0.5 + 0.5
-    return {"upsampler": float(_psnr(drawn, true)), "bicubic": float(_psnr(bicubic, true))}
+    figures = {"upsampler": _psnr(drawn, true), "bicubic": _psnr(bicubic, true)}
+    if len(scene[0].things) == 1:
+        figures |= {name + "_edge": edge_width(pictures[0], scene[0])
+                    for name, pictures in (("upsampler", drawn), ("bicubic", bicubic), ("true", true))}
+    return figures
 
 
-def _psnr(pictures: Tensor, true: Tensor) -> Tensor:
-    """Mean over pictures of 10 log10(1 / mean squared error)."""
-    return (-10 * torch.log10((pictures - true).square().mean(dim=(1, 2, 3)))).mean()
+def _psnr(picture: Tensor, true: Tensor) -> float:
+    """10 log10(1 / mean squared error)."""
+    return float(-10 * torch.log10((picture - true).square().mean()))

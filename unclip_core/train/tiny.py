@@ -1,4 +1,4 @@
-"""The recipe of the bundled model: CLIP, then prior, decoder and upsampler on it, each stage gated and resumable."""
+"""The recipe of the bundled model: CLIP, then prior, decoder and upsamplers on it, each stage gated and resumable."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -61,9 +61,11 @@ LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
     "prior": LoopConfig(steps=400, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.995, muon=True),
     "decoder": DECODER_PHASES[-1].loop,
-    "upsampler": LoopConfig(steps=2400, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995),
+    "upsampler": LoopConfig(steps=2000, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995, muon=True),
+    "second_upsampler": LoopConfig(steps=800, lr=5e-4, warmup=20, weight_decay=0.0, ema=0.99, muon=True),
 }
-BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": DECODER_PHASES[-1].batch, "upsampler": 8}
+BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": DECODER_PHASES[-1].batch, "upsampler": 16,
+           "second_upsampler": 16}
 PRIOR_UNNAMED = 0.1
 """Share of things in colours without a name; a DecoderPhase states its own."""
 
@@ -76,7 +78,7 @@ def train_tiny(output: Path, stages: list[str] | None = None, seed: int = 1, ste
 
     Args:
         output: folder of checkpoints, logs, weights, and the index that makes it a loadable model.
-        stages: some of "clip", "prior", "decoder", "upsampler"; None for all.
+        stages: some of "clip", "prior", "decoder", "upsampler", "second_upsampler"; None for all.
         seed: of initialisation, data and noise.
         steps: in place of the recipe's, for each stage.
         device: where to train.
@@ -186,19 +188,39 @@ def _decoder_phase(number: int, phase: DecoderPhase, net: DecoderNet, output: Pa
 
 
 def train_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train the upsampler, which needs no other stage."""
+    """Train the upsampler of the decoder's pictures, which needs no other stage."""
     net = UpsamplerNet(tiny_upsampler()).to(memory_format=torch.channels_last)
-    training = upsampler.UpsamplerTraining(net, BATCHES["upsampler"], seed).to(device, torch.bfloat16)
-    averaged = _run("upsampler", training, loop_config, output,
+    _train_upsampler("upsampler", net, upsampler.FIRST, loop_config, output, seed, device)
+    _keep(output / "upsampler-measure.json", measure_upsampler(load_model(output).upsampler, 32, seed=0))
+
+
+def train_second_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
+    """Train the upsampler of the first one's pictures; it goes on from the first, whose task is much the same."""
+    net = UpsamplerNet(tiny_upsampler())
+    file = output / "upsampler.safetensors"
+    if not file.is_file():
+        raise CheckpointError(f"The second upsampler starts from the first: train that before, '{file}' is missing.")
+    load_strictly(net, load_weights(file)[0], str(file))
+    task = upsampler.SECOND
+    _train_upsampler("second_upsampler", net.to(memory_format=torch.channels_last), task, loop_config, output, seed,
+                     device, from_size=task.cells)
+    second = load_model(output).upsampler.second
+    _keep(output / "second_upsampler-measure.json", measure_upsampler(second, 8, seed=0, size=task.size))
+
+
+def _train_upsampler(name: str, net: UpsamplerNet, task: upsampler.UpsamplerTask, loop_config: LoopConfig,
+                     output: Path, seed: int, device: torch.device, **more: int) -> None:
+    training = upsampler.UpsamplerTraining(net, BATCHES[name], seed, task).to(device, torch.bfloat16)
+    averaged = _run(name, training, loop_config, output,
                     lambda loop, path: save_upsampler_sheet(loop, net, training.pictures(-1, device), path))
     config = {"net": params_to_dict(net.params), "diffusion": asdict(upsampler.DIFFUSION), "scale": upsampler.SCALE}
-    _export(output / "upsampler.safetensors", averaged, "net.", config)
+    _export(output / f"{name}.safetensors", averaged, "net.", config | more)
     write_index(output)
-    _keep(output / "upsampler-measure.json", measure_upsampler(load_model(output).upsampler, 32, seed=0))
 
 
 TRAINERS: dict[str, Callable[[Path, LoopConfig, int, torch.device], None]] = {
     "clip": train_clip, "prior": train_prior, "decoder": train_decoder, "upsampler": train_upsampler,
+    "second_upsampler": train_second_upsampler,
 }
 
 

@@ -23,6 +23,7 @@ KARLO = {
     "upsampler": {"super_res_first": ("unet.", names.UNET)},
 }
 """The folders of each part, with the prefix of their keys in our nets and the rules for their names."""
+UPSAMPLERS = ("upsampler", "second_upsampler")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LINKED = 64 << 20
 """Files of this size on share their place on the disk with the base's, in bytes."""
@@ -49,7 +50,7 @@ def write_result(stage: str, subject: Subject, base: UnclipModel | None, output:
 
 def _kept(stage: str, base: UnclipModel | None, output: Path) -> dict[str, str]:
     """The other parts: those of the base, brought here. A new CLIP goes with neither prior nor decoder of the old."""
-    fitting = {"upsampler"} if stage == "clip" else {"clip", "prior", "decoder", "upsampler"} - {stage}
+    fitting = set(UPSAMPLERS if stage == "clip" else ("clip", "prior", "decoder", *UPSAMPLERS)) - {stage}
     kept = {name: file for name, file in _components(output).items() if name in fitting}
     for name, file in ({} if base is None else _components(base.folder)).items():
         if name in fitting and name not in kept:

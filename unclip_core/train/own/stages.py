@@ -34,18 +34,12 @@ class ClipStage(nn.Module):
         return contrast(images, text_states(self.net, batch["ids"])[1], self.net.logit_scale)
 
 
-class DiffusionStage(nn.Module):
-    """A net that undoes noise, and the process that the noise is of."""
-
-    def __init__(self, net: nn.Module, spec: DiffusionSpec) -> None:
-        super().__init__()
-        self.net, self.spec = net, spec
-
-
-class PriorStage(DiffusionStage):
+class PriorStage(nn.Module):
     """The image embedding from a noisy one and the text (Ramesh et al. 2022, section 2.2, eq. 2)."""
 
-    net: PriorTransformer
+    def __init__(self, net: PriorTransformer, spec: DiffusionSpec) -> None:
+        super().__init__()
+        self.net, self.spec = net, spec
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of PriorItems: "loss" and "mse" in the net's normalised space."""
@@ -55,10 +49,12 @@ class PriorStage(DiffusionStage):
         return diffusion_loss(raw, x0, batch, self.spec)
 
 
-class DecoderStage(DiffusionStage):
+class DecoderStage(nn.Module):
     """The picture from a noisy one, the image embedding and the text (Ramesh et al. 2022, section 2.1)."""
 
-    net: DecoderNet
+    def __init__(self, net: DecoderNet, spec: DiffusionSpec) -> None:
+        super().__init__()
+        self.net, self.spec = net, spec
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of DecoderItems: "loss" and "mse"."""
@@ -70,10 +66,12 @@ class DecoderStage(DiffusionStage):
         return diffusion_loss(self.net(noisy, batch["times"], condition), batch["pictures"], batch, self.spec)
 
 
-class UpsamplerStage(DiffusionStage):
+class UpsamplerStage(nn.Module):
     """The large picture from a noisy one and the enlarged small one."""
 
-    net: UpsamplerNet
+    def __init__(self, net: UpsamplerNet, spec: DiffusionSpec) -> None:
+        super().__init__()
+        self.net, self.spec = net, spec
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of UpsamplerItems: "loss" and "mse"."""

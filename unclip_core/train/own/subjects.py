@@ -18,7 +18,7 @@ from ...nets.decoder import DecoderNet, DecoderParams
 from ...nets.params import params_from_dict, params_to_dict
 from ...nets.prior import PriorParams, PriorTransformer
 from ...nets.unet import UNetParams
-from ...nets.upsampler import UpsamplerNet
+from ...nets.upsampler import UpsamplerNet, UpsamplerParams
 from ...towers import TowerClip
 from .. import decoder, prior, upsampler
 from ..lora import add_lora
@@ -188,7 +188,7 @@ def _upsampler(config: Config, base: UnclipModel | None, output: Path) -> Subjec
         family = base.family if base else config.family or output.resolve().name
         shape = _shape("upsampler", config.net)
         scale = shape.pop("scale", upsampler.SCALE)
-        params = params_from_dict(UNetParams, shape)
+        params = params_from_dict(UpsamplerParams, shape)
         spec = _process("upsampler", config.diffusion)
         _check_channels(params, 6, spec)
         header = {"net": params_to_dict(params), "diffusion": asdict(spec), "scale": scale}
