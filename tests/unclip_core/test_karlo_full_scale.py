@@ -9,8 +9,8 @@ import torch
 from diffusers import PriorTransformer as DiffusersPrior
 from diffusers import UNet2DConditionModel, UNet2DModel
 
+from unclip.unclip_core.checkpoints import clip_config, kakao_names, kakao_params, names
 from unclip.unclip_core.checkpoints import diffusers_config as configs
-from unclip.unclip_core.checkpoints import kakao_names, kakao_params, names
 from unclip.unclip_core.checkpoints.random_karlo import full_size
 from unclip.unclip_core.checkpoints.tensors import Tensors
 from unclip.unclip_core.nets.clip import TextTower, VisionTower
@@ -95,8 +95,8 @@ def test_configurations_survive_the_way_there_and_back():
     unet, projection = configs.decoder_config(SIZES.decoder), configs.conditioner_config(SIZES.decoder.conditioner)
     assert configs.decoder_params(unet, projection) == SIZES.decoder
     assert configs.super_res_params(configs.super_res_config(SIZES.super_res, 256)) == SIZES.super_res
-    assert configs.text_tower_params(configs.text_tower_config(SIZES.text)) == SIZES.text
-    assert configs.vision_tower_params(configs.vision_tower_config(SIZES.vision)) == SIZES.vision
+    assert clip_config.text_tower_params(clip_config.text_tower_config(SIZES.text)) == SIZES.text
+    assert clip_config.vision_tower_params(clip_config.vision_tower_config(SIZES.vision)) == SIZES.vision
 
 
 def test_diffusers_builds_the_same_from_our_configurations(nets):

@@ -1,20 +1,16 @@
-"""diffusers' and transformers' `config.json` of each component, to our params and back.
+"""diffusers' `config.json` of each component, to our params and back; CLIP's are in `clip_config`.
 
 Old files lack keys: those take the libraries' own defaults. A setting that our networks cannot follow is refused.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..models import DiffusionSpec
-from ..nets.clip import TextTowerParams, VisionTowerParams
 from ..nets.conditioning import TokenConditionerParams
 from ..nets.decoder import DecoderParams
 from ..nets.prior import EXTRA_TOKENS, PriorParams
 from ..nets.unet import UNetParams
-from ..picture_input import OPENAI_MEAN, OPENAI_STD, PictureInput
-
-Config = Mapping[str, Any]
+from .config_checks import Config, needs, require
 
 _PRIOR_FIXED = {
     "additional_embeddings": EXTRA_TOKENS, "time_embed_act_fn": "silu", "norm_in_type": None, "added_emb_type": "prd",
@@ -39,10 +35,10 @@ _SHIFTS = {"scale_shift": "scale_shift", "default": "add"}
 
 def prior_params(config: Config, soft_mask: bool) -> PriorParams:
     """Of a PriorTransformer's configuration. Raises ValueError for settings that ours cannot follow."""
-    _require(config, _PRIOR_FIXED)
+    require(config, _PRIOR_FIXED)
     heads, head_dim = config.get("num_attention_heads", 32), config.get("attention_head_dim", 64)
     embed_dim = config.get("embedding_dim", 768)
-    _require(config, {"embedding_proj_dim": embed_dim, "clip_embed_dim": embed_dim}, or_none=True)
+    require(config, {"embedding_proj_dim": embed_dim, "clip_embed_dim": embed_dim}, or_none=True)
     return PriorParams(
         width=heads * head_dim, layers=config.get("num_layers", 20), heads=heads, head_dim=head_dim,
         embed_dim=embed_dim, text_width=embed_dim, text_tokens=config.get("num_embeddings", 77), soft_mask=soft_mask,
@@ -63,7 +59,7 @@ def prior_config(params: PriorParams) -> dict[str, Any]:
 
 def conditioner_params(config: Config) -> TokenConditionerParams:
     """Of a UnCLIPTextProjModel's configuration."""
-    _needs(config, "time_embed_dim", "cross_attention_dim")
+    needs(config, "time_embed_dim", "cross_attention_dim")
     embed_dim = config.get("clip_embeddings_dim", 768)
     return TokenConditionerParams(
         embed_dim=embed_dim, text_width=embed_dim, time_embed_dim=config["time_embed_dim"],
@@ -85,13 +81,13 @@ def decoder_params(unet: Config, text_projection: Config) -> DecoderParams:
 
     Raises ValueError for settings that ours cannot follow.
     """
-    _needs(unet, "sample_size")
+    needs(unet, "sample_size")
     return DecoderParams(conditioner_params(text_projection), decoder_unet_params(unet), image_size=unet["sample_size"])
 
 
 def decoder_unet_params(unet: Config) -> UNetParams:
     """Of a UNet2DConditionModel's configuration. Raises ValueError for settings that ours cannot follow."""
-    _require(unet, _CONDITIONED_FIXED)
+    require(unet, _CONDITIONED_FIXED)
     if unet.get("class_embed_type") != "identity":
         raise ValueError(f"'class_embed_type' is {unet.get('class_embed_type')!r}; a decoder of unCLIP has 'identity'")
     if unet.get("mid_block_type") != "UNetMidBlock2DSimpleCrossAttn":
@@ -112,9 +108,9 @@ def decoder_config(params: DecoderParams) -> dict[str, Any]:
 
 def super_res_params(config: Config) -> UNetParams:
     """Of a UNet2DModel's configuration. Raises ValueError for settings that ours cannot follow."""
-    _require(config, {"class_embed_type": None, "attn_norm_num_groups": None, "downsample_type": "conv",
+    require(config, {"class_embed_type": None, "attn_norm_num_groups": None, "downsample_type": "conv",
                       "upsample_type": "conv", "dropout": 0.0})
-    _needs(config, "sample_size")
+    needs(config, "sample_size")
     return _unet_params(config, config.get("in_channels", 3), config.get("out_channels", 3),
                         mid_attention=config.get("add_attention", True), context_dim=None)
 
@@ -125,73 +121,13 @@ def super_res_config(params: UNetParams, image_size: int) -> dict[str, Any]:
             "add_attention": params.mid_attention}
 
 
-def text_tower_params(config: Config) -> TextTowerParams:
-    """Of a CLIPTextModelWithProjection's configuration."""
-    return TextTowerParams(
-        **_tower(config, width=512, mlp_width=2048, layers=12, heads=8),
-        vocabulary=config.get("vocab_size", 49408), context=config.get("max_position_embeddings", 77),
-    )
-
-
-def text_tower_config(params: TextTowerParams) -> dict[str, Any]:
-    """The configuration that `text_tower_params` reads."""
-    return {
-        "architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model", **_tower_config(params),
-        "vocab_size": params.vocabulary, "max_position_embeddings": params.context,
-        "bos_token_id": params.vocabulary - 2, "eos_token_id": params.vocabulary - 1, "pad_token_id": 0,
-    }
-
-
-def vision_tower_params(config: Config) -> VisionTowerParams:
-    """Of a CLIPVisionModelWithProjection's configuration."""
-    return VisionTowerParams(
-        **_tower(config, width=768, mlp_width=3072, layers=12, heads=12), image_size=config.get("image_size", 224),
-        patch_size=config.get("patch_size", 32), channels=config.get("num_channels", 3),
-    )
-
-
-def vision_tower_config(params: VisionTowerParams) -> dict[str, Any]:
-    """The configuration that `vision_tower_params` reads."""
-    return {
-        "architectures": ["CLIPVisionModelWithProjection"], "model_type": "clip_vision_model",
-        **_tower_config(params), "image_size": params.image_size, "patch_size": params.patch_size,
-        "num_channels": params.channels,
-    }
-
-
-def picture_input(config: Config, image_size: int, squash: bool) -> PictureInput:
-    """Of a CLIPImageProcessor's configuration, for a tower of `image_size` px.
-
-    squash: resize both edges, as kakaobrain's own code does, in place of a resized shorter edge and a crop.
-    Raises ValueError for settings that ours cannot follow.
-    """
-    _require(config, {"do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True})
-    edge, crop = _edge(config.get("size", 224), "size"), _edge(config.get("crop_size", 224), "crop_size")
-    if crop != image_size or edge < crop:
-        raise ValueError(f"pictures are resized to {edge} px and cropped to {crop}, but the tower sees {image_size}")
-    return PictureInput(crop, None if squash else edge, config.get("resample", 3),
-                        tuple(config.get("image_mean", OPENAI_MEAN)), tuple(config.get("image_std", OPENAI_STD)))
-
-
-def picture_input_config(pictures: PictureInput) -> dict[str, Any]:
-    """The configuration that `picture_input` reads."""
-    return {
-        "image_processor_type": "CLIPImageProcessor", "feature_extractor_type": "CLIPFeatureExtractor",
-        "do_resize": True, "size": {"shortest_edge": pictures.shortest_edge or pictures.crop},
-        "resample": pictures.resample, "do_center_crop": True,
-        "crop_size": {"height": pictures.crop, "width": pictures.crop}, "do_rescale": True,
-        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(pictures.mean),
-        "image_std": list(pictures.std), "do_convert_rgb": True,
-    }
-
-
 def diffusion_spec(config: Config, compatible: bool, native_clip: float | None = None) -> DiffusionSpec:
     """Of an UnCLIPScheduler's configuration.
 
     compatible: with diffusers' tables and spacing; else with those of kakaobrain's code, which also clips at
     `native_clip` where diffusers clips at half of it. Raises ValueError for settings that ours cannot follow.
     """
-    _require(config, {"beta_schedule": "squaredcos_cap_v2"})
+    require(config, {"beta_schedule": "squaredcos_cap_v2"})
     limit = float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", True) else None
     if native_clip is not None and not compatible and limit == native_clip / 2:
         limit = native_clip
@@ -215,8 +151,8 @@ def scheduler_config(spec: DiffusionSpec) -> dict[str, Any]:
 def _unet_params(
     config: Config, in_channels: int, out_channels: int, mid_attention: bool, context_dim: int | None
 ) -> UNetParams:
-    _require(config, _UNET_FIXED)
-    _needs(config, "block_out_channels", "down_block_types", "up_block_types")
+    require(config, _UNET_FIXED)
+    needs(config, "block_out_channels", "down_block_types", "up_block_types")
     channels, down, up = (tuple(config[k]) for k in ("block_out_channels", "down_block_types", "up_block_types"))
     unknown = [name for name in (*down, *up) if name not in _ATTENTION_OF]
     if unknown:
@@ -251,33 +187,6 @@ def _unet_config(params: UNetParams) -> dict[str, Any]:
     }
 
 
-def _tower(config: Config, width: int, mlp_width: int, layers: int, heads: int) -> dict[str, Any]:
-    return {
-        "width": config.get("hidden_size", width), "mlp_width": config.get("intermediate_size", mlp_width),
-        "layers": config.get("num_hidden_layers", layers), "heads": config.get("num_attention_heads", heads),
-        "embed_dim": config.get("projection_dim", 512), "activation": config.get("hidden_act", "quick_gelu"),
-        "eps": config.get("layer_norm_eps", 1e-5),
-    }
-
-
-def _tower_config(params: TextTowerParams | VisionTowerParams) -> dict[str, Any]:
-    return {
-        "hidden_size": params.width, "intermediate_size": params.mlp_width, "num_hidden_layers": params.layers,
-        "num_attention_heads": params.heads, "projection_dim": params.embed_dim, "hidden_act": params.activation,
-        "layer_norm_eps": params.eps, "attention_dropout": 0.0,
-    }
-
-
-def _edge(size: int | Config, name: str) -> int:
-    """One edge of a size given as a number, {"shortest_edge"} or {"height", "width"} that agree."""
-    if isinstance(size, Mapping):
-        values = {size[key] for key in ("shortest_edge", "height", "width") if key in size}
-        if len(values) != 1:
-            raise ValueError(f"'{name}' is {dict(size)}; supported is one edge, or a square")
-        return int(values.pop())
-    return int(size)
-
-
 def _per_level(value: int | list[int], levels: int) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,) * levels
 
@@ -288,16 +197,3 @@ def _one(value: int | list[int]) -> int:
     if len(values) != 1:
         raise ValueError(f"'attention_head_dim' differs from level to level ({value}), which is not supported")
     return values.pop()
-
-
-def _needs(config: Config, *keys: str) -> None:
-    if missing := [key for key in keys if config.get(key) is None]:
-        raise ValueError(f"it lacks {missing}, which have no default")
-
-
-def _require(config: Config, fixed: Config, or_none: bool = False) -> None:
-    """Raise ValueError for a setting other than the one that our networks have."""
-    for key, only in fixed.items():
-        value = config.get(key, only)
-        if value != only and not (or_none and value is None):
-            raise ValueError(f"'{key}' is {value!r}; supported is {only!r}")

@@ -19,8 +19,8 @@ from ..nets.upsampler import UpsamplerNet
 from ..picture_input import PictureInput
 from ..tokenizer import read_tokenizer
 from ..towers import TowerClip
+from . import clip_config, names
 from . import diffusers_config as configs
-from . import names
 from .files import CheckpointError
 from .tensors import fill, open_component, planned
 
@@ -35,8 +35,8 @@ _T = TypeVar("_T")
 
 
 _BUILT_OF: dict[str, tuple[Callable, Callable, names.Rules]] = {
-    "text_encoder": (configs.text_tower_params, TextTower, names.TEXT_TOWER),
-    "image_encoder": (configs.vision_tower_params, VisionTower, names.VISION_TOWER),
+    "text_encoder": (clip_config.text_tower_params, TextTower, names.TEXT_TOWER),
+    "image_encoder": (clip_config.vision_tower_params, VisionTower, names.VISION_TOWER),
     "prior": (partial(configs.prior_params, soft_mask=False), PriorTransformer, names.PRIOR),
     "text_proj": (configs.conditioner_params, TokenConditioner, names.TEXT_PROJECTION),
     "decoder": (configs.decoder_unet_params, UNet, names.UNET),
@@ -150,8 +150,8 @@ class KarloFolder:
 
     @cached_property
     def _clip(self) -> TowerClip:
-        text = self._tower("text_encoder", configs.text_tower_params, TextTower, names.TEXT_TOWER)
-        vision = self._tower("image_encoder", configs.vision_tower_params, VisionTower, names.VISION_TOWER)
+        text = self._tower("text_encoder", clip_config.text_tower_params, TextTower, names.TEXT_TOWER)
+        vision = self._tower("image_encoder", clip_config.vision_tower_params, VisionTower, names.VISION_TOWER)
         if text is None and vision is None:
             raise CheckpointError(f"'{self.folder}' has neither a 'text_encoder' nor an 'image_encoder'.")
         tokenizer = text and read_tokenizer(self.folder / "tokenizer", text.params.context, self.conventions)
@@ -160,7 +160,7 @@ class KarloFolder:
     def _picture_input(self, vision: VisionTower) -> PictureInput:
         side = vision.params.image_size
         return self._configured(
-            "feature_extractor", lambda config: configs.picture_input(config, side, squash=not self.compatible),
+            "feature_extractor", lambda config: clip_config.picture_input(config, side, squash=not self.compatible),
             "preprocessor_config.json",
         )
 

@@ -15,8 +15,8 @@ from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
 from ..picture_input import PictureInput
 from ..tokenizer import ClipTokenizer, write_tokenizer
+from . import clip_config, names
 from . import diffusers_config as configs
-from . import names
 from .files import CheckpointError, Entry, stream_weights, write_whole
 from .karlo import STATISTICS
 
@@ -48,16 +48,16 @@ class FolderWriter:
 
     def text(self, tower: TextTower, tokenizer: ClipTokenizer) -> None:
         """Write the text encoder and its tokenizer."""
-        self._net("text_encoder", tower, names.TEXT_TOWER, configs.text_tower_config(tower.params),
+        self._net("text_encoder", tower, names.TEXT_TOWER, clip_config.text_tower_config(tower.params),
                   (_TRANSFORMERS, "CLIPTextModelWithProjection"), "model.safetensors")
         write_tokenizer(tokenizer, self.folder / "tokenizer")
         self.index["tokenizer"] = [_TRANSFORMERS, "CLIPTokenizer"]
 
     def vision(self, tower: VisionTower, pictures: PictureInput) -> None:
         """Write the image encoder and its preparation of pictures."""
-        self._net("image_encoder", tower, names.VISION_TOWER, configs.vision_tower_config(tower.params),
+        self._net("image_encoder", tower, names.VISION_TOWER, clip_config.vision_tower_config(tower.params),
                   (_TRANSFORMERS, "CLIPVisionModelWithProjection"), "model.safetensors")
-        self._json("feature_extractor", "preprocessor_config.json", configs.picture_input_config(pictures),
+        self._json("feature_extractor", "preprocessor_config.json", clip_config.picture_input_config(pictures),
                    (_TRANSFORMERS, "CLIPImageProcessor"))
 
     def prior(self, net: PriorTransformer, spec: DiffusionSpec) -> None:

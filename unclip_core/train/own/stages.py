@@ -34,12 +34,18 @@ class ClipStage(nn.Module):
         return contrast(images, text_states(self.net, batch["ids"])[1], self.net.logit_scale)
 
 
-class PriorStage(nn.Module):
-    """The image embedding from a noisy one and the text (Ramesh et al. 2022, section 2.2, eq. 2)."""
+class DiffusionStage(nn.Module):
+    """A net that undoes noise, and the process that the noise is of."""
 
-    def __init__(self, net: PriorTransformer, spec: DiffusionSpec) -> None:
+    def __init__(self, net: nn.Module, spec: DiffusionSpec) -> None:
         super().__init__()
         self.net, self.spec = net, spec
+
+
+class PriorStage(DiffusionStage):
+    """The image embedding from a noisy one and the text (Ramesh et al. 2022, section 2.2, eq. 2)."""
+
+    net: PriorTransformer
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of PriorItems: "loss" and "mse" in the net's normalised space."""
@@ -49,12 +55,10 @@ class PriorStage(nn.Module):
         return diffusion_loss(raw, x0, batch, self.spec)
 
 
-class DecoderStage(nn.Module):
+class DecoderStage(DiffusionStage):
     """The picture from a noisy one, the image embedding and the text (Ramesh et al. 2022, section 2.1)."""
 
-    def __init__(self, net: DecoderNet, spec: DiffusionSpec) -> None:
-        super().__init__()
-        self.net, self.spec = net, spec
+    net: DecoderNet
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of DecoderItems: "loss" and "mse"."""
@@ -66,12 +70,10 @@ class DecoderStage(nn.Module):
         return diffusion_loss(self.net(noisy, batch["times"], condition), batch["pictures"], batch, self.spec)
 
 
-class UpsamplerStage(nn.Module):
+class UpsamplerStage(DiffusionStage):
     """The large picture from a noisy one and the enlarged small one."""
 
-    def __init__(self, net: UpsamplerNet, spec: DiffusionSpec) -> None:
-        super().__init__()
-        self.net, self.spec = net, spec
+    net: UpsamplerNet
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of UpsamplerItems: "loss" and "mse"."""
