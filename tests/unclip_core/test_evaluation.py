@@ -11,7 +11,8 @@ from unclip.__main__ import main
 from unclip.unclip_core.checkpoints.files import CheckpointError
 from unclip.unclip_core.checkpoints.lora import write_lora
 from unclip.unclip_core.data.opening import open_pictures
-from unclip.unclip_core.measure.drawing import Draw, Pairs, draw_pairs, middle
+from unclip.unclip_core.data.squares import middle_square
+from unclip.unclip_core.measure.drawing import Draw, Pairs, draw_pairs
 from unclip.unclip_core.measure.encoders import OpenClipEncoder, unit
 from unclip.unclip_core.measure.evaluation import clip_score, evaluate_model, gather, measured
 from unclip.unclip_core.models import load_model
@@ -62,7 +63,8 @@ def test_the_figures_are_of_the_good_pictures(report):
 
 
 def test_the_priors_cosine_is_that_of_its_embeddings(report, pictures, model):
-    true = torch.stack([middle(Image.open(pictures / f"{i}.png"), model.decoder.image_size) for i in range(5)])
+    side = model.decoder.image_size
+    true = torch.stack([middle_square(Image.open(pictures / f"{i}.png"), side) for i in range(5)]) / 255
     wanted = unit(encode_image(model.clip, true))
     text = encode_text(model.clip, CAPTIONS)
     drawn = sample_prior(model.prior, text, steps=2, guidance_scale=2.0, seeds=sample_seeds(3, 5), sampler="ddim")
@@ -117,7 +119,7 @@ def test_a_lora_is_drawn_with(pictures, model, report, tmp_path):
 def test_the_square_is_from_the_middle():
     wide = Image.new("RGB", (90, 30), "red")
     wide.paste((0, 0, 255), (30, 0, 60, 30))
-    assert torch.equal(middle(wide, 8), torch.tensor([0.0, 0, 1]).expand(8, 8, 3))
+    assert (middle_square(wide, 8) == torch.tensor([0, 0, 255])).all()
 
 
 # ---- figures ----

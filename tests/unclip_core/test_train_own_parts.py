@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from unclip.unclip_core.data.squares import middle_square
 from unclip.unclip_core.denoiser import ModelDenoiser
 from unclip.unclip_core.models import DiffusionSpec
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
@@ -17,7 +18,7 @@ from unclip.unclip_core.train.own import losses
 from unclip.unclip_core.train.own.config import STAGES, config_from_dict, read_config
 from unclip.unclip_core.train.own.items import Process
 from unclip.unclip_core.train.own.order import Order, OrderedBatches, generator_of
-from unclip.unclip_core.train.own.pixels import middle_square, random_crop
+from unclip.unclip_core.train.own.pixels import random_crop
 from unclip.unclip_core.train.own.stages import recompute_activations
 
 LEAST = {"training": {"steps": 5}}

@@ -23,11 +23,11 @@ from unclip.unclip_core import pipelines  # noqa: E402
 from unclip.unclip_core.checkpoints.files import load_weights  # noqa: E402
 from unclip.unclip_core.checkpoints.karlo import KarloFolder  # noqa: E402
 from unclip.unclip_core.checkpoints.random_karlo import SIZES, write_random_karlo  # noqa: E402
+from unclip.unclip_core.data.squares import middle_square  # noqa: E402
 from unclip.unclip_core.models import load_model  # noqa: E402
 from unclip.unclip_core.train.own import engine as engine_module  # noqa: E402
 from unclip.unclip_core.train.own import run as run_module  # noqa: E402
 from unclip.unclip_core.train.own.embeds import EmbeddingStore  # noqa: E402
-from unclip.unclip_core.train.own.pixels import middle_square  # noqa: E402
 from unclip.unclip_core.train.own.run import INTERRUPTED  # noqa: E402
 from unclip.unclip_core.train.own.stages import DecoderStage  # noqa: E402
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..data.samples import Collection, Sample, samples
+from ..data.squares import middle_square
 from ..models import Clip, UnclipModel
 from ..noise import sample_seeds
 from ..pipelines import encode_image, encode_text, sample_decoder, sample_prior, upscale
@@ -87,7 +87,7 @@ def draw_pairs(model: UnclipModel, collection: Collection, count: int, how: Draw
 @torch.no_grad()
 def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how: Draw) -> Pairs:
     side = model.decoder.image_size * (1 if how.small else model.upsampler.scale)
-    true = torch.stack([middle(row.picture, side) for row in rows])
+    true = torch.stack([middle_square(row.picture, side) for row in rows]).float() / 255
     # From pictures it is needed, and what lacks is said; from text it only gives the prior's cosine.
     true_embeds = encode_image(model.clip, true) if how.source == "pictures" or sees(model.clip) else None
     text = encode_text(model.clip, [row.caption for row in rows]) if how.source == "text" else None
@@ -107,13 +107,3 @@ def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how
 def sees(clip: Clip) -> bool:
     """Whether this CLIP has an image encoder."""
     return getattr(clip.module, "vision", clip.module) is not None
-
-
-def middle(picture: Image.Image, side: int) -> Tensor:
-    """The square from a picture's middle at `side` px (bicubic, antialiased): `[side, side, 3]` in 0..1."""
-    edge = min(picture.size)
-    left, top = ((length - edge) // 2 for length in picture.size)
-    square = picture.convert("RGB").crop((left, top, left + edge, top + edge))  # resize alone would see beyond its box
-    resized = square.resize((side, side), Image.Resampling.BICUBIC)
-    levels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
-    return levels.view(side, side, 3).float() / 255

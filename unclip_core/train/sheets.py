@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..models import Decoder, Upsampler
 from ..noise import sample_seeds
-from ..pipelines import sample_decoder, upscale
+from ..pipelines import sample_decoder, to_images, upscale
 from . import decoder, upsampler
 from .batches import WorldBatches
 from .loop import Loop
@@ -27,16 +27,16 @@ def save_decoder_sheet(loop: Loop, net: nn.Module, batches: WorldBatches, path: 
         part = Decoder("tiny", net, decoder.DIFFUSION, net.params.image_size)
         embeds = batch.image_embeds[:COUNT]
         drawn = sample_decoder(part, embeds, steps=12, guidance_scale=2.0, seeds=sample_seeds(0, len(embeds)))
-    _save_rows([_to_rows(batch.pictures[:COUNT]), drawn], path)
+    _save_rows([to_images(batch.pictures[:COUNT]), drawn], path)
 
 
 def save_upsampler_sheet(loop: Loop, net: nn.Module, pictures: Tensor, path: Path) -> None:
     """True pictures `[B, 3, H, W]` in -1..1 above what the upsampler makes of them at a quarter of their size."""
-    small = _to_rows(nn.functional.avg_pool2d(pictures[:4], upsampler.SCALE))
+    small = to_images(nn.functional.avg_pool2d(pictures[:4], upsampler.SCALE))
     with _averaged(loop):
         part = Upsampler("tiny", net, upsampler.DIFFUSION, upsampler.SCALE)
         drawn = upscale(part, small, steps=4, seeds=sample_seeds(0, len(small)))
-    _save_rows([_to_rows(pictures[:4]), drawn], path)
+    _save_rows([to_images(pictures[:4]), drawn], path)
 
 
 @contextmanager
@@ -48,10 +48,6 @@ def _averaged(loop: Loop) -> Iterator[None]:
         yield
     finally:
         loop.module.load_state_dict(trained)
-
-
-def _to_rows(pictures: Tensor) -> Tensor:
-    return (pictures.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
 
 def _save_rows(rows: Sequence[Tensor], path: Path) -> None:

@@ -20,8 +20,8 @@ from ...checkpoints.files import CheckpointError, write_whole
 from ...clip import ClipAdapter
 from ...data.prints import digest
 from ...data.samples import BadSample, Collection
+from ...data.squares import middle_square
 from ...towers import TowerClip
-from .pixels import middle_square
 
 INDEX = "index.json"
 SHARD = 1024

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from ...checkpoints.files import whole_file
 from ...clip import TextCondition
 from ...data.samples import BadSample, Collection
+from ...data.squares import middle_square
 from ...models import Decoder, Upsampler
 from ...noise import sample_seeds
 from ...pipelines import sample_decoder, upscale
 from .items import DecoderItems
-from .pixels import middle_square, sheet
+from .pixels import sheet
 from .subjects import Subject
 
 COUNT = 8

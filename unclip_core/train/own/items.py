@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data.samples import BadSample, Collection, Sample
+from ...data.squares import middle_square
 from ...models import DiffusionSpec
 from ...pipelines import enlarge
 from ..degradations import degrade
@@ -18,7 +19,7 @@ from .config import DecoderLoss, DiffusionLoss, PriorLoss, UpsamplerLoss
 from .embeds import AnyClip, EmbeddingStore
 from .losses import min_snr_weight
 from .order import Key, generator_of
-from .pixels import middle_square, random_crop, to_net
+from .pixels import random_crop, to_net
 
 Item = dict[str, Any]
 

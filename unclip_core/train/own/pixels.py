@@ -1,16 +1,10 @@
-"""Pictures as tensors: squares from the middle, crops, and rows for sheets."""
+"""Pictures as tensors: crops, what nets see, and rows for sheets."""
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-
-def middle_square(picture: Image.Image, size: int) -> Tensor:
-    """The square from a picture's middle at `size` px, uint8 `[size, size, 3]` (bicubic, antialiased)."""
-    edge = min(picture.size)
-    left, top = ((length - edge) // 2 for length in picture.size)
-    box = (left, top, left + edge, top + edge)
-    return _tensor(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+from ...data.squares import levels_of
 
 
 def random_crop(picture: Image.Image, size: int, crop: int, generator: torch.Generator) -> Tensor:
@@ -21,7 +15,7 @@ def random_crop(picture: Image.Image, size: int, crop: int, generator: torch.Gen
     across, down = picture.width / width, picture.height / height
     box = (left * across, top * down, min(picture.width, (left + crop) * across),
            min(picture.height, (top + crop) * down))
-    return _tensor(picture.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
+    return levels_of(picture.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
 
 
 def to_net(levels: Tensor) -> Tensor:
@@ -29,17 +23,7 @@ def to_net(levels: Tensor) -> Tensor:
     return levels.permute(2, 0, 1).float() / 127.5 - 1
 
 
-def to_rows(pictures: Tensor) -> Tensor:
-    """`[B, 3, H, W]` in -1..1 to `[B, H, W, 3]` in 0..1."""
-    return (pictures.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-
-
 def sheet(*rows: Tensor) -> Tensor:
     """Each `[B, H, W, 3]` in 0..1 as one row of a picture, uint8 `[…, …, 3]`."""
     lines = [torch.cat(list(row.float().cpu()), dim=1) for row in rows]
     return (torch.cat(lines) * 255).round().to(torch.uint8)
-
-
-def _tensor(picture: Image.Image) -> Tensor:
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return flat.view(picture.height, picture.width, 3)
