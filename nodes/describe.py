@@ -13,6 +13,7 @@ from .sockets import EmbeddingValue, PartValue
 
 AUTOMATIC = "automatic"
 SUFFIX = ".txt"
+STRANGERS_SHOWN = 8
 
 
 def phrase_names() -> list[str]:
@@ -103,7 +104,16 @@ class UnclipDescribe:
                 bar.advance()
         captions = "\n".join(each.caption.text for each in told)
         text = "\n\n".join(description_text(each) for each in told)
-        return host.with_text((captions, text), text)
+        return host.with_text((captions, text), "\n".join([*strangers(clip.part, chosen), text]))
+
+
+def strangers(clip: Clip, phrases: Phrases) -> list[str]:
+    """What to say of a list with words that the model cannot tell apart, as it has never seen them; nothing if none."""
+    unknown = clip.adapter.unknown_words(" ".join(phrase for each in phrases.options.values() for phrase in each))
+    if not unknown:
+        return []
+    shown = ", ".join(f"'{word}'" for word in unknown[:STRANGERS_SHOWN]) + (" …" if unknown[STRANGERS_SHOWN:] else "")
+    return [f"The '{clip.family}' model has never seen {len(unknown)} of the words of this list, and reads past them: {shown}"]
 
 
 def description_text(description: Description) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from ..unclip_core.embeddings import blend, nlerp, slerp
 from . import defaults, inputs, sockets
+from .batches import common_count
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue
 from .transitions import T_END, T, check_way, in_turn, way_inputs
@@ -64,6 +65,7 @@ class UnclipEmbeddingInterpolate:
         """Blend `embedding_a` and `embedding_b`, both `[B, D]` or one `[1, D]`, to `[B * frames, D]`."""
         sockets.require_family(embedding_b, "embedding_b", embedding_a.family, "embedding_a")
         way = check_way(t, frames, t_end)
+        common_count(embedding_a=len(embedding_a.embeds), embedding_b=len(embedding_b.embeds))
         blends = METHODS[inputs.check_choice("method", method, defaults.METHODS)](
             embedding_a.embeds, embedding_b.embeds, way
         )
@@ -127,6 +129,7 @@ class UnclipEmbeddingBlend:
                   embedding_5, embedding_6, embedding_7, embedding_8)  # fmt: skip
         linked = linked_embeddings(values, "blend")
         shares = [WEIGHTS[i - 1].check(weights[i - 1]) for i in linked]
+        common_count(**{f"embedding_{i}": len(value.embeds) for i, value in linked.items()})
         mixed = blend([value.embeds for value in linked.values()], shares)
         return (EmbeddingValue(mixed, next(iter(linked.values())).family, "blend"),)
 

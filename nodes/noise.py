@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..unclip_core.embeddings import slerp
 from . import defaults, inputs, sockets
+from .batches import common_count
 from .inputs import InputError
 from .sockets import NoiseValue
 from .transitions import T_END, T, check_way, in_turn, way_inputs
@@ -53,6 +54,7 @@ class UnclipNoiseInterpolate:
         shape = noise_a.noise.shape[1:]
         if noise_b.noise.shape[1:] != shape:
             raise InputError(f"Noises of sizes {list(shape)} and {list(noise_b.noise.shape[1:])} do not go together.")
+        common_count(noise_a=len(noise_a.noise), noise_b=len(noise_b.noise))
         blends = slerp(noise_a.noise.flatten(1), noise_b.noise.flatten(1), way)
         errors = torch.lerp(errors_of(noise_a), errors_of(noise_b), way.float()[:, None])
         return (NoiseValue(in_turn(blends).unflatten(1, shape), noise_a.family, in_turn(errors)),)

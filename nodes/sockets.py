@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from ..unclip_core.clip import TextCondition
@@ -28,6 +29,10 @@ Part = TypeVar("Part", Clip, Prior, Decoder, Upsampler)
 
 class FamilyError(ValueError):
     """Values of two model families were wired together; the message names both."""
+
+
+class BrokenValue(ValueError):
+    """Numbers that say nothing: NaN, infinity, or an embedding of length 0; the message names the row and the cause."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +109,8 @@ class EmbeddingValue:
         source: where they came from: "image", "prior", "interpolation" …
         prompts: the texts that they were drawn for, where there are some.
         seed: the seed that they were drawn with, where there is one.
+    Raises:
+        BrokenValue: a row holds NaN or infinity, or nothing but zeros.
     """
 
     embeds: Tensor
@@ -111,6 +118,13 @@ class EmbeddingValue:
     source: str
     prompts: tuple[str, ...] = ()
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what points nowhere where it arises: whatever is drawn of it would only look like a picture."""
+        check_finite(self.embeds, f"image embeddings ({self.source})")
+        if silent := (self.embeds == 0).all(dim=1).nonzero().flatten().tolist():
+            raise BrokenValue(f"Row {silent[0] + 1} of the image embeddings ({self.source}) has length 0: it points "
+                              "nowhere, so there is nothing to draw or to compare.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +143,29 @@ class NoiseValue:
         noise: `[B, 3, S, S]`, about standard normal.
         family: the model family whose decoder it is for.
         error: `[B]`, how far that decoder errs about the pictures that the noise was found of; None is 0.
+    Raises:
+        BrokenValue: a row holds NaN or infinity.
     """
 
     noise: Tensor
     family: str
     error: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse noise that would make every picture black."""
+        check_finite(self.noise, "noise")
+
+
+def check_finite(rows: Tensor, what: str) -> None:
+    """Refuse `rows` `[B, …]` that hold NaN or infinity.
+
+    Raises:
+        BrokenValue: they do.
+    """
+    broken = (~torch.isfinite(rows)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if broken:
+        raise BrokenValue(f"Row {broken[0] + 1} of the {what} holds NaN or infinity. In half precision numbers may "
+                          "overflow: set 'dtype' of Load unCLIP Model to fp32, or bf16.")
 
 
 def require_family(

@@ -26,7 +26,7 @@ SIZES = {
     "interpolate_pictures": [(1024, 512)],
     "variations": [(1024, 768)],
     "blend": [(512, 512)],
-    "text_diff": [(512, 256)],
+    "text_diff": [(768, 256)],
     "text_diff_frames": [(1024, 512)],
     "rerank_scores": [(512, 512)],
     "pca": [(1024, 512)],

@@ -67,5 +67,10 @@ def test_bad_input_is_refused_in_words(mine, other, folder):
         told(mine.clip, meaning(mine, "red"), top_k=0)
     with pytest.raises(FamilyError):
         told(other.clip, meaning(mine, "red"))
-    with pytest.raises(ValueError, match="length 0"):
-        told(mine.clip, EmbeddingValue(torch.zeros(1, 16), "test", "image"), custom=LIST)
+
+
+def test_words_that_the_model_has_never_seen_are_told_on_the_node(mine):
+    with torch.inference_mode():
+        returned = NODE().run(mine.clip, meaning(mine, "red"), custom=LIST.replace("circle", "donut"))
+    assert "never seen 1 of the words" in returned["ui"]["text"][0] and "'donut'" in returned["ui"]["text"][0]
+    assert "donut'" not in returned["result"][1]

@@ -8,7 +8,7 @@ import torch
 from unclip import NODE_CLASS_MAPPINGS
 from unclip.nodes import decoder, defaults, host, prior, upscale
 from unclip.nodes.inputs import InputError
-from unclip.nodes.sockets import EmbeddingValue, FamilyError
+from unclip.nodes.sockets import BrokenValue, EmbeddingValue, FamilyError, NoiseValue
 from unclip.unclip_core import pipelines
 from unclip.unclip_core.samplers import SAMPLERS
 
@@ -331,11 +331,22 @@ def test_interpolate_refuses(widgets, words):
 
 
 def test_batches_that_do_not_pair_and_zero_embeddings_are_refused_in_words():
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(InputError, match="2 of 'embedding_a', 3 of 'embedding_b'"):
         run("UnclipEmbeddingInterpolate", units(0, 1), units(0, 1, 2))
-    nothing = EmbeddingValue(torch.zeros(1, 2), "test", "image")
-    with pytest.raises(ValueError, match="length 0"):
-        run("UnclipEmbeddingInterpolate", units(0), nothing)
+    with pytest.raises(InputError, match="2 of 'embedding_1', 3 of 'embedding_4'"):
+        run("UnclipEmbeddingBlend", embedding_1=units(0, 1), embedding_4=units(0, 1, 2))
+    with pytest.raises(BrokenValue, match=r"Row 2 .*\(image\) has length 0"):
+        EmbeddingValue(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "test", "image")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_numbers_that_say_nothing_go_into_no_socket(wrong):
+    broken = torch.ones(3, 2)
+    broken[2, 1] = wrong
+    with pytest.raises(BrokenValue, match=r"Row 3 of the image embeddings \(prior\) holds NaN or infinity"):
+        EmbeddingValue(broken, "test", "prior")
+    with pytest.raises(BrokenValue, match="Row 3 of the noise holds NaN or infinity"):
+        NoiseValue(broken.reshape(3, 1, 1, 2), "test")
 
 
 # ---- families ----

@@ -25,8 +25,8 @@ CLASSES = {**STOCK_NODES, **NODE_CLASS_MAPPINGS}
 STOCK_TITLES = {"LoadImage": "Load Image", "SaveImage": "Save Image", "PreviewAny": "Preview as Text"}
 TITLES = {**STOCK_TITLES, **NODE_DISPLAY_NAME_MAPPINGS}
 TITLE_HEIGHT = 30
-OWN_SETTINGS = {"ddim_inversion", "interpolate_pictures", "variations"}  # drawn from a found noise: ddim, no guidance
-OWN_SETTINGS |= {"clip_guidance"}  # drawn without what the embedding says, too
+FROM_NOISE = {"ddim_inversion", "interpolate_pictures", "text_diff", "variations"}  # that is found: ddim, no guidance
+OWN_SETTINGS = FROM_NOISE | {"clip_guidance"}  # that one draws without what the embedding says, too
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
