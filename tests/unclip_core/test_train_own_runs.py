@@ -306,6 +306,13 @@ def test_embeddings_are_computed_once_and_are_what_clip_says(model, pictures, tm
     torch.testing.assert_close(store.std[0], every.std(dim=0, correction=0), rtol=1e-3, atol=1e-5)
 
 
+def test_a_board_that_is_not_installed_is_said_before_anything_is_written(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package 'tensorboard'"):
+        train("upsampler", pictures, tmp_path / "m", config_of("upsampler", 2, tensorboard=True))
+    assert not (tmp_path / "m").exists()
+
+
 def test_sheets_go_to_tensorboard_too(pictures, tmp_path):
     pytest.importorskip("tensorboard")
     config = config_of("upsampler", 2, sample_every=2, tensorboard=True)

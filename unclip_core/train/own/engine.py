@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
     """accelerate's Accelerator, in the process group that its launcher set up, if any.
 
     Raises:
-        ValueError: the package is not installed, or the precision needs a GPU and there is none.
+        ValueError: a package is not installed, or the precision needs a GPU and there is none.
     """
     try:
         from accelerate import Accelerator, InitProcessGroupKwargs
     except ImportError as error:
         raise ValueError("Training on own pictures needs the package 'accelerate': pip install 'unclip[train]'."
                          ) from error
+    if training.tensorboard and find_spec("tensorboard") is None:
+        raise ValueError("training.tensorboard needs the package 'tensorboard': pip install 'unclip[train]'.")
     # Parts of a step are counted here and not by accelerate, so that a step is the same however it is parted.
     accelerator = Accelerator(mixed_precision=training.precision, cpu=cpu,
                               kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
