@@ -15,14 +15,27 @@ SETTINGS = {
 }
 LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000
+GLIDE = 250  # the view glides to its place; it has come to rest if it is the same after this time
 
 READY = "window.app?.vueAppReady && window.app?.extensionManager"
 LOAD = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name) }"
-QUEUE = """async () => {
+LISTEN = """() => {
     window.ending = null
     for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
         app.api.addEventListener(name, (event) => { window.ending ??= [name, event.detail] }, { once: true })
+}"""
+QUEUE = """async () => {
     if (!(await app.queuePrompt(0, 1))) window.ending = ['refused', app.lastNodeErrors ?? null]
+}"""
+FIT = """() => {
+    window.lastView = null
+    app.extensionManager.command.execute('Comfy.Canvas.FitView')
+}"""
+AT_REST = """() => {
+    const view = JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset])
+    const same = view === window.lastView
+    window.lastView = view
+    return same
 }"""
 COMPLAINTS = """() => [
     ...app.graph.nodes.filter((node) => node.has_errors).map((node) => `${node.type} has errors`),
@@ -43,6 +56,13 @@ VUE_NODES = """() => {
     })
 }"""
 
+CLIPPED = """() => {
+    const shown = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true })
+    const clipped = (e) => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1
+    const texts = 'textarea, .tiptap, .comfy-markdown-content, [data-testid="node-title"] .truncate'
+    return [...document.querySelectorAll(texts)].filter((element) => shown(element) && clipped(element))
+        .map((element) => element.value ?? element.innerText)
+}"""
 
 SHOWN = {
     True: "[...document.querySelectorAll('[data-node-id] img')].some((image) => image.naturalWidth)",
@@ -86,8 +106,8 @@ def launch(chromium):
 class Canvas:
     """ComfyUI's page; requests to any other machine are blocked."""
 
-    def __init__(self, browser, server, vue):
-        self.vue = vue
+    def __init__(self, browser, server, vue, language="en"):
+        self.vue, self.language = vue, language
         self.server = server
         self.errors = []
         self._context = browser.new_context(viewport=WINDOW)
@@ -96,7 +116,8 @@ class Canvas:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def __enter__(self):
-        status, _ = self.server.post("/api/settings", SETTINGS | {"Comfy.VueNodes.Enabled": self.vue})
+        chosen = {"Comfy.VueNodes.Enabled": self.vue, "Comfy.Locale": self.language}
+        status, _ = self.server.post("/api/settings", SETTINGS | chosen)
         assert status == 200
         self.page.goto(self.server.url, timeout=LOAD_LIMIT)
         self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
@@ -118,8 +139,9 @@ class Canvas:
         self.fit()
 
     def fit(self):
-        self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(1500)  # the view glides there
+        self.page.evaluate(FIT)
+        self.page.wait_for_timeout(GLIDE)
+        self.page.wait_for_function(AT_REST, polling=GLIDE)
 
     def complaints(self):
         """What the canvas holds against the workflow: node errors, unknown types, messages, dialogs."""
@@ -131,7 +153,16 @@ class Canvas:
 
     def run(self):
         """Queue what is on the canvas: (the event of its end, that event's data)."""
+        self.listen()
         self.page.evaluate(QUEUE)
+        return self.ending()
+
+    def listen(self):
+        """From now on, keep how a prompt ends."""
+        self.page.evaluate(LISTEN)
+
+    def ending(self):
+        """Wait for the end of the prompt queued since `listen`: (the event of its end, that event's data)."""
         self.page.wait_for_function("window.ending", timeout=RUN_LIMIT)
         return self.page.evaluate("window.ending")
 
@@ -147,6 +178,10 @@ class Canvas:
         """Each node's box as it is drawn, its title included: `id -> [x, y, width, height]` in the graph's unit."""
         drawn = self.page.evaluate(VUE_NODES) if self.vue else self.nodes()
         return {node["id"]: node["box"] for node in drawn}
+
+    def clipped_texts(self):
+        """Texts of fields, notes and titles of which their box shows a part only."""
+        return self.page.evaluate(CLIPPED)
 
     def screenshot(self, path):
         path.parent.mkdir(parents=True, exist_ok=True)
