@@ -146,6 +146,16 @@ def test_a_node_has_its_help_page(server, node_id):
     assert NODES[node_id][0] in page.decode("utf-8").splitlines()[0]
 
 
+def test_the_canvas_gets_the_words_of_every_node_in_every_language(server):
+    words = server.get("/api/i18n")
+    languages = sorted(path.name for path in (ROOT / "locales").iterdir() if path.is_dir())
+    assert set(languages) <= set(words) and len(languages) == 9
+    for language in languages:
+        names = {node_id: words[language]["nodeDefs"][node_id]["display_name"] for node_id in NODES}
+        assert all(names.values())
+        assert language == "en" or names["UnclipLoadModel"] != NODES["UnclipLoadModel"][0]
+
+
 def test_the_workflows_are_templates_with_thumbnails(server):
     assert sorted(server.get("/api/workflow_templates")[PLUGIN]) == WORKFLOWS
     for name in WORKFLOWS:
@@ -153,3 +163,15 @@ def test_the_workflows_are_templates_with_thumbnails(server):
         assert status == 200 and json.loads(body)["nodes"]
         status, body = server.open(f"/api/workflow_templates/{PLUGIN}/{name}.jpg")
         assert status == 200 and body.startswith(b"\xff\xd8"), f"no thumbnail {name}.jpg"
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_comfyuis_own_tool_converts_a_workflow_to_its_api_twin_and_finds_no_fault(infos, name):
+    """With what the server itself says of every node, stock ones too; an unknown value of a list would be a fault."""
+    from comfy_cli.cql.engine import Graph
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    paths = [ROOT / "workflows" / f"{name}.json", ROOT / "workflows" / "api" / f"{name}.json"]
+    ui, twin = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    assert convert_ui_to_api(ui, infos) == twin
+    assert Graph.from_object_info(infos).validate_workflow(twin) == {"valid": True, "errors": [], "warnings": []}
