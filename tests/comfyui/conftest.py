@@ -3,24 +3,21 @@
 Where there is no ComfyUI, or no browser, the tests are skipped, and the end of the report says why in red.
 """
 
+import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from comfy_canvas import Canvas, NoBrowser, find_chromium, launch  # noqa: E402
+from comfy_models import furnished, write_stable_diffusion  # noqa: E402
 from comfy_server import ROOT, NoComfyUI, Server, find_comfyui  # noqa: E402
-
-from unclip.unclip_core.checkpoints.random_karlo import small_size, write_random_karlo  # noqa: E402
 
 WEIGHTS = ["model_index.json", "clip.safetensors", "prior.safetensors", "decoder.safetensors", "upsampler.safetensors"]
 LOG_SHOWN = 6000
-KARLO = ("karlo-v1-alpha", "karlo-v1-alpha-image-variations")
-SD_UNCLIP = "sd21-unclip-l.ckpt"
-
 skipped = {}
 running = pytest.StashKey()
 
@@ -54,18 +51,10 @@ def server(comfyui, tmp_path_factory, pytestconfig):
         server.stop()
 
 
-def furnished(base):
-    """The server's base folder with what the workflows name: small random Karlos, and the picture of ComfyUI's own.
-
-    Stable Diffusion's file is an empty one: it is listed, but cannot be loaded.
-    """
-    for name in KARLO:
-        write_random_karlo(base / "models" / "unclip" / name, small_size())
-    (base / "models" / "checkpoints").mkdir()
-    (base / "models" / "checkpoints" / SD_UNCLIP).touch()
-    (base / "input").mkdir()
-    Image.linear_gradient("L").convert("RGB").save(base / "input" / "example.png")
-    return base
+@pytest.fixture(scope="session")
+def stable_diffusion(comfyui, server):
+    """Makes a random checkpoint of a kind, once, and returns its name in ComfyUI."""
+    return cache(lambda kind: write_stable_diffusion(comfyui, server.base, kind))
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +66,12 @@ def browser(comfyui):
         skip("The canvas in a browser", reason)
     with launch(chromium) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory):
+    named = os.environ.get("UNCLIP_SCREENSHOTS")
+    return Path(named) if named else tmp_path_factory.mktemp("screenshots")
 
 
 @pytest.fixture(scope="module", params=["classic", "vue"])

@@ -1,12 +1,17 @@
-"""The bridge to Stable Diffusion 2.1 unCLIP in ComfyUI's own code: Karlo's prior, unCLIPConditioning, its vector."""
+"""The bridge to Stable Diffusion 2.1 unCLIP in ComfyUI's own code: Karlo's prior, unCLIPConditioning, its vector.
+
+The last test runs the bundled workflow to its end, with random weights: a Karlo with embeddings of the real width,
+and a checkpoint that ComfyUI takes for SD 2.1 unCLIP-L, of one level of its UNet (stand_in_sd.py).
+"""
 
 import json
 import subprocess
 
 import pytest
+from comfy_models import wide_size
 from comfy_server import ROOT, environment
 
-from unclip.unclip_core.checkpoints.random_karlo import full_size, small_size, write_random_karlo
+from unclip.unclip_core.checkpoints.random_karlo import write_random_karlo
 
 pytestmark = pytest.mark.comfyui
 
@@ -57,24 +62,12 @@ def told(comfyui, tmp_path_factory):
     """What the script tells, run in ComfyUI's Python with a random Karlo of CLIP's real width."""
     folder, python = comfyui
     models = tmp_path_factory.mktemp("bridge")
-    write_random_karlo(models / "karlo", wide(), vision=False)
+    write_random_karlo(models / "karlo", wide_size(), vision=False)
     done = subprocess.run([python, "-c", SCRIPT, str(models), str(ROOT), str(folder)], cwd=folder, env=environment(),
                           capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
     return json.loads(line.removeprefix("RESULT "))
-
-
-def wide():
-    """The small Karlo with embeddings of 768 numbers, as Karlo's and SD 2.1 unCLIP-L's are."""
-    from dataclasses import replace
-
-    small, width = small_size(), full_size().prior.embed_dim
-    decoder = replace(small.decoder, conditioner=replace(small.decoder.conditioner, embed_dim=width, text_width=width))
-    return replace(
-        small, text=replace(small.text, width=width, embed_dim=width, heads=12, layers=1),
-        prior=replace(small.prior, embed_dim=width, text_width=width), decoder=decoder,
-    )
 
 
 def test_one_float32_row_of_768_goes_over(told):
@@ -88,3 +81,29 @@ def test_comfyui_makes_the_1536_numbers_that_the_checkpoint_takes_of_it(told):
     assert max(abs(a - e) for a, e in zip(adm[:768], embeds, strict=True)) < 6 * 0.0065 + 1e-3 * max(map(abs, embeds))
     assert sum(map(abs, embeds)) / 768 > 0.1
     assert sorted(set(adm[768:])) == [0.0, 1.0]  # cos 0 and sin 0
+
+
+def quick(seed):
+    """The workflow on 64 px in three steps, with this seed of Karlo's prior."""
+    prompt = json.loads((ROOT / "workflows" / "api" / "karlo_to_sd21_unclip.json").read_text(encoding="utf-8"))
+    changes = {"UnclipPriorSample": {"seed": seed, "steps": 2}, "KSampler": {"steps": 3},
+               "EmptyLatentImage": {"width": 64, "height": 64}}  # fmt: skip
+    for node in prompt.values():
+        node["inputs"] |= changes.get(node["class_type"], {})
+    return prompt
+
+
+def test_the_workflow_runs_through_stable_diffusion_and_shows_what_the_prior_drew(server, stable_diffusion):
+    stable_diffusion("sd21-unclip-l")
+    drawn = []
+    for seed in (1, 2):
+        prompt = quick(seed)
+        run = server.run(prompt)
+        assert run.ending == "execution_success", run.details
+        (picture,) = server.pictures(run.prompt_id)
+        assert picture.size == (64, 64)
+        drawn.append(picture.convert("RGB").tobytes())
+    changed = {prompt[node]["class_type"] for node in run.executed}
+    assert changed == {"UnclipPriorSample", "UnclipToClipVision", "unCLIPConditioning", "KSampler", "VAEDecode",
+                       "SaveImage"}  # fmt: skip
+    assert drawn[0] != drawn[1]  # the conditioning reaches the UNet

@@ -1,0 +1,109 @@
+"""A user at ComfyUI's page: everything here is done with mouse and keyboard, as people do it."""
+
+from comfy_server import PLUGIN
+
+EMPTY_SPOT = (1300, 930)  # of the window: below the nodes that a test places
+SLOT_LIMIT, SEARCH_LIMIT, PAUSE = 10_000, 5_000, 300  # ms
+ATTEMPTS = 4
+
+NODE_AT = "(id) => app.graph.nodes.some((node) => String(node.id) === id && !node.flags.ghost)"
+LAST_NODE = "() => app.graph.nodes.length ? String(app.graph.nodes.at(-1).id) : null"
+SLOT = """([id, kind, name]) => {
+    const node = app.graph.nodes.find((node) => String(node.id) === id)
+    return node[kind === 'in' ? 'inputs' : 'outputs'].findIndex((slot) => slot.name === name)
+}"""
+CLASSIC_SLOT = """([id, kind, index]) => {
+    const node = app.graph.nodes.find((node) => String(node.id) === id)
+    const [x, y] = node.getConnectionPos(kind === 'in', index)
+    const { scale, offset } = app.canvas.ds
+    const origin = app.canvas.canvas.getBoundingClientRect()
+    return [origin.x + (x + offset[0]) * scale, origin.y + (y + offset[1]) * scale]
+}"""
+THUMBNAIL = """(name) => [...document.querySelectorAll(`[data-testid="template-workflow-${name}"] img`)].some(
+    (image) => image.complete && image.naturalWidth)"""
+WIRES = """() => app.graph.nodes.flatMap((node) => (node.inputs ?? []).flatMap((slot) => {
+    const link = slot.link == null ? null : app.graph.getLink(slot.link)
+    return link ? [[String(link.origin_id), link.origin_slot, String(node.id), slot.name]] : []
+}))"""
+
+
+class Hands:
+    """Mouse and keyboard on a `Canvas`."""
+
+    def __init__(self, canvas):
+        self.canvas, self.page = canvas, canvas.page
+
+    def begin(self):
+        """Open a blank workflow in a tab of its own: the plus beside the tabs."""
+        self.page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+        self.page.wait_for_function("app.graph.nodes.length === 0")
+
+    def add(self, words, name, at):
+        """Search for a node with these words, pick it by its name, carry it to a place of the window: its id."""
+        self.search()
+        self.page.keyboard.type(words)
+        found = self.page.get_by_test_id("result-item").filter(has_text=name).first
+        found.click()
+        node_id = self.page.wait_for_function(LAST_NODE).json_value()
+        self.page.mouse.move(*at, steps=6)
+        self.page.mouse.click(*at)
+        self.page.wait_for_function(NODE_AT, arg=node_id)
+        return node_id
+
+    def search(self):
+        """Double-click on an empty spot for the search box; once more where the page was too busy to see it."""
+        from playwright.sync_api import TimeoutError
+
+        box = self.page.get_by_placeholder("Add a node")
+        for _ in range(ATTEMPTS):
+            self.page.wait_for_timeout(PAUSE)
+            self.page.mouse.dblclick(*EMPTY_SPOT, delay=30)
+            try:
+                return box.wait_for(timeout=SEARCH_LIMIT)
+            except TimeoutError:
+                continue
+        raise AssertionError(f"{ATTEMPTS} double clicks opened no search box")
+
+    def slot(self, node_id, kind, name):
+        """Where in the window a node's input ("in") or output ("out") of this name is."""
+        index = self.page.evaluate(SLOT, [node_id, kind, name])
+        assert index >= 0, f"node {node_id} has no {kind}put '{name}'"
+        if not self.canvas.vue:
+            return self.page.evaluate(CLASSIC_SLOT, [node_id, kind, index])
+        box = self.page.locator(f"[data-slot-key='{node_id}-{kind}-{index}']").bounding_box(timeout=SLOT_LIMIT)
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def wire(self, source, output, target, entry):
+        """Pull a wire from an output to an input."""
+        self.page.mouse.move(*self.slot(source, "out", output))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.slot(target, "in", entry), steps=12)
+        self.page.mouse.up()
+
+    def wires(self):
+        """Every wire: (node, number of its output, node, name of its input)."""
+        return {tuple(wire) for wire in self.page.evaluate(WIRES)}
+
+    def write(self, text):
+        """Type over what stands in the one text field of the canvas."""
+        self.page.locator("textarea:visible").click()
+        self.page.keyboard.press("ControlOrMeta+A")
+        self.page.keyboard.type(text)
+
+    def press_run(self):
+        """Press Run and wait for the end: (the event of its end, that event's data)."""
+        self.canvas.listen()
+        self.page.get_by_test_id("queue-button").click()
+        return self.canvas.ending()
+
+    def open_template(self, name):
+        """Open the pack's template of this name from the template browser; its thumbnail has to be there."""
+        before = self.page.evaluate("app.graph.id")
+        self.page.get_by_role("button", name="Templates").first.click()
+        self.page.get_by_role("button", name=PLUGIN).click()
+        card = self.page.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()
+        self.page.wait_for_function(THUMBNAIL, arg=name)
+        card.click()
+        card.wait_for(state="hidden")
+        self.page.wait_for_function("(before) => app.graph.id !== before && app.graph.nodes.length > 0", arg=before)

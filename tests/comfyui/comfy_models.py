@@ -1,0 +1,50 @@
+"""What a server's base folder needs for the workflows: small random Karlos, stand-ins for Stable Diffusion."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+from comfy_server import environment
+from PIL import Image
+
+from unclip.unclip_core.checkpoints.random_karlo import full_size, small_size, write_random_karlo
+
+STAND_IN = Path(__file__).with_name("stand_in_sd.py")
+SD_UNCLIP = "sd21-unclip-l.ckpt"
+
+
+def wide_size():
+    """The small Karlo with embeddings of 768 numbers, as Karlo's and SD 2.1 unCLIP-L's are."""
+    small, width = small_size(), full_size().prior.embed_dim
+    decoder = replace(small.decoder, conditioner=replace(small.decoder.conditioner, embed_dim=width, text_width=width))
+    return replace(
+        small, text=replace(small.text, width=width, embed_dim=width, heads=12, layers=1),
+        prior=replace(small.prior, embed_dim=width, text_width=width), decoder=decoder,
+    )  # fmt: skip
+
+
+KARLO = {"karlo-v1-alpha": wide_size(), "karlo-v1-alpha-image-variations": small_size()}
+
+
+def furnished(base):
+    """The base folder with what the workflows name: random Karlos, and the picture of ComfyUI's own.
+
+    Stable Diffusion's file is an empty one until `write_stable_diffusion`: it is listed, but cannot be loaded.
+    """
+    for name, sizes in KARLO.items():
+        write_random_karlo(base / "models" / "unclip" / name, sizes)
+    (base / "models" / "checkpoints").mkdir()
+    (base / "models" / "checkpoints" / SD_UNCLIP).touch()
+    (base / "input").mkdir()
+    Image.linear_gradient("L").convert("RGB").save(base / "input" / "example.png")
+    return base
+
+
+def write_stable_diffusion(comfyui, base, kind):
+    """Write a random checkpoint of a kind that `stand_in_sd.py` knows among the models: its name in ComfyUI."""
+    folder, python = comfyui
+    file = base / "models" / "checkpoints" / f"{kind}.ckpt"
+    command = [python, str(STAND_IN), str(folder), kind, str(file)]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return file.name

@@ -1,0 +1,55 @@
+"""A first picture as a newcomer makes it: nodes out of the search box, wires by mouse, a prompt typed, Run pressed."""
+
+import numpy as np
+import pytest
+from comfy_hands import Hands
+
+pytestmark = pytest.mark.comfyui
+
+PROMPT = "a large red circle in the center on a white background"
+# what is typed into the search box, the node that is picked of what it finds, where it is laid down (px of the window)
+NODES = {
+    "model": ("karlo", "Load unCLIP Model", (250, 130)),
+    "text": ("unclip prompt", "CLIP Text Encode (unCLIP)", (690, 130)),
+    "prior": ("dalle2", "Prior Sample (unCLIP)", (1130, 130)),
+    "decoder": ("dall-e 2", "Decoder Sample (unCLIP)", (1570, 130)),
+    "save": ("save image", "Save Image", (2010, 130)),
+}
+WIRES = [
+    ("model", "clip", "text", "clip"), ("model", "prior", "prior", "prior"), ("text", "text", "prior", "text"),
+    ("model", "decoder", "decoder", "decoder"), ("prior", "embedding", "decoder", "embedding"),
+    ("decoder", "image", "save", "images"),
+]  # fmt: skip
+OUTPUTS = {"clip": 0, "prior": 1, "decoder": 2, "text": 0, "embedding": 0, "image": 0}
+
+
+def test_a_graph_made_by_hand_draws_what_was_typed(canvas, screenshots):
+    hands = Hands(canvas)
+    hands.begin()
+    ids = {key: hands.add(*node) for key, node in NODES.items()}
+    for source, output, target, entry in WIRES:
+        hands.wire(ids[source], output, ids[target], entry)
+    assert hands.wires() == {(ids[s], OUTPUTS[output], ids[t], entry) for s, output, t, entry in WIRES}
+    hands.write(PROMPT)
+    ending, details = hands.press_run()
+    assert ending == "execution_success", details
+    canvas.wait_for_picture()
+    canvas.screenshot(screenshots / f"by-hand-{'vue' if canvas.vue else 'classic'}.png")
+    assert canvas.complaints() == []
+    (picture,) = canvas.server.pictures(details["prompt_id"])
+    assert picture.size == (64, 64) and PROMPT in picture.text["prompt"]
+    levels = np.asarray(picture.convert("RGB"), dtype=np.float32)
+    red, green, blue = levels[24:40, 24:40].mean((0, 1))
+    assert red > 150 and green < 120 and blue < 120  # the circle
+    assert levels[:6, :6].mean() > 200  # the background
+
+
+def test_a_wire_between_sockets_of_two_kinds_does_not_hold(canvas):
+    hands = Hands(canvas)
+    hands.begin()
+    model = hands.add(*NODES["model"])
+    text = hands.add(*NODES["text"])
+    hands.wire(model, "decoder", text, "clip")
+    assert hands.wires() == set()
+    hands.wire(model, "clip", text, "clip")
+    assert hands.wires() == {(model, 0, text, "clip")}
