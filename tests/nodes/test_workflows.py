@@ -191,6 +191,18 @@ def test_a_note_explains_it(name):
     assert "`" not in notes[0]["widgets_values"][0]  # blue on the note's brown, which nobody can read
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_advanced_input_that_is_set_is_not_folded_away(name):
+    api = read("api", f"{name}.json")
+    for node in drawn(read(f"{name}.json")):
+        declared = CLASSES[node["type"]].INPUT_TYPES()
+        advanced = {key: spec[1] for kind in ("required", "optional") for key, spec in declared.get(kind, {}).items()
+                    if spec[1:] and spec[1].get("advanced")}  # fmt: skip
+        inputs = api[str(node["id"])]["inputs"]
+        chosen = {key for key, option in advanced.items() if inputs.get(key) not in (None, option.get("default"))}
+        assert node.get("showAdvanced", False) is bool(chosen), (node["id"], chosen)
+
+
 @pytest.mark.parametrize("name", [name for name in BUNDLED if name not in OWN_SETTINGS])
 def test_sampling_settings_are_the_nodes_defaults(name):
     for node in read("api", f"{name}.json").values():
