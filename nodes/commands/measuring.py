@@ -65,6 +65,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     return said(lambda: measure(count, options.seed, options.folder, options.json))
 
 
+def _strength(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--lora takes a file and a strength, which must be a number, not {text!r}.") from error
+
+
 def _evaluate_own(options: argparse.Namespace) -> int:
     from ...unclip_core.measure.drawing import Draw
     from ...unclip_core.measure.evaluation import evaluate_model
@@ -75,7 +82,7 @@ def _evaluate_own(options: argparse.Namespace) -> int:
     how = Draw(options.source, options.small, options.seed, options.batch)
     return said(lambda: evaluate_model(
         options.measured, options.data, count=500 if options.n is None else options.n, how=how,
-        loras=[(path, float(strength)) for path, strength in options.loras], clip=options.clip,
+        loras=[(path, _strength(strength)) for path, strength in options.loras], clip=options.clip,
         clip_weights=options.clip_weights, neighbours=options.neighbours, device=options.device, output=options.output,
         as_json=options.json,
     ))

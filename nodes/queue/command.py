@@ -105,6 +105,10 @@ def summary(report: BatchReport, rows: Mapping[int, Row], output: Path) -> str:
     lines += [f"  row {result.row}, warning: {' '.join(result.warnings)}" for result in warned[:_ERRORS_SHOWN]]
     if report.missing or report.failed:
         why = "it was interrupted" if report.interrupted else "no server answers" if report.missing else ""
-        left = f"{len(report.missing)} rows are left because {why}. " if report.missing else ""
+        left = f"{_rows(len(report.missing))} left because {why}. " if report.missing else ""
         lines.append(f"{left}The same command again goes on where this one ended.")
     return "\n".join(lines)
+
+
+def _rows(count: int) -> str:
+    return "1 row is" if count == 1 else f"{count} rows are"
