@@ -36,13 +36,12 @@ SHOWN_BY = {
     "pca": "UnclipPcaReconstruct",
     "rerank_scores": "UnclipRerank",
     "similarity": "UnclipEmbeddingSimilarity",
-    "text_diff": "UnclipTextDiffNoise",
     "text_diff_frames": "UnclipTextDiff",
     "text_to_image": "UnclipUpscale",
     "text_to_image_candidates": "UnclipPriorSample",
     "variations": "UnclipImageEncode",
 }
-"""Workflow: the help page that shows its picture, and what follows its name where it shows more than one."""
+"""Workflow: the help page that shows its picture."""
 
 
 def main(names: list[str]) -> int:

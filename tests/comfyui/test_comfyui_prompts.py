@@ -21,6 +21,7 @@ NAMES = sorted(path.stem for path in API.glob("*.json"))
 # Sizes of the pictures that each workflow saves: decoder 64 px, Upscale x 4, the grid's columns and rows.
 SIZES = {
     "text_to_image": [(256, 256)],
+    "text_to_image_1024": [(1024, 1024)],
     "text_to_image_candidates": [(512, 512)],
     "interpolate_prompts": [(1024, 512)],
     "interpolate_grid": [(768, 768)],
@@ -35,7 +36,7 @@ SIZES = {
     "similarity": [(556, 532)],
     "ddim_inversion": [(768, 256)],
     "inpaint": [(256, 256)],
-    "outpaint": [(448, 256)],
+    "outpaint": [(512, 256)],
     "forward_diffusion": [(512, 82), (640, 400)],  # eight frames under their names, and the plot
     "denoising_film": [(640, 146)],  # every second of 16 steps, the last, and the end
     "clip_guidance": [(1024, 768)],

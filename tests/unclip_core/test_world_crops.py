@@ -54,12 +54,11 @@ def test_the_width_of_blurred_outlines_is_that_of_a_gaussian(sigma, noise):
     if sigma:
         pictures = blurred(pictures, sigma)
     pictures = pictures + noise * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
-    widths = [edge_width(picture, scene) for picture, scene in zip(pictures, singles, strict=True)]
+    widths = [edge_width(picture) for picture in pictures]
     expected = 2.563 * (sigma**2 + 1 / 12) ** 0.5 if sigma else 0.8
     assert sum(widths) / len(widths) == pytest.approx(expected, rel=0.06)
 
 
-def test_only_single_things_of_a_named_colour_are_measured(scenes):
-    pair = next(scene for scene in scenes if scene.kind == "pair")
-    with pytest.raises(ValueError, match="one thing"):
-        edge_width(render([pair], 64)[0], pair)
+def test_a_plain_picture_has_no_outline():
+    with pytest.raises(ValueError, match="plain"):
+        edge_width(torch.full((3, 32, 32), 0.7))

@@ -58,7 +58,7 @@ def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: 
     bicubic = enlarge(small * 2 - 1, upsampler.scale) * 0.5 + 0.5
     figures = {"upsampler": _psnr(drawn, true), "bicubic": _psnr(bicubic, true)}
     if len(scene[0].things) == 1:
-        figures |= {name + "_edge": edge_width(pictures[0], scene[0])
+        figures |= {name + "_edge": edge_width(pictures[0])
                     for name, pictures in (("upsampler", drawn), ("bicubic", bicubic), ("true", true))}
     return figures
 

@@ -1,49 +1,43 @@
 """How sharp the outlines of things in pictures are."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .scenes import Scene
-from .vocabulary import BACKGROUNDS, COLORS
-
-INSIDE, OUTSIDE = 0.75, 0.25
 REACH = 6
 """What is further from the middle of the way than so many px is no part of the outline."""
+PLAIN = 0.05
+"""Where no colour is further from the ground than this, nothing is drawn."""
 
 
-def edge_width(picture: Tensor, scene: Scene) -> float:
-    """Mean width in px of the outline of a scene's only thing, from 10 % to 90 % of the way from ground to ink.
+def edge_width(picture: Tensor) -> float:
+    """Mean width in px of the outline of the only thing on a plain ground, from 10 % to 90 % of the way between them.
 
-    picture: `[3, H, W]` in 0..1 of a scene with one thing in a colour that has a name. The pixels on the way are
+    picture: `[3, H, W]` in 0..1; the thing is of one colour and leaves the frame free. The pixels on the way are
     counted, and divided by the outline's length: by the co-area formula that is the sum of the way's gradients,
-    averaged over the levels of the way. Ground and ink are the picture's own. A sharp true outline is one pixel from
-    0 to 100 %, so 0.8 px.
+    averaged over the levels of the way. A sharp true outline is one pixel from 0 to 100 %, so 0.8 px.
 
-    Raises ValueError for a scene with more than one thing, or a thing of no named colour.
+    Raises ValueError for a plain picture.
     """
-    if len(scene.things) != 1 or scene.things[0].ink is not None:
-        raise ValueError("the width of an outline is measured on scenes with one thing in a named colour")
-    way = _way(picture, *_colours(scene, picture))
-    ink, ground = (picture[:, part].median(dim=1).values for part in (way > INSIDE, way < OUTSIDE))
-    way = _way(picture, ground, ink)
-    down, across = way.diff(dim=0)[:, :-1], way.diff(dim=1)[:-1]
+    way = _way(picture)
+    # Neighbours' means have outlines of the same length, and less noise, which has a length too.
+    even = F.avg_pool2d(F.pad(way[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
+    down, across = even.diff(dim=0)[:, :-1], even.diff(dim=1)[:-1]
     steepness = (down.square() + across.square()).sqrt()
     near = _near_the_middle(way)
     between = (way > 0.1) & (way < 0.9) & near
     return float(between.sum() / steepness[near[:-1, :-1]].sum())
 
 
-def _colours(scene: Scene, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Ground and ink `[3]` in 0..1."""
-    ground = tuple(BACKGROUNDS.values())[scene.background]
-    ink = tuple(COLORS.values())[scene.things[0].color]
-    return like.new_tensor(ground) / 255, like.new_tensor(ink) / 255
-
-
-def _way(picture: Tensor, ground: Tensor, ink: Tensor) -> Tensor:
-    """How far each pixel is on the way from ground (0) to ink (1), `[H, W]`."""
-    step = (ink - ground)[:, None, None]
-    return ((picture - ground[:, None, None]) * step).sum(dim=0) / step.square().sum()
+def _way(picture: Tensor) -> Tensor:
+    """How far each pixel is on the way from the ground (0), which is at the frame, to the thing (1), `[H, W]`."""
+    frame = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], dim=1)
+    steps = picture - frame.median(dim=1).values[:, None, None]
+    apart = steps.square().sum(dim=0).sqrt()
+    if apart.max() < PLAIN:
+        raise ValueError("a plain picture has no outline to measure")
+    ink = steps[:, apart > apart.max() / 2].median(dim=1).values
+    return (steps * ink[:, None, None]).sum(dim=0) / ink.square().sum()
 
 
 def _near_the_middle(way: Tensor) -> Tensor:
