@@ -82,6 +82,17 @@ def test_weights_of_other_shapes_missing_and_unknown_keys(broken):
     assert first in said and "[3, 5]" in said and second in said and "stranger" in said
 
 
+@pytest.mark.parametrize("from_size", [None, "large", []])
+def test_a_second_upsampler_that_does_not_say_what_it_is_for(broken, from_size):
+    tensors, config = load_weights(broken / "upsampler.safetensors")
+    config |= {} if from_size is None else {"from_size": from_size}
+    save_weights(broken / "second.safetensors", tensors, config)
+    index = json.loads((broken / "model_index.json").read_text())
+    index["components"]["second_upsampler"] = "second.safetensors"
+    (broken / "model_index.json").write_text(json.dumps(index))
+    assert "second.safetensors" in complaint()
+
+
 def test_weights_without_their_configuration(broken):
     path = broken / "decoder.safetensors"
     save_file(load_file(path), path)

@@ -111,7 +111,8 @@ def _upsampler(folder: Path, component: str, family: str, dtype: torch.dtype) ->
     params = _configured(path, partial(params_from_dict, UpsamplerParams), config["net"])
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
     net = _ready(lambda: UpsamplerNet(params), tensors, path)
-    return Upsampler(family, net, diffusion, int(config["scale"]), from_size=int(config.get("from_size", 1)))
+    scale, from_size = (_configured(path, int, config.get(name, 1)) for name in ("scale", "from_size"))
+    return Upsampler(family, net, diffusion, scale, from_size=from_size)
 
 
 def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
