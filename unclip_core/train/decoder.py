@@ -34,6 +34,7 @@ class DecoderPhase:
         true_boxes: share of samples whose canvases the UNet sees where the things really are.
         still: whether the boxes' layer stays as it is.
         unnamed: share of things in colours without a name.
+        noise: up to which length image embeddings are moved: a prior's are never quite right.
     """
 
     loop: LoopConfig
@@ -42,6 +43,7 @@ class DecoderPhase:
     true_boxes: float = 0.0
     still: bool = False
     unnamed: float = 0.25
+    noise: float = 0.1
 
 
 class DecoderTraining(nn.Module):
@@ -55,10 +57,10 @@ class DecoderTraining(nn.Module):
     """
 
     def __init__(self, net: DecoderNet, batches: WorldBatches, seed: int, true_boxes: float = 0.0,
-                 still: bool = False) -> None:
-        """The data and all randomness depend on `seed` and the step alone; `true_boxes`, `still`: see DecoderPhase."""
+                 still: bool = False, noise: float = 0.1) -> None:
+        """The data and all randomness depend on `seed` and the step alone; the other settings are a DecoderPhase's."""
         super().__init__()
-        self.net, self._true_boxes = net, true_boxes
+        self.net, self._true_boxes, self._noise = net, true_boxes, noise
         frames = getattr(net.params.conditioner, "frames", 0)
         if frames:
             net.conditioner.frames.boxes.requires_grad_(not still)
@@ -92,7 +94,7 @@ class DecoderTraining(nn.Module):
         """What the net hears, and which samples' image embeddings were dropped."""
         count = len(batch.pictures)
         dropped = self._drop(count, DROP_IMAGE, generator)
-        condition = self.net.condition(blurred(batch.image_embeds, generator), batch.text.embeds,
+        condition = self.net.condition(blurred(batch.image_embeds, generator, self._noise), batch.text.embeds,
                                        drop_image=dropped, drop_text=self._drop(count, DROP_TEXT, generator))
         return condition, dropped
 
@@ -158,8 +160,8 @@ def layout_loss(boxes: Tensor, scenes: Sequence[Scene], dropped: Tensor) -> Tens
     return (squared * counted).sum() / counted.sum().clamp(min=1)
 
 
-def blurred(embeds: Tensor, generator: torch.Generator, most: float = 0.1) -> Tensor:
-    """Unit embeddings moved by noise of a length of up to `most`: a prior's embeddings are never quite right."""
+def blurred(embeds: Tensor, generator: torch.Generator, most: float) -> Tensor:
+    """Unit embeddings moved by noise of a length of up to `most`."""
     strength = torch.rand(len(embeds), 1, generator=generator) * most
     noise = torch.randn(embeds.shape, generator=generator) * strength / embeds.shape[1] ** 0.5
     return F.normalize(embeds + noise.to(embeds.device), dim=-1)

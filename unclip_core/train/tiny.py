@@ -56,6 +56,8 @@ DECODER_PHASES = (
     # More colours without a name: pairs that are held out still took the shape of a neighbour.
     DecoderPhase(LoopConfig(steps=2200, lr=1e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
                  true_boxes=0.8, still=True, unnamed=0.5),
+    DecoderPhase(LoopConfig(steps=1000, lr=6e-4, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
+                 true_boxes=0.8, still=True, unnamed=0.5, noise=0.3),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
@@ -178,7 +180,7 @@ def _decoder_phase(number: int, phase: DecoderPhase, net: DecoderNet, output: Pa
     """The averaged weights that the phase arrives at."""
     net.to(memory_format=torch.channels_last)
     batches = _batches(output, device, phase.batch, seed, pair_fraction=0.6, empty_captions=0.0, unnamed=phase.unnamed)
-    training = DecoderTraining(net, batches, seed, phase.true_boxes, phase.still)
+    training = DecoderTraining(net, batches, seed, phase.true_boxes, phase.still, phase.noise)
     loop = Loop(f"decoder-{number}", training.to(device, torch.bfloat16), phase.loop, output)
     if phase.canvases:
         loop.run(training.canvas_loss)
