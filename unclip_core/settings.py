@@ -23,8 +23,8 @@ class Settings:
     prior_guidance: float = 2.0
     prior_sampler: str = "ddim"
     candidates: int = 4
-    decoder_steps: int = 16
-    decoder_guidance: float = 2.0
+    decoder_steps: int = 8
+    decoder_guidance: float = 1.5
     decoder_sampler: str = "dpmpp_2m"
     upscaler_steps: int = 4
     upscaler_sampler: str = "ddim"
