@@ -36,12 +36,13 @@ SHOWN_BY = {
     "pca": "UnclipPcaReconstruct",
     "rerank_scores": "UnclipRerank",
     "similarity": "UnclipEmbeddingSimilarity",
+    "text_diff": "UnclipTextDiffNoise",
     "text_diff_frames": "UnclipTextDiff",
     "text_to_image": "UnclipUpscale",
     "text_to_image_candidates": "UnclipPriorSample",
     "variations": "UnclipImageEncode",
 }
-"""Workflow: the help page that shows its picture."""
+"""Workflow: the help page that shows its picture, and what follows its name where it shows more than one."""
 
 
 def main(names: list[str]) -> int:

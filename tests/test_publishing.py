@@ -59,10 +59,10 @@ def test_the_icon_is_a_square_drawing_that_loads_nothing():
     assert "href" not in text and "<script" not in text and "<image" not in text
 
 
-def test_comfyuis_own_tool_has_nothing_against_publishing_it():
+def test_comfyuis_own_tool_has_nothing_against_publishing_it(tmp_path):
     """`comfy node validate`, as the registry's action runs it before it publishes."""
     command = [sys.executable, "-m", "comfy_cli", "--skip-prompt", "node", "validate"]
-    environment = os.environ | {"DO_NOT_TRACK": "1", "NO_COLOR": "1"}
+    environment = os.environ | {"DO_NOT_TRACK": "1", "NO_COLOR": "1", "HOME": str(tmp_path)}  # it keeps a folder there
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     said = done.stdout + done.stderr
     assert done.returncode == 0 and "All validation checks passed" in said, said

@@ -3,9 +3,10 @@
     PYTHON_OF_COMFYUI stand_in_sd.py COMFYUI_FOLDER KIND FILE.ckpt     KIND: sd15, sd21-unclip-l, or sd15-full
 
 Names and shapes are those of ComfyUI's own classes. The UNet has one level of Stable Diffusion's width (320 channels,
-19 million numbers), the VAE is the small one (TAESD's layout); `sd15-full` has Stable Diffusion 1.5's own UNet and VAE
-(860 and 84 million). The text encoder is always of the real size, since its shape is fixed in ComfyUI; its layers after
-the first are zero, so that they hand on what they get, and zeros take no room in the file.
+26 and 30 million numbers), the VAE is the small one (TAESD's layout); `sd15-full` has Stable Diffusion 1.5's own UNet
+and VAE (860 and 84 million). The text encoder is always of the real size (123 and 354 million), since its shape is
+fixed in ComfyUI; its layers after the first are zero, so that they hand on what they get, and zeros take no room in the
+file. There is no vision tower.
 """
 
 import sys

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from unclip.unclip_core import turns
-from unclip.unclip_core.nets import winograd
+from unclip.unclip_core.nets import convolutions, products, winograd
 from unclip.unclip_core.nets.conditioning import TokenConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.layers import ResBlock, TimeTable
@@ -42,6 +42,7 @@ def test_winograd_equals_the_sum_it_shortens(monkeypatch, shape, turn):
     monkeypatch.setattr(winograd, "NUMBERS_A_TURN", turn)
     monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", max(1, turn // 50))
     monkeypatch.setattr(winograd, "OUTPUTS_AT_ONCE", 3 if turn < 1000 else 160)
+    monkeypatch.setattr(winograd, "TILES_AT_ONCE", max(1, turn // 200))
     x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         made = winograd.winograd(given, weight, bias)
@@ -90,25 +91,96 @@ def test_winograd_at_a_width_of_karlos_loses_little():
 
 @torch.no_grad()
 def test_a_small_picture_and_not_its_weights_changes_layout():
-    conv, x = randomised(winograd.Conv3x3(64, 48)), draw(2, 64, 4, 6).contiguous(memory_format=torch.channels_last)
-    assert winograd.weighs_more(x, conv.weight)
+    conv, x = randomised(convolutions.Conv3x3(64, 48)), draw(2, 64, 4, 6).contiguous(memory_format=torch.channels_last)
+    assert convolutions.weighs_more(x, conv.weight)
     assert error(conv(x), F.conv2d(x.contiguous(), conv.weight, conv.bias, padding=1)) < 1e-6
     assert conv(x).is_contiguous(memory_format=torch.channels_last)
-    assert not winograd.weighs_more(x.contiguous(), conv.weight)
-    assert not winograd.weighs_more(x, conv.weight.contiguous(memory_format=torch.channels_last))
-    assert not winograd.weighs_more(draw(2, 64, 16, 24).contiguous(memory_format=torch.channels_last), conv.weight)
+    assert not convolutions.weighs_more(x.contiguous(), conv.weight)
+    assert not convolutions.weighs_more(x, conv.weight.contiguous(memory_format=torch.channels_last))
+    assert not convolutions.weighs_more(draw(2, 64, 16, 24).contiguous(memory_format=torch.channels_last), conv.weight)
     with torch.enable_grad():
-        assert not winograd.weighs_more(x, conv.weight)
+        assert not convolutions.weighs_more(x, conv.weight)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_picture_of_few_pixels_is_unrolled(dtype):
+    conv, x = randomised(convolutions.Conv3x3(6, 300)).to(dtype), draw(2, 6, 3, 5).to(dtype)
+    expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        assert convolutions.is_few(given, conv.weight)
+        made = conv(given)
+        assert made.dtype == dtype and made.is_contiguous(memory_format=torch.channels_last)
+        assert error(made.double(), expected) < (1e-6 if dtype == torch.float32 else 8e-3)
+    assert error(convolutions.unrolled(x, conv.weight).double(),
+                 F.conv2d(x.double(), conv.weight.double(), padding=1)) < (1e-6 if dtype == torch.float32 else 8e-3)
+    assert not convolutions.is_few(draw(3, 6, 3, 5), conv.weight)  # 45 pixels for 300 outputs
+    with torch.enable_grad():
+        assert not convolutions.is_few(x, conv.weight)
+
+
+@pytest.fixture
+def onednn(monkeypatch):
+    """Products by oneDNN, however small they are and whatever the processor; gives the number of them."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    asked = []
+    monkeypatch.setattr(products, "FEWEST_PRODUCTS", 0)
+    monkeypatch.setattr(products, "mkl_is_slow", lambda: asked.append(1) or True)
+    return asked
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (5, 8), (2, 3, 8), (2, 3, 4, 8)])
+@torch.no_grad()
+def test_products_by_onednn_equal_the_plain_ones(onednn, shape):
+    x, layer = draw(*shape), randomised(products.Linear(8, 6))
+    expected = x.double() @ layer.weight.double().T + layer.bias.double()
+    assert error(layer(x).double(), expected) < 1e-6 and len(onednn) == 1
+    strided = x.transpose(0, -2) if x.ndim > 2 else x.repeat(2, 1)[::2]
+    assert error(layer(strided).double(), strided.double() @ layer.weight.double().T + layer.bias.double()) < 1e-6
+    without = products.product(x, layer.weight)
+    assert error(without.double(), x.double() @ layer.weight.double().T) < 1e-6
+
+
+@torch.no_grad()
+def test_products_keep_to_torchs_own_where_onednn_is_not_asked(onednn):
+    x, layer = draw(2, 8), products.Linear(8, 6)
+    assert layer(x.bfloat16().float()).dtype == torch.float32 and len(onednn) == 1
+    assert layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16 and len(onednn) == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.float()(x).dtype == torch.bfloat16
+    with torch.enable_grad():
+        assert layer(x).requires_grad
+    assert len(onednn) == 1
+
+
+@torch.no_grad()
+def test_a_1x1_convolution_equals_a_product():
+    conv, x = randomised(products.Conv1x1(5, 7, 1)), draw(2, 5, 3, 4)
+    expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double())
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        assert error(conv(given).double(), expected) < 1e-6
+    assert conv(given).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 5, 8, 12), (5, 2, 9, 6)])
+def test_winograd_by_onednn_equals_the_sum_it_shortens(monkeypatch, onednn, shape):
+    monkeypatch.setattr(winograd, "TILES_AT_ONCE", 3)
+    x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
+    with torch.no_grad():
+        made = winograd.winograd(x, weight, bias)
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    assert error(made.double(), exact) < 3e-6 and onednn
 
 
 def test_winograd_keeps_out_of_training_and_of_other_dtypes():
-    x, weight = torch.zeros(8, 256, 32, 32), torch.zeros(256, 256, 3, 3)
-    assert not winograd.pays(x, weight)
+    x, weight = torch.zeros(8, 320, 32, 32), torch.zeros(320, 320, 3, 3)
+    assert not convolutions.pays(x, weight)
     with torch.no_grad():
-        assert winograd.pays(x, weight)
-        assert not winograd.pays(x.bfloat16(), weight.bfloat16())
-        assert not winograd.pays(x[:1, :, :16, :16], weight)  # 16 tiles
-        assert not winograd.pays(x[:, :64], weight[:64, :64])
+        assert convolutions.pays(x, weight)
+        assert not convolutions.pays(x.bfloat16(), weight.bfloat16())
+        assert not convolutions.pays(x[:1, :, :16, :16], weight)  # 16 tiles
+        assert not convolutions.pays(x[:, :64], weight[:64, :64])
 
 
 @torch.no_grad()
@@ -116,8 +188,8 @@ def test_a_net_by_winograd_equals_the_plain_one(monkeypatch):
     net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
     x, t = draw(2, 3, 16, 12), torch.tensor([3, 900])
     plain = net(x, t)
-    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "FEWEST_TILES", 1)
+    monkeypatch.setattr(convolutions, "FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(convolutions, "FEWEST_TILES", 1)
     assert error(net(x, t), plain) < 1e-5
     assert error(net.to(memory_format=torch.channels_last)(x, t), plain) < 1e-5
 

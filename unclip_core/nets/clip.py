@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .layers import attend, merge_heads, small_numbers, split_heads
 from .params import require_divisible, require_positive
+from .products import Linear
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -72,13 +73,13 @@ class TowerBlock(nn.Module):
         width = params.width
         self.head_dim, self.activation = width // params.heads, ACTIVATIONS[params.activation]
         self.norm1 = nn.LayerNorm(width, params.eps)
-        self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
-        self.to_out = nn.Linear(width, width)
+        self.to_q = Linear(width, width)
+        self.to_k = Linear(width, width)
+        self.to_v = Linear(width, width)
+        self.to_out = Linear(width, width)
         self.norm2 = nn.LayerNorm(width, params.eps)
-        self.mlp_in = nn.Linear(width, params.mlp_width)
-        self.mlp_out = nn.Linear(params.mlp_width, width)
+        self.mlp_in = Linear(width, params.mlp_width)
+        self.mlp_out = Linear(params.mlp_width, width)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [B, N, width], bias [N, N] on the attention's scores -> [B, N, width]."""
@@ -99,7 +100,7 @@ class TextTower(nn.Module):
         self.positions = small_numbers(params.context, params.width)
         self.blocks = nn.ModuleList(TowerBlock(params) for _ in range(params.layers))
         self.norm_out = nn.LayerNorm(params.width, params.eps)
-        self.project = nn.Linear(params.width, params.embed_dim, bias=False)
+        self.project = Linear(params.width, params.embed_dim, bias=False)
 
     def forward(self, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """ids [B, T] int64, ends [B]: where each text ends -> states [B, T, width], embeddings [B, embed_dim].
@@ -132,7 +133,7 @@ class VisionTower(nn.Module):
         self.norm_in = nn.LayerNorm(params.width, params.eps)
         self.blocks = nn.ModuleList(TowerBlock(params) for _ in range(params.layers))
         self.norm_out = nn.LayerNorm(params.width, params.eps)
-        self.project = nn.Linear(params.width, params.embed_dim, bias=False)
+        self.project = Linear(params.width, params.embed_dim, bias=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [B, channels, image_size, image_size], normalised -> embeddings [B, embed_dim], not normalised.

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .winograd import Conv3x3
+from .convolutions import Conv3x3
+from .products import Conv1x1, Linear
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -46,8 +47,8 @@ class TimeEmbedding(nn.Module):
         """Keep `dim`, the number of sinusoids, and make the two Linears."""
         super().__init__()
         self.dim = dim
-        self.linear1 = nn.Linear(dim, out_dim)
-        self.linear2 = nn.Linear(out_dim, out_dim)
+        self.linear1 = Linear(dim, out_dim)
+        self.linear2 = Linear(out_dim, out_dim)
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed the times `t` [B]."""
@@ -122,13 +123,13 @@ class AddedKVAttention(nn.Module):
         self.head_dim = head_dim
         self.slot = 0  # its number in a UNet, which names what it reads in the context
         self.norm = nn.GroupNorm(groups, channels, eps)
-        self.to_q = nn.Linear(channels, channels)
-        self.to_k = nn.Linear(channels, channels)
-        self.to_v = nn.Linear(channels, channels)
+        self.to_q = Linear(channels, channels)
+        self.to_k = Linear(channels, channels)
+        self.to_v = Linear(channels, channels)
         if context_dim is not None:
-            self.context_k = nn.Linear(context_dim, channels)
-            self.context_v = nn.Linear(context_dim, channels)
-        self.to_out = nn.Linear(channels, channels)
+            self.context_k = Linear(context_dim, channels)
+            self.context_v = Linear(context_dim, channels)
+        self.to_out = Linear(channels, channels)
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)
 
@@ -176,10 +177,10 @@ class ResBlock(nn.Module):
         self.scale_shift = time_shift == "scale_shift"
         self.norm1 = make_norm(norm, groups, in_channels, eps)
         self.conv1 = Conv3x3(in_channels, out_channels)
-        self.time_proj = nn.Linear(embed_dim, out_channels * (2 if self.scale_shift else 1))
+        self.time_proj = Linear(embed_dim, out_channels * (2 if self.scale_shift else 1))
         self.norm2 = make_norm(norm, groups, out_channels, eps)
         self.conv2 = Conv3x3(out_channels, out_channels)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.skip = nn.Identity() if in_channels == out_channels else Conv1x1(in_channels, out_channels, 1)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 

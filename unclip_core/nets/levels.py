@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import AddedKVAttention, KeysValues, ResBlock
+from .products import Conv1x1
 
 if TYPE_CHECKING:
     from .unet import UNetParams
@@ -57,7 +58,7 @@ class BlockMaker:
     def lift(self, level: int, channels: int) -> nn.Module | None:
         """Return the 1x1 convolution that brings a level's map to the width it is added to, if it has one."""
         thin = self.params.map_channels[level]
-        return nn.Conv2d(thin, channels, 1) if thin else None
+        return Conv1x1(thin, channels, 1) if thin else None
 
 
 def _run(block: ResBlock, attentions: nn.ModuleList, index: int, h: Tensor, signals: Signals) -> Tensor:
@@ -162,8 +163,8 @@ class LightUpLevel(nn.Module):
         p = make.params
         self.index = index
         width, count = p.channels[index], p.blocks[index]
-        self.enter = nn.Conv2d(p.channels[index + 1], width, 1)
-        self.keep = nn.Conv2d(width, width, 1)
+        self.enter = Conv1x1(p.channels[index + 1], width, 1)
+        self.keep = Conv1x1(width, width, 1)
         self.lift = make.lift(index, width)
         self.blocks = nn.ModuleList(make.block(width, width) for _ in range(count))
         self.attentions = make.attentions(width, count if p.attention[index] else 0)

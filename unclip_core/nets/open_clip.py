@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip import ACTIVATIONS, TextTowerParams, TowerParams, VisionTowerParams
 from .layers import attend, merge_heads, split_heads
+from .products import Linear, product
 
 MLP_RATIO = 4.0
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg"}
@@ -126,8 +126,8 @@ class _Block(nn.Module):
         self.ln_1 = nn.LayerNorm(width, params.eps)
         self.attn = _Attention(width, params.heads)
         self.ln_2 = nn.LayerNorm(width, params.eps)
-        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, params.mlp_width),
-                                  "c_proj": nn.Linear(params.mlp_width, width)})
+        self.mlp = nn.ModuleDict({"c_fc": Linear(width, params.mlp_width),
+                                  "c_proj": Linear(params.mlp_width, width)})
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         x = x + self.attn(self.ln_1(x), bias)
@@ -142,9 +142,9 @@ class _Attention(nn.Module):
         self.head_dim = width // heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        projected = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        projected = product(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         heads = (split_heads(part, self.head_dim) for part in projected)
         return self.out_proj(merge_heads(attend(*heads, bias)))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .layers import TimeEmbedding, TimeTable, attend, merge_heads, small_numbers, split_heads
 from .params import require_positive
+from .products import Linear
 
 # text embedding, time, noised image embedding, learned query
 EXTRA_TOKENS = 4
@@ -57,13 +58,13 @@ class PriorBlock(nn.Module):
         width, hidden = params.width, params.width * params.mlp_ratio
         self.head_dim = params.head_dim
         self.norm1 = nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
-        self.to_out = nn.Linear(width, width)
+        self.to_q = Linear(width, width)
+        self.to_k = Linear(width, width)
+        self.to_v = Linear(width, width)
+        self.to_out = Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp_in = nn.Linear(width, hidden)
-        self.mlp_out = nn.Linear(hidden, width)
+        self.mlp_in = Linear(width, hidden)
+        self.mlp_out = Linear(hidden, width)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [B, N, width], bias [B, 1, N, N] on the attention's scores -> [B, N, width]."""
@@ -98,15 +99,15 @@ class PriorTransformer(nn.Module):
         self.params = params
         width = params.width
         self.time_embed = TimeEmbedding(width, width)
-        self.image_in = nn.Linear(params.embed_dim, width)
-        self.text_embed_in = nn.Linear(params.embed_dim, width)
-        self.text_states_in = nn.Linear(params.text_width, width)
+        self.image_in = Linear(params.embed_dim, width)
+        self.text_embed_in = Linear(params.embed_dim, width)
+        self.text_states_in = Linear(params.text_width, width)
         tokens = params.text_tokens + EXTRA_TOKENS
         self.positions = small_numbers(1, tokens, width)
         self.query = small_numbers(1, 1, width)
         self.blocks = nn.ModuleList(PriorBlock(params) for _ in range(params.layers))
         self.norm_out = nn.LayerNorm(width)
-        self.image_out = nn.Linear(width, params.embed_dim)
+        self.image_out = Linear(width, params.embed_dim)
         self.register_buffer("clip_mean", torch.zeros(1, params.embed_dim))
         self.register_buffer("clip_std", torch.ones(1, params.embed_dim))
 

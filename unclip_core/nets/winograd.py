@@ -7,58 +7,22 @@ choose points by their error).
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from .products import products_into
 
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 OUT, TAPS, IN = 4, 3, 6  # side of a tile's outputs, of the kernel, of a tile's inputs
-NUMBERS_A_TURN = 2**22  # of tiles' spectra: enough for the products to run at full rate, few enough for caches to hold
+NUMBERS_A_TURN = 2**23  # of tiles' spectra: enough for the products to run at full rate, few enough for caches to hold
 NUMBERS_AT_ONCE = 4096  # columns that a transform makes in one go, for each thread
+TILES_AT_ONCE = 192  # whose products are made and transformed back in one go
 OUTPUTS_AT_ONCE = 160  # channels whose kernels are transformed and multiplied in one go; products of fewer are slower
-FEWEST_CHANNELS, FEWEST_TILES = 160, 64  # below these the transforms cost what the products save
-
-
-class Conv3x3(nn.Conv2d):
-    """nn.Conv2d(…, 3, padding=1); takes a shorter way where it pays, which is never while gradients are recorded."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Make weight [out, in, 3, 3] and bias [out]."""
-        super().__init__(in_channels, out_channels, TAPS, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, in, H, W] -> [B, out, H, W]."""
-        if pays(x, self.weight):
-            return winograd(x, self.weight, self.bias)
-        if weighs_more(x, self.weight):
-            return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
-        return super().forward(x)
-
-
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether winograd is the faster way to convolve x [B, C, H, W] with weight [O, C, 3, 3]."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
-        return False
-    batch, _, height, width = x.shape
-    tiles = batch * -(-height // OUT) * -(-width // OUT)
-    return min(weight.shape[:2]) >= FEWEST_CHANNELS and tiles >= FEWEST_TILES
-
-
-def weighs_more(x: Tensor, weight: Tensor) -> bool:
-    """Whether a layout is dearer to change for weight [O, C, 3, 3] than for x [B, C, H, W] and the result.
-
-    Torch turns plain weights round for every picture that is channels last: 129 ms in place of 67 for 1280 channels at
-    8 x 8, two pictures (one CPU thread).
-    """
-    if torch.is_grad_enabled() or x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
-        return False
-    batch, channels, height, width = x.shape
-    turns_round = weight.is_contiguous() and not weight.is_contiguous(memory_format=torch.channels_last)
-    return turns_round and batch * height * width * (channels + len(weight)) < weight.numel()
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -135,8 +99,9 @@ class _Workspace:
         self.inputs = _buffer("inputs", like, IN * IN * min(tiles, self.at_once) * channels)
         self.spectrum = _buffer("spectrum", like, IN * IN * tiles * channels)
         self.kernel = _buffer("kernel", like, IN * IN * channels * self.wide)
-        self.products = _buffer("products", like, IN * IN * tiles * self.wide)
-        self.outputs = _buffer("outputs", like, OUT * OUT * tiles * self.wide)
+        self.multiplied = min(tiles, TILES_AT_ONCE)
+        self.products = _buffer("products", like, IN * IN * self.multiplied * self.wide)
+        self.outputs = _buffer("outputs", like, OUT * OUT * self.multiplied * self.wide)
         self.analysis, self.taps, self.synthesis = (matrix.to(like) for matrix in _matrices())
 
     def analyse(self, tiles: Tensor) -> None:
@@ -144,32 +109,35 @@ class _Workspace:
         self.shape = tiles.shape[2:5]
         spectrum = _front(self.spectrum, IN * IN, tiles.shape[2:].numel())
         done = 0
-        for part in self._parts(tiles):
+        for pictures, down, across in _cuts(self.shape, self.at_once):
+            part = tiles[:, :, pictures, down, across]
             count = part.shape[2:].numel()
             inputs = _front(self.inputs, IN * IN, count)
             inputs.view(part.shape).copy_(part)
             torch.mm(self.analysis, inputs, out=spectrum[:, done : done + count])
             done += count
 
-    def _parts(self, tiles: Tensor) -> Iterator[Tensor]:
-        """Tiles in their order, cut in parts of no more than `at_once`."""
-        _, lines, columns = self.shape
-        for pictures in _slices(self.shape[0], self.at_once // (lines * columns)):
-            for down in _slices(lines, self.at_once // columns):
-                for across in _slices(columns, self.at_once):
-                    yield tiles[:, :, pictures, down, across]
-
     def multiply(self, weight: Tensor, bias: Tensor, out: Tensor) -> None:
         """Convolve what was analysed with weight [O, C, 3, 3] into out [b, h, 4, w, 4, O], O being one part."""
-        count, wide = self.shape.numel(), len(weight)
+        wide = len(weight)
         kernel = _front(self.kernel, IN * IN, wide * self.channels)
         torch.mm(self.taps, weight.reshape(wide * self.channels, TAPS * TAPS).T, out=kernel)
-        products = _front(self.products, IN * IN, count, wide)
-        spectrum = _front(self.spectrum, IN * IN, count, self.channels)
-        torch.bmm(spectrum, kernel.view(IN * IN, wide, self.channels).transpose(1, 2), out=products)
-        outputs = _front(self.outputs, OUT * OUT, count * wide)
+        kernel, done = kernel.view(IN * IN, wide, self.channels), 0
+        spectrum = _front(self.spectrum, IN * IN, self.shape.numel(), self.channels)
+        for pictures, down, across in _cuts(self.shape, self.multiplied):
+            made = out[pictures, down, :, across]
+            count = made.shape[0] * made.shape[1] * made.shape[3]
+            self._synthesise(spectrum[:, done : done + count], kernel, bias, made)
+            done += count
+
+    def _synthesise(self, spectrum: Tensor, kernel: Tensor, bias: Tensor, out: Tensor) -> None:
+        """Multiply the spectrum [36, n, C] of n tiles by the kernel [36, O, C] into out [b, h, 4, w, 4, O]."""
+        products = _front(self.products, IN * IN, spectrum.shape[1], kernel.shape[1])
+        products_into(products, spectrum, kernel)
+        outputs = _front(self.outputs, OUT * OUT, products[0].numel())
         torch.mm(self.synthesis, products.view(IN * IN, -1), out=outputs)
-        torch.add(outputs.view(OUT, OUT, *self.shape, wide).permute(2, 3, 0, 4, 1, 5), bias, out=out)
+        tiles = (out.shape[0], out.shape[1], out.shape[3], out.shape[5])
+        torch.add(outputs.view(OUT, OUT, *tiles).permute(2, 3, 0, 4, 1, 5), bias, out=out)
 
 
 def _front(buffer: Tensor, *shape: int) -> Tensor:
@@ -181,6 +149,15 @@ def _slices(length: int, step: int) -> list[slice]:
     """0..length in parts of `step`, 1 at least, and a rest."""
     step = max(1, step)
     return [slice(first, min(first + step, length)) for first in range(0, length, step)]
+
+
+def _cuts(shape: Sequence[int], most: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Tiles [pictures, rows, columns] in their order, cut in parts of no more than `most`."""
+    pictures, rows, columns = shape
+    for one in _slices(pictures, most // (rows * columns)):
+        for down in _slices(rows, most // columns):
+            for across in _slices(columns, most):
+                yield one, down, across
 
 
 def _even_slices(length: int, most: int) -> list[slice]:

@@ -16,14 +16,15 @@ from ..checkpoints.files import CheckpointError
 from ..checkpoints.lora import read_lora, write_lora
 from ..lora import check_shapes, stage_of
 from ..nets.conditioning import MapConditioner, TokenConditioner
+from ..nets.convolutions import Conv3x3
 from ..nets.layers import AddedKVAttention, ResBlock
 from ..nets.prior import PriorBlock
-from ..nets.winograd import Conv3x3
+from ..nets.products import Conv1x1, Linear
 
 ADAPTER = "default"
 """The name that peft knows our one adapter by."""
 
-_PLAIN = (nn.Linear, nn.Conv2d, Conv3x3)
+_PLAIN = (nn.Linear, Linear, nn.Conv2d, Conv3x3, Conv1x1)
 """Layers that give what their weight gives. FreeMap, a kind of Linear, lays its output out: peft cannot add to it."""
 
 _BLOCKS: dict[str, tuple[type[nn.Module], ...]] = {
@@ -193,7 +194,7 @@ def _wrap(net: nn.Module, rank: int, alpha: float, names: list[str]) -> list[str
 def _plain_convolution(fast: Conv3x3) -> nn.Conv2d:
     """torch's own convolution with the same parameters.
 
-    peft makes a convolution's A and B of its own class, and Conv3x3 has but one shape. Its short way is for inference.
+    peft makes a convolution's A and B of its own class, and Conv3x3 has but one shape. Its short ways only infer.
     """
     plain = nn.Conv2d(fast.in_channels, fast.out_channels, fast.kernel_size, padding=fast.padding, device="meta")
     plain.weight, plain.bias = fast.weight, fast.bias

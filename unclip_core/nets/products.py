@@ -1,0 +1,80 @@
+"""Products with a matrix of weights on a CPU, by the library that is faster there."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEWEST_PRODUCTS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves
+
+
+class Linear(nn.Linear):
+    """nn.Linear; without gradients its product is `product`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        return product(x, self.weight, self.bias)
+
+
+class Conv1x1(nn.Conv2d):
+    """nn.Conv2d(in, out, 1); without gradients, a picture that is channels last goes through `product`.
+
+    Arguments are nn.Conv2d's, as peft makes others of the same class.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, in, H, W] -> [B, out, H, W]."""
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not last:
+            return super().forward(x)
+        return product(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear(x, weight, bias): x [..., K], weight [N, K], bias [N] -> [..., N]."""
+    if _by_onednn(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+def products_into(out: Tensor, x: Tensor, weights: Tensor) -> None:
+    """Write x [S, M, K] times weights [S, N, K], each with its own, into out [S, M, N]."""
+    if not _by_onednn(x[0], weights[0]):
+        torch.bmm(x, weights.transpose(1, 2), out=out)
+        return
+    for into, one, weight in zip(out, x, weights, strict=True):
+        into.copy_(torch.ops.mkldnn._linear_pointwise(one, weight, None, "none", [], ""))
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN multiplies x [..., K] by weight [N, K] faster than what torch takes by itself.
+
+    Torch takes MKL for float32, which keeps its AVX-512 kernels to Intel's processors: on an AMD EPYC of Zen 5 it makes
+    75 to 105 GFLOP/s a thread, oneDNN 140 to 210. In bfloat16 torch takes oneDNN by itself.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    plain = x.dtype == weight.dtype == torch.float32
+    return plain and x.numel() * len(weight) >= FEWEST_PRODUCTS and mkl_is_slow()
+
+
+@cache
+def mkl_is_slow() -> bool:
+    """Whether this is an AMD processor with AVX-512, and torch has both libraries."""
+    have = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    if not have or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "AuthenticAMD" in _processor()
+
+
+def _processor() -> str:
+    """What the system says of its processor, its maker among it; "" where it does not say."""
+    if sys.platform == "win32":
+        import platform
+
+        return platform.processor()
+    said = Path("/proc/cpuinfo")
+    return said.read_text(errors="replace")[:1000] if said.is_file() else ""
