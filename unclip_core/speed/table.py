@@ -42,7 +42,8 @@ def bench_speed(
     Returns:
         `ratios.<dtype>`: `load`, `first`, `seconds_per_image` (diffusers' over ours: above 1 ours is faster),
         `peak_memory` (ours over diffusers'), `batch_<n>` (diffusers' seconds per image over ours at that batch) and
-        `batch_<n>_over_one` (ours per image over ours at batch 1); under `range` their least and greatest by pair.
+        `batch_<n>_over_one` (ours per image over ours at batch 1); those with `cpu_` before them count a CPU's work
+        in place of the time that passes. Under `range` their least and greatest by pair.
         `difference.<dtype>`: mean difference of the pictures (0..1). `seconds` and `memory`: the medians themselves.
 
     Raises:
@@ -84,7 +85,7 @@ def _pair(model: Path, dtype: str, batch: int, steps: Sequence[int], scratch: Pa
         pictures.unlink()
         print(f"{dtype} batch {batch} {program}: " + ", ".join(
             f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory")
-        ) + f", per image {statistics.median(run[program]['per_image']):.2f}", file=sys.stderr)
+        ) + f", per image {_per_image(run[program])}", file=sys.stderr)
     return run
 
 
@@ -102,14 +103,17 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
     pairs = {
         "load": [_over(run, "load") for run in runs[first]], "first": [_over(run, "first") for run in runs[first]],
         "seconds_per_image": [_over(run, "per_image") for run in runs[first]],
+        "cpu_seconds_per_image": [_over(run, "cpu_per_image") for run in runs[first]],
         "peak_memory": [1 / _over(run, "peak_memory") for run in runs[first]],
     }
     for batch in others:
-        pairs[f"batch_{batch}"] = [_over(run, "per_image") for run in runs[batch]]
-        pairs[f"batch_{batch}_over_one"] = [
-            _value(large["ours"], "per_image") / _value(one["ours"], "per_image")
-            for large, one in zip(runs[batch], runs[first], strict=True)
-        ]
+        for clock in ("", "cpu_"):
+            key = f"{clock}per_image"
+            pairs[f"{clock}batch_{batch}"] = [_over(run, key) for run in runs[batch]]
+            pairs[f"{clock}batch_{batch}_over_one"] = [
+                _value(large["ours"], key) / _value(one["ours"], key)
+                for large, one in zip(runs[batch], runs[first], strict=True)
+            ]
     figures["ratios"][dtype] = {name: statistics.median(values) for name, values in pairs.items()}
     figures["range"][dtype] = {name: [min(values), max(values)] for name, values in pairs.items()}
     figures["difference"][dtype] = max(
@@ -117,8 +121,12 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
     )
     figures["medians"][dtype] = {
         program: {key: statistics.median(_value(run[program], key) for run in runs[first])
-                  for key in ("load", "first", "per_image", "peak_memory")} for program in PROGRAMS
+                  for key in ("load", "first", "per_image", "cpu_per_image", "peak_memory")} for program in PROGRAMS
     }
+
+
+def _per_image(figures: dict[str, Any]) -> str:
+    return f"{_value(figures, 'per_image'):.2f} s ({_value(figures, 'cpu_per_image'):.2f} s of a CPU)"
 
 
 def _over(run: Run, key: str) -> float:
@@ -142,7 +150,7 @@ def _text(figures: dict[str, Any]) -> str:
             lines.append(f"  {name:22} {value:6.2f}  ({low:.2f}..{high:.2f})  {_meaning(name)}")
         for program, row in figures["medians"][dtype].items():
             lines.append(f"  {program}: load {row['load']:.2f} s, first {row['first']:.2f} s, then "
-                         f"{row['per_image']:.2f} s an image, peak {row['peak_memory']:.2f} GiB")
+                         f"{_per_image(row)} an image, peak {row['peak_memory']:.2f} GiB")
     return "\n".join(lines)
 
 
