@@ -13,7 +13,9 @@ from unclip.unclip_core.checkpoints.karlo import KarloFolder  # noqa: E402
 from unclip.unclip_core.checkpoints.random_karlo import SIZES, write_random_karlo  # noqa: E402
 from unclip.unclip_core.data.squares import middle_square  # noqa: E402
 from unclip.unclip_core.models import load_model  # noqa: E402
+from unclip.unclip_core.train.own.config import config_from_dict  # noqa: E402
 from unclip.unclip_core.train.own.embeds import EmbeddingStore  # noqa: E402
+from unclip.unclip_core.train.own.subjects import make_subject  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +90,21 @@ def test_a_lora_goes_on_and_leaves_the_base(pictures, tmp_path):
     assert train("prior", pictures, output, config) == 0
     assert list(curve(output, "prior")) == [1, 2, 3]
     assert any(not torch.equal(b, read_lora(path).factors[name][1]) for name, (_, b) in first.factors.items())
+
+
+@pytest.mark.parametrize(("net", "width", "side"), [
+    ({"preset": "tiny"}, 192, 64), ({"preset": "tiny", "vision_cfg": {"image_size": 32, "layers": 1}}, 192, 32),
+    ({"preset": "ViT-B-32", "embed_dim": 16, "vision_cfg": {"layers": 1, "width": 64}, "text_cfg": {"layers": 1}},
+     16, 224),
+])  # fmt: skip
+def test_a_new_clip_is_shaped_by_a_preset(tmp_path, net, width, side):
+    config = config_from_dict({"start": "scratch", "training": {"steps": 1}, "net": net}, "clip")
+    clip = make_subject("clip", config, None, tmp_path).clip
+    assert (clip.embed_dim, clip.image_size) == (width, side)
+    assert clip.tokenize(["whatever"]).shape == (1, clip.context_length) and not clip.config.words
+
+
+def test_an_unknown_preset_is_said(tmp_path):
+    config = config_from_dict({"start": "scratch", "training": {"steps": 1}, "net": {"preset": "vast"}}, "clip")
+    with pytest.raises(ValueError, match="net.preset must be 'tiny' or the name of an architecture of open_clip"):
+        make_subject("clip", config, None, tmp_path)

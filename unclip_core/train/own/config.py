@@ -165,7 +165,8 @@ class Config:
         family: the name of the embeddings' family, where CLIP is trained; "" takes the output folder's name.
         training: see Training.
         loss: see the loss of the stage.
-        net: the shape of a new net; `preset = "tiny"` or `"karlo"` fills in what is not given.
+        net: the shape of a new net; `preset` fills in what is not given: "tiny" or "karlo", for CLIP "tiny" or an
+            architecture of open_clip's ("ViT-B-32").
         diffusion: the process of a new net (fields of DiffusionSpec).
         lora: of prior or decoder, a LoRA on the base's weights in place of a model.
     """

@@ -21,6 +21,7 @@ from ...nets.unet import UNetParams
 from ...nets.upsampler import UpsamplerNet, UpsamplerParams
 from ...towers import TowerClip
 from .. import decoder, prior, upsampler
+from ..clip import tiny_clip_config
 from ..lora import add_lora
 from .config import Config
 from .embeds import AnyClip
@@ -104,9 +105,29 @@ def _clip(config: Config, base: UnclipModel | None, output: Path) -> Subject:
         adapter = base.clip.adapter
         header = asdict(adapter.config)
     else:
-        header = _clip_header(config.net)
+        header = _clip_header(_clip_shape(config.net))
         adapter = ClipAdapter(build_open_clip(ClipConfig.from_dict(header)), ClipConfig.from_dict(header))
     return Subject(adapter.model, header, family, clip=adapter)
+
+
+def _clip_shape(net: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape as given, over that of the preset: the bundled CLIP's, or an architecture of open_clip's."""
+    given = dict(net)
+    name = given.pop("preset", None)
+    if name is None:
+        return given
+    if name == "tiny":
+        below = tiny_clip_config().model
+        # For the words of the world alone there: here for all that people write.
+        below["text_cfg"].pop("vocab_size")
+    else:
+        from open_clip import get_model_config
+
+        below = get_model_config(name)
+    if below is None:
+        raise ValueError(f"net.preset must be 'tiny' or the name of an architecture of open_clip, such as ViT-B-32, "
+                         f"got {name!r}.")
+    return _over(below, given)
 
 
 def _clip_header(net: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,9 +141,9 @@ def _clip_header(net: Mapping[str, Any]) -> dict[str, Any]:
         size, width = model["text_cfg"].get("vocab_size", 49408), model["embed_dim"]
         _ = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"], width
     except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"[net] makes no CLIP of open_clip's ({type(error).__name__}: {error}): it needs embed_dim, "
-                         "[net.vision_cfg] with image_size, patch_size, layers, width, head_width and [net.text_cfg] "
-                         "with context_length, layers, width, heads.") from error
+        raise ValueError(f"[net] makes no CLIP of open_clip's ({type(error).__name__}: {error}): it needs a preset, or "
+                         "embed_dim, [net.vision_cfg] with image_size, patch_size, layers, width, head_width and "
+                         "[net.text_cfg] with context_length, layers, width, heads.") from error
     if size != 49408:
         raise ValueError(f"net.text_cfg.vocab_size is {size}, and the tokenizer knows 49408 tokens: leave it out.")
     return asdict(config)
