@@ -36,6 +36,19 @@ def test_the_bundled_model_goes_on(pictures, tmp_path):
     made, bundled = load_model(tmp_path / "m"), load_model()
     assert made.family == bundled.family and made.decoder.image_size == bundled.decoder.image_size
     assert made.clip.adapter.config.words == bundled.clip.adapter.config.words
+    old, new = (part.upsampler.second.net.state_dict() for part in (bundled, made))
+    assert all(torch.equal(tensor, new[name]) for name, tensor in old.items())
+
+
+def test_the_bundled_upsampler_goes_on_beside_the_second(pictures, tmp_path):
+    config = {"base": "bundled", "training": {"steps": 2, "batch": 2, "precision": "no", "warmup": 0},
+              "loss": {"size": 64, "crop": 32}}
+    assert train("upsampler", pictures, tmp_path / "m", config) == 0
+    made, bundled = load_model(tmp_path / "m").upsampler, load_model().upsampler
+    assert made.net.params == bundled.net.params and made.second.from_size == bundled.second.from_size
+    old, new = bundled.net.state_dict(), made.net.state_dict()
+    moved = [name for name, tensor in old.items() if not torch.equal(tensor, new[name])]
+    assert len(moved) > 10
 
 
 @pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler"])
