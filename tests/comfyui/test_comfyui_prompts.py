@@ -36,7 +36,7 @@ SIZES = {
     "similarity": [(556, 532)],
     "ddim_inversion": [(768, 256)],
     "inpaint": [(256, 256)],
-    "outpaint": [(448, 256)],
+    "outpaint": [(512, 256)],
     "forward_diffusion": [(512, 82), (640, 400)],  # eight frames under their names, and the plot
     "denoising_film": [(640, 146)],  # every second of 16 steps, the last, and the end
     "clip_guidance": [(1024, 768)],
