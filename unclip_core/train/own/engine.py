@@ -1,7 +1,6 @@
 """The engine under every stage: Hugging Face accelerate for processes and precision, one loop, checkpoints, logs."""
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from ...checkpoints.files import CheckpointError
 from ..optimizer import cosine_lr
 from .config import Training
+from .interrupts import Interrupts
 from .items import Items, KeyedItems, stacked
 from .order import Order, OrderedBatches
 from .stages import recompute_activations
@@ -89,7 +89,7 @@ class Engine:
         self.step = 0
         self.bad: dict[str, str] = {}
         self._sums: dict[str, float] = {}
-        self._stop = False
+        self._interrupts = Interrupts()
         self._board: Any = None
         self._resume()
 
@@ -101,7 +101,7 @@ class Engine:
             OSError: the last checkpoint or the result cannot be written.
         """
         saved, finished = time.monotonic(), self.step >= self.training.steps
-        with self._interrupts(), self._progress() as bar:
+        with self._interrupts, self._progress() as bar:
             for parts in self._batches():
                 stop = self._one_step(parts)
                 bar.update()
@@ -218,7 +218,7 @@ class Engine:
 
     def _note(self, values: Mapping[str, Tensor], norm: Tensor, rate: float) -> bool:
         names = list(values)
-        flags = torch.tensor([float(self._stop)], device=self.accelerator.device)
+        flags = torch.tensor([float(self._interrupts.asked)], device=self.accelerator.device)
         means = torch.cat([torch.stack([values[name].float() for name in names]), flags])
         *numbers, stop = self.accelerator.reduce(means, "mean").tolist()
         self._last = dict(zip(names, numbers, strict=True)) | self._norm(norm)
@@ -281,27 +281,6 @@ class Engine:
 
     def _progress(self) -> tqdm:
         return tqdm(total=self.training.steps, initial=self.step, unit="step", disable=None if self.main else True)
-
-    @contextmanager
-    def _interrupts(self) -> Iterator[None]:
-        """The first interrupt asks for a stop after the step at hand, the second ends at once."""
-
-        def stop(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        before: dict[int, Any] = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, stop)
-        except ValueError:
-            pass  # Not the main thread: signals are for others to handle.
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _groups(stage: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
