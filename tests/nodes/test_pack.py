@@ -297,7 +297,7 @@ def test_the_contracted_values():
             "guidance_start": (0.0, 0.0, 1.0), "guidance_end": (1.0, 0.0, 1.0),
         },
         "UnclipDecoderSample": {
-            "seed": (0, 0, 2**64 - 1), "steps": (16, 1, 1000), "guidance_scale": (2.0, 0.0, 20.0),
+            "seed": (0, 0, 2**64 - 1), "steps": (8, 1, 1000), "guidance_scale": (1.5, 0.0, 20.0),
             "eta": (0.0, 0.0, 1.0), "batch_size": (1, 1, 64),
             "guidance_start": (0.0, 0.0, 1.0), "guidance_end": (1.0, 0.0, 1.0),
         },
