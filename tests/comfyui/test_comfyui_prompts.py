@@ -38,7 +38,7 @@ SIZES = {
     "inpaint": [(256, 256)],
     "outpaint": [(512, 256)],
     "forward_diffusion": [(512, 82), (640, 400)],  # eight frames under their names, and the plot
-    "denoising_film": [(640, 146)],  # every second of 16 steps, the last, and the end
+    "denoising_film": [(576, 146)],  # eight steps and the end
     "clip_guidance": [(1024, 768)],
     "clip_optimise": [(128, 128)],
     "karlo_text_to_image": [(64, 64)],  # of the small random Karlo that stands for the real one
@@ -102,7 +102,9 @@ def test_a_workflow_draws_in_comfyui_what_it_draws_headless(server, name, tmp_pa
         prompt = with_inputs(prompt, "UnclipClipOptimise", steps=10)  # a tenth of its minute shows as much
     run = server.run(prompt)
     assert run.ending == "execution_success", run.details
-    assert set(run.executed) | run.cached == set(prompt)
+    work = [(prompt[key]["class_type"], prompt[key]["inputs"]) for key in set(run.executed) | run.cached]
+    # Of two nodes that are the same, ComfyUI may run one and say nothing of the other.
+    assert all((node["class_type"], node["inputs"]) in work for node in prompt.values())
     assert ids(prompt, "SaveImage")[0] in run.executed
 
     row = server.history(run.prompt_id)
