@@ -41,30 +41,16 @@ def test_it_draws_what_is_asked(drawn):
     prompts, drawing = drawn
     tally = Tally()
     tally.add_pictures(prompts, drawing.large.permute(0, 3, 1, 2))
-    for split in ("trained", "held_out"):
-        single, pair = tally.fractions()[split]["single"], tally.fractions()[split]["pair"]
-        assert min(single[name] for name in ("background", "place", "count", "size")) >= 0.8
-        assert min(single["color"], single["shape"]) >= 0.65
-        assert min(pair[name] for name in ("background", "place", "count", "color")) >= 0.65
-    everything = [kinds[kind]["all"] for kinds in tally.fractions().values() for kind in kinds]
-    assert sum(everything) / 4 >= 0.35
-
-
-@pytest.mark.parametrize("reduced", [False, True], ids=["drawn small", "made small"])
-def test_the_upsamplers_bring_out_what_bicubic_enlargement_blurs(model, reduced):
-    """Bars of the model card: decibels over bicubic, and outlines of 1.5 px where sharp ones have 0.8."""
-    first = measure_upsampler(model.upsampler, 12, seed=1, reduced=reduced)
-    second = measure_upsampler(model.upsampler.second, 3, seed=1, size=1024, reduced=reduced)
-    assert first["upsampler"] >= first["bicubic"] + 4
-    assert second["upsampler"] >= second["bicubic"] + 3
-    assert max(first["upsampler_edge"], second["upsampler_edge"]) <= 1.5
-
-
-def test_what_the_decoder_draws_comes_out_sharp(drawn):
-    prompts, drawing = drawn
-    widths = [edge_width(picture.permute(2, 0, 1)) for (_, kind, _, _), picture
-              in zip(prompts, drawing.large, strict=True) if kind == "single"]
-    assert sorted(widths)[len(widths) // 2] <= 1.5
+    fractions = tally.fractions()
+    for kinds in fractions.values():
+        for row in kinds.values():
+            assert min(row[name] for name in ("background", "count", "place", "size")) >= 0.8
+    for kind in ("single", "pair"):
+        assert fractions["trained"][kind]["bound"] >= 0.8
+        assert fractions["held_out"][kind]["bound"] >= 0.5
+    everything = [kinds[kind]["all"] for kinds in fractions.values() for kind in kinds]
+    # Of six pictures a kind, chance takes some.
+    assert sum(everything) / 4 >= 0.65
 
 
 def test_a_picture_does_not_depend_on_its_batch(model, drawn):
