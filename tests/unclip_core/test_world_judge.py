@@ -68,8 +68,8 @@ def test_measures_where_and_how_large():
 @pytest.mark.parametrize(
     ("drawn", "asked", "expected"),
     [
-        (single(color="pink"), single(), {"color", "all"}),
-        (single(shape="square"), single(), {"shape", "all"}),
+        (single(color="pink"), single(), {"color", "bound", "all"}),
+        (single(shape="square"), single(), {"shape", "bound", "all"}),
         (single(size=LARGE), single(), {"size", "all"}),
         (single(x=0.2), single(), {"place", "all"}),
         (single(y=0.8), single(), {"place", "all"}),
@@ -77,8 +77,8 @@ def test_measures_where_and_how_large():
         (pair(relation=1), pair(), set()),
         (pair(), pair(relation=1), {"place", "all"}),
         (pair(), pair(relation=2), {"place", "all"}),
-        (pair(second=thing("star", "green", 2, 0.7, 0.5)), pair(), {"color", "all"}),
-        (pair(second=thing("heart", "blue", 2, 0.7, 0.5)), pair(), {"shape", "all"}),
+        (pair(second=thing("star", "green", 2, 0.7, 0.5)), pair(), {"color", "bound", "all"}),
+        (pair(second=thing("heart", "blue", 2, 0.7, 0.5)), pair(), {"shape", "bound", "all"}),
         (pair(second=thing("star", "blue", 1, 0.7, 0.5)), pair(), {"size", "all"}),
     ],
 )
@@ -95,12 +95,13 @@ def test_swapped_colors_are_wrong():
     drawn = pair(thing("circle", "blue", 1, 0.25, 0.5), thing("star", "red", 2, 0.7, 0.5))
     assert {"all"} < wrong(drawn, pair())
     assert not scores(drawn, pair())["color"] or not scores(drawn, pair())["shape"]
+    assert not scores(drawn, pair())["bound"]
 
 
 def test_a_missing_thing_is_wrong():
     scene = pair()
     lone = Scene(0, scene.things[:1], None, None)
-    assert wrong(lone, scene) == {"count", "color", "shape", "size", "place", "all"}
+    assert wrong(lone, scene) == {"count", "color", "shape", "bound", "size", "place", "all"}
 
 
 def test_a_third_thing_makes_the_count_wrong():
