@@ -12,6 +12,7 @@ from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import EmbeddingValue, FamilyError, NoiseValue
 from unclip.unclip_core import editing, pipelines
 from unclip.unclip_core.noise import NoiseSource
+from unclip.unclip_core.settings import Settings
 
 SIDE, WIDTH = 16, 16
 
@@ -129,7 +130,8 @@ def test_inpaint_keeps_the_rest_to_the_bit(mine):
     assert torch.equal(filled[:, :, : SIDE // 2], image[:, :, : SIDE // 2])
     assert (filled - image)[:, :, SIDE // 2 :].abs().mean() > 0.01
     expected = editing.inpaint_decoder(
-        mine.decoder.part, image, mask, embedding().embeds.expand(2, -1), seeds=[4, 5], guidance_scale=2.0, **FILL
+        mine.decoder.part, image, mask, embedding().embeds.expand(2, -1), seeds=[4, 5],
+        guidance_scale=Settings().decoder_guidance, **FILL,
     )
     torch.testing.assert_close(filled, expected, rtol=0, atol=1e-5)
 
@@ -308,7 +310,7 @@ def test_clip_guides_the_decoder_inside_inference_mode(mine, text):
                  **settings)[0]
     expected = editing.guided_decoder(
         mine.decoder.part, mine.clip.part, text.condition.embeds, 50.0, embedding(2).embeds, seeds=[2, 2], steps=3,
-        guidance_scale=2.0,
+        guidance_scale=Settings().decoder_guidance,
     )
     torch.testing.assert_close(guided, expected, rtol=0, atol=1e-4)
     assert (guided - free).abs().max() > 1e-4
