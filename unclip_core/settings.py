@@ -15,6 +15,7 @@ class Settings:
         decoder_steps: 1..1000.
         decoder_guidance: guidance scale of the decoder, 1 is none.
         decoder_sampler: a name in `SAMPLERS`.
+        inversion_steps: 1..1000, of the way from a picture to its noise, and of that back.
         upscaler_steps: 1..1000.
         upscaler_sampler: a name in `SAMPLERS`.
     """
@@ -26,5 +27,6 @@ class Settings:
     decoder_steps: int = 8
     decoder_guidance: float = 1.5
     decoder_sampler: str = "dpmpp_2m"
+    inversion_steps: int = 50
     upscaler_steps: int = 4
     upscaler_sampler: str = "ddim"

@@ -55,12 +55,12 @@ def test_it_draws_what_is_asked(drawn):
 
 @pytest.mark.parametrize("reduced", [False, True], ids=["drawn small", "made small"])
 def test_the_upsamplers_bring_out_what_bicubic_enlargement_blurs(model, reduced):
-    """Bars of the model card: decibels over bicubic, and outlines of 1.5 px where sharp ones have 0.8."""
+    """Decibels over bicubic, and outlines where sharp ones have 0.8 px; the model card has 15, 18 and 0.9."""
     first = measure_upsampler(model.upsampler, 12, seed=1, reduced=reduced)
     second = measure_upsampler(model.upsampler.second, 3, seed=1, size=1024, reduced=reduced)
-    assert first["upsampler"] >= first["bicubic"] + 4
-    assert second["upsampler"] >= second["bicubic"] + 3
-    assert max(first["upsampler_edge"], second["upsampler_edge"]) <= 1.5
+    assert first["upsampler"] >= first["bicubic"] + 12
+    assert second["upsampler"] >= second["bicubic"] + 14
+    assert max(first["upsampler_edge"], second["upsampler_edge"]) <= 1.1
 
 
 def test_what_the_decoder_draws_comes_out_sharp(drawn):

@@ -121,3 +121,9 @@ def test_an_unknown_preset_is_said(tmp_path):
     config = config_from_dict({"start": "scratch", "training": {"steps": 1}, "net": {"preset": "vast"}}, "clip")
     with pytest.raises(ValueError, match="net.preset must be 'tiny' or the name of an architecture of open_clip"):
         make_subject("clip", config, None, tmp_path)
+
+
+def test_a_model_that_sees_by_itself_takes_no_other_image_encoder(pictures, tmp_path):
+    config = {"base": "bundled", "start": "base", "image_encoder": str(tmp_path), "training": {"steps": 1, "batch": 1}}
+    with pytest.raises(ValueError, match="image_encoder is for a Karlo that has none"):
+        train("decoder", pictures, tmp_path / "m", config, dry_run=True)

@@ -80,7 +80,6 @@ class UpsamplerNet(nn.Module):
             return out + low_res if self.residual else out
         along, way = outlook(low_res, self.params.patch_size, self.reach)
         out = self.unet(seen, t, maps={0: along}, times=times)
-        # A bfloat16 net's sum with a float32 picture is float32: its plain parts keep their colours.
         rest, amount = out[:, :-1], out[:, -1:]
         return low_res + rest + amount * F.interpolate(way, scale_factor=self.params.patch_size, mode="nearest")
 

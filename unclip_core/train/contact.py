@@ -31,9 +31,10 @@ class ContactSheets:
                 self.failed.append(f"{prompt} ({wrong})")
 
     def save(self, folder: Path) -> None:
-        """Write `<sheet>.png` for each sheet that has a picture, and `failures.txt`, in the order of its sheet."""
+        """Write `<sheet>.png` for each sheet with a picture, over an earlier one, and `failures.txt` in its order."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, pictures in self._sheets.items():
+            (folder / f"{name}.png").unlink(missing_ok=True)
             if pictures:
                 _sheet(pictures).save(folder / f"{name}.png")
         (folder / "failures.txt").write_text("".join(f"{line}\n" for line in self.failed), encoding="utf-8")

@@ -35,8 +35,8 @@ def degrade(small: Tensor, generator: torch.Generator) -> Tensor:
 def _unfinished(like: Tensor, generator: torch.Generator) -> Tensor:
     """Noise like a decoder's: from pixel to pixel, in smooth clouds, and in the grid of its patches of 2 px.
 
-    Measured on the bundled decoder's plain parts: standard deviation 0.01 to 0.08; two pixels apart it correlates more
-    (0.2 to 0.6) than one pixel apart.
+    Measured on the plain parts of an earlier bundled decoder's pictures: standard deviation 0.01 to 0.08; two pixels
+    apart it correlates more (0.2 to 0.6) than one pixel apart.
     """
     batch, channels, height, width = like.shape
     coarse = (batch, channels, -(-height // 4), -(-width // 4))

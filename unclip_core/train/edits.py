@@ -109,7 +109,7 @@ class Studio:
 
     def noise_of(self, scenes: Sequence[Scene], embeds: Tensor) -> Inverted:
         """The noise, of `N` pictures, from which the decoder draws rendered scenes under their embeddings `[N, D]`."""
-        decoder, steps = self.model.decoder, self.settings.decoder_steps
+        decoder, steps = self.model.decoder, self.settings.inversion_steps
         parts = [invert_decoder(decoder, _pictures(scenes[rows], decoder.image_size), embeds[rows], steps=steps,
                                 guidance_scale=1.0)
                  for rows in _batches(len(scenes), "inversion")]
@@ -118,12 +118,13 @@ class Studio:
     def judged(self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Inverted | None = None
                ) -> list[dict[str, bool]]:
         """What the decoder's pictures of the embeddings have right of the scenes."""
-        guidance, sampler = self.settings.decoder_guidance, self.settings.decoder_sampler
+        steps, guidance = self.settings.decoder_steps, self.settings.decoder_guidance
+        sampler = self.settings.decoder_sampler
         if noise is not None:
-            guidance, sampler = 1.0, "ddim"  # as the noise was found
+            steps, guidance, sampler = self.settings.inversion_steps, 1.0, "ddim"  # as the noise was found
         seeds, scores = sample_seeds(self.seed, len(scenes)), []
         for rows in _batches(len(scenes), title):
-            pictures = sample_decoder(self.model.decoder, embeds[rows], steps=self.settings.decoder_steps,
+            pictures = sample_decoder(self.model.decoder, embeds[rows], steps=steps,
                                       seeds=seeds[rows], guidance_scale=guidance, sampler=sampler,
                                       start=None if noise is None else noise.noise[rows],
                                       start_error=None if noise is None else noise.error[rows])

@@ -39,6 +39,8 @@ def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, 
     seeds = sample_seeds(seed, len(prompts))
     drawn_by = load_model(model)
     large, small, sheets = Tally(), Tally(), ContactSheets()
+    if output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)  # what cannot be written is said before hours of drawing
     started = time.monotonic()
     for at in tqdm(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
         rows = slice(at, at + batch)

@@ -26,8 +26,9 @@ def fit_heads(clip: ClipAdapter, count: int = 12_000, seed: int = 0, steps: int 
     scenes = sample_scenes(random.Random(f"heads {seed}"), count, "trained")
     embeds = _image_embeds(clip, scenes)
     labels, _, _ = attribute_targets(scenes)
-    torch.manual_seed(seed)
-    heads = AttributeHeads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        heads = AttributeHeads()
     optimizer = torch.optim.Adam(heads.classes.parameters(), lr=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

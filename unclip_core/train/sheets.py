@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..models import Decoder, Upsampler
 from ..noise import sample_seeds
 from ..pipelines import sample_decoder, to_images, upscale
+from ..settings import Settings
 from . import decoder, upsampler
 from .batches import WorldBatches
 from .loop import Loop
 
+SETTINGS = Settings()
 COUNT = 16
 SHEET_STEP = -1000
 """The step whose batch the sheets show; trainings count up from 0."""
@@ -26,7 +28,8 @@ def save_decoder_sheet(loop: Loop, net: nn.Module, batches: WorldBatches, path: 
     with _averaged(loop):
         part = Decoder("tiny", net, decoder.DIFFUSION, net.params.image_size)
         embeds = batch.image_embeds[:COUNT]
-        drawn = sample_decoder(part, embeds, steps=12, guidance_scale=2.0, seeds=sample_seeds(0, len(embeds)))
+        drawn = sample_decoder(part, embeds, steps=SETTINGS.decoder_steps, guidance_scale=SETTINGS.decoder_guidance,
+                               seeds=sample_seeds(0, len(embeds)))
     _save_rows([to_images(batch.pictures[:COUNT]), drawn], path)
 
 
@@ -35,7 +38,7 @@ def save_upsampler_sheet(loop: Loop, net: nn.Module, pictures: Tensor, path: Pat
     small = to_images(nn.functional.avg_pool2d(pictures[:4], upsampler.SCALE))
     with _averaged(loop):
         part = Upsampler("tiny", net, upsampler.DIFFUSION, upsampler.SCALE)
-        drawn = upscale(part, small, steps=4, seeds=sample_seeds(0, len(small)))
+        drawn = upscale(part, small, steps=SETTINGS.upscaler_steps, seeds=sample_seeds(0, len(small)))
     _save_rows([to_images(pictures[:4]), drawn], path)
 
 

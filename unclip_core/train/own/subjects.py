@@ -153,6 +153,9 @@ def _clip_of(config: Config, base: UnclipModel) -> AnyClip:
     """The base's CLIP; where that is blind, with the image encoder of another folder."""
     clip = base.clip.adapter
     if not isinstance(clip, TowerClip):
+        if config.image_encoder:
+            raise ValueError(f"image_encoder is for a Karlo that has none, and '{base.folder}' sees by itself: "
+                             "leave it out.")
         return clip
     if not config.image_encoder:
         if clip.model.vision is None:
