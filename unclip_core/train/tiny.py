@@ -159,8 +159,8 @@ def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torc
     """Train the decoder in its phases, the last with `loop_config`; its CLIP must pass the gate.
 
     Each phase leaves the weights it arrived at, averaged and in fp16, as `decoder-<number>.safetensors`, and starts
-    from those of the phase before. So a phase can be added to a decoder that
-    stands there already: `decoder.safetensors`, the copy of the last, then has to go first.
+    from those of the phase before. So a phase can be added to a decoder that stands there already:
+    `decoder.safetensors`, the copy of the last, then has to go first.
     """
     check_clip(output)
     loops = _shortened([phase.loop for phase in DECODER_PHASES], loop_config)
