@@ -44,6 +44,7 @@ class Hands:
         self.page.keyboard.type(words)
         found = self.page.get_by_test_id("result-item").filter(has_text=name).first
         found.click()
+        found.wait_for(state="hidden")  # the box takes clicks until it has faded
         node_id = self.page.wait_for_function(LAST_NODE).json_value()
         self.page.mouse.move(*at, steps=6)
         self.page.mouse.click(*at)
