@@ -40,9 +40,7 @@ def error(ours, reference):
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 5, 8, 12), (2, 4, 1, 7), (5, 2, 9, 6)])
 def test_winograd_equals_the_sum_it_shortens(monkeypatch, shape, turn):
     monkeypatch.setattr(winograd, "NUMBERS_A_TURN", turn)
-    monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", max(1, turn // 50))
-    monkeypatch.setattr(winograd, "OUTPUTS_AT_ONCE", 3 if turn < 1000 else 160)
-    monkeypatch.setattr(winograd, "TILES_AT_ONCE", max(1, turn // 200))
+    monkeypatch.setattr(winograd, "WEIGHTS_AT_ONCE", 100 if turn < 1000 else 10**6)
     x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         made = winograd.winograd(given, weight, bias)
@@ -83,10 +81,26 @@ def test_winograd_is_exact_in_exact_arithmetic(monkeypatch):
     assert error(winograd.winograd(x, weight), F.conv2d(x, weight, padding=1)) < 1e-14
 
 
-def test_winograd_at_a_width_of_karlos_loses_little():
-    x, weight = draw(1, 320, 8, 8), draw(320, 320, 3, 3, seed=2) / (9 * 320) ** 0.5
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1.5e-6), (torch.bfloat16, 9e-3)])
+def test_winograd_at_a_width_of_karlos_loses_little(dtype, bound):
+    """Of the result: 6e-7 and 7e-3 were seen, of the direct sum 3e-7 and 1.7e-3."""
+    x, weight = F.silu(draw(1, 320, 8, 8)).to(dtype), (draw(64, 320, 3, 3, seed=2) / (9 * 320) ** 0.5).to(dtype)
     exact, short = F.conv2d(x.double(), weight.double(), padding=1), winograd.winograd(x, weight)
-    assert (short - exact).square().mean().sqrt() < 2e-6 * exact.square().mean().sqrt()
+    assert short.dtype == dtype
+    assert (short - exact).square().mean().sqrt() < bound * exact.square().mean().sqrt()
+
+
+def test_winograds_matrices_multiply_polynomials():
+    """Each point's product of two polynomials is the polynomials' values multiplied; the bias comes through whole."""
+    matrices = winograd._matrices(torch.float64)
+    assert error(matrices.synthesis @ matrices.ones, torch.ones(4, dtype=torch.float64)) < 1e-14
+    lines, column = draw(6, 1).double(), draw(3, seed=2).double()
+    spectrum = torch.empty(6, 1, 1, dtype=torch.float64)
+    winograd._analyse(lines[:, :, None], spectrum)
+    taps = matrices.taps[::3, ::3] @ column
+    made = matrices.synthesis @ (taps * spectrum[:, 0, 0])
+    expected = torch.stack([(lines[i : i + 3, 0] * column).sum() for i in range(4)])
+    assert error(made, expected) < 1e-14
 
 
 @torch.no_grad()
@@ -163,24 +177,15 @@ def test_a_1x1_convolution_equals_a_product():
     assert conv(given).is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 5, 8, 12), (5, 2, 9, 6)])
-def test_winograd_by_onednn_equals_the_sum_it_shortens(monkeypatch, onednn, shape):
-    monkeypatch.setattr(winograd, "TILES_AT_ONCE", 3)
-    x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
-    with torch.no_grad():
-        made = winograd.winograd(x, weight, bias)
-    exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    assert error(made.double(), exact) < 3e-6 and onednn
-
-
-def test_winograd_keeps_out_of_training_and_of_other_dtypes():
-    x, weight = torch.zeros(8, 320, 32, 32), torch.zeros(320, 320, 3, 3)
+def test_winograd_keeps_out_of_training_and_of_what_is_too_small():
+    x, weight = torch.zeros(2, 320, 32, 32), torch.zeros(320, 320, 3, 3)
     assert not convolutions.pays(x, weight)
     with torch.no_grad():
-        assert convolutions.pays(x, weight)
-        assert not convolutions.pays(x.bfloat16(), weight.bfloat16())
-        assert not convolutions.pays(x[:1, :, :16, :16], weight)  # 16 tiles
-        assert not convolutions.pays(x[:, :64], weight[:64, :64])
+        assert convolutions.pays(x, weight) and convolutions.pays(x.bfloat16(), weight.bfloat16())
+        assert not convolutions.pays(x.half(), weight.half())
+        assert not convolutions.pays(x[:, :, :16, :16], weight)  # 512 pixels
+        assert not convolutions.pays(x[:1], weight)  # 320 x 1024 numbers
+        assert not convolutions.pays(torch.zeros(8, 64, 64, 64), weight[:64, :64])
 
 
 @torch.no_grad()
@@ -188,9 +193,11 @@ def test_a_net_by_winograd_equals_the_plain_one(monkeypatch):
     net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
     x, t = draw(2, 3, 16, 12), torch.tensor([3, 900])
     plain = net(x, t)
-    monkeypatch.setattr(convolutions, "FEWEST_CHANNELS", 1)
-    monkeypatch.setattr(convolutions, "FEWEST_TILES", 1)
-    assert error(net(x, t), plain) < 1e-5
+    made = []
+    monkeypatch.setattr(convolutions, "winograd", lambda *given: made.append(given) or winograd.winograd(*given))
+    for fewest in ("FEWEST_CHANNELS", "FEWEST_PIXELS", "FEWEST_NUMBERS"):
+        monkeypatch.setattr(convolutions, fewest, 1)
+    assert error(net(x, t), plain) < 1e-5 and len(made) > 10
     assert error(net.to(memory_format=torch.channels_last)(x, t), plain) < 1e-5
 
 

@@ -40,15 +40,6 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def products_into(out: Tensor, x: Tensor, weights: Tensor) -> None:
-    """Write x [S, M, K] times weights [S, N, K], each with its own, into out [S, M, N]."""
-    if not _by_onednn(x[0], weights[0]):
-        torch.bmm(x, weights.transpose(1, 2), out=out)
-        return
-    for into, one, weight in zip(out, x, weights, strict=True):
-        into.copy_(torch.ops.mkldnn._linear_pointwise(one, weight, None, "none", [], ""))
-
-
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies x [..., K] by weight [N, K] faster than what torch takes by itself.
 
