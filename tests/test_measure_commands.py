@@ -1,10 +1,12 @@
 """`unclip evaluate`, `unclip bench` and `unclip train` as a user types them: what they hand on, and exit codes."""
 
+import argparse
 from types import SimpleNamespace
 
 import pytest
 
 from unclip.__main__ import main
+from unclip.nodes.commands import measuring
 from unclip.unclip_core import bench, bench_inversion
 from unclip.unclip_core.parity import table as parity
 from unclip.unclip_core.train import described, edits
@@ -66,3 +68,27 @@ def test_a_training_ends_with_the_exit_code_of_its_end(monkeypatch, outcome, cod
 
     monkeypatch.setattr(run, "train_own", end)
     assert main(["train", "clip", "--data", "d", "--config", "c", "--output", "o"]) == code
+
+
+@pytest.mark.parametrize(("arguments", "unused"), [
+    (["evaluate", "describe", "--output", "there"], "describe has no use for --output; it takes --folder, --json,"),
+    (["evaluate", "tiny", "--theta", "0.2", "--inverted"], "tiny has no use for --theta, --inverted;"),
+    (["evaluate", "edits", "--batch", "4", "--model", "bundled"], "edits has no use for --model, --batch;"),
+    (["evaluate", "--model", "m", "--data", "d", "--theta", "0.2"], "with --model and --data has no use for --theta;"),
+    (["bench", "speed", "--steps", "3"], "speed has no use for --steps;"),
+    (["bench", "tiny", "--size", "full"], "tiny has no use for --size; it takes --dtype, --json, --repeats"),
+])  # fmt: skip
+def test_an_option_that_would_change_nothing_is_refused(calls, capsys, arguments, unused):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert unused in capsys.readouterr().err and calls == []
+
+
+def test_every_option_is_of_use_to_some_measure():
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    for add, uses in ((measuring.add_evaluate, measuring.EVALUATE_USES), (measuring.add_bench, measuring.BENCH_USES)):
+        add(commands)
+        command = commands.choices[add.__name__.removeprefix("add_")]
+        named = {action.dest for action in command._actions} - {"help", "model"}
+        assert named == set().union(*uses.values())

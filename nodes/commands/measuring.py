@@ -5,6 +5,19 @@ import sys
 from functools import partial
 
 from .exits import Commands, said
+from .unused import refuse_unused
+
+OF_SCENES = {"n", "seed", "folder", "json"}
+EVALUATE_USES = {
+    "tiny": OF_SCENES | {"output"}, "describe": OF_SCENES, "edits": OF_SCENES | {"theta", "inverted"},
+    None: {"measured", "data", "output", "source", "small", "batch", "loras", "neighbours", "clip", "clip_weights",
+           "device", "n", "seed", "json"},
+}  # fmt: skip
+BENCH_USES = {
+    "tiny": {"repeats", "dtype", "json"}, "karlo": {"size", "dtype", "steps", "folder", "json"}, "parity": {"json"},
+    "speed": {"size", "dtypes", "batches", "rounds", "folder", "json", "plot", "stage_steps"},
+    "steps": {"n", "folder", "json", "plot"}, "inversion": {"n", "folder", "json"},
+}  # fmt: skip
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -26,7 +39,7 @@ def add_evaluate(commands: Commands) -> None:
                           "unedited picture (DDIM inversion)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_evaluate_own(evaluate)
-    evaluate.set_defaults(call=_evaluate)
+    evaluate.set_defaults(call=partial(_evaluate, evaluate))
 
 
 def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
@@ -50,7 +63,8 @@ def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
     own.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    refuse_unused(parser, options, EVALUATE_USES[options.model])
     if options.model is None:
         return _evaluate_own(options)
     from ...unclip_core.train.described import evaluate_describe
@@ -103,17 +117,21 @@ def add_bench(commands: Commands) -> None:
     bench.add_argument("--size", choices=["full", "small"], help="of karlo (default: full) or speed (default: small)")
     bench.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="of karlo (default: bf16) or tiny (fp32)")
     bench.add_argument("--steps", type=int, default=2, help="of each stage of karlo (default: %(default)s)")
-    bench.add_argument("--folder", metavar="DIR", help="karlo: a model to run, or where the random one is to stay")
+    bench.add_argument("--stage-steps", type=int, nargs=3, metavar=("PRIOR", "DECODER", "UPSAMPLER"),
+                       help="of speed (default: 10 10 4, of size full 25 25 7)")
+    bench.add_argument("--folder", metavar="DIR", help="karlo, steps, inversion: a model to measure; karlo, speed: "
+                       "where the random ones are to stay")
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.add_argument("--plot", metavar="FILE.png", help="speed, steps: draw the figures too")
     bench.add_argument("--rounds", type=int, default=3, help="speed: pairs of processes (default: %(default)s)")
     bench.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="speed: pictures drawn together")
     bench.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of speed")
     bench.add_argument("--n", type=int, default=24, help="steps, inversion: pictures a point (default: %(default)s)")
-    bench.set_defaults(call=_bench)
+    bench.set_defaults(call=partial(_bench, bench))
 
 
-def _bench(options: argparse.Namespace) -> int:
+def _bench(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    refuse_unused(parser, options, BENCH_USES[options.model])
     from ...unclip_core import bench, bench_inversion, bench_karlo
     from ...unclip_core.parity import table as parity
     from ...unclip_core.speed import steps
@@ -126,7 +144,8 @@ def _bench(options: argparse.Namespace) -> int:
             size or "full", options.dtype or "bf16", options.steps, folder, as_json),
         "parity": lambda: all(row.holds for row in parity.bench_parity(as_json)),
         "speed": lambda: speed.bench_speed(
-            size or "small", options.dtypes, options.batches, options.rounds, folder, as_json, options.plot),
+            size or "small", options.dtypes, options.batches, options.rounds, folder, as_json, options.plot,
+            options.stage_steps),
         "steps": lambda: steps.bench_steps(n, folder, as_json, options.plot),
         "inversion": lambda: bench_inversion.bench_inversion(n, folder, as_json),
     }

@@ -23,7 +23,7 @@ from torch import Tensor
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 OUT, TAPS, IN = 4, 3, 6  # lines that are made at once, of the kernel, that are seen
 NUMBERS_A_TURN = 2**22  # of spectrum: enough for the convolutions to run at full rate, few enough for caches to hold
-WEIGHTS_AT_ONCE = 2**22  # whose kernels are transformed and convolved with in one go
+WEIGHTS_AT_ONCE = 2**20  # whose kernels are transformed and convolved with in one go
 
 
 class _Matrices(NamedTuple):
