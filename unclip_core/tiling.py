@@ -108,7 +108,8 @@ class Tiled:
 
     def _joined(self, norms: "SharedNorms", x: Tensor, t: Tensor, low: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        out = x.new_zeros(1, self._net.params.out_channels, height, width)
+        dtype = torch.promote_types(x.dtype, low.dtype)  # a residual is as precise as `low`, whatever the net's is
+        out = x.new_zeros(1, self._net.params.out_channels, height, width, dtype=dtype)
         for down, across, made in self._tiles(norms, x, t, low):
             weight = down.weights(height)[:, None] * across.weights(width)
             out[..., down.start : down.stop, across.start : across.stop] += made * weight.to(made)

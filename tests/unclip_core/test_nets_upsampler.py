@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from unclip.unclip_core import tiling
+from unclip.unclip_core.models import DiffusionSpec, Upsampler
 from unclip.unclip_core.nets.params import params_from_dict, params_to_dict
 from unclip.unclip_core.nets.unet import UNetParams
 from unclip.unclip_core.nets.upsampler import FAINT, UpsamplerNet, UpsamplerParams, outlook
+from unclip.unclip_core.pipelines import upscale
+from unclip.unclip_core.pipelines.pictures import enlarge, to_images
 
 PLAIN = UNetParams(
     in_channels=6, out_channels=3, channels=(8, 12), blocks=(1, 1), attention=(False, False), map_channels=(0, 0),
@@ -36,6 +39,18 @@ def test_an_untrained_net_with_a_residual_only_enlarges(reach):
     net = UpsamplerNet(dataclasses.replace(PARAMS, reach=reach))
     low = draw(1, 3, 16, 24)
     assert torch.equal(net(draw(1, 3, 16, 24, seed=2), T, low), low)
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+@pytest.mark.parametrize("reach", [0, 1])
+def test_a_net_in_half_precision_keeps_the_small_picture_exact(reach, tile):
+    """What an untrained net adds is 0: nothing of what is enlarged may be rounded on its way, whole or in tiles."""
+    upsampler = Upsampler("test", UpsamplerNet(dataclasses.replace(PARAMS, reach=reach)).bfloat16(),
+                          DiffusionSpec(prediction="sample"), scale=2)
+    small = draw(1, 16, 20, 3).sigmoid()
+    made = upscale(upsampler, small, steps=2, seeds=[1], tile=tile)
+    expected = enlarge(small.permute(0, 3, 1, 2) * 2 - 1, 2, upsampler.clamp)
+    torch.testing.assert_close(made, to_images(expected), atol=1e-6, rtol=0)
 
 
 def test_params_of_files_without_a_residual_stay_what_they_were():

@@ -65,6 +65,7 @@ class UpsamplerNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, low_res: Tensor, times: TimeTable | None = None) -> Tensor:
         """x [B, C, H, W], t [B], low_res [B, C', H, W] already enlarged to H x W -> [B, out_channels, H, W].
 
+        low_res may be more precise than x and the weights: a residual is then added, and returned, as it is.
         times: the embeddings of the run's steps, if they were computed beforehand.
         Raises ValueError where the two pictures differ in size or do not fill the UNet's input channels.
         """

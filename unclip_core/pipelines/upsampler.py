@@ -51,7 +51,7 @@ def upscale(
     start = noise.normal(padded.shape[1:], device=device)
     plan = upsampler.diffusion.steps(steps)
     kept = None if known is None else KnownPicture(known, mask, low.shape)
-    model = _upsampler_model(upsampler, padded.to(model_dtype), plan.timesteps, tile)
+    model = _upsampler_model(upsampler, padded, plan.timesteps, tile)
     denoiser = upsampler.diffusion.denoiser(model, model_dtype)
     if kept is not None:
         denoiser, start = kept.padded(padded.shape).enter(denoiser, start, float(plan.alpha_bar[0]))
