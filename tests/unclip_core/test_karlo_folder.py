@@ -1,7 +1,9 @@
 """Karlo's folders on the disk: what loads, what is refused and how legibly, and what `convert` writes."""
 
+import gc
 import json
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -342,3 +344,15 @@ def test_converting_refuses_what_would_be_lost(karlo, tmp_path):
     with pytest.raises(CheckpointError, match="nothing to convert"):
         convert(load_model().folder, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_clip_is_shared_while_it_is_held_and_does_not_stay(karlo):
+    reader = load_model(karlo).reader
+    first, second = reader.clip(), reader.clip()
+    assert first.adapter is second.adapter
+    gone = weakref.ref(first.adapter)
+    expected = encode_text(first, ["red"]).embeds
+    del first, second
+    gc.collect()
+    assert gone() is None
+    assert torch.equal(encode_text(reader.clip(), ["red"]).embeds, expected)

@@ -5,7 +5,6 @@
 """
 
 import zipfile
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..towers import TowerClip
 from . import kakao_names as names
 from . import kakao_params as params_of
 from .files import CheckpointError
+from .held import while_held
 from .karlo import NATIVE_PRIOR_CLIP, STATISTICS, family_of
 from .tensors import PICKLES, Tensors, fill, load_pickle, open_file
 
@@ -124,7 +124,7 @@ class KakaoFolder:
         """OpenAI's: these files bring none of their own."""
         return openai_tokenizer(self._clip.context_length, self.conventions)
 
-    @cached_property
+    @while_held
     def _clip(self) -> TowerClip:
         source = self._tensors("clip").only(lambda key: key not in _NOT_WEIGHTS)
         text_params, vision_params = params_of.towers(source)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from ..towers import TowerClip
 from . import clip_config, names
 from . import diffusers_config as configs
 from .files import CheckpointError
+from .held import while_held
 from .tensors import fill, open_component, planned
 
 PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
@@ -148,7 +149,7 @@ class KarloFolder:
             "scheduler_config.json",
         )
 
-    @cached_property
+    @while_held
     def _clip(self) -> TowerClip:
         text = self._tower("text_encoder", clip_config.text_tower_params, TextTower, names.TEXT_TOWER)
         vision = self._tower("image_encoder", clip_config.vision_tower_params, VisionTower, names.VISION_TOWER)

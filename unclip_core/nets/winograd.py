@@ -23,7 +23,7 @@ from torch import Tensor
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 OUT, TAPS, IN = 4, 3, 6  # lines that are made at once, of the kernel, that are seen
 NUMBERS_A_TURN = 2**22  # of spectrum: enough for the convolutions to run at full rate, few enough for caches to hold
-WEIGHTS_AT_ONCE = 2**20  # whose kernels are transformed and convolved with in one go
+WEIGHTS_AT_ONCE = 5 * 2**19  # whose kernels are transformed and convolved with in one go
 
 
 class _Matrices(NamedTuple):
@@ -138,15 +138,19 @@ def _analyse(seen: Tensor, out: Tensor) -> None:
 
 
 def _convolved(spectrum: Tensor, kernels: _Kernels) -> Tensor:
-    """Each line of the spectrum [6, 1, n, W, C] with its kernels: [6, n, W, O]."""
-    products = _buffer("products", spectrum, IN, *spectrum.shape[2:4], len(kernels.weight))
+    """Each line of the spectrum [6, 1, n, W, C] with its kernels: [6, n, W, O], where it finds room in its place."""
+    rows, outputs = spectrum.shape[2:4], len(kernels.weight)
+    if len(kernels.parts) == 1 and outputs <= spectrum.shape[-1]:
+        products = spectrum.flatten(1)[:, : rows.numel() * outputs].view(IN, *rows, outputs)
+    else:
+        products = _buffer("products", spectrum, IN, *rows, outputs)
     pictures = spectrum.permute(0, 1, 4, 2, 3)
     for part in kernels.parts:
         kernel, biases = kernels.spectrum(part), kernels.biases(part)
         for line in range(IN):
-            rows = kernel[line].permute(1, 2, 0)[:, :, None]  # [o, C, 1, 3]
+            taps = kernel[line].permute(1, 2, 0)[:, :, None]  # [o, C, 1, 3]
             bias = None if biases is None else biases[line]
-            made = F.conv2d(pictures[line], rows, bias, padding=(0, 1))
+            made = F.conv2d(pictures[line], taps, bias, padding=(0, 1))
             products[line, :, :, part] = made[0].permute(1, 2, 0)
     return products
 

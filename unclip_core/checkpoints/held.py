@@ -1,0 +1,28 @@
+"""A property that is shared for as long as somebody holds it."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class while_held(Generic[_T]):  # noqa: N801 - a decorator, like cached_property
+    """Like `cached_property`, but computed anew once nobody holds the last value: what is large does not stay."""
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        """`compute`: (the owner) -> the value, of a class that allows weak references."""
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Remember the name that the reference is kept under."""
+        self._name = f"{name} while held"
+
+    def __get__(self, owner: Any, kind: type) -> _T:
+        """Return the value that somebody holds, else a new one."""
+        held = owner.__dict__.get(self._name)
+        value = None if held is None else held()
+        if value is None:
+            value = self._compute(owner)
+            owner.__dict__[self._name] = weakref.ref(value)
+        return value
