@@ -20,6 +20,7 @@ from torch import Tensor
 from .denoiser import Denoiser, Prediction, numbered
 from .noise import Noise
 from .schedules import Steps
+from .step_rules import ddim_rule, dpmpp_rule, half_log_snr, posterior
 
 __all__ = ["SAMPLERS", "OnStep", "Sampler", "SamplerSpec", "StepInfo", "sample", "spec_of"]
 __all__ += ["ddim", "ddpm", "deis", "dpmpp_2m", "dpmpp_sde"]
@@ -69,7 +70,7 @@ def ddpm(
     """
     pairs = _pairs(steps)
     betas = [1 - s / t for s, t in pairs] if steps.betas is None else steps.betas.tolist()
-    rules = [_posterior(s, t, beta) for (s, t), beta in zip(pairs, betas, strict=True)]
+    rules = [posterior(s, t, beta) for (s, t), beta in zip(pairs, betas, strict=True)]
     last = len(rules) - 1
 
     def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
@@ -93,7 +94,7 @@ def ddim(
     Raises ValueError unless 0 <= eta <= 1.
     """
     _check_eta(eta)
-    rules = [_ddim_rule(s, t, eta) for s, t in _pairs(steps)]
+    rules = [ddim_rule(s, t, eta) for s, t in _pairs(steps)]
 
     def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
         c_x0, c_x, std = rules[i]
@@ -139,7 +140,7 @@ def deis(
     ``eta`` is not read.
     """
     pairs = _pairs(steps)
-    rules = [_ddim_rule(s, t, 0.0) for s, t in pairs]
+    rules = [ddim_rule(s, t, 0.0) for s, t in pairs]
     rho = [math.sqrt((1 - ab) / ab) if ab > 0 else math.inf for ab in steps.alpha_bar.tolist()]
     history: list[Tensor] = []
 
@@ -229,50 +230,13 @@ def _add_noise(x: Tensor, std: float, noise: Noise) -> Tensor:
     return x if std == 0 else x + std * noise.normal(x.shape[1:], x.device, x.dtype)
 
 
-@dataclass(frozen=True)
-class _Posterior:
-    """q(x_t | x_s, x0) = N(c_x0 * x0 + c_x * x_s, var) with log var between log_small and log_large."""
-
-    c_x0: float
-    c_x: float
-    log_small: float
-    log_large: float
-
-    def std(self, fraction: Tensor | float) -> Tensor | float:
-        """Return the standard deviation at that fraction of the logarithmic range (0: small, 1: large)."""
-        if isinstance(fraction, Tensor):
-            return torch.exp(0.5 * (self.log_small + fraction * (self.log_large - self.log_small)))
-        return math.exp(0.5 * (fraction * self.log_large + (1 - fraction) * self.log_small))
-
-
-def _posterior(s: float, t: float, beta: float) -> _Posterior:
-    """Return the posterior of a step between alpha-bars s < t: Ho et al. 2020, eq. 7, betas respaced."""
-    small = (1 - t) / (1 - s) * beta
-    return _Posterior(
-        c_x0=math.sqrt(t) * beta / (1 - s),
-        c_x=math.sqrt(1 - beta) * (1 - t) / (1 - s),
-        log_small=math.log(max(small, 1e-20)),
-        log_large=math.log(beta),
-    )
-
-
-def _ddim_rule(s: float, t: float, eta: float) -> tuple[float, float, float]:
-    """Return the factors of x0 and the state, and the noise's standard deviation.
-
-    In eq. 12, ``eps = (x - sqrt(s) * x0) / sqrt(1 - s)`` is put in.
-    """
-    std = eta * math.sqrt((1 - t) / (1 - s) * (1 - s / t))
-    c_x = math.sqrt(max(1 - t - std**2, 0.0) / (1 - s))
-    return math.sqrt(t) - math.sqrt(s) * c_x, c_x, std
-
-
 def _dpmpp(
     denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise, stochastic: bool, on_step: OnStep | None
 ) -> Tensor:
     """Run the multistep solver of order 2; ``stochastic`` picks the SDE."""
     pairs = _pairs(steps)
-    h = [_half_log_snr(t) - _half_log_snr(s) for s, t in pairs]
-    rules = [_dpmpp_rule(s, t, stochastic) for s, t in pairs]
+    h = [half_log_snr(t) - half_log_snr(s) for s, t in pairs]
+    rules = [dpmpp_rule(s, t, stochastic) for s, t in pairs]
     history: list[Tensor] = []
 
     def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
@@ -285,27 +249,6 @@ def _dpmpp(
         return _add_noise(c_x0 * estimate + c_x * x, std, noise)
 
     return _loop(denoiser, x, steps, update, on_step)
-
-
-def _dpmpp_rule(s: float, t: float, stochastic: bool) -> tuple[float, float, float]:
-    """Return the factors of x0 and the state, and the noise's standard deviation; h is the step in lambda.
-
-    ODE: ``sigma_t / sigma_s * x + alpha_t * (1 - e^-h) * x0``.
-    SDE: ``sigma_t / sigma_s * e^-h * x + alpha_t * (1 - e^-2h) * x0 + sigma_t * sqrt(1 - e^-2h) * z``.
-    ``e^-h = (sigma_t * alpha_s) / (alpha_t * sigma_s)``, "decay", holds where sigma_t or alpha_s is 0 too.
-    """
-    decay = math.sqrt((1 - t) * s / (t * (1 - s)))
-    c_x = math.sqrt((1 - t) / (1 - s))
-    if not stochastic:
-        return math.sqrt(t) * (1 - decay), c_x, 0.0
-    return math.sqrt(t) * (1 - decay**2), c_x * decay, math.sqrt((1 - t) * (1 - decay**2))
-
-
-def _half_log_snr(ab: float) -> float:
-    """Return lambda = log(alpha / sigma), infinite at the ends."""
-    if ab in (0.0, 1.0):
-        return math.inf if ab == 1.0 else -math.inf
-    return 0.5 * (math.log(ab) - math.log1p(-ab))
 
 
 def _check_eta(eta: float) -> None:

@@ -3,7 +3,7 @@
 from comfy_server import PLUGIN
 
 EMPTY_SPOT = (1300, 930)  # of the window: below the nodes that a test places
-SLOT_LIMIT, SEARCH_LIMIT, PAUSE = 10_000, 5_000, 300  # ms
+SLOT_LIMIT, BUSY_LIMIT, PAUSE = 10_000, 5_000, 300  # ms
 ATTEMPTS = 4
 
 NODE_AT = "(id) => app.graph.nodes.some((node) => String(node.id) === id && !node.flags.ghost)"
@@ -47,23 +47,28 @@ class Hands:
         found.wait_for(state="hidden")  # the box takes clicks until it has faded
         node_id = self.page.wait_for_function(LAST_NODE).json_value()
         self.page.mouse.move(*at, steps=6)
-        self.page.mouse.click(*at)
-        self.page.wait_for_function(NODE_AT, arg=node_id)
+        self._until(lambda: self.page.mouse.click(*at),
+                    lambda: self.page.wait_for_function(NODE_AT, arg=node_id, timeout=BUSY_LIMIT), f"{name} laid down")
         return node_id
 
     def search(self):
-        """Double-click on an empty spot for the search box; once more where the page was too busy to see it."""
+        """Double-click on an empty spot for the search box."""
+        box = self.page.get_by_placeholder("Add a node")
+        self._until(lambda: self.page.mouse.dblclick(*EMPTY_SPOT, delay=30), lambda: box.wait_for(timeout=BUSY_LIMIT),
+                    "search box opened")
+
+    def _until(self, act, seen, wanted):
+        """Do it, once more where the page was too busy to see it, until what it is for is `seen`."""
         from playwright.sync_api import TimeoutError
 
-        box = self.page.get_by_placeholder("Add a node")
         for _ in range(ATTEMPTS):
             self.page.wait_for_timeout(PAUSE)
-            self.page.mouse.dblclick(*EMPTY_SPOT, delay=30)
+            act()
             try:
-                return box.wait_for(timeout=SEARCH_LIMIT)
+                return seen()
             except TimeoutError:
                 continue
-        raise AssertionError(f"{ATTEMPTS} double clicks opened no search box")
+        raise AssertionError(f"no {wanted} in {ATTEMPTS} attempts")
 
     def slot(self, node_id, kind, name):
         """Where in the window a node's input ("in") or output ("out") of this name is."""
