@@ -14,10 +14,8 @@ from torch import Tensor
 from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
 from ..nets.bare import bare
 from ..nets.clip import TextTower, VisionTower
-from ..nets.conditioning import TokenConditioner
 from ..nets.decoder import DecoderNet
 from ..nets.prior import PriorTransformer
-from ..nets.unet import UNet
 from ..nets.upsampler import UpsamplerNet
 from ..picture_input import PictureInput
 from ..tokenizer import ClipTokenizer, openai_tokenizer
@@ -92,10 +90,9 @@ class KakaoFolder:
         with bare():
             net = DecoderNet(params)
         own = {names.conditioner_origin(key).key for key in net.conditioner.state_dict()}
-        net.conditioner = fill(lambda: TokenConditioner(params.conditioner), names.conditioner_origin,
-                               source.only(own.__contains__), self.dtype)
-        net.unet = fill(lambda: UNet(params.unet), names.unet_origin(params.unet, "model."),
-                        source.only(lambda key: key not in own), self.dtype)
+        fill(lambda: net.conditioner, names.conditioner_origin, source.only(own.__contains__), self.dtype)
+        fill(lambda: net.unet, names.unet_origin(params.unet, "model."), source.only(lambda key: key not in own),
+             self.dtype)
         return Decoder(self.family, net.eval(), self.diffusion("decoder"), params.image_size,
                        blank_text=lambda: self._clip.encode_text([""]))
 
@@ -107,7 +104,7 @@ class KakaoFolder:
             params = params_of.unet(half, prefix, self.settings.get("super_res", {}))
             with bare():
                 net = UpsamplerNet(params)
-            net.unet = fill(lambda params=params: UNet(params), names.unet_origin(params, prefix), half, self.dtype)
+            fill(lambda net=net: net.unet, names.unet_origin(params, prefix), half, self.dtype)
             nets.append(net.eval())
         return Upsampler(self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False,
                          sampler="ddpm")

@@ -91,11 +91,9 @@ class KarloFolder:
         params = self.decoder_params()
         with bare():
             net = DecoderNet(params)
-        net.conditioner = fill(
-            lambda: TokenConditioner(params.conditioner), names.diffusers_origin(names.TEXT_PROJECTION),
-            self._tensors("text_proj"), self.dtype,
-        )
-        net.unet = self._unet("decoder", params.unet)
+        fill(lambda: net.conditioner, names.diffusers_origin(names.TEXT_PROJECTION), self._tensors("text_proj"),
+             self.dtype)
+        self._fill_unet("decoder", net.unet)
         return Decoder(self.family, net.eval(), self.diffusion("decoder_scheduler"), params.image_size,
                        blank_text=lambda: self._clip.encode_text([""]))
 
@@ -107,7 +105,7 @@ class KarloFolder:
             params = self.super_res_params(name)
             with bare():
                 net = UpsamplerNet(params)
-            net.unet = self._unet(name, params)
+            self._fill_unet(name, net.unet)
             nets.append(net.eval())
         return Upsampler(self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False,
                          sampler="ddpm")
@@ -174,8 +172,8 @@ class KarloFolder:
         return fill(lambda: build(shape), names.diffusers_origin(rules), self._tensors(name), torch.float32,
                     ignored=_POSITION_IDS)
 
-    def _unet(self, name: str, params: UNetParams) -> UNet:
-        return fill(lambda: UNet(params), names.diffusers_origin(names.UNET), self._tensors(name), self.dtype)
+    def _fill_unet(self, name: str, net: UNet) -> None:
+        fill(lambda: net, names.diffusers_origin(names.UNET), self._tensors(name), self.dtype)
 
     def _tensors(self, name: str) -> Any:
         return open_component(self._component(name))

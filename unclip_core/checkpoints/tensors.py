@@ -166,7 +166,7 @@ def fill(
     """A net with the weights of `tensors`, each cast to `dtype` as it is read: no moment with two copies.
 
     Args:
-        build: makes the net (on the meta device: no memory).
+        build: makes the net (on the meta device: no memory), or hands over one that was so made.
         origin: where the net's key stands in the source.
         ignored: endings of keys that a source may hold and nobody needs.
         keep: keys of the net that stay float32 (statistics).
