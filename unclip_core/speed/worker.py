@@ -5,7 +5,6 @@ pictures to `job["pictures"]`.
 """
 
 import functools
-import gc
 import json
 import resource
 import sys
@@ -72,9 +71,7 @@ def _draw_ours(reader: Any, job: dict[str, Any], seed: int) -> Tensor:
     rest = {"seeds": [0] * batch, "sampler": "ddpm", "noise": BatchNoise(torch.Generator().manual_seed(seed), batch)}
     text = encode_text(reader.clip(), [PROMPT] * batch)
     embeds = sample_prior(reader.prior(), text, steps=steps[0], guidance_scale=GUIDANCE[0], **rest)
-    gc.collect()
     small = sample_decoder(reader.decoder(), embeds, text=text, steps=steps[1], guidance_scale=GUIDANCE[1], **rest)
-    gc.collect()
     return upscale(reader.upsampler(), small, steps=steps[2], **rest)
 
 
