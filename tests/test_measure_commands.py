@@ -9,6 +9,7 @@ from unclip.__main__ import main
 from unclip.nodes.commands import measuring
 from unclip.unclip_core import bench, bench_inversion
 from unclip.unclip_core.parity import table as parity
+from unclip.unclip_core.speed import table as speed
 from unclip.unclip_core.train import described, edits
 from unclip.unclip_core.train.own import run
 
@@ -18,7 +19,7 @@ def calls(monkeypatch):
     """What the measures were called with, in place of measuring."""
     found = []
     for module, name in ((edits, "evaluate_edits"), (described, "evaluate_describe"), (bench, "bench_tiny"),
-                         (bench_inversion, "bench_inversion")):
+                         (bench_inversion, "bench_inversion"), (speed, "bench_speed")):
         monkeypatch.setattr(module, name, lambda *values, name=name, **named: found.append((name, values, named)))
     return found
 
@@ -37,8 +38,10 @@ def test_each_measure_has_its_own_number_of_scenes(calls):
 def test_a_bench_gets_its_own_options(calls):
     assert main(["bench", "inversion", "--n", "4", "--folder", "there"]) == 0
     assert main(["bench", "tiny", "--dtype", "bf16"]) == 0
+    assert main(["bench", "speed", "--batches", "1", "--stage-steps", "4", "4", "2"]) == 0
     assert calls == [("bench_inversion", (4, "there", False), {}),
-                     ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16"})]
+                     ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16"}),
+                     ("bench_speed", ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2]), {})]
 
 
 @pytest.mark.parametrize("holds", [True, False])

@@ -1,6 +1,5 @@
 """`unclip bench karlo`: Karlo at its real size with random weights, component after component, and what it takes."""
 
-import gc
 import json
 import resource
 import sys
@@ -68,7 +67,6 @@ def _run(model: UnclipModel, steps: int) -> dict[str, Any]:
                         "peak_gib": _peak_gib()}
         print(f"{name}: {stages[name]}", file=sys.stderr)
         del part
-        gc.collect()
         return result
 
     text = stage("clip", model.reader.clip, lambda part: encode_text(part, [PROMPT]))

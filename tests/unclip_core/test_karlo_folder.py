@@ -356,3 +356,13 @@ def test_clip_is_shared_while_it_is_held_and_does_not_stay(karlo):
     gc.collect()
     assert gone() is None
     assert torch.equal(encode_text(reader.clip(), ["red"]).embeds, expected)
+
+
+def test_the_empty_prompt_is_read_once(karlo, monkeypatch):
+    """Variations need it for every picture, and CLIP for nothing else."""
+    reader, read = load_model(karlo).reader, []
+    tower = reader._tower
+    monkeypatch.setattr(reader, "_tower", lambda name, *rest: read.append(name) or tower(name, *rest))
+    decoder = reader.decoder()
+    first, second = decoder.blank_text(), decoder.blank_text()
+    assert read == ["text_encoder", "image_encoder"] and first is second

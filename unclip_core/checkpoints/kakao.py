@@ -5,12 +5,14 @@
 """
 
 import zipfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..clip import TextCondition
 from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
 from ..nets.bare import bare
 from ..nets.clip import TextTower, VisionTower
@@ -18,7 +20,7 @@ from ..nets.decoder import DecoderNet
 from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
 from ..picture_input import PictureInput
-from ..tokenizer import ClipTokenizer, openai_tokenizer
+from ..tokenizer import openai_tokenizer
 from ..towers import TowerClip
 from . import kakao_names as names
 from . import kakao_params as params_of
@@ -94,7 +96,7 @@ class KakaoFolder:
         fill(lambda: net.unet, names.unet_origin(params.unet, "model."), source.only(lambda key: key not in own),
              self.dtype)
         return Decoder(self.family, net.eval(), self.diffusion("decoder"), params.image_size,
-                       blank_text=lambda: self._clip.encode_text([""]))
+                       blank_text=lambda: self._blank)
 
     def upsampler(self) -> Upsampler:
         """Both super-resolution nets."""
@@ -116,10 +118,10 @@ class KakaoFolder:
         """The process of "prior", "decoder" or "super_res"."""
         return params_of.diffusion(name, self.settings.get(name, {}), self.compatible, NATIVE_PRIOR_CLIP)
 
-    @property
-    def tokenizer(self) -> ClipTokenizer:
-        """OpenAI's: these files bring none of their own."""
-        return openai_tokenizer(self._clip.context_length, self.conventions)
+    @cached_property
+    def _blank(self) -> TextCondition:
+        """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
+        return self._clip.encode_text([""])
 
     @while_held
     def _clip(self) -> TowerClip:

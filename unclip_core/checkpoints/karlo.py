@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from ..clip import TextCondition
 from ..models import Clip, Decoder, DiffusionSpec, Prior, Upsampler
 from ..nets.bare import bare
 from ..nets.clip import TextTower, VisionTower
@@ -95,7 +96,7 @@ class KarloFolder:
              self.dtype)
         self._fill_unet("decoder", net.unet)
         return Decoder(self.family, net.eval(), self.diffusion("decoder_scheduler"), params.image_size,
-                       blank_text=lambda: self._clip.encode_text([""]))
+                       blank_text=lambda: self._blank)
 
     def upsampler(self) -> Upsampler:
         """Both super-resolution nets."""
@@ -146,6 +147,11 @@ class KarloFolder:
             scheduler, lambda config: configs.diffusion_spec(config, self.compatible, native_clip),
             "scheduler_config.json",
         )
+
+    @cached_property
+    def _blank(self) -> TextCondition:
+        """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
+        return self._clip.encode_text([""])
 
     @while_held
     def _clip(self) -> TowerClip:

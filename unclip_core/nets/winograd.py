@@ -47,7 +47,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     lines = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
     kernels = _Kernels(weight, bias)
     for pictures, down in _turns(batch, groups, IN * width * channels):
-        spectrum = _analysed(lines[pictures], down, groups)
+        spectrum = _analysed(lines[pictures], down)
         products = _convolved(spectrum.view(IN, 1, -1, width, channels), kernels)
         _synthesise(products, out[pictures, down])
     return out.view(batch, OUT * groups, width, -1)[:, :height].permute(0, 3, 1, 2)
@@ -107,8 +107,8 @@ class _Kernels:
         return None if self.bias is None else _matrices(self.bias.dtype).ones[:, None] * self.bias[part]
 
 
-def _analysed(lines: Tensor, down: slice, groups: int) -> Tensor:
-    """The spectrum [6, b, g, W * C] of `down`, g of the groups of four lines of [b, H, W * C]."""
+def _analysed(lines: Tensor, down: slice) -> Tensor:
+    """The spectrum [6, b, g, W * C] of the groups `down`, of four lines each, of lines [b, H, W * C]."""
     pictures, height, numbers = lines.shape
     count = down.stop - down.start
     spectrum = _buffer("spectrum", lines, IN, pictures, count, numbers)
