@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .nodes.commands.measuring import add_bench, add_evaluate
-from .nodes.commands.training import add_embed, add_train
-from .nodes.commands.weights import add_convert, add_download
-from .nodes.commands.workflows import add_queue, add_run
+from .cli.measuring import add_bench, add_evaluate
+from .cli.training import add_embed, add_train
+from .cli.weights import add_convert, add_download
+from .cli.workflows import add_queue, add_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unclip.nodes.headless.run import run_workflow
+from unclip.cli.headless.run import run_workflow
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS, PAGES = ROOT / "workflows", ROOT / "nodes" / "web" / "docs"

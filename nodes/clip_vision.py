@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..unclip_core.embeddings import normalize
+from ..unclip_core.embedding.arithmetic import normalize
 from ..unclip_core.models import Clip
 from . import host, sockets
 from .inputs import InputError

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..unclip_core import editing, pipelines
+from ..unclip_core import pipelines
+from ..unclip_core.diffusion.noise import NoiseSource, sample_seeds
 from ..unclip_core.models import Clip, Decoder
-from ..unclip_core.noise import NoiseSource, sample_seeds
+from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sockets
 from .batches import spread
 from .drawing import ETA, decoder_input, eta_widget, prompt_rows, rows_of, sampling_inputs, text_rows

@@ -3,7 +3,7 @@
 What decides how a picture is drawn comes from the core's settings, which the evaluation shares.
 """
 
-from ..unclip_core.settings import Settings
+from ..unclip_core.pipelines.settings import Settings
 
 _SETTINGS = Settings()
 

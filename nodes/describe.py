@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ..unclip_core import pipelines
-from ..unclip_core.describe import Describer, Description
+from ..unclip_core.embedding.describe import Describer, Description
+from ..unclip_core.embedding.phrase_lists import BUILT_IN, Phrases, parse_phrases, read_phrases
 from ..unclip_core.models import Clip
-from ..unclip_core.phrase_lists import BUILT_IN, Phrases, parse_phrases, read_phrases
 from . import defaults, files, host, inputs, sockets
 from .inputs import InputError
 from .sockets import EmbeddingValue, PartValue

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..unclip_core.embeddings import blend, nlerp, slerp
+from ..unclip_core.embedding.arithmetic import blend, nlerp, slerp
 from . import defaults, inputs, sockets
 from .batches import common_count
 from .inputs import InputError, Number

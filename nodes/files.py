@@ -29,7 +29,10 @@ def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
     Raises:
         InputError: the prefix is empty or leaves the output folder.
     """
-    from .headless.pictures import expand_prefix, target  # here: while no file is saved, ComfyUI pays nothing for it
+    from ..cli.headless.image_files import (  # here: while no file is saved, ComfyUI pays nothing for it
+        expand_prefix,
+        target,
+    )
 
     root = host.output_folder()
     try:
@@ -46,7 +49,7 @@ def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
 
 
 def _take_number(folder: Path, stem: str) -> Path:
-    from .headless.pictures import next_number
+    from ..cli.headless.image_files import next_number
 
     number = next_number(folder, stem)
     while True:

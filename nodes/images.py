@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..unclip_core.editing import fit_picture
+from ..unclip_core.pipelines.editing import fit_picture
 from . import defaults
 from .inputs import InputError, check_int, int_widget
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..unclip_core import editing
+from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Decoder
-from ..unclip_core.noise import sample_seeds
+from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sockets
 from .batches import common_count, spread
 from .drawing import decoder_input, rows_of, sampling_inputs, text_input, text_rows

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..unclip_core.samplers import SAMPLERS
+from ..unclip_core.diffusion.samplers import SAMPLERS
 from . import defaults
 
 Widget = tuple[Any, dict[str, Any]]

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..unclip_core import editing
 from ..unclip_core.models import Decoder
+from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sockets
 from .batches import common_count, spread
 from .drawing import decoder_input, rows_of, text_rows

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ..unclip_core.models import BUNDLED, UnclipModel, load_model
+from ..unclip_core.families.loading import BUNDLED, load_model
+from ..unclip_core.models import UnclipModel
 from . import defaults, host, sockets
 from .inputs import InputError
 

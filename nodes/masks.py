@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..unclip_core.editing import resize_mask
+from ..unclip_core.pipelines.editing import resize_mask
 from . import host
 from .inputs import InputError
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..unclip_core.embeddings import slerp
+from ..unclip_core.embedding.arithmetic import slerp
 from . import defaults, inputs, sockets
 from .batches import common_count
 from .inputs import InputError

@@ -4,10 +4,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..unclip_core import editing
+from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Clip
-from ..unclip_core.noise import sample_seeds
-from ..unclip_core.optimise import Ascent
+from ..unclip_core.pipelines import editing
+from ..unclip_core.pipelines.clip_ascent import Ascent
 from . import defaults, host, inputs, sockets
 from .batches import common_count, spread
 from .images import to_rgb

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..unclip_core.pca import fit_basis, load_basis, reconstruct, save_basis
+from ..unclip_core.embedding.pca import fit_basis, load_basis, reconstruct, save_basis
 from . import defaults, files, host, inputs, sockets
 from .inputs import InputError
 from .sockets import BasisValue, EmbeddingValue

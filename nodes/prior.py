@@ -5,10 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from ..unclip_core import pipelines
-from ..unclip_core.clip import TextCondition
+from ..unclip_core.clip.open_clip_adapter import TextCondition
+from ..unclip_core.diffusion.noise import sample_seeds
+from ..unclip_core.embedding.ranking import rank
 from ..unclip_core.models import Decoder, Prior
-from ..unclip_core.noise import sample_seeds
-from ..unclip_core.ranking import rank
 from . import defaults, host, inputs, sockets
 from .inputs import InputError
 from .scores import scores_text

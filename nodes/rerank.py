@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from ..unclip_core import pipelines
+from ..unclip_core.embedding.ranking import rank
 from ..unclip_core.models import Clip
-from ..unclip_core.ranking import rank
 from . import defaults, host, inputs, sockets
 from .images import to_rgb
 from .inputs import InputError

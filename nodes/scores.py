@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..unclip_core.ranking import Ranking
+from ..unclip_core.embedding.ranking import Ranking
 
 
 def scores_text(ranking: Ranking, prompts: Sequence[str]) -> str:

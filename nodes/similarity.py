@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..unclip_core.embeddings import similarity
-from ..unclip_core.heatmap import heatmap, matrix_text
+from ..unclip_core.embedding.arithmetic import similarity
+from ..unclip_core.plotting.heatmap import heatmap, matrix_text
 from . import host, sockets
 from .inputs import InputError
 from .sockets import EmbeddingValue, TextValue

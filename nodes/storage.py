@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..unclip_core.embedding_files import EmbeddingInfo, load_embeddings, save_embeddings
+from ..unclip_core.embedding.files import EmbeddingInfo, load_embeddings, save_embeddings
 from . import files, host, inputs, sockets
 from .sockets import EmbeddingValue
 

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..unclip_core import plots
-from ..unclip_core.film import Film
-from ..unclip_core.forward import diffuse
-from ..unclip_core.models import Decoder, DiffusionSpec
-from ..unclip_core.noise import NoiseSource, sample_seeds
+from ..unclip_core.diffusion.film import Film
+from ..unclip_core.diffusion.forward import diffuse
+from ..unclip_core.diffusion.noise import NoiseSource, sample_seeds
+from ..unclip_core.diffusion.schedules import log_snr
+from ..unclip_core.diffusion.spec import DiffusionSpec
+from ..unclip_core.models import Decoder
 from ..unclip_core.pipelines import sample_decoder, to_images
-from ..unclip_core.schedules import log_snr
+from ..unclip_core.plotting import plots
 from . import defaults, host, inputs, sockets
 from .drawing import ETA, decoder_input, eta_widget, sampling_inputs, text_input, text_rows
 from .images import square, tile, to_rgb

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..unclip_core.embeddings import text_diff
+from ..unclip_core.embedding.arithmetic import text_diff
 from . import defaults, inputs, sockets
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue, TextValue

@@ -4,9 +4,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..unclip_core import editing, pipelines
+from ..unclip_core import pipelines
+from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Upsampler
-from ..unclip_core.noise import sample_seeds
+from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sockets
 from .batches import common_count, spread
 from .images import to_rgb

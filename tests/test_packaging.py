@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,7 +16,19 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
+
+
+def found_packages():
+    """What setup.py hands to setuptools."""
+    given = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr("setuptools.setup", lambda **arguments: given.update(arguments))
+        runpy.run_path(str(ROOT / "setup.py"))
+    return given["packages"]
+
+
+PACKAGES = found_packages()
 
 
 def folder(package):

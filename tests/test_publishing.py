@@ -27,7 +27,7 @@ def is_ignored(path):
     "path",
     ["__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "nodes/loaders.py", "icon.svg",
      "nodes/web/docs/UnclipLoadModel.md", "workflows/text_to_image.json", "workflows/text_to_image.jpg",
-     "workflows/api/text_to_image.json", "unclip_core/tiny/decoder.safetensors", "locales/zh/nodeDefs.json",
+     "workflows/api/text_to_image.json", "unclip_core/bundled/shapes/decoder.safetensors", "locales/zh/nodeDefs.json",
      "locales/zh/main.json"],
 )  # fmt: skip
 def test_what_the_pack_needs_is_in_the_archive(path):

@@ -18,7 +18,6 @@ What it needs of ComfyUI, and all that it needs:
 """
 
 from .abilities import announce, in_comfyui
-from .bars import OnStep, Progress, ToPictures, check_interrupt, preview_image, progress, wants_preview
 from .files import input_folders, output_folder, working_in
 from .folders import (
     FOLDER_KEY,
@@ -41,8 +40,9 @@ from .memory import (
     manage,
     weight_dtype,
 )
-from .turns import in_turns
-from .words import notify, show, with_text, with_warnings
+from .node_messages import notify, show, with_text, with_warnings
+from .oom_retry import in_turns
+from .progress_bar import OnStep, Progress, ToPictures, check_interrupt, preview_image, progress, wants_preview
 
 __all__ = [
     "FOLDER_KEY",

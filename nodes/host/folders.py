@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...unclip_core.checkpoints.detect import is_supported
+from ...unclip_core.families.detect import is_supported
 from .. import defaults
 from ..inputs import InputError
 from .abilities import in_comfyui

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ...unclip_core import lora
 from ...unclip_core.models import Clip
+from ...unclip_core.weights import lora
 from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
 

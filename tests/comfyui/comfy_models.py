@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_server import environment
 from PIL import Image
 
-from unclip.unclip_core.checkpoints.random_karlo import full_size, small_size, write_random_karlo
+from unclip.unclip_core.families.karlo.random_weights import full_size, small_size, write_random_karlo
 
 STAND_IN = Path(__file__).with_name("stand_in_sd.py")
 SD_UNCLIP = "sd21-unclip-l.ckpt"

@@ -11,7 +11,7 @@ import pytest
 from comfy_models import wide_size
 from comfy_server import ROOT, environment
 
-from unclip.unclip_core.checkpoints.random_karlo import write_random_karlo
+from unclip.unclip_core.families.karlo.random_weights import write_random_karlo
 
 pytestmark = pytest.mark.comfyui
 

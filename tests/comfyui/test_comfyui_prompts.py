@@ -12,7 +12,7 @@ import pytest
 from comfy_server import ROOT
 from PIL import Image
 
-from unclip.nodes.headless.run import run_workflow
+from unclip.cli.headless.run import run_workflow
 
 pytestmark = pytest.mark.comfyui
 

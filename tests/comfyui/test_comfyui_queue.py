@@ -9,9 +9,9 @@ import pytest
 from comfy_server import Server
 from PIL import Image
 
-from unclip.nodes.queue.batch import run_batch
-from unclip.nodes.queue.rows import Batch
-from unclip.nodes.queue.server import ComfyServer
+from unclip.cli.remote.batch import run_batch
+from unclip.cli.remote.rows import Batch
+from unclip.cli.remote.server import ComfyServer
 
 pytestmark = pytest.mark.comfyui
 

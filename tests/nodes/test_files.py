@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from unclip import NODE_CLASS_MAPPINGS
+from unclip.cli.headless import run_workflow
 from unclip.nodes import files, host
-from unclip.nodes.headless import run_workflow
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import BasisValue, EmbeddingValue
-from unclip.unclip_core.checkpoints.files import CheckpointError
-from unclip.unclip_core.pca import fit_basis
+from unclip.unclip_core.embedding.pca import fit_basis
+from unclip.unclip_core.weights.files import CheckpointError
 
 EMBEDS = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
 VALUE = EmbeddingValue(EMBEDS, "test", "prior", ("a red circle",), 2**63)
@@ -125,7 +125,7 @@ def test_a_workflow_saves_and_loads_in_its_own_output_folder(tmp_path):
 
     names = ("UnclipSaveEmbedding", "UnclipLoadEmbedding")
     classes = {"Source": Source, **{name: NODE_CLASS_MAPPINGS[name] for name in names}}
-    from unclip.nodes.headless.stock import PreviewAny
+    from unclip.cli.headless.stock import PreviewAny
 
     workflow = {
         "1": {"class_type": "Source", "inputs": {}},

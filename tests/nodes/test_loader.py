@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from unclip.nodes import host
 from unclip.nodes.inputs import InputError
 from unclip.nodes.loaders import UnclipLoadModel
-from unclip.unclip_core.checkpoints.files import CheckpointError, load_weights, save_weights
+from unclip.unclip_core.weights.files import CheckpointError, load_weights, save_weights
 
 PARTS = ("clip", "prior", "decoder", "upsampler")
 

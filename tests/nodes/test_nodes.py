@@ -10,7 +10,7 @@ from unclip.nodes import decoder, defaults, host, prior, upscale
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import BrokenValue, EmbeddingValue, FamilyError, NoiseValue
 from unclip.unclip_core import pipelines
-from unclip.unclip_core.samplers import SAMPLERS
+from unclip.unclip_core.diffusion.samplers import SAMPLERS
 
 SIDE, WIDTH = 16, 16
 

@@ -10,7 +10,7 @@ import pytest
 
 import unclip
 from unclip.nodes import defaults
-from unclip.unclip_core.samplers import SAMPLERS
+from unclip.unclip_core.diffusion.samplers import SAMPLERS
 
 ROOT = Path(unclip.__file__).parent
 CLASSES = unclip.NODE_CLASS_MAPPINGS
@@ -367,7 +367,7 @@ def test_importing_the_pack_is_light():
         import unclip
         unclip.NODE_CLASS_MAPPINGS["UnclipLoadModel"].INPUT_TYPES()
         heavy = {"open_clip", "torchvision", "diffusers", "transformers", "comfy", "folder_paths", "server"}
-        heavy |= {"unclip.nodes.headless", "unclip.nodes.queue"}
+        heavy |= {"unclip.cli.headless", "unclip.cli.remote"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         assert any(name.endswith((".py", ".pyc")) for name in opened)
         weights = [name for name in opened if name.endswith((".safetensors", ".pt", ".bin"))]

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from unclip import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from unclip.cli.headless import run
+from unclip.cli.headless.prompt import parse
+from unclip.cli.headless.stock import FOLDERS, STOCK_NODES, Folders
+from unclip.cli.headless.validate import plan
 from unclip.nodes import host
-from unclip.nodes.headless import run
-from unclip.nodes.headless.prompt import parse
-from unclip.nodes.headless.stock import FOLDERS, STOCK_NODES, Folders
-from unclip.nodes.headless.validate import plan
 from unclip.unclip_core.world.captions import words
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .prints import digest, file_print
+from .fingerprint import digest, file_print
 from .samples import PICTURE_ENDINGS, BadSample, Sample, checked_caption, decode_picture
 
 

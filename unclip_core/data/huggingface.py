@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .prints import digest, file_print
+from .fingerprint import digest, file_print
 from .samples import BadSample, Sample, checked_caption, decode_picture
 
 CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "sentence", "sentences")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .prints import digest, file_print
+from .fingerprint import digest, file_print
 from .samples import PICTURE_ENDINGS, BadSample, Sample, checked_caption, decode_picture
 
 CAPTION_ENDINGS = ("txt", "caption", "text", "json")

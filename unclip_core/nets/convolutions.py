@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .products import product
+from .linear import product
 from .winograd import winograd
 
 # Below any of these Winograd's transforms (of pixels, of kernels, of both) cost what its products save.

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolutions import Conv3x3
-from .products import Conv1x1, Linear
+from .linear import Conv1x1, Linear
 
 KeysValues = tuple[Tensor, Tensor]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import AddedKVAttention, KeysValues, ResBlock
-from .products import Conv1x1
+from .linear import Conv1x1
 
 if TYPE_CHECKING:
     from .unet import UNetParams

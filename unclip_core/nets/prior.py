@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import TimeEmbedding, TimeTable, attend, merge_heads, small_numbers, split_heads
+from .linear import Linear
 from .params import require_positive
-from .products import Linear
 
 # text embedding, time, noised image embedding, learned query
 EXTRA_TOKENS = 4

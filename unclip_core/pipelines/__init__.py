@@ -6,8 +6,8 @@ Every stage takes one seed a sample, so that a sample is the same whatever the b
 from .arguments import WHOLE_RUN, Interval, candidate_stream, candidates_noise, check_count
 from .clip import encode_image, encode_text, rerank
 from .decoder import decoder_denoiser, sample_decoder
-from .drawing import Drawing, text_to_image
-from .pictures import check_images, enlarge, to_images
+from .end_to_end import Drawing, text_to_image
+from .images import check_images, enlarge, to_images
 from .prior import draw_candidates, prior_embeds, sample_prior
 from .upsampler import upscale
 

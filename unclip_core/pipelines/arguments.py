@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..clip import TextCondition
-from ..noise import NoiseSource
+from ..clip.open_clip_adapter import TextCondition
+from ..diffusion.noise import NoiseSource
 
 Interval = tuple[float, float]
 WHOLE_RUN: Interval = (0.0, 1.0)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..clip import TextCondition
+from ..clip.open_clip_adapter import TextCondition
+from ..embedding.ranking import check_shares, rank
 from ..models import Clip
-from ..ranking import check_shares, rank
-from .pictures import check_images
+from .images import check_images
 
 
 @torch.no_grad()

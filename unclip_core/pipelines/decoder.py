@@ -6,19 +6,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..clip import TextCondition
-from ..denoiser import Denoiser
-from ..gradients import plain
-from ..guidance import Guided
-from ..inversion import ErrorAware, own_share
+from ..clip.open_clip_adapter import TextCondition
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.guidance import Guided
+from ..diffusion.inversion import ErrorAware, own_share
+from ..diffusion.noise import Noise, NoiseSource
+from ..diffusion.samplers import OnStep, sample
+from ..diffusion.schedules import Steps
 from ..models import Decoder
+from ..nets.batch_chunks import in_turns
+from ..nets.inference_gradients import plain
 from ..nets.layers import TimeTable
-from ..noise import Noise, NoiseSource
-from ..samplers import OnStep, sample
-from ..schedules import Steps
-from ..turns import in_turns
 from .arguments import WHOLE_RUN, Interval, check_count, placed, text_arguments, text_rows
-from .pictures import to_images
+from .images import to_images
 
 
 @torch.no_grad()

@@ -6,14 +6,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..clip import TextCondition
-from ..embeddings import normalize
-from ..guidance import Guided
+from ..clip.open_clip_adapter import TextCondition
+from ..diffusion.guidance import Guided
+from ..diffusion.noise import Noise
+from ..diffusion.samplers import OnStep, sample
+from ..embedding.arithmetic import normalize
+from ..embedding.ranking import check_keep, rank
 from ..models import Prior
 from ..nets.layers import TimeTable
-from ..noise import Noise
-from ..ranking import check_keep, rank
-from ..samplers import OnStep, sample
 from .arguments import WHOLE_RUN, Interval, candidates_noise, check_count, null_arguments, placed, text_arguments
 
 

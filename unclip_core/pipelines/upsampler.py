@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..denoiser import RawModel, number_of
-from ..known import KnownPicture
+from ..diffusion.denoiser import RawModel, number_of
+from ..diffusion.inpaint_mask import KnownPicture
+from ..diffusion.noise import Noise, NoiseSource
+from ..diffusion.samplers import OnStep, sample
 from ..models import Upsampler
 from ..nets.layers import TimeTable
-from ..noise import Noise, NoiseSource
-from ..samplers import OnStep, sample
-from ..tiling import in_tiles_if_large
+from ..nets.tiling import in_tiles_if_large
 from .arguments import check_count, placed
-from .pictures import check_images, enlarge, to_images
+from .images import check_images, enlarge, to_images
 
 
 @torch.no_grad()

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.files import CheckpointError
-from ..checkpoints.lora import read_lora, write_lora
-from ..lora import check_shapes, stage_of
 from ..nets.conditioning import MapConditioner, TokenConditioner
 from ..nets.convolutions import Conv3x3
 from ..nets.layers import AddedKVAttention, ResBlock
+from ..nets.linear import Conv1x1, Linear
 from ..nets.prior import PriorBlock
-from ..nets.products import Conv1x1, Linear
+from ..weights.files import CheckpointError
+from ..weights.lora import check_shapes, stage_of
+from ..weights.lora_files import read_lora, write_lora
 
 ADAPTER = "default"
 """The name that peft knows our one adapter by."""

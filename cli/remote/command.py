@@ -1,0 +1,114 @@
+"""`unclip queue`: a workflow file and what to vary in; a progress bar, downloaded files and a report out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..headless.command import read_workflow
+from ..headless.prompt import split_override
+from .batch import DEPTH, PATIENCE, BatchReport, run_batch
+from .rows import Batch, Row, read_table, read_varied
+from .scheduler import Result
+from .server import ComfyServer
+
+_ERRORS_SHOWN = 20
+
+
+def queue_file(
+    path: str | Path,
+    servers: Sequence[str],
+    *,
+    settings: Sequence[str] = (),
+    vary: Sequence[str] = (),
+    table: str | Path | None = None,
+    count: int = 1,
+    output: str | Path = "output",
+    depth: int = DEPTH,
+    patience: float = PATIENCE,
+    as_json: bool = False,
+) -> int:
+    """Queue a workflow file on servers and say what came of it; returns the exit code.
+
+    0: every row has its files; 1: some have not; 2: the input is wrong, nothing was queued; 130: interrupted. The
+    arguments are those of the command line; see `Batch` and `run_batch` for what they mean.
+    """
+    try:
+        batch = Batch(
+            read_workflow(Path(path)),
+            settings=dict(split_override(setting) for setting in settings),
+            table=read_table(Path(table)) if table else (),
+            varied=_varied(vary),
+            count=count,
+        )
+        clients = [ComfyServer(url) for url in dict.fromkeys(servers)]
+    except (ValueError, OSError) as error:
+        return _complain("The batch was not run", error, 2)
+    try:
+        report = _run(batch, clients, Path(output), depth, patience)
+    except ValueError as error:
+        return _complain("The batch was not run", error, 2)
+    except OSError as error:
+        return _complain("The batch stopped", error, 1)
+    rows = {row.number: row for row in batch.rows}
+    print(summary(report, rows, Path(output)), file=sys.stderr)
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2))
+    return report.exit_code
+
+
+def _complain(what: str, error: Exception, exit_code: int) -> int:
+    print(f"{what}: {error}", file=sys.stderr)
+    return exit_code
+
+
+def _varied(vary: Sequence[str]) -> dict[str, list[Any]]:
+    pairs = [read_varied(text) for text in vary]
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("An input is given to --vary twice: put all of its values into one.")
+    return dict(pairs)
+
+
+def _run(
+    batch: Batch, servers: Sequence[ComfyServer], output: Path, depth: int, patience: float
+) -> BatchReport:
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    failed = 0
+
+    def count(result: Result) -> None:
+        nonlocal failed
+        failed += bool(result.error)
+        bar.set_postfix(failed=failed, refresh=False)
+        bar.update()
+
+    with tqdm(total=len(batch.rows), unit="row", disable=None) as bar, logging_redirect_tqdm():
+        report = run_batch(batch, servers, output, depth=depth, patience=patience, on_result=count)
+        bar.update(report.kept)
+    return report
+
+
+def summary(report: BatchReport, rows: Mapping[int, Row], output: Path) -> str:
+    """How many rows are done, and each error."""
+    done = report.kept + len(report.results) - len(report.failed)
+    earlier = f", {report.kept} of them earlier" if report.kept else ""
+    lines = [f"{done} of {report.rows} rows are done{earlier}; their files are in {output}."]
+    shown = report.failed[:_ERRORS_SHOWN]
+    lines += [f"  {rows[result.row]}: {result.error} ({result.server})" for result in shown]
+    if len(report.failed) > len(shown):
+        lines.append(f"  and {len(report.failed) - len(shown)} more failed")
+    warned = [result for _, result in sorted(report.results.items()) if result.warnings]
+    lines += [f"  row {result.row}, warning: {' '.join(result.warnings)}" for result in warned[:_ERRORS_SHOWN]]
+    if report.missing or report.failed:
+        why = "it was interrupted" if report.interrupted else "no server answers" if report.missing else ""
+        left = f"{_rows(len(report.missing))} left because {why}. " if report.missing else ""
+        lines.append(f"{left}The same command again goes on where this one ended.")
+    return "\n".join(lines)
+
+
+def _rows(count: int) -> str:
+    return "1 row is" if count == 1 else f"{count} rows are"

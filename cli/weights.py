@@ -1,0 +1,43 @@
+"""`unclip convert` and `unclip download`: weights."""
+
+import argparse
+
+from .exits import Commands, said
+
+
+def add_convert(commands: Commands) -> None:
+    """`unclip convert`: Karlo as safetensors."""
+    convert = commands.add_parser(
+        "convert",
+        help="convert Karlo's weights",
+        description="Write Karlo as a folder of safetensors, from kakaobrain's own files or from a diffusers folder.",
+    )
+    convert.add_argument("source", metavar="SRC", help="the folder with the files")
+    convert.add_argument("target", metavar="DST", help="a new folder, for example ComfyUI/models/unclip/karlo")
+    convert.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="(default: %(default)s)")
+    convert.set_defaults(call=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from ..unclip_core.families.convert import convert_and_say
+
+    return said(lambda: convert_and_say(options.source, options.target, options.dtype))
+
+
+def add_download(commands: Commands) -> None:
+    """`unclip download`: public weights."""
+    download = commands.add_parser(
+        "download",
+        help="fetch public weights",
+        description="Fetch Karlo's public weights from the Hugging Face hub (licence: CreativeML Open RAIL-M); "
+        "a download that was stopped goes on where it was.",
+    )
+    download.add_argument("name", choices=["karlo", "karlo-variations"])
+    download.add_argument("--to", metavar="DIR", help="the models folder (default: ComfyUI's models/unclip)")
+    download.set_defaults(call=_download)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from ..unclip_core.families.download import download
+
+    return said(lambda: download(options.name, options.to))

@@ -1,0 +1,126 @@
+"""Progress, live previews and the interrupt."""
+
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...unclip_core.diffusion.samplers import StepInfo
+from ..images import tile
+from .abilities import has, in_comfyui
+
+PREVIEWED = 16
+PREVIEW_SIDE = 512
+
+OnStep = Callable[[StepInfo], None]
+ToPictures = Callable[[Tensor], Tensor]
+"""Pictures `[B, 3, H, W]` in -1..1 of what a sampler has so far, where that is something else."""
+
+
+def check_interrupt() -> None:
+    """Stop here if the user has asked ComfyUI to (by its InterruptProcessingException, a BaseException)."""
+    if in_comfyui():
+        from comfy import model_management
+
+        model_management.throw_exception_if_processing_interrupted()
+
+
+class Progress:
+    """A bar that counts steps, shows a preview of pictures, and stops when the user interrupts.
+
+    Used as a context, and called with a `StepInfo` after each step: it is the `on_step` of the core.
+    """
+
+    def __init__(self, total: int, title: str, pictures: ToPictures | None = None) -> None:
+        self.total = total
+        self.title = title
+        self.pictures = pictures
+        self.done = 0
+
+    def __enter__(self) -> "Progress":
+        check_interrupt()
+        self._open()
+        return self
+
+    def __call__(self, info: StepInfo) -> None:
+        """Count a step; `info.x0` is previewed if it is a batch of pictures, or can be made one."""
+        check_interrupt()
+        self.done += 1
+        self._show(info.x0)
+
+    def advance(self) -> None:
+        """Count a step that has no picture."""
+        check_interrupt()
+        self.done += 1
+        self._show(None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _open(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=self.total, desc=self.title, disable=None, leave=False)
+
+    def _show(self, x0: Tensor | None) -> None:
+        self._bar.update(1)
+
+    def _close(self) -> None:
+        self._bar.close()
+
+
+class ComfyProgress(Progress):
+    """The same on the canvas: the node's own bar and, unless previews are off, its preview."""
+
+    def _open(self) -> None:
+        from comfy.utils import ProgressBar
+
+        self._bar = ProgressBar(self.total)
+
+    def _show(self, x0: Tensor | None) -> None:
+        self._bar.update_absolute(self.done, self.total, self._preview(x0))
+
+    def _preview(self, x0: Tensor | None) -> Any:
+        if x0 is None or not wants_preview() or (x0.ndim != 4 and self.pictures is None):
+            return None  # embeddings have no picture of their own
+        return ("JPEG", preview_image(x0 if self.pictures is None else self.pictures(x0)), PREVIEW_SIDE)
+
+    def _close(self) -> None:
+        """ComfyUI ends the bar with the node."""
+
+
+def progress(total: int, title: str, pictures: ToPictures | None = None) -> Progress:
+    """A bar of `total` steps under the name `title`, on the canvas or the terminal.
+
+    Args:
+        pictures: makes the pictures to preview of the sampler's x0; None where x0 is a batch of pictures, or where
+            there is nothing to show.
+    """
+    return ComfyProgress(total, title, pictures) if in_comfyui() else Progress(total, title, pictures)
+
+
+def wants_preview() -> bool:
+    """Whether ComfyUI's preview method is other than none; it can change from one prompt to the next."""
+    if not has("live previews"):
+        return False
+    import latent_preview
+
+    return latent_preview.args.preview_method != latent_preview.LatentPreviewMethod.NoPreviews
+
+
+def preview_image(x0: Tensor) -> Any:
+    """The first pictures of `x0` `[B, 3, H, W]` in -1..1, side by side, as a PIL image."""
+    from PIL import Image
+
+    shown = x0[:PREVIEWED].detach()
+    # Pixels that the preview has no room for are left out before anything is computed of them.
+    across = math.ceil(math.sqrt(len(shown))) * max(shown.shape[-2:])
+    shown = shown[..., :: max(1, across // PREVIEW_SIDE), :: max(1, across // PREVIEW_SIDE)]
+    pictures = (shown.float().cpu().movedim(1, -1) + 1) / 2
+    levels = (tile(pictures.clamp(0, 1))[0] * 255).round().to(torch.uint8)
+    return Image.fromarray(levels.numpy())

@@ -1,0 +1,539 @@
+"""The host with and without ComfyUI. ComfyUI is a stand-in here; tests/comfyui runs the real one."""
+
+import logging
+import os
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from unclip.nodes import defaults, host
+from unclip.nodes.inputs import InputError
+from unclip.nodes.sockets import PartValue
+from unclip.unclip_core.diffusion.samplers import StepInfo
+from unclip.unclip_core.diffusion.spec import DiffusionSpec
+from unclip.unclip_core.models import Clip, Prior
+from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
+from unclip.unclip_core.weights.lora import Lora
+
+
+class Interrupted(BaseException):
+    """As ComfyUI's InterruptProcessingException: no Exception."""
+
+
+class OutOfMemory(RuntimeError):
+    """What the stand-in calls out of memory."""
+
+
+def a_step(index=0, total=3, x0=None):
+    x0 = torch.zeros(2, 3, 4, 4) if x0 is None else x0
+    return StepInfo(index=index, total=total, t=0, x=x0, x0=x0)
+
+
+def a_part():
+    return SimpleNamespace(family="tiny", module=torch.nn.Linear(2, 2))
+
+
+@pytest.fixture
+def comfyui(monkeypatch, tmp_path):
+    """A stand-in for ComfyUI that records what it is told."""
+    seen = SimpleNamespace(
+        bars=[], loads=[], texts=[], interrupt=False, node="7", folders={}, args=SimpleNamespace(preview_method="auto"),
+        novram=False, asked=[],
+    )  # fmt: skip
+
+    class ProgressBar:
+        def __init__(self, total):
+            self.calls = []
+            seen.bars.append((total, self.calls))
+
+        def update_absolute(self, value, total=None, preview=None):
+            self.calls.append((value, total, preview))
+
+    class Patcher:
+        def __init__(self, model, load_device, offload_device):
+            self.model, self.load_device, self.offload_device = model, load_device, offload_device
+
+        def model_size(self):
+            return 24
+
+        def loaded_size(self):
+            return 0 if seen.novram else 24
+
+    def throw():
+        if seen.interrupt:
+            raise Interrupted
+
+    def add_folder(key, folder):
+        paths = seen.folders.setdefault(key, [])
+        if folder not in paths:
+            paths.append(folder)
+
+    def module(name, **names):
+        made = types.ModuleType(name)
+        vars(made).update(names)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    cpu = torch.device("cpu")
+    management = module(
+        "comfy.model_management",
+        get_torch_device=lambda: cpu,
+        intermediate_device=lambda: cpu,
+        unet_offload_device=lambda: cpu,
+        text_encoder_device=lambda: cpu,
+        text_encoder_offload_device=lambda: torch.device("meta"),
+        load_models_gpu=lambda models, **how: seen.loads.append((models, how)),
+        minimum_inference_memory=lambda: 1000,
+        throw_exception_if_processing_interrupted=throw,
+        is_oom=lambda error: isinstance(error, OutOfMemory),
+        soft_empty_cache=lambda: None,
+    )
+    patcher = module("comfy.model_patcher", ModelPatcher=Patcher)
+    utils = module("comfy.utils", ProgressBar=ProgressBar)
+    module("comfy", model_management=management, model_patcher=patcher, utils=utils)
+    module(
+        "folder_paths",
+        models_dir=str(tmp_path),
+        add_model_folder_path=add_folder,
+        folder_names_and_paths=seen.folders, get_folder_paths=lambda key: list(seen.folders[key]),
+        get_filename_list=lambda key: [file.name for folder in seen.folders[key] for file in Path(folder).iterdir()],
+        get_full_path_or_raise=lambda key, name: str(Path(seen.folders[key][0], name)),
+    )
+    methods = SimpleNamespace(NoPreviews="none")
+    module("latent_preview", args=seen.args, LatentPreviewMethod=methods)
+    module("comfy_execution")
+    module(
+        "comfy_execution.utils",
+        get_executing_context=lambda: seen.node and SimpleNamespace(node_id=seen.node),
+    )
+    server = SimpleNamespace(client_id="me", send_progress_text=lambda *told: seen.texts.append(told))
+    module("server", PromptServer=SimpleNamespace(instance=server))
+    return seen
+
+
+# ---- model folders ----
+
+
+def a_model(root, name):
+    folder = root.joinpath(*name.split("/"))
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    return folder
+
+
+def test_models_are_found_below_every_root_and_named_with_slashes(monkeypatch, tmp_path):
+    first, second = tmp_path / "one", tmp_path / "two"
+    a_model(first, "karlo")
+    a_model(first, "group/mine")
+    a_model(first, "karlo/prior")
+    a_model(second, "other")
+    (second / "no model").mkdir()
+    monkeypatch.setenv(host.FOLDER_VARIABLE, f"{first}{os.pathsep}{second}")
+    assert host.model_names() == [defaults.MODEL, "group/mine", "karlo", "other"]
+    assert host.model_path("group/mine") == str(first / "group" / "mine")
+    assert host.model_path("other") == str(second / "other")
+
+
+def test_links_are_followed_and_circles_end(monkeypatch, tmp_path):
+    outside = a_model(tmp_path, "elsewhere/linked")
+    root = tmp_path / "models"
+    root.mkdir()
+    try:
+        (root / "linked").symlink_to(outside, target_is_directory=True)
+        (root / "circle").symlink_to(root, target_is_directory=True)
+    except OSError:
+        pytest.skip("this system makes no links")
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(root))
+    assert host.model_names() == [defaults.MODEL, "linked"]
+
+
+@pytest.mark.parametrize("name", ["../secret", "gone", "", "/etc", "bundled"])
+def test_a_name_that_is_not_listed_is_refused(monkeypatch, tmp_path, name):
+    a_model(tmp_path, "secret")
+    a_model(tmp_path, "models/mine")
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path / "models"))
+    with pytest.raises(InputError, match=r"There are: bundled \(tiny\), mine"):
+        host.model_path(name)
+
+
+def test_the_bundled_model_is_always_there(monkeypatch):
+    monkeypatch.delenv(host.FOLDER_VARIABLE, raising=False)
+    assert host.model_names() == [defaults.MODEL]
+    assert host.model_path(defaults.MODEL) is None
+
+
+def test_in_comfyui_models_come_from_its_folders(comfyui, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    comfyui.folders["unclip"] = [str(elsewhere)]  # as extra_model_paths.yaml leaves it
+    a_model(elsewhere, "a")
+    a_model(tmp_path / "unclip", "b")
+    assert host.model_names() == [defaults.MODEL, "a", "b"]
+    assert comfyui.folders["unclip"] == [str(elsewhere), str(tmp_path / "unclip")]
+
+
+# ---- devices ----
+
+
+def test_without_comfyui_a_part_has_no_patcher_and_loads_as_it_is():
+    part = a_part()
+    value = host.manage(part)
+    assert value.part is part and value.patcher is None and value.family == "tiny"
+    with host.loaded(value) as found:
+        assert found is part
+        assert next(part.module.parameters()).device.type == host.device().type
+    assert next(part.module.parameters()).device.type == "cpu"
+
+
+def test_in_comfyui_a_part_is_loaded_in_full_by_its_patcher(comfyui):
+    part = a_part()
+    value = host.manage(part)
+    assert value.patcher.model is part.module
+    with host.loaded(value) as found:
+        assert found is part
+        assert comfyui.loads == [([value.patcher], {"force_full_load": True})]
+
+
+def test_parts_that_a_stage_needs_side_by_side_are_loaded_in_one_go(comfyui):
+    """In two goes ComfyUI may unload the first one for the second."""
+    first, second = host.manage(a_part()), host.manage(a_part())
+    with host.loaded_together(first, second) as parts:
+        assert parts == (first.part, second.part)
+    assert comfyui.loads == [([first.patcher, second.patcher], {"force_full_load": True})]
+
+
+def a_prior():
+    net = PriorTransformer(PriorParams(2, 1, 1, 2, embed_dim=2, text_width=2, text_tokens=2))
+    return Prior("tiny", net.requires_grad_(False), DiffusionSpec(), unit_norm=True)
+
+
+def a_lora(strength=1.0):
+    """Adds `strength` to every number of a weight of 2 x 2 numbers."""
+    factors = {"blocks.0.to_v": (torch.ones(1, 2), torch.ones(2, 1))}
+    return Lora(Path("a.safetensors"), "prior", "tiny", factors, {"blocks.0.to_v": 1.0}), strength
+
+
+def test_a_lora_changes_weights_while_a_stage_runs_under_the_patcher_of_the_original(comfyui):
+    value = host.manage(a_prior())
+    adapted = host.adapted(host.adapted(value, *a_lora(0.5)), *a_lora(2.0))
+    assert adapted.patcher is value.patcher and adapted.part is not value.part
+    lent = value.part.net.blocks[0].to_v.weight
+    before = lent.clone()
+    with host.loaded_together(value, adapted) as (plain, changed):
+        torch.testing.assert_close(changed.net.blocks[0].to_v.weight, before + 2.5)
+        assert plain.net.blocks[0].to_v.weight is lent and torch.equal(lent, before)
+        assert changed.net.blocks[0].to_q.weight is plain.net.blocks[0].to_q.weight
+    assert changed.net.blocks[0].to_v.weight is lent
+    # The weight that is made anew has 4 numbers of 4 bytes; ComfyUI is asked for them beside what a run takes.
+    assert comfyui.loads == [([value.patcher] * 2, {"force_full_load": True, "memory_required": 1016})]
+
+
+def test_a_lora_computes_where_the_original_lies():
+    """Without ComfyUI: its weights are moved by hand, and the changed ones follow."""
+    value = host.manage(a_prior())
+    adapted = host.adapted(value, *a_lora())
+    with host.loaded(adapted) as part:
+        assert {parameter.device.type for parameter in part.net.parameters()} == {host.device().type}
+    assert {parameter.device.type for parameter in adapted.part.net.parameters()} == {"cpu"}
+
+
+def test_loras_are_listed_as_comfyui_names_them(comfyui, tmp_path):
+    (tmp_path / "a.safetensors").touch()
+    (tmp_path / "b.ckpt").touch()
+    comfyui.folders["loras"] = [str(tmp_path)]
+    assert host.lora_names() == ["a.safetensors"]
+    assert host.lora_path("a.safetensors") == tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match="no LoRA 'b.ckpt' in models/loras"):
+        host.lora_path("b.ckpt")
+
+
+@pytest.mark.parametrize("novram", [False, True])
+@pytest.mark.parametrize("ending", ["well", "in an error"])
+def test_weights_that_comfyui_does_not_know_to_be_loaded_leave_the_device(comfyui, novram, ending):
+    comfyui.novram = novram
+    value = host.manage(a_part())
+    value.patcher.offload_device = torch.device("meta")  # where no stage could compute
+    try:
+        with host.loaded(value) as part:
+            assert next(part.module.parameters()).device.type == "cpu"
+            if ending != "well":
+                raise ValueError
+    except ValueError:
+        pass
+    assert next(value.part.module.parameters()).device.type == ("meta" if novram else "cpu")
+
+
+def test_a_clip_goes_where_comfyui_has_its_text_encoders(comfyui):
+    clip = Clip("tiny", SimpleNamespace(model=torch.nn.Linear(2, 2)))
+    assert host.manage(clip).patcher.offload_device.type == "meta"
+    assert host.manage(a_part()).patcher.offload_device.type == "cpu"
+
+
+# ---- dtypes ----
+
+
+@pytest.fixture
+def accelerator(comfyui, monkeypatch):
+    """A device other than the CPU, for which ComfyUI's rules are `rules`."""
+    rules = SimpleNamespace(store=torch.float16, cast=None, asked=[])
+    management = sys.modules["comfy.model_management"]
+    monkeypatch.setattr(management, "get_torch_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(management, "text_encoder_device", lambda: torch.device("cuda"))
+
+    def unet_dtype(device, parameters, supported):
+        rules.asked.append((device.type, parameters, supported))
+        return rules.store
+
+    management.unet_dtype = unet_dtype
+    management.text_encoder_dtype = lambda device: rules.store
+    management.unet_manual_cast = lambda dtype, device, supported: rules.cast
+    return rules
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+@pytest.mark.parametrize(("choice", "dtype"), host.memory.DTYPES.items())
+def test_a_chosen_dtype_is_taken(accelerator, choice, dtype, text_encoder):
+    assert host.weight_dtype(choice, 10, text_encoder) == dtype
+
+
+def test_auto_asks_comfyui(accelerator):
+    assert host.weight_dtype("auto", 10) == torch.float16
+    assert accelerator.asked == [("cuda", 10, [torch.float16, torch.bfloat16, torch.float32])]
+    assert host.weight_dtype("auto", 10, text_encoder=True) == torch.float16
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_auto_is_what_the_device_computes_in(accelerator, text_encoder):
+    """ComfyUI's own layers are stored in one dtype and cast as they run; ours are not."""
+    accelerator.cast = torch.bfloat16
+    assert host.weight_dtype("auto", 10, text_encoder) == torch.bfloat16
+
+
+def test_auto_is_fp32_for_what_plain_layers_cannot_compute_in(accelerator):
+    accelerator.store = torch.float8_e4m3fn
+    assert host.weight_dtype("auto", 10) == torch.float32
+
+
+def test_auto_is_fp32_on_a_cpu_and_without_comfyui(comfyui, monkeypatch):
+    assert host.weight_dtype("auto", 10) == host.weight_dtype("auto", 10, text_encoder=True) == torch.float32
+    monkeypatch.delitem(sys.modules, "folder_paths")
+    assert host.weight_dtype("auto", 10) == torch.float32
+
+
+# ---- hosts that lack something ----
+
+
+def test_a_complete_host_is_announced_in_a_line(comfyui, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "comfyui_version", SimpleNamespace(__version__="0.33.0"))
+    with caplog.at_level(logging.INFO, logger="unclip"):
+        host.announce()
+    assert caplog.messages == ["unCLIP runs in ComfyUI 0.33.0."]
+
+
+def test_what_a_host_lacks_is_said_and_done_without(comfyui, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "comfyui_version", None)
+    monkeypatch.setitem(sys.modules, "latent_preview", None)
+    monkeypatch.setitem(sys.modules, "comfy_execution.utils", None)
+    monkeypatch.delattr(sys.modules["comfy.model_patcher"], "ModelPatcher")
+    with caplog.at_level(logging.INFO, logger="unclip"):
+        host.announce()
+    assert caplog.messages == [
+        "unCLIP runs in ComfyUI of an unknown version, without memory management and live previews and "
+        "warnings on the node, which it lacks."
+    ]
+    value = host.manage(a_part())
+    assert value.patcher is None
+    with host.loaded(value) as part, host.progress(1, "Decoder") as bar:
+        assert part is value.part
+        bar(a_step())
+    host.notify([], all_well="Fine.")
+    assert [preview for *_, preview in comfyui.bars[0][1]] == [None] and not comfyui.texts
+
+
+def test_nothing_is_announced_without_comfyui(caplog):
+    with caplog.at_level(logging.INFO, logger="unclip"):
+        host.announce()
+    assert not caplog.messages
+
+
+# ---- progress ----
+
+
+def test_steps_move_the_bar_and_pictures_are_previewed(comfyui):
+    x0 = torch.full((2, 3, 4, 4), -1.0)
+    x0[1] = 1.0
+    with host.progress(3, "Decoder") as bar:
+        for i in range(3):
+            bar(a_step(i, x0=x0))
+    [(total, calls)] = comfyui.bars
+    assert total == 3
+    assert [(value, of) for value, of, _ in calls] == [(1, 3), (2, 3), (3, 3)]
+    kind, picture, side = calls[0][2]
+    assert (kind, side, picture.size, picture.mode) == ("JPEG", 512, (8, 4), "RGB")
+    assert picture.getpixel((0, 0)) == (0, 0, 0) and picture.getpixel((7, 3)) == (255, 255, 255)
+
+
+def test_no_preview_if_the_user_wants_none_or_there_is_no_picture(comfyui):
+    with host.progress(2, "Prior") as bar:
+        bar(a_step(x0=torch.zeros(2, 16)))
+        comfyui.args.preview_method = "none"
+        bar(a_step())
+    assert [preview for *_, preview in comfyui.bars[0][1]] == [None, None]
+
+
+def test_embeddings_are_previewed_where_something_draws_them(comfyui):
+    seen = []
+
+    def pictures(x0):
+        seen.append(x0.shape)
+        return torch.ones(1, 3, 4, 4)
+
+    with host.progress(2, "Prior", pictures) as bar:
+        bar(a_step(x0=torch.zeros(2, 16)))
+        comfyui.args.preview_method = "none"
+        bar(a_step(x0=torch.zeros(2, 16)))
+    (first, second) = [preview for *_, preview in comfyui.bars[0][1]]
+    assert first[1].getpixel((0, 0)) == (255, 255, 255) and second is None
+    assert seen == [(2, 16)]  # nothing is drawn that nobody sees
+
+
+def test_a_preview_shows_at_most_sixteen_pictures():
+    assert host.preview_image(torch.zeros(40, 3, 2, 2)).size == (8, 8)
+
+
+@pytest.mark.parametrize(("count", "side"), [(1, 2048), (16, 512), (3, 1000)])
+def test_a_preview_is_no_larger_than_the_canvas_shows(count, side):
+    size = host.preview_image(torch.zeros(count, 3, side, side)).size
+    assert all(256 <= edge <= 1024 for edge in size)
+
+
+def test_an_interrupt_stops_at_the_next_step(comfyui):
+    steps = []
+
+    def run(rows, on_step):
+        for i in range(10):
+            comfyui.interrupt = i == 2
+            on_step(a_step(i))
+            steps.append(i)
+
+    with pytest.raises(Interrupted):
+        host.in_turns(run, 1, 1, 10, "Decoder")
+    assert steps == [0, 1]
+
+
+def test_an_interrupt_before_the_first_step_starts_nothing(comfyui):
+    comfyui.interrupt = True
+    with pytest.raises(Interrupted), host.progress(1, "Decoder"):
+        pytest.fail("started")
+
+
+def test_without_comfyui_steps_are_counted():
+    with host.progress(2, "Decoder") as bar:
+        bar(a_step(0))
+        bar(a_step(1))
+    assert bar.done == 2
+
+
+# ---- turns ----
+
+
+def doubled(values, sizes):
+    def run(rows, on_step):
+        sizes.append(len(values[rows]))
+        on_step(a_step())
+        return values[rows] * 2
+
+    return run
+
+
+def test_turns_cover_all_samples_in_order():
+    values, sizes = torch.arange(10.0), []
+    assert torch.equal(host.in_turns(doubled(values, sizes), 10, 4, 1, "x"), values * 2)
+    assert sizes == [4, 4, 2]
+
+
+def test_the_bar_counts_over_all_turns(comfyui):
+    host.in_turns(doubled(torch.arange(10.0), []), 10, 4, 1, "x")
+    [(total, calls)] = comfyui.bars
+    assert total == 3 and [value for value, *_ in calls] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("where", ["comfyui", "alone"])
+def test_out_of_memory_halves_the_turns(where, request):
+    error = OutOfMemory("full")
+    if where == "comfyui":
+        request.getfixturevalue("comfyui")
+    else:
+        error = torch.OutOfMemoryError("full")
+    values, sizes = torch.arange(9.0), []
+    run = doubled(values, sizes)
+
+    def small_memory(rows, on_step):
+        result = run(rows, on_step)
+        if len(result) > 2:
+            raise error
+        return result
+
+    assert torch.equal(host.in_turns(small_memory, 9, 8, 1, "x"), values * 2)
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+
+
+def test_out_of_memory_for_a_single_sample_is_an_error():
+    def never(rows, on_step):
+        raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        host.in_turns(never, 4, 4, 1, "x")
+
+
+def test_another_error_passes_at_once():
+    calls = []
+
+    def broken(rows, on_step):
+        calls.append(rows)
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        host.in_turns(broken, 4, 4, 1, "x")
+    assert len(calls) == 1
+
+
+# ---- words to the user ----
+
+
+def test_warnings_show_on_the_running_node_and_in_the_log(comfyui, caplog):
+    with caplog.at_level(logging.WARNING, logger="unclip"):
+        host.notify(["First.", "Second."], all_well="Fine.")
+    assert comfyui.texts == [("First.\nSecond.", "7", "me")]
+    assert caplog.messages == ["First.", "Second."]
+
+
+def test_a_clean_run_replaces_the_last_warning(comfyui, caplog):
+    host.notify([], all_well="Fine.")
+    assert comfyui.texts == [("Fine.", "7", "me")]
+    assert not caplog.messages
+
+
+def test_warnings_outside_a_running_node_go_to_the_log_only(comfyui, caplog):
+    comfyui.node = None
+    host.notify(["First."], all_well="Fine.")
+    assert not comfyui.texts
+    assert caplog.messages == ["First."]
+
+
+def test_the_log_is_there_without_comfyui(caplog):
+    host.notify(["First."], all_well="Fine.")
+    assert caplog.messages == ["First."]
+
+
+def test_warnings_go_beside_the_result():
+    assert host.with_warnings((1,), []) == (1,)
+    assert host.with_warnings((1,), ["w"]) == {"ui": {"warnings": ["w"]}, "result": (1,)}
+
+
+def test_comfyui_finds_the_patcher_by_its_name():
+    """ComfyUI's memory tracker and RAM cache look for the attribute `patcher` on what a node hands out."""
+    assert PartValue(a_part(), "patcher").patcher == "patcher"

@@ -1,0 +1,55 @@
+"""Sheets show the averaged weights and leave the trained ones alone; measures compare with the right things."""
+
+import pytest
+import torch
+from PIL import Image
+
+from unclip.unclip_core.evaluate.stages import measure_upsampler
+from unclip.unclip_core.families.presets import tiny_upsampler
+from unclip.unclip_core.models import Upsampler
+from unclip.unclip_core.nets.layers import TimeEmbedding
+from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.upsampler import UpsamplerNet
+from unclip.unclip_core.recipes.shapes.loop import Loop, LoopConfig
+from unclip.unclip_core.recipes.shapes.sheets import save_upsampler_sheet
+from unclip.unclip_core.recipes.shapes.upsampler import DIFFUSION, UpsamplerTask, UpsamplerTraining
+
+
+def small_net() -> UpsamplerNet:
+    torch.manual_seed(0)
+    return UpsamplerNet(UNetParams(in_channels=6, out_channels=3, channels=(8, 16), blocks=(1, 1),
+                                   attention=(False, False), map_channels=(0, 0), time_channels=8, time_embed_dim=16,
+                                   mid_blocks=1, groups=4, patch_size=4, layout="light"))
+
+
+def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path):
+    net = small_net()
+    training = UpsamplerTraining(net, batch=4, seed=0, task=UpsamplerTask(size=64, crop=32))
+    loop = Loop("upsampler", training, LoopConfig(steps=3, log_every=1, warmup=1), tmp_path)
+    sheet = tmp_path / "sheet.png"
+    loop.run(training.loss, lambda: save_upsampler_sheet(loop, net, training.pictures(-1, torch.device("cpu")), sheet))
+    assert Image.open(sheet).size == (4 * 64, 2 * 64)
+    for name, master in loop.optimizer.masters().items():
+        torch.testing.assert_close(dict(training.named_parameters())[name].detach(), master, rtol=0, atol=0)
+
+
+class Bicubic(torch.nn.Module):
+    """Predicts its enlarged input: then both figures must agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.params = tiny_upsampler()
+        self.unet = torch.nn.Module()
+        self.unet.stride, self.unet.time_embed = 1, TimeEmbedding(2, 2)
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, t, low_res, times=None):
+        return low_res
+
+
+def test_an_upsampler_that_only_enlarges_gains_nothing():
+    found = measure_upsampler(Upsampler("test", Bicubic(), DIFFUSION, 4), 3, seed=0, size=64)
+    assert abs(found["upsampler"] - found["bicubic"]) < 1e-3
+    assert 15 < found["bicubic"] < 45
+    assert found["upsampler_edge"] == pytest.approx(found["bicubic_edge"], abs=1e-3)
+    assert found["true_edge"] < 1.2 < 2.5 < found["bicubic_edge"]

@@ -1,0 +1,239 @@
+"""The parts of training on own pictures: configuration, order of samples, losses, embeddings."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from unclip.unclip_core.data.center_crop import middle_square
+from unclip.unclip_core.diffusion.denoiser import ModelDenoiser
+from unclip.unclip_core.diffusion.spec import DiffusionSpec
+from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.unet import UNet, UNetParams
+from unclip.unclip_core.recipes.shapes.clip import contrastive_loss
+from unclip.unclip_core.train import losses
+from unclip.unclip_core.train.batch_sampler import Order, OrderedBatches, generator_of
+from unclip.unclip_core.train.config import STAGES, config_from_dict, read_config
+from unclip.unclip_core.train.datasets import Process
+from unclip.unclip_core.train.objectives import recompute_activations
+from unclip.unclip_core.train.pixels import random_crop
+
+LEAST = {"training": {"steps": 5}}
+
+
+# ---- configuration ----
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_least_configuration_has_the_papers_shares(stage):
+    config = config_from_dict(LEAST, stage)
+    assert config.start == "base" and config.training.steps == 5
+    drops = {name: value for name, value in vars(config.loss).items() if name.startswith("drop")}
+    assert drops == {"prior": {"drop_text": 0.1}, "decoder": {"drop_image": 0.1, "drop_text": 0.5}}.get(stage, {})
+
+
+def test_toml_and_json_say_the_same(tmp_path):
+    (tmp_path / "a.toml").write_text('base = "bundled"\n[training]\nsteps = 7\nlr = 1\n[loss]\nweighting = "min_snr"\n')
+    data = {"base": "bundled", "training": {"steps": 7, "lr": 1.0}, "loss": {"weighting": "min_snr"}}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    assert read_config(tmp_path / "a.toml", "prior") == read_config(tmp_path / "a.json", "prior")
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    ({"speed": 1}, r"unknown settings \['speed'\]"),
+    ({"training": {"steps": 5, "speed": 1}}, r"unknown settings \['training.speed'\]"),
+    ({"training": {}}, r"\['training.steps'\] are missing"),
+    ({"training": {"steps": "many"}}, "training.steps must be of the type int, got 'many'"),
+    ({"training": {"steps": True}}, "training.steps must be of the type int, got True"),
+    ({"training": {"steps": 1.5}}, "training.steps must be of the type int"),
+    ({"training": {"steps": 0}}, "training.steps must be 1 or more, got 0"),
+    ({"training": {"steps": 1, "batch": 6, "accumulation": 4}}, "6 is not a multiple of training.accumulation 4"),
+    ({"training": {"steps": 1, "precision": "fp8"}}, r"training.precision must be one of \['no', 'bf16', 'fp16'\]"),
+    ({"training": 5}, "training must be a table, got 5"),
+    ({"loss": {"drop_text": 1.5}}, r"loss.drop_text must be in 0..1, got 1.5"),
+    ({"loss": {"drop_image": 0.1}}, r"unknown settings \['loss.drop_image'\]"),
+    ({"start": "zero"}, "start must be one of"),
+    ({"start": "scratch"}, "needs the shape of the new net"),
+    ({"net": {"preset": "tiny"}}, 'with them write start = "scratch"'),
+])
+def test_a_wrong_setting_is_said(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        config_from_dict(LEAST | change, "prior")
+
+
+def test_the_readmes_example_is_one(tmp_path):
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "decoder.toml").write_text(readme.split("```toml\n")[1].split("```")[0])
+    config = read_config(tmp_path / "decoder.toml", "decoder")
+    assert config.base == "bundled" and config.loss.weighting == "min_snr"
+
+
+def test_a_file_that_is_no_configuration_is_said(tmp_path):
+    for name, text in (("a.toml", "steps ="), ("a.json", "[]"), ("a.yaml", "")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=name):
+            read_config(tmp_path / name, "clip")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_config(tmp_path / "none.toml", "clip")
+
+
+# ---- order ----
+
+
+@pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 4)])
+def test_processes_share_the_same_step(world, accumulation):
+    whole = Order(17, 24, seed=3)
+    crew = [Order(17, 24, accumulation, 3, rank, world) for rank in range(world)]
+    for step in (0, 1, 9):
+        (expected,) = whole.parts(step)
+        parts = [order.parts(step) for order in crew]
+        together = [key for number in range(accumulation) for own in parts for key in own[number]]
+        assert together == expected
+
+
+def test_every_epoch_has_every_sample_once_in_another_order():
+    order = Order(10, 5)
+    seen = [index for step in range(4) for _, _, index in order.parts(step)[0]]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
+    assert list(OrderedBatches(order, 2, 4)) == order.parts(2) + order.parts(3)
+    with pytest.raises(ValueError, match="cannot be shared by 3 processes"):
+        Order(10, 8, world=3)
+
+
+# ---- losses ----
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+def test_the_target_gives_back_x0(prediction):
+    spec = DiffusionSpec(prediction=prediction)
+    g = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(3, 2, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    times = torch.tensor([0, 300, 990])
+    ab = spec.table[times]
+    x = losses.noised(x0, noise, ab)
+    denoiser = ModelDenoiser(lambda *_: losses.target_of(prediction, x0, noise, ab), spec.table, prediction)
+    torch.testing.assert_close(denoiser(x, times).x0, x0)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+def test_min_snr_bounds_the_weight_of_x0s_error(prediction):
+    """Whatever is predicted, an error that moves x0 by d costs min(SNR, gamma) d^2."""
+    ab = torch.tensor([0.9999, 0.9, 0.5, 0.01, 1e-6], dtype=torch.float64)
+    noise, x0, shift = torch.zeros(5), torch.zeros(5), 0.1
+    x = losses.noised(x0, noise, ab)
+    moved_noise = (x - ab.sqrt() * (x0 + shift)) / (1 - ab).sqrt()
+    moved = losses.target_of(prediction, x0 + shift, moved_noise, ab)
+    error = (moved - losses.target_of(prediction, x0, noise, ab)).square()
+    expected = torch.minimum(ab / (1 - ab), torch.tensor(5.0)) * shift**2
+    torch.testing.assert_close(losses.min_snr_weight(prediction, ab, 5.0) * error, expected)
+
+
+def bound_batch(spec, times, x0, noise):
+    table = torch.cat([torch.ones(1, dtype=torch.float64), spec.table])
+    return {"alpha_bar": table[times + 1], "alpha_bar_before": table[times], "noise": noise,
+            "weight": torch.ones(len(times))}
+
+
+def test_the_bound_is_the_divergence_of_two_normals():
+    spec = DiffusionSpec(prediction="epsilon", variance="learned_range")
+    g = torch.Generator().manual_seed(0)
+    x0, noise, said = (torch.randn(3, 5, generator=g, dtype=torch.float64) for _ in range(3))
+    fraction = torch.tanh(torch.randn(3, 5, generator=g, dtype=torch.float64))
+    times = torch.tensor([1, 200, 900])
+    batch = bound_batch(spec, times, x0, noise)
+    found = losses.variance_bound(said, fraction, x0, batch, spec)
+    for row, time in enumerate(times.tolist()):
+        ab, before = batch["alpha_bar"][row], batch["alpha_bar_before"][row]
+        alpha = ab / before
+        x = ab.sqrt() * x0[row] + (1 - ab).sqrt() * noise[row]
+
+        def posterior_mean(clean, x=x, ab=ab, before=before, alpha=alpha):
+            return (before.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - before) * x) / (1 - ab)
+
+        small = (1 - before) / (1 - ab) * (1 - alpha)
+        width = torch.exp((fraction[row] + 1) / 2 * (1 - alpha).log() + (1 - fraction[row]) / 2 * small.log()).sqrt()
+        clean = (x - (1 - ab).sqrt() * said[row]) / ab.sqrt()
+        true = torch.distributions.Normal(posterior_mean(x0[row]), small.sqrt())
+        given = torch.distributions.Normal(posterior_mean(clean), width)
+        expected = torch.distributions.kl_divergence(true, given).mean() / math.log(2)
+        torch.testing.assert_close(found[row].double(), expected, rtol=1e-4, atol=1e-6, msg=f"t = {time}")
+
+
+def test_the_bounds_last_term_counts_levels():
+    """At t = 0 the probabilities of all 256 levels add up to one."""
+    spec = DiffusionSpec(prediction="epsilon", variance="learned_range")
+    levels = torch.linspace(-1, 1, 256, dtype=torch.float64)[:, None]
+    ab = spec.table[0]
+    x = torch.tensor(0.3, dtype=torch.float64)
+    noise = (x - ab.sqrt() * levels) / (1 - ab).sqrt()
+    batch = bound_batch(spec, torch.zeros(256, dtype=torch.int64), levels, noise)
+    said = torch.full_like(levels, 0.5)
+    bits = losses.variance_bound(said, torch.zeros_like(levels), levels, batch, spec)
+    assert float((2 ** -bits.double()).sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_contrast_is_that_of_the_bundled_models_training():
+    g = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(6, 4, generator=g), torch.randn(6, 4, generator=g)
+    expected = contrastive_loss(images, texts, torch.zeros(0, 4), torch.tensor(2.0))
+    torch.testing.assert_close(losses.contrast(images, texts, torch.tensor(2.0))["loss"], expected)
+
+
+def test_times_and_noise_are_those_of_the_settings():
+    spec = DiffusionSpec()
+    loss = config_from_dict(LEAST | {"loss": {"times": "logit_normal", "times_mean": 1.0}}, "prior").loss
+    drawn = [Process(spec, loss).draw((2,), generator_of(number)) for number in range(2000)]
+    logits = torch.logit((torch.stack([item["times"] for item in drawn]) + 0.5) / 1000)
+    assert float(logits.mean()) == pytest.approx(1.0, abs=0.1) and float(logits.std()) == pytest.approx(1.0, abs=0.1)
+    uniform = config_from_dict(LEAST, "prior").loss
+    drawn = [Process(spec, uniform).draw((2,), generator_of(number)) for number in range(2000)]
+    assert float(torch.stack([item["times"] for item in drawn]).double().mean()) == pytest.approx(499.5, abs=20)
+    item = drawn[0]
+    table = torch.cat([torch.ones(1, dtype=torch.float64), spec.table]).float()
+    assert item["alpha_bar"] == table[item["times"] + 1] and item["alpha_bar_before"] == table[item["times"]]
+
+
+# ---- pictures, activations ----
+
+
+def test_squares_come_from_the_middle_and_crops_from_the_whole():
+    from PIL import Image
+
+    ramp = torch.arange(12, dtype=torch.uint8).repeat(6, 1)
+    picture = Image.fromarray(torch.stack([ramp * 20] * 3, dim=2).numpy())
+    square = middle_square(picture, 6)
+    assert square.shape == (6, 6, 3) and square[0, :, 0].tolist() == [60, 80, 100, 120, 140, 160]
+    starts = {int(random_crop(picture, 6, 4, generator_of(number))[0, 0, 0]) // 20 for number in range(80)}
+    assert starts == set(range(9))
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_recomputed_activations_give_the_same_gradients(attention):
+    params = UNetParams(
+        in_channels=3, out_channels=3, channels=(8, 16), blocks=(1, 1), attention=(False, attention),
+        map_channels=(0, 0), time_channels=8, time_embed_dim=16, head_dim=8, groups=4,
+    )
+    torch.manual_seed(0)
+    nets = [UNet(params) for _ in range(2)]
+    for parameter in nets[0].parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    nets[1].load_state_dict(nets[0].state_dict())
+    names = list(nets[1].state_dict())
+    assert recompute_activations(nets[1]) > 3 and list(nets[1].state_dict()) == names
+    x = torch.randn(2, 3, 8, 8)
+    for net in nets:
+        F.mse_loss(net(x, torch.tensor([3, 700])), torch.zeros_like(x)).backward()
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_presets_make_nets():
+    from unclip.unclip_core.train.targets import PRESETS, _over
+
+    assert _over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "e": 6}) == {"a": {"b": 5, "c": 2}, "d": 3, "e": 6}
+    with torch.device("meta"):
+        assert isinstance(PRESETS["decoder"]["tiny"](), DecoderParams)
+        DecoderNet(PRESETS["decoder"]["tiny"]())

@@ -1,0 +1,1 @@
+"""Speed, memory and parity measures: one `unclip bench` sub-command each."""

@@ -1,0 +1,62 @@
+"""From a command's start to its first picture, in a fresh process, with all imports: what the wait is made of."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+ROOT = __package__.rsplit(".", 2)[0]
+
+# Torch is imported first and on its own, so that what follows is the pack's own cost.
+PROGRAM = f"""
+import json, sys, time
+laps = [time.perf_counter()]
+import torch
+laps.append(time.perf_counter())
+import {ROOT}
+laps.append(time.perf_counter())
+from {ROOT}.unclip_core.speed.cold import first_picture
+first_picture(laps)
+print(json.dumps(laps))
+"""
+STAGES = ("torch", "pack", "load", "draw")
+PROMPT = "a large red circle above a small blue square on a white background"
+
+
+def cold_seconds(repeats: int = 3) -> dict[str, float]:
+    """Medians over fresh processes that draw one picture with the bundled model and the default settings.
+
+    Returns seconds: "interpreter" (Python's own start and end), "torch" and "pack" (imports), "load" (weights and
+    what reads them), "draw" (prompt to picture), "all". Raises RuntimeError where a process fails.
+    """
+    runs = [_cold_run() for _ in range(repeats)]
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def first_picture(laps: list[float]) -> None:
+    """Load the bundled model and draw with it; appends the time after each to `laps`."""
+    from ...families.loading import load_model
+    from ...pipelines import text_to_image
+    from ...pipelines.settings import Settings
+
+    model = load_model()
+    for part in (model.clip, model.prior, model.decoder, model.upsampler):
+        part.module.eval()
+    laps.append(time.perf_counter())
+    text_to_image(model, [PROMPT], [0], Settings())
+    laps.append(time.perf_counter())
+
+
+def _cold_run() -> dict[str, float]:
+    environment: dict[str, Any] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    whole = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(f"a fresh process failed with exit code {done.returncode}: {done.stderr[-2000:]}")
+    laps = json.loads(done.stdout.strip().splitlines()[-1])
+    stages = dict(zip(STAGES, (b - a for a, b in zip(laps[:-1], laps[1:], strict=True)), strict=True))
+    return {"interpreter": whole - (laps[-1] - laps[0]), **stages, "all": whole}

@@ -1,0 +1,40 @@
+"""Models to measure with: Karlo's shape with random weights, at its real size or at one that a minute is enough for."""
+
+from pathlib import Path
+
+from ...families.karlo.random_weights import KarloSizes, full_size, write_random_karlo
+from ...nets.clip_towers import TextTowerParams, VisionTowerParams
+from ...nets.conditioning import TokenConditionerParams
+from ...nets.decoder import DecoderParams
+from ...nets.prior import PriorParams
+from ...nets.unet import UNetParams
+
+
+def half_size() -> KarloSizes:
+    """Karlo at half its widths, one block a level, pictures of 32 px enlarged to 128: 0.4 billion parameters."""
+    unet = {"channels": (160, 320, 480, 640), "blocks": (1,) * 4, "map_channels": (0,) * 4, "time_channels": 160,
+            "time_embed_dim": 640}
+    conditioner = TokenConditionerParams(embed_dim=384, text_width=384, time_embed_dim=640, context_dim=768)
+    decoder = UNetParams(in_channels=3, out_channels=6, attention=(False, True, True, True), mid_attention=True,
+                         context_dim=768, head_dim=32, **unet)
+    tower = {"width": 384, "mlp_width": 1536, "layers": 6, "heads": 6, "embed_dim": 384}
+    return KarloSizes(
+        text=TextTowerParams(vocabulary=514, **tower), vision=VisionTowerParams(image_size=32, patch_size=8, **tower),
+        prior=PriorParams(width=1024, layers=10, heads=16, head_dim=64, embed_dim=384, text_width=384, text_tokens=77),
+        decoder=DecoderParams(conditioner, decoder, image_size=32),
+        super_res=UNetParams(in_channels=6, out_channels=3, attention=(False,) * 4, time_shift="add", **unet),
+    )
+
+
+SIZES = {"small": half_size, "full": full_size}
+
+
+def model_folder(folder: Path, size: str, dtype: str) -> Path:
+    """The random model of that size and dtype below `folder`, written if it is not there yet.
+
+    Raises CheckpointError where something else is there, OSError where the disk is full.
+    """
+    place = folder / f"{size}-{dtype}"
+    if not (place / "model_index.json").is_file():
+        write_random_karlo(place, SIZES[size](), dtype, vision=False)
+    return place

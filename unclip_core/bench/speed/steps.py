@@ -1,0 +1,130 @@
+"""`unclip bench steps`: how near each solver comes to the end of its road, by the number of its steps."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...clip.open_clip_adapter import TextCondition
+from ...diffusion.noise import sample_seeds
+from ...diffusion.samplers import SAMPLERS
+from ...embedding.arithmetic import cosine
+from ...families.karlo.random_weights import small_size, write_random_karlo
+from ...families.loading import load_model
+from ...models import UnclipModel
+from ...pipelines import encode_text, sample_decoder, sample_prior
+from ...pipelines.settings import Settings
+from ...plotting.plots import Curve, plot
+from ...world.evaluation import Tally, evaluation_scenes
+
+COUNTS = (2, 4, 6, 8, 10, 16, 25)
+REFERENCE = 250
+COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75))
+
+
+def bench_steps(
+    n: int = 24, folder: str | None = None, as_json: bool = False, plot_to: str | None = None,
+    counts: Sequence[int] = COUNTS, reference: int = REFERENCE,
+) -> dict[str, Any]:
+    """Measure every solver on the bundled model and on a small random Karlo; print and return the figures.
+
+    The reference is what DDIM, the first-order ODE solver, comes to in `reference` steps from the same noise. A
+    solver that adds noise goes elsewhere, however many its steps: of it the judge's word counts, not the distance.
+
+    Args:
+        n: pictures a point.
+        folder: a Karlo in place of the random one.
+        as_json: print JSON in place of text.
+        plot_to: a PNG file for the decoder's curves of the bundled model.
+        counts: of steps.
+        reference: steps of the reference.
+
+    Returns:
+        `tiny` and `karlo`, each with `prior.<solver>.<steps>` (1 - cosine with the reference's embedding, mean),
+        `decoder.<solver>.<steps>` (mean difference of pictures, 0..1, from the reference's embedding), and for tiny
+        `accuracy.<solver>.<steps>`, the share of the decoder's pictures that the judge finds right in everything.
+    """
+    scenes = evaluation_scenes(-(-n // 2), 0)[:n]
+    bundled, settings = load_model(), Settings()
+    tiny = Study(bundled, [scene[3] for scene in scenes], (settings.prior_guidance, settings.decoder_guidance))
+    figures: dict[str, Any] = {"n": n, "reference_steps": reference, "tiny": tiny.run(counts, reference, scenes)}
+    with ExitStack() as cleanup:
+        place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
+        if not (place / "model_index.json").is_file():
+            write_random_karlo(place, small_size(), vision=False)
+        karlo = Study(load_model(place), ["the red cat"] * n, (4.0, 8.0))
+        figures["karlo"] = karlo.run(counts, reference)
+    print(json.dumps(figures, indent=2) if as_json else _text(figures))
+    if plot_to:
+        _plot(figures["tiny"]["decoder"], plot_to)
+    return figures
+
+
+@dataclass(frozen=True)
+class Study:
+    """A model, prompts and the guidance of prior and decoder."""
+
+    model: UnclipModel
+    prompts: Sequence[str]
+    guidance: tuple[float, float]
+
+    def run(self, counts: Sequence[int], reference: int, scenes: Sequence[Any] = ()) -> dict[str, Any]:
+        """Figures by solver and number of steps; `scenes` are what the judge looks for, if it is asked."""
+        text = encode_text(self.model.clip, self.prompts)
+        embeds = self._prior(text, "ddim", reference)
+        pictures = self._decoder(text, embeds, "ddim", reference)
+        found: dict[str, Any] = {"prior": {}, "decoder": {}} | ({"accuracy": {}} if scenes else {})
+        for sampler in SAMPLERS:
+            priors = {count: self._prior(text, sampler, count) for count in counts}
+            drawn = {count: self._decoder(text, embeds, sampler, count) for count in counts}
+            found["prior"][sampler] = {k: float(1 - cosine(v, embeds).mean()) for k, v in priors.items()}
+            found["decoder"][sampler] = {k: float((v - pictures).abs().mean()) for k, v in drawn.items()}
+            if scenes:
+                found["accuracy"][sampler] = {k: accuracy(v, scenes) for k, v in drawn.items()}
+        return found
+
+    def _prior(self, text: TextCondition, sampler: str, steps: int) -> Tensor:
+        return sample_prior(self.model.prior, text, steps=steps, guidance_scale=self.guidance[0], seeds=self._seeds,
+                            sampler=sampler)
+
+    def _decoder(self, text: TextCondition, embeds: Tensor, sampler: str, steps: int) -> Tensor:
+        return sample_decoder(self.model.decoder, embeds, text=text, steps=steps, guidance_scale=self.guidance[1],
+                              seeds=self._seeds, sampler=sampler)
+
+    @property
+    def _seeds(self) -> list[int]:
+        return sample_seeds(0, len(self.prompts))
+
+
+def accuracy(pictures: Tensor, scenes: Sequence[Any]) -> float:
+    """Share of the pictures [B, H, W, 3] that show all that their scenes say, by the judge, over all splits."""
+    tally = Tally()
+    tally.add_pictures(scenes, pictures.permute(0, 3, 1, 2))
+    rows = [row for split in tally.fractions().values() for row in split.values()]
+    return sum(row["all"] * row["n"] for row in rows) / sum(row["n"] for row in rows)
+
+
+def _text(figures: dict[str, Any]) -> str:
+    lines = [f"{figures['n']} pictures a point; distance to DDIM's {figures['reference_steps']} steps"]
+    for model in ("tiny", "karlo"):
+        for measure, rows in figures[model].items():
+            counts = list(next(iter(rows.values())))
+            lines.append(f"{model} {measure:10}" + "".join(f"{count:>9}" for count in counts))
+            lines += [f"  {sampler:12}" + "".join(f"{value:9.4f}" for value in row.values())
+                      for sampler, row in rows.items()]
+    return "\n".join(lines)
+
+
+def _plot(rows: dict[str, dict[int, float]], path: str) -> None:
+    curves = [Curve(sampler, list(row), list(row.values()), colour, range(len(row)))
+              for (sampler, row), colour in zip(rows.items(), COLOURS, strict=False)]
+    top = max(max(row.values()) for row in rows.values())
+    picture = plot(curves, title="Decoder: distance to 250 steps of DDIM", x_label="steps", y_range=(0.0, top * 1.05))
+    Image.fromarray((picture * 255).round().to(torch.uint8).numpy()).save(path)

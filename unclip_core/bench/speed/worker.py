@@ -1,0 +1,119 @@
+"""One fresh process of the measurement: loads a model folder with one of the two programs and draws with it.
+
+Reads a job as JSON from its first argument, writes the figures as JSON to the last line of its output and the first
+pictures to `job["pictures"]`.
+"""
+
+import functools
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
+GUIDANCE = (4.0, 8.0)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Draw = Callable[[int], Tensor]
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """Load and draw as the job says.
+
+    Args:
+        job: `program` ("ours", "diffusers"), `folder`, `dtype`, `batch`, `steps` of the three stages, `images` (how
+            many batches), `pictures` (a file for the first batch).
+
+    Returns:
+        `load`: seconds; `first`: seconds from the prompt to the first batch, after loading; `per_image`: seconds per
+        picture of each further batch; `cpu_per_image`: the same in seconds that a CPU worked for it, which others'
+        work on the machine hardly changes (waiting threads count too: compare with one thread); `peak_memory`: GiB, of
+        the whole process.
+    """
+    load = {"ours": load_ours, "diffusers": load_diffusers}[job["program"]]
+    began = time.perf_counter()
+    draw = load(job)
+    loaded = time.perf_counter()
+    pictures, seconds, cpu = [], [], []
+    for number in range(job["images"]):
+        start, busy = time.perf_counter(), time.process_time()
+        pictures.append(draw(number))
+        seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - busy)
+    torch.save(pictures[0], job["pictures"])
+    return {"load": loaded - began, "first": seconds[0], "per_image": [s / job["batch"] for s in seconds[1:]],
+            "cpu_per_image": [s / job["batch"] for s in cpu[1:]], "peak_memory": peak_gib(),
+            "threads": torch.get_num_threads()}
+
+
+def load_ours(job: dict[str, Any]) -> Draw:
+    """Our program; loading reads every part once, and drawing holds no more than the part that runs."""
+    from ...families.loading import load_model
+
+    reader = load_model(Path(job["folder"]), DTYPES[job["dtype"]], conventions="diffusers").reader
+    for read in (reader.clip, reader.prior, reader.decoder, reader.upsampler):
+        read()
+    return lambda seed: _draw_ours(reader, job, seed)
+
+
+def _draw_ours(reader: Any, job: dict[str, Any], seed: int) -> Tensor:
+    from ...diffusion.noise import BatchNoise
+    from ...pipelines import encode_text, sample_decoder, sample_prior, upscale
+
+    batch, steps = job["batch"], job["steps"]
+    rest = {"seeds": [0] * batch, "sampler": "ddpm", "noise": BatchNoise(torch.Generator().manual_seed(seed), batch)}
+    text = encode_text(reader.clip(), [PROMPT] * batch)
+    embeds = sample_prior(reader.prior(), text, steps=steps[0], guidance_scale=GUIDANCE[0], **rest)
+    small = sample_decoder(reader.decoder(), embeds, text=text, steps=steps[1], guidance_scale=GUIDANCE[1], **rest)
+    return upscale(reader.upsampler(), small, steps=steps[2], **rest)
+
+
+def load_diffusers(job: dict[str, Any]) -> Draw:
+    """diffusers' pipeline, as its documentation loads it."""
+    import diffusers.pipelines as pipelines
+    from diffusers.pipelines.deprecated import unclip
+
+    unclip.pipeline_unclip.F = _Functional()
+    pipelines.unclip = unclip  # where published folders say that the text projection lies; it has moved since
+    pipeline = unclip.UnCLIPPipeline.from_pretrained(job["folder"], torch_dtype=DTYPES[job["dtype"]])
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda seed: _draw_diffusers(pipeline, job, seed)
+
+
+class _Functional:
+    """torch.nn.functional for diffusers' pipeline, whose bicubic enlargement a CPU knows in float32 only."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(F, name)
+
+    @staticmethod
+    @functools.wraps(F.interpolate)  # the pipeline looks at the signature for what it may ask
+    def interpolate(x: Tensor, **how: Any) -> Tensor:
+        return F.interpolate(x.float(), **how).to(x.dtype)
+
+
+def _draw_diffusers(pipeline: Any, job: dict[str, Any], seed: int) -> Tensor:
+    prior, decoder, super_res = job["steps"]
+    made = pipeline(
+        [PROMPT] * job["batch"], prior_num_inference_steps=prior, decoder_num_inference_steps=decoder,
+        super_res_num_inference_steps=super_res, generator=torch.Generator().manual_seed(seed),
+        prior_guidance_scale=GUIDANCE[0], decoder_guidance_scale=GUIDANCE[1], output_type="np",
+    )
+    return torch.from_numpy(made.images)
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held, in GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,98 @@
+"""`unclip bench tiny`: how long the bundled model takes, stage by stage, and how much memory."""
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from ..diffusion.noise import sample_seeds
+from ..families.loading import load_model
+from ..models import UnclipModel
+from ..pipelines import encode_text, rerank, sample_decoder, sample_prior, upscale
+from ..pipelines.settings import Settings
+from .speed.cold import cold_seconds
+from .speed.worker import DTYPES
+
+PROMPT = "a large red circle above a small blue square on a white background"
+
+
+def bench_tiny(
+    repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32"
+) -> dict[str, object]:
+    """Time the bundled model with default settings, print the figures and return them.
+
+    Args:
+        repeats: runs after one that warms up; medians are given.
+        batch: the larger batch, compared with a batch of one.
+        as_json: print JSON in place of text.
+        dtype: of the nets, "fp32" or "bf16" (on a CPU: where it has instructions for it, or it is slower).
+
+    Returns:
+        `seconds` by stage and in all for batch 1, `batch_seconds` by stage and in all for `batch`, `batch_over_one`
+        the ratio of both in all, `cold_seconds` from a command's start to its first picture (see `cold_seconds`; in
+        fp32), `peak_memory_gib` of this process, `threads`.
+    """
+    model, settings = load_model(dtype=DTYPES[dtype]), Settings()
+    one = _median_stages(lambda: _stage_seconds(model, settings, 1), repeats)
+    many = _median_stages(lambda: _stage_seconds(model, settings, batch), max(1, repeats // 2))
+    figures = {
+        "seconds": one, "batch": batch, "batch_seconds": many, "batch_over_one": many["all"] / one["all"],
+        "cold_seconds": cold_seconds(), "dtype": dtype,
+        "peak_memory_gib": _peak_memory_gib(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+    }
+    print(json.dumps(figures, indent=2) if as_json else _text(figures))
+    return figures
+
+
+def _stage_seconds(model: UnclipModel, settings: Settings, count: int) -> dict[str, float]:
+    seconds, seeds = {}, sample_seeds(0, count)
+    clock = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        seconds[stage], clock = now - clock, now
+
+    text = encode_text(model.clip, [PROMPT] * count)
+    lap("clip")
+    drawn = settings.candidates
+    embeds = sample_prior(model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance,
+                          seeds=seeds, sampler=settings.prior_sampler, candidates=drawn, keep=drawn)
+    lap("prior")
+    rows = torch.arange(count).repeat_interleave(drawn)
+    small = sample_decoder(model.decoder, embeds, text=text.select(rows), steps=settings.decoder_steps,
+                           seeds=[seeds[row] for row in rows], guidance_scale=settings.decoder_guidance,
+                           sampler=settings.decoder_sampler)
+    lap("decoder")
+    small = rerank(model.clip, text, small, keep=1)
+    lap("rerank")
+    upscale(model.upsampler, small, steps=settings.upscaler_steps, seeds=seeds, sampler=settings.upscaler_sampler)
+    lap("upscale")
+    return {**seconds, "all": sum(seconds.values())}
+
+
+def _median_stages(run: Callable[[], dict[str, float]], repeats: int) -> dict[str, float]:
+    run()
+    runs = [run() for _ in range(repeats)]
+    return {stage: statistics.median(r[stage] for r in runs) for stage in runs[0]}
+
+
+def _peak_memory_gib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _text(figures: dict[str, object]) -> str:
+    one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
+    return (f"prompt to 256 px, warm, {figures['threads']} threads, {figures['dtype']}: {one}\n"
+            f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
+            f"cold, a fresh process: {cold}\n"
+            f"peak memory: {figures['peak_memory_gib']:.2f} GiB")
+
+
+def _stages(seconds: dict[str, float]) -> str:
+    return "  ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())

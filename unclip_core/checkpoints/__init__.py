@@ -1,1 +1,0 @@
-"""Reading and writing weights: files (safetensors, strict), our own folder format, importers by family."""

@@ -1,0 +1,1 @@
+"""CLIP behind one adapter contract: text and image encoders, tokenizer, image preprocessing."""

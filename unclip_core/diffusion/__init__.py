@@ -1,0 +1,1 @@
+"""Diffusion maths: processes, schedules, denoisers, guidance, samplers, noise, inversion and inpainting."""

@@ -1,0 +1,1 @@
+"""Operations on CLIP embeddings: arithmetic, PCA, ranking, description in words, files."""

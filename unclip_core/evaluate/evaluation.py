@@ -1,0 +1,198 @@
+"""Evaluating a model on pictures: the figures of one run, as a dictionary, a JSON file and a page."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ..data.opening import open_pictures
+from ..data.samples import summary
+from ..families.loading import load_model
+from ..models import UnclipModel
+from ..weights.files import write_whole
+from ..weights.lora_files import adapted_model, read_lora
+from .distances import frechet_distance, kernel_distance
+from .encoders import Encoder, OpenClipEncoder, OwnEncoder
+from .generation import Draw, Pairs, draw_pairs
+from .manifolds import precision_recall
+from .page import page
+
+BUNDLED = "bundled"
+"""How the bundled model is called on the command line."""
+
+SHOWN = 24
+"""Pairs of pictures on the page."""
+
+CLIP_SCORE_WEIGHT = 2.5
+"""w of CLIPScore = w · max(cos, 0) (Hessel et al. 2021, arXiv 2104.08718, section 3)."""
+
+NOTE = ("CLIP-FID and CLIP-KID are computed on CLIP's embeddings, scaled to a mean square of 1, and not on "
+        "Inception's: they do not compare with FIDs from papers. CLIP-FID falls with the number of pictures: compare "
+        "runs of the same number only. CLIP-KID is unbiased, and may be below 0.")
+
+
+@dataclass
+class _Gathered:
+    """What the batches leave behind: vectors, and the first pictures."""
+
+    true: list[Tensor] = field(default_factory=list)
+    drawn: list[Tensor] = field(default_factory=list)
+    texts: list[Tensor] = field(default_factory=list)
+    prior_cosines: list[Tensor] = field(default_factory=list)
+    text_cosines: list[Tensor] = field(default_factory=list)
+    shown: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
+
+
+def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how: Draw | None = None,
+                   loras: Sequence[tuple[str | Path, float]] = (), clip: str | None = None,
+                   clip_weights: str | Path | None = None, neighbours: int = 3, device: str = "cpu",
+                   output: str | Path | None = None, as_json: bool = False) -> dict[str, Any]:
+    """Draw pictures for the captions of `data`, measure them beside the true ones, print and return the figures.
+
+    Args:
+        model: a model folder, or "bundled".
+        data: a folder of pictures with captions, a saved Hugging Face dataset, or webdataset shards.
+        count: the first so many good samples are used.
+        how: how to draw; None for the defaults.
+        loras: files and strengths of LoRAs to draw with.
+        clip: an architecture of open_clip to compare with, in place of the model's own CLIP.
+        clip_weights: the file of its weights.
+        neighbours: k of precision and recall.
+        device: a torch device.
+        output: a folder for `evaluation.json` and `evaluation.html`.
+        as_json: print JSON in place of a table.
+
+    Raises:
+        ValueError: data or settings are not usable, or too few pictures are good.
+        CheckpointError: the model, a LoRA, or the CLIP to compare with cannot be read, does not fit or lacks a part.
+        OSError: the output cannot be written.
+    """
+    how = how or Draw()
+    loaded = load_model(None if str(model) == BUNDLED else model)
+    loaded = adapted_model(loaded, [(read_lora(path), strength) for path, strength in loras])
+    encoder = _encoder(loaded, clip, clip_weights, device)
+    _place(loaded, how, device)
+    collection, bad = open_pictures(data), {}
+    pairs = draw_pairs(loaded, collection, count, how, bad)
+    total = -(-min(count, len(collection)) // how.batch)
+    gathered = gather(tqdm(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
+    figures = {
+        "model": loaded.name, "family": loaded.family, "loras": {Path(path).name: strength for path, strength in loras},
+        "data": Path(data).name, "fingerprint": collection.fingerprint(), "left_out": dict(sorted(bad.items())),
+        **_said_of(how), "compared_by": encoder.name, **measured(gathered, neighbours), "note": NOTE,
+    }
+    if output is not None:
+        save(figures, gathered, Path(output))
+    print(json.dumps(figures, indent=2, ensure_ascii=False) if as_json else table(figures))
+    if bad and not as_json:
+        print(summary(bad, len(collection)))
+    return figures
+
+
+def _said_of(how: Draw) -> dict[str, Any]:
+    return {"drawn_from": how.source, "stage": "decoder" if how.small else "upsampler", "seed": how.seed,
+            "settings": {**asdict(how.settings), "candidates": 1}}
+
+
+def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
+    """What the measures need of all batches, and the pictures of the page."""
+    kept = _Gathered()
+    for pairs in batches:
+        kept.true.append(encoder.images(pairs.true))
+        kept.drawn.append(encoder.images(pairs.drawn))
+        if pairs.text_embeds is not None:
+            kept.texts.append(encoder.texts(pairs.captions))
+        if pairs.text_embeds is not None and pairs.true_embeds is not None:
+            kept.prior_cosines.append(_cosines(pairs.prior_embeds, pairs.true_embeds))
+            kept.text_cosines.append(_cosines(pairs.text_embeds, pairs.true_embeds))
+        room = SHOWN - len(kept.shown)
+        kept.shown += list(zip(pairs.captions, pairs.true, pairs.drawn, strict=True))[:room]
+    return kept
+
+
+def measured(gathered: _Gathered, neighbours: int = 3) -> dict[str, Any]:
+    """The figures of what was gathered.
+
+    `clip_fid`, `clip_kid`: of CLIP's vectors scaled to a mean square of 1; `precision`, `recall` with k `neighbours`;
+    `similarity`: mean cosine of a drawn picture and its true one. Drawn from texts also `clip_score`, of drawn and true
+    pictures with their captions, and `prior_cosine`: mean cosine of the true image embedding with the prior's, and with
+    the text's, which a prior has to beat (not there where the model's CLIP has no image encoder).
+
+    Raises:
+        ValueError: there are too few pictures.
+    """
+    count = sum(map(len, gathered.true))
+    if count <= max(neighbours, 1):
+        raise ValueError(f"Only {count} pictures could be measured; with {neighbours} neighbours at least "
+                         f"{max(neighbours, 1) + 1} are needed, and some hundreds for figures that mean something.")
+    true, drawn = torch.cat(gathered.true), torch.cat(gathered.drawn)
+    width = true.shape[1] ** 0.5
+    precision, recall = precision_recall(true, drawn, neighbours)
+    figures: dict[str, Any] = {
+        "pictures": count, "clip_fid": frechet_distance(true * width, drawn * width),
+        "clip_kid": kernel_distance(true * width, drawn * width),
+        "precision": precision, "recall": recall, "neighbours": neighbours,
+        "similarity": float((true * drawn).sum(dim=1).mean()),
+    }
+    if not gathered.texts:
+        return figures
+    texts = torch.cat(gathered.texts)
+    figures["clip_score"] = {name: clip_score(images, texts) for name, images in (("drawn", drawn), ("true", true))}
+    if gathered.prior_cosines:
+        prior, text = (float(torch.cat(each).mean()) for each in (gathered.prior_cosines, gathered.text_cosines))
+        figures["prior_cosine"] = {"prior": prior, "text": text, "gain": prior - text}
+    return figures
+
+
+def clip_score(images: Tensor, texts: Tensor) -> float:
+    """CLIPScore, the mean of w · max(cos, 0) over pairs of unit vectors `[n, D]` (Hessel et al. 2021, section 3)."""
+    return CLIP_SCORE_WEIGHT * float((images * texts).sum(dim=1).clamp(min=0).mean())
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as text, a line each."""
+    return "\n".join(f"{name:28}{value}" for name, value in lines(figures))
+
+
+def lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of the figures, for people."""
+    rows = [("pictures", f"{figures['pictures']:,}"), ("compared by", figures["compared_by"])]
+    if score := figures.get("clip_score"):
+        rows += [("CLIP score, drawn", f"{score['drawn']:.4f}"), ("CLIP score, true", f"{score['true']:.4f}")]
+    if cosine := figures.get("prior_cosine"):
+        rows += [("cosine to true: prior", f"{cosine['prior']:.4f}"), ("cosine to true: text", f"{cosine['text']:.4f}"),
+                 ("the prior's gain", f"{cosine['gain']:+.4f}")]
+    return [*rows, ("similarity to true", f"{figures['similarity']:.4f}"), ("CLIP-FID", f"{figures['clip_fid']:.4f}"),
+            ("CLIP-KID", f"{figures['clip_kid']:.6f}"), ("precision", f"{figures['precision']:.4f}"),
+            ("recall", f"{figures['recall']:.4f}")]
+
+
+def save(figures: dict[str, Any], gathered: _Gathered, folder: Path) -> None:
+    """Write `evaluation.json` and `evaluation.html`, whole or not at all."""
+    write_whole(folder / "evaluation.json", (json.dumps(figures, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(folder / "evaluation.html", page(figures, lines(figures), gathered.shown).encode())
+
+
+def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, device: str) -> Encoder:
+    if (clip is None) != (weights is None):
+        raise ValueError("An architecture of open_clip and the file of its weights go together: give both or neither.")
+    return OwnEncoder(model.clip) if clip is None else OpenClipEncoder(clip, weights, device)
+
+
+def _place(model: UnclipModel, how: Draw, device: str) -> None:
+    """Read and move the parts that are needed, so that one that lacks is said before anything is drawn."""
+    parts = [model.clip, model.decoder]
+    parts += [model.prior] if how.source == "text" else []
+    parts += [] if how.small else [model.upsampler]
+    for part in parts:
+        part.module.to(device)
+
+
+def _cosines(first: Tensor, second: Tensor) -> Tensor:
+    return F.cosine_similarity(first.double(), second.double(), dim=-1)

@@ -1,0 +1,109 @@
+"""What is measured: people's pictures beside what a model draws for the same captions, batch by batch."""
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ..data.center_crop import middle_square
+from ..data.samples import Collection, Sample, samples
+from ..diffusion.noise import sample_seeds
+from ..models import Clip, UnclipModel
+from ..pipelines import encode_image, encode_text, sample_decoder, sample_prior, upscale
+from ..pipelines.settings import Settings
+
+SOURCES = ("text", "pictures")
+"""What a picture is drawn from: its caption, through the prior, or the true picture's own embedding."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """`B` true pictures and what was drawn for them.
+
+    Attributes:
+        captions: the `B` captions, "" where drawn from pictures alone.
+        true: the middle squares of the true pictures at the size of the drawn ones, `[B, S, S, 3]` in 0..1.
+        drawn: `[B, S, S, 3]` in 0..1.
+        true_embeds: CLIP's embeddings `[B, D]` of the true pictures, of the model's own CLIP; None where that has no
+            image encoder (Karlo's folder for text).
+        text_embeds: those of the captions; None where drawn from pictures.
+        prior_embeds: those that the prior drew; None where drawn from pictures.
+    """
+
+    captions: list[str]
+    true: Tensor
+    drawn: Tensor
+    true_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    prior_embeds: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How to draw.
+
+    Attributes:
+        source: one of `SOURCES`.
+        small: whether the decoder's own pictures are measured, without the upsampler.
+        seed: of the noise; picture number i has the seed + i.
+        batch: pictures drawn together; it does not change them.
+        settings: steps, guidance and samplers. One candidate a caption is drawn: choosing would bias the set.
+    """
+
+    source: str = "text"
+    small: bool = False
+    seed: int = 0
+    batch: int = 8
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown source, or a batch of nothing."""
+        if self.source not in SOURCES:
+            raise ValueError(f"Pictures are drawn from {' or '.join(SOURCES)}, not from {self.source!r}.")
+        if self.batch < 1:
+            raise ValueError(f"A batch must be of 1 picture or more, not {self.batch}.")
+
+
+def draw_pairs(model: UnclipModel, collection: Collection, count: int, how: Draw, bad: MutableMapping[str, str]
+               ) -> Iterator[Pairs]:
+    """The first `count` good samples of the collection in batches, each with what the model draws for it.
+
+    Raises:
+        ValueError: the count is not 1 or more, or the model's CLIP lacks an encoder that is needed.
+        CheckpointError: the model lacks a part that is needed.
+    """
+    if count < 1:
+        raise ValueError(f"The number of pictures must be 1 or more, not {count}.")
+    good = islice(samples(collection, bad, captions=how.source == "text"), count)
+    seeds = sample_seeds(how.seed, count)
+    start = 0
+    while rows := list(islice(good, how.batch)):
+        yield _pairs(model, rows, seeds[start : start + len(rows)], how)
+        start += len(rows)
+
+
+@torch.no_grad()
+def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how: Draw) -> Pairs:
+    side = model.decoder.image_size * (1 if how.small else model.upsampler.scale)
+    true = torch.stack([middle_square(row.picture, side) for row in rows]).float() / 255
+    # From pictures it is needed, and what lacks is said; from text it only gives the prior's cosine.
+    true_embeds = encode_image(model.clip, true) if how.source == "pictures" or sees(model.clip) else None
+    text = encode_text(model.clip, [row.caption for row in rows]) if how.source == "text" else None
+    embeds, settings = true_embeds, how.settings
+    if text is not None:
+        embeds = sample_prior(model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance,
+                              seeds=seeds, sampler=settings.prior_sampler)
+    drawn = sample_decoder(model.decoder, embeds, text=text, steps=settings.decoder_steps, seeds=seeds,
+                           guidance_scale=settings.decoder_guidance, sampler=settings.decoder_sampler)
+    if not how.small:
+        drawn = upscale(model.upsampler, drawn, steps=settings.upscaler_steps, seeds=seeds,
+                        sampler=model.upsampler.sampler)
+    return Pairs([row.caption for row in rows], true, drawn.cpu(), None if true_embeds is None else true_embeds.cpu(),
+                 text and text.embeds.cpu(), text and embeds.cpu())
+
+
+def sees(clip: Clip) -> bool:
+    """Whether this CLIP has an image encoder."""
+    return getattr(clip.module, "vision", clip.module) is not None

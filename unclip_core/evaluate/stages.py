@@ -1,0 +1,68 @@
+"""What the prior and the upsampler add over doing nothing: over the text embedding, and over bicubic enlargement."""
+
+import random
+from statistics import fmean
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..diffusion.noise import sample_seeds
+from ..embedding.arithmetic import cosine
+from ..models import Clip, Prior, Upsampler
+from ..pipelines import encode_image, encode_text, enlarge, sample_prior, upscale
+from ..pipelines.settings import Settings
+from ..world.captions import caption
+from ..world.edges import edge_width
+from ..world.render import render
+from ..world.scenes import Scene, sample_scenes
+
+
+@torch.no_grad()
+def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, dict[str, float]]:
+    """Mean cosine to the true image embedding, of the prior's embedding and of the text's, on fresh scenes."""
+    settings, found = Settings(), {}
+    for split in ("trained", "held_out"):
+        rng = random.Random(f"prior {seed} {split}")
+        scenes = sample_scenes(rng, count, split)
+        true = encode_image(clip, render(scenes, clip.adapter.image_size).permute(0, 2, 3, 1))
+        text = encode_text(clip, [caption(scene, rng, full=True) for scene in scenes])
+        drawn = sample_prior(prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance,
+                             seeds=sample_seeds(seed, count), sampler=settings.prior_sampler)
+        found[split] = {"prior": float(cosine(drawn, true).mean()), "text": float(cosine(text.embeds, true).mean())}
+    return found
+
+
+@torch.no_grad()
+def measure_upsampler(upsampler: Upsampler, count: int, seed: int, size: int = 256,
+                      reduced: bool = False) -> dict[str, float]:
+    """Against true pictures of `size` px, from their true smaller ones: of ours and of bicubic enlargement.
+
+    "upsampler" and "bicubic" are mean PSNR in dB; "upsampler_edge", "bicubic_edge" and "true_edge" the mean width of
+    the outlines of single things, in px (`edge_width`). The small pictures are drawn at their size, as those that the
+    decoder learns from; or, if `reduced`, they are means of the large ones' pixels.
+    """
+    scenes = sample_scenes(random.Random(f"upsampler {seed}"), count, "trained")
+    found = [_compared(upsampler, scenes[row : row + 1], sample_seeds(seed + row, 1), size, reduced)
+             for row in range(count)]
+    names = dict.fromkeys(name for row in found for name in row)
+    return {name: fmean(row[name] for row in found if name in row) for name in names}
+
+
+def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: int, reduced: bool) -> dict[str, float]:
+    """The figures of one picture; the outline's only where there is one thing."""
+    true = render(scene, size)
+    small = F.avg_pool2d(true, upsampler.scale) if reduced else render(scene, size // upsampler.scale)
+    drawn = upscale(upsampler, small.permute(0, 2, 3, 1), steps=Settings().upscaler_steps, seeds=seeds,
+                    sampler=Settings().upscaler_sampler).permute(0, 3, 1, 2)
+    bicubic = enlarge(small * 2 - 1, upsampler.scale) * 0.5 + 0.5
+    figures = {"upsampler": _psnr(drawn, true), "bicubic": _psnr(bicubic, true)}
+    if len(scene[0].things) == 1:
+        figures |= {name + "_edge": edge_width(pictures[0])
+                    for name, pictures in (("upsampler", drawn), ("bicubic", bicubic), ("true", true))}
+    return figures
+
+
+def _psnr(picture: Tensor, true: Tensor) -> float:
+    """10 log10(1 / mean squared error)."""
+    return float(-10 * torch.log10((picture - true).square().mean()))

@@ -1,0 +1,121 @@
+"""`unclip download karlo`: the public weights from the Hugging Face hub, only when the user runs it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..weights.files import CheckpointError
+
+REPOSITORIES = {
+    "karlo": "kakaobrain/karlo-v1-alpha",
+    "karlo-variations": "kakaobrain/karlo-v1-alpha-image-variations",
+}
+LICENCE = ("CreativeML Open RAIL-M; by it you agree to its use restrictions: "
+           "https://github.com/kakaobrain/karlo/blob/main/LICENSE")
+_TEXTS = (".json", ".txt")
+_WEIGHTS = (".safetensors", ".bin")
+_MARKS = ("fp16", "bf16", "non_ema")
+
+
+def download(name: str, target: str | None = None, revision: str | None = None, hub: str | None = None) -> Path:
+    """Fetch one of `REPOSITORIES` into `target`/<its name>; what is there already is not fetched again.
+
+    Args:
+        name: "karlo" (text to image) or "karlo-variations".
+        target: the models folder; None finds ComfyUI's `models/unclip` around this package.
+        revision: a branch, tag or commit of the repository.
+        hub: the address of the hub; None takes huggingface_hub's, which `HF_ENDPOINT` sets.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        CheckpointError: the name is unknown, no folder was given and this package is not inside ComfyUI, or the hub
+            cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if name not in REPOSITORIES:
+        raise CheckpointError(f"There is no model {name!r} to download. There are: {', '.join(REPOSITORIES)}.")
+    repository = REPOSITORIES[name]
+    folder = (Path(target) if target else comfyui_models()) / repository.split("/")[1]
+    try:
+        files = needed_files(HfApi(endpoint=hub).list_repo_files(repository, revision=revision))
+        print(f"{repository}: {len(files)} files into '{folder}'.\nLicence of the weights: {LICENCE}", flush=True)
+        for number, file in enumerate(files, start=1):
+            print(f"[{number}/{len(files)}] {file}", flush=True)
+            fetch(repository, file, folder / file, revision, hub)
+    # An error that never reached the hub is of the HTTP library's own kind, a base of the hub's.
+    except (*HfHubHTTPError.__bases__, OSError) as error:
+        raise CheckpointError(f"'{repository}' could not be fetched ({_first_line(error)}). What has arrived stays: "
+                              "run the command again to go on.") from error
+    print(f"Done: choose '{folder.name}' in Load unCLIP Model.")
+    return folder
+
+
+def fetch(repository: str, file: str, target: Path, revision: str | None = None, hub: str | None = None) -> None:
+    """Fetch one file of a repository to `target`, from where an earlier try was cut off.
+
+    huggingface_hub's own `hf_hub_download` forgets half a file: with gigabytes a file, a weak line never ends.
+
+    Raises:
+        OSError: the file has not come whole, or cannot be written; or an error of the HTTP library.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+
+    found = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision, endpoint=hub))
+    if target.is_file() and target.stat().st_size == found.size:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{(found.etag or '')[:16]}.part")  # of another version: another part
+    with open(part, "ab") as held:
+        if found.size is not None and held.tell() > found.size:
+            held.truncate(0)
+        plain = {"Accept-Encoding": "identity"}  # packed bytes could not be counted
+        http_get(found.location, held, resume_size=held.tell(), headers=plain, expected_size=found.size)
+    part.replace(target)
+
+
+def needed_files(names: Iterable[str]) -> list[str]:
+    """Of a repository's files those that loading needs: texts, and of each component one form of its weights.
+
+    safetensors are taken where they are, else .bin; the plain form, not a variant; shards with their index.
+    """
+    by_folder: dict[str, list[str]] = {}
+    for name in sorted(names):
+        by_folder.setdefault(name.rpartition("/")[0], []).append(name)
+    wanted = []
+    for folder, files in by_folder.items():
+        texts = [f for f in files if f.endswith(_TEXTS) and not f.endswith(".index.json")]
+        wanted += texts if folder or texts else []
+        wanted += _weights(files) if folder else []
+    return wanted
+
+
+def _weights(files: list[str]) -> list[str]:
+    for suffix in _WEIGHTS:
+        found = [f for f in files if f.endswith((suffix, f"{suffix}.index.json"))]
+        plain = [f for f in found if not any(f".{mark}." in f or f".{mark}-" in f for mark in _MARKS)]
+        if plain or found:
+            return plain or found
+    return []
+
+
+def comfyui_models() -> Path:
+    """`models/unclip` of the ComfyUI whose `custom_nodes` holds this package.
+
+    Raises:
+        CheckpointError: there is none; the message says how to name a folder.
+    """
+    package = Path(__file__).absolute().parents[2]
+    models = package.parent.parent / "models"
+    if package.parent.name != "custom_nodes" or not models.is_dir():
+        raise CheckpointError(f"'{package}' does not lie in a ComfyUI's custom_nodes: name a folder for the model "
+                              "with --to, for example --to ComfyUI/models/unclip.")
+    return models / "unclip"
+
+
+def _first_line(error: Any) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

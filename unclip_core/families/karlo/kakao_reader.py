@@ -1,0 +1,194 @@
+"""kakaobrain's own Karlo files in one folder: which is which is told by keys, never by names.
+
+`prior-ckpt….ckpt`, `decoder-ckpt….ckpt`, `improved-sr-ckpt….ckpt`, `ViT-L-14.pt` (OpenAI's TorchScript archive) and
+`ViT-L-14_stats.th`; hyper-parameters from their YAML files beside them, or else from the shapes.
+"""
+
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...clip.image_input import PictureInput
+from ...clip.open_clip_adapter import TextCondition
+from ...clip.tokenizer import openai_tokenizer
+from ...clip.tower_adapter import TowerClip
+from ...diffusion.spec import DiffusionSpec
+from ...models import Clip, Decoder, Prior, Upsampler
+from ...nets.clip_towers import TextTower, VisionTower
+from ...nets.decoder import DecoderNet
+from ...nets.meta_init import bare
+from ...nets.prior import PriorTransformer
+from ...nets.upsampler import UpsamplerNet
+from ...weights.files import CheckpointError
+from ...weights.tensors import PICKLES, Tensors, fill, load_pickle, open_file
+from ...weights.weak_cached_property import while_held
+from . import kakao_names as names
+from . import kakao_params as params_of
+from .reader import NATIVE_PRIOR_CLIP, STATISTICS, family_of
+
+SCALE = 4
+_SIGNATURES = {
+    "prior": ("model.prd_emb",), "decoder": ("model.cf_param",), "clip": ("token_embedding.weight", "visual.proj"),
+    "super_res": ("model_first_steps.out.2.weight", "model_last_step.out.2.weight"),
+}
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_scale")
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """Karlo's files in `folder` by what they hold: "prior", "decoder", "super_res", "clip", "stats".
+
+    Raises:
+        CheckpointError: a file is damaged, or two hold the same.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if path.suffix not in PICKLES and path.suffix != ".safetensors":
+            continue
+        if (kind := _kind(path)) is None:
+            continue
+        if kind in found:
+            raise CheckpointError(f"'{found[kind]}' and '{path}' both hold Karlo's {kind}: leave only one there.")
+        found[kind] = path
+    return found
+
+
+class KakaoFolder:
+    """A folder of such files; parts are read one by one, and what it lacks is only missed when asked for."""
+
+    small = False
+
+    def __init__(self, folder: Path, dtype: torch.dtype, conventions: str) -> None:
+        """Look which files there are. Raises CheckpointError where none of them says the family."""
+        self.folder, self.dtype, self.conventions = folder, dtype, conventions
+        self.files = weight_files(folder)
+        self.settings = params_of.read_settings(folder)
+        self.family = family_of(self._embed_dim())
+
+    @property
+    def compatible(self) -> bool:
+        """Whether diffusers' conventions are followed."""
+        return self.conventions == "diffusers"
+
+    def clip(self) -> Clip:
+        """Both towers of CLIP, in float32."""
+        return Clip(self.family, self._clip)
+
+    def prior(self) -> Prior:
+        """The prior, with the statistics of CLIP's embeddings."""
+        source = self._tensors("prior")
+        params = params_of.prior(source, self.settings.get("prior", {}), self.compatible)
+        statistics = dict(zip(STATISTICS, self._statistics(params.embed_dim), strict=True))
+        net = fill(lambda: PriorTransformer(params), names.prior_origin(params.head_dim),
+                   source.only(lambda key: True, statistics), self.dtype, keep=STATISTICS)
+        return Prior(self.family, net, self.diffusion("prior"), unit_norm=False)
+
+    def decoder(self) -> Decoder:
+        """The decoder with its text projection."""
+        source = self._tensors("decoder")
+        params = params_of.decoder(source, self.settings.get("decoder", {}))
+        with bare():
+            net = DecoderNet(params)
+        own = {names.conditioner_origin(key).key for key in net.conditioner.state_dict()}
+        fill(lambda: net.conditioner, names.conditioner_origin, source.only(own.__contains__), self.dtype)
+        fill(lambda: net.unet, names.unet_origin(params.unet, "model."), source.only(lambda key: key not in own),
+             self.dtype)
+        return Decoder(self.family, net.eval(), self.diffusion("decoder"), params.image_size,
+                       blank_text=lambda: self._blank)
+
+    def upsampler(self) -> Upsampler:
+        """Both super-resolution nets."""
+        source, nets = self._tensors("super_res"), []
+        for prefix in ("model_first_steps.", "model_last_step."):
+            half = source.only(lambda key, prefix=prefix: key.startswith(prefix))
+            params = params_of.unet(half, prefix, self.settings.get("super_res", {}))
+            with bare():
+                net = UpsamplerNet(params)
+            fill(lambda net=net: net.unet, names.unet_origin(params, prefix), half, self.dtype)
+            nets.append(net.eval())
+        return Upsampler(self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False,
+                         sampler="ddpm")
+
+    def check(self) -> None:
+        """Nothing more: which files there are was looked at, and each is compared as it is read."""
+
+    def diffusion(self, name: str) -> DiffusionSpec:
+        """The process of "prior", "decoder" or "super_res"."""
+        return params_of.diffusion(name, self.settings.get(name, {}), self.compatible, NATIVE_PRIOR_CLIP)
+
+    @cached_property
+    def _blank(self) -> TextCondition:
+        """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
+        return self._clip.encode_text([""])
+
+    @while_held
+    def _clip(self) -> TowerClip:
+        source = self._tensors("clip").only(lambda key: key not in _NOT_WEIGHTS)
+        text_params, vision_params = params_of.towers(source)
+        text = fill(lambda: TextTower(text_params), names.openai_origin(names.OPENAI_TEXT),
+                    source.only(lambda key: not key.startswith("visual.")), torch.float32)
+        vision = fill(lambda: VisionTower(vision_params), names.openai_origin(names.OPENAI_VISION),
+                      source.only(lambda key: key.startswith("visual.")), torch.float32)
+        side = vision_params.image_size
+        pictures = PictureInput(side, side if self.compatible else None)
+        tokenizer = openai_tokenizer(text_params.context, self.conventions)
+        if len(tokenizer.vocabulary) != text_params.vocabulary:
+            raise CheckpointError(f"'{source.source}' knows {text_params.vocabulary:,} tokens, OpenAI's vocabulary "
+                                  f"has {len(tokenizer.vocabulary):,}: it is no CLIP of OpenAI.")
+        return TowerClip(text, vision, tokenizer, pictures, str(self.folder))
+
+    def _statistics(self, embed_dim: int) -> tuple[Tensor, Tensor]:
+        path = self._file("stats")
+        mean, std = load_pickle(path)
+        if mean.shape != (embed_dim,) or std.shape != (embed_dim,):
+            raise CheckpointError(f"'{path}' holds statistics of shapes {list(mean.shape)} and {list(std.shape)}, "
+                                  f"the prior needs {[embed_dim]}.")
+        return mean[None], std[None]
+
+    def _embed_dim(self) -> int:
+        for kind, key, axis in (("prior", "model.out_proj.weight", 0), ("decoder", "model.cf_param", 0),
+                                ("clip", "text_projection", 1)):
+            shape = self._tensors(kind).shapes.get(key, ()) if kind in self.files else ()
+            if len(shape) > axis:
+                return shape[axis]
+        raise CheckpointError(f"'{self.folder}' holds neither Karlo's prior nor its decoder nor its CLIP.")
+
+    def _tensors(self, kind: str) -> Tensors:
+        path = self._file(kind)
+        return _open_archive(path) if is_torchscript(path) else open_file(path)
+
+    def _file(self, kind: str) -> Path:
+        if kind not in self.files:
+            raise CheckpointError(f"'{self.folder}' holds no file with Karlo's {kind}; it holds {sorted(self.files)}.")
+        return self.files[kind]
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is a TorchScript archive, as OpenAI published CLIP."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _open_archive(path: Path) -> Tensors:
+    try:
+        held = torch.jit.load(str(path), map_location="cpu").state_dict()
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"'{path}' cannot be read as a TorchScript archive ({reason}).") from error
+    return Tensors(path, {key: tuple(value.shape) for key, value in held.items()}, held.__getitem__)
+
+
+def _kind(path: Path) -> str | None:
+    """What a file holds, by its keys; None where it is nothing of Karlo's."""
+    if path.suffix != ".safetensors" and not is_torchscript(path):
+        held: Any = load_pickle(path)
+        if isinstance(held, list | tuple):
+            pair = len(held) == 2 and all(isinstance(item, Tensor) and item.ndim == 1 for item in held)
+            return "stats" if pair else None
+    keys = (_open_archive(path) if is_torchscript(path) else open_file(path)).shapes
+    return next((kind for kind, needed in _SIGNATURES.items() if all(key in keys for key in needed)), None)

@@ -1,0 +1,118 @@
+"""Karlo with random weights, of any size, on the disk: for tests, measurements and tries without the real weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...clip.image_input import PictureInput
+from ...clip.tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
+from ...diffusion.spec import DiffusionSpec
+from ...nets.clip_towers import TextTower, TextTowerParams, VisionTower, VisionTowerParams
+from ...nets.conditioning import TokenConditionerParams
+from ...nets.decoder import DecoderNet, DecoderParams
+from ...nets.meta_init import bare
+from ...nets.prior import PriorParams, PriorTransformer
+from ...nets.unet import UNetParams
+from ...nets.upsampler import UpsamplerNet
+from .. import presets
+from .writer import DTYPES, FolderWriter
+
+PRIOR = DiffusionSpec(prediction="sample", variance="fixed_small_log", clip_range=5.0)
+DECODER = DiffusionSpec(prediction="epsilon", variance="learned_range", clip_range=1.0)
+SUPER_RES = DiffusionSpec(prediction="epsilon", variance="fixed_small_log", clip_range=1.0)
+
+
+@dataclass(frozen=True)
+class KarloSizes:
+    """Shapes of all nets; `scale` is the super-resolution's. `vision` is what image variations need."""
+
+    text: TextTowerParams
+    vision: VisionTowerParams
+    prior: PriorParams
+    decoder: DecoderParams
+    super_res: UNetParams
+    scale: int = 4
+
+
+def full_size() -> KarloSizes:
+    """Karlo v1-alpha as published: 3.4 billion parameters without the vision tower."""
+    vit_l = {"activation": "quick_gelu", "embed_dim": 768}
+    return KarloSizes(
+        text=TextTowerParams(width=768, mlp_width=3072, layers=12, heads=12, **vit_l),
+        vision=VisionTowerParams(width=1024, mlp_width=4096, layers=24, heads=16, **vit_l),
+        prior=presets.karlo_prior(), decoder=presets.karlo_decoder(), super_res=presets.karlo_super_res(),
+    )
+
+
+def small_size() -> KarloSizes:
+    """A Karlo of half a million parameters with pictures of 16 px, enlarged to 64."""
+    unet = {"channels": (32, 64), "blocks": (1, 1), "map_channels": (0, 0), "time_channels": 32, "head_dim": 16,
+            "time_embed_dim": 128, "groups": 8}
+    conditioner = TokenConditionerParams(embed_dim=16, text_width=16, time_embed_dim=128, context_dim=24)
+    decoder = UNetParams(in_channels=3, out_channels=6, attention=(False, True), mid_attention=True, context_dim=24,
+                         **unet)
+    return KarloSizes(
+        text=TextTowerParams(width=16, mlp_width=32, layers=2, heads=2, embed_dim=16, vocabulary=514),
+        vision=VisionTowerParams(width=16, mlp_width=32, layers=2, heads=2, embed_dim=16, image_size=32, patch_size=8),
+        prior=PriorParams(width=32, layers=2, heads=2, head_dim=16, embed_dim=16, text_width=16, text_tokens=77),
+        decoder=DecoderParams(conditioner, decoder, image_size=16),
+        super_res=UNetParams(in_channels=6, out_channels=3, attention=(False, False), time_shift="add", **unet),
+    )
+
+
+SIZES = {"small": small_size, "full": full_size}
+
+
+def write_random_karlo(
+    folder: Path, sizes: KarloSizes, dtype: str = "fp32", seed: int = 0, *, prior: bool = True, vision: bool = True
+) -> Path:
+    """Write a folder in diffusers' layout whose every tensor is random, output layers too.
+
+    prior, vision: whether it can start from text, and from pictures (the two published folders have one each).
+    Raises CheckpointError where the folder is not empty, OSError where the disk is full.
+    """
+    writer = FolderWriter(folder, DTYPES[dtype], _Random(seed))
+    with bare():
+        writer.text(TextTower(sizes.text), _tokenizer(sizes.text))
+        if vision:
+            side = sizes.vision.image_size
+            writer.vision(VisionTower(sizes.vision), PictureInput(side, side))
+        if prior:
+            writer.prior(PriorTransformer(sizes.prior), PRIOR)
+        writer.decoder(DecoderNet(sizes.decoder), DECODER)
+        first, last = UpsamplerNet(sizes.super_res), UpsamplerNet(sizes.super_res)
+        writer.upsampler(first, last, sizes.decoder.image_size * sizes.scale, SUPER_RES)
+    writer.finish()
+    return folder
+
+
+POOL = 1_048_573
+"""Numbers drawn for one tensor at most, a prime; a larger tensor repeats them, so that no two of its rows agree."""
+
+
+class _Random:
+    """Makes a tensor of a key's shape: matrices keep the size of what they are given, norms stand around one."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, key: str, tensor: Tensor) -> Tensor:
+        count = tensor.numel()
+        drawn = torch.randn(min(count, POOL), generator=self._generator, device="cpu")
+        noise = drawn.repeat(-(-count // POOL))[:count].view(tensor.shape)
+        if key == "clip_std":
+            return noise.mul_(0.1).add_(1).abs_()
+        if tensor.ndim < 2:
+            return noise.mul_(0.1).add_(1.0 if "norm" in key and key.endswith("weight") else 0.0)
+        return noise.mul_(tensor[0].numel() ** -0.5)
+
+
+def _tokenizer(params: TextTowerParams) -> ClipTokenizer:
+    """OpenAI's for its vocabulary; for any other size one that knows bytes and as many pairs as fit."""
+    if params.vocabulary == 49408:
+        return openai_tokenizer(params.context)
+    letters = [token for token in byte_vocabulary([]) if token.isalpha() and token.isascii() and token.islower()]
+    pairs = [(a, b + "</w>") for a in letters for b in letters][: params.vocabulary - 514]
+    return ClipTokenizer(byte_vocabulary(pairs), pairs, params.context, pad="!")

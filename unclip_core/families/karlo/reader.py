@@ -1,0 +1,212 @@
+"""Karlo in diffusers' folder layout (`UnCLIPPipeline`, `UnCLIPImageVariationPipeline`), of any size."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ...clip.image_input import PictureInput
+from ...clip.open_clip_adapter import TextCondition
+from ...clip.tokenizer import read_tokenizer
+from ...clip.tower_adapter import TowerClip
+from ...diffusion.spec import DiffusionSpec
+from ...models import Clip, Decoder, Prior, Upsampler
+from ...nets.clip_towers import TextTower, VisionTower
+from ...nets.conditioning import TokenConditioner
+from ...nets.decoder import DecoderNet, DecoderParams
+from ...nets.meta_init import bare
+from ...nets.prior import PriorTransformer
+from ...nets.unet import UNet, UNetParams
+from ...nets.upsampler import UpsamplerNet
+from ...weights.files import CheckpointError
+from ...weights.tensors import fill, open_component, planned
+from ...weights.weak_cached_property import while_held
+from . import clip_config, names
+from . import config as configs
+
+PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
+KARLO_WIDTH = 768
+NATIVE_PRIOR_CLIP = 10.0
+"""kakaobrain's code clips the prior's x0 here; diffusers, at half of it."""
+
+STATISTICS = ("clip_mean", "clip_std")
+_POSITION_IDS = ("position_ids",)
+_T = TypeVar("_T")
+
+
+_BUILT_OF: dict[str, tuple[Callable, Callable, names.Rules]] = {
+    "text_encoder": (clip_config.text_tower_params, TextTower, names.TEXT_TOWER),
+    "image_encoder": (clip_config.vision_tower_params, VisionTower, names.VISION_TOWER),
+    "prior": (partial(configs.prior_params, soft_mask=False), PriorTransformer, names.PRIOR),
+    "text_proj": (configs.conditioner_params, TokenConditioner, names.TEXT_PROJECTION),
+    "decoder": (configs.decoder_unet_params, UNet, names.UNET),
+    "super_res_first": (configs.super_res_params, UNet, names.UNET),
+    "super_res_last": (configs.super_res_params, UNet, names.UNET),
+}
+
+
+def family_of(embed_dim: int) -> str:
+    """The family's name: embeddings of Karlo's width are Karlo's, others only go with their like."""
+    return "karlo" if embed_dim == KARLO_WIDTH else f"karlo-{embed_dim}"
+
+
+class KarloFolder:
+    """A diffusers folder; its parts are read one by one, and what it lacks is only missed when asked for."""
+
+    small = False
+
+    def __init__(self, folder: Path, index: dict[str, Any], dtype: torch.dtype, conventions: str) -> None:
+        """Check that the index names unCLIP's components. Raises CheckpointError where it does not."""
+        self.folder, self.dtype, self.conventions = folder, dtype, conventions
+        self.components = {
+            name for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and None not in entry
+        }
+        if "text_proj" not in self.components:
+            raise CheckpointError(f"'{folder / 'model_index.json'}' names no 'text_proj': it is no unCLIP. "
+                                  f"It names {sorted(self.components) or 'no components at all'}.")
+        params = self._configured("text_proj", configs.conditioner_params)
+        self.family = family_of(params.embed_dim)
+
+    @property
+    def compatible(self) -> bool:
+        """Whether diffusers' conventions are followed."""
+        return self.conventions == "diffusers"
+
+    # ---- parts ----
+
+    def clip(self) -> Clip:
+        """The towers that there are, in float32: they are small, and run once."""
+        return Clip(self.family, self._clip)
+
+    def prior(self) -> Prior:
+        """The prior, with the statistics of CLIP's embeddings."""
+        params = self._configured("prior", lambda config: configs.prior_params(config, soft_mask=self.compatible))
+        net = fill(lambda: PriorTransformer(params), names.diffusers_origin(names.PRIOR), self._tensors("prior"),
+                   self.dtype, keep=STATISTICS)
+        return Prior(self.family, net, self.diffusion("prior_scheduler", NATIVE_PRIOR_CLIP), unit_norm=False)
+
+    def decoder(self) -> Decoder:
+        """The decoder with its text projection."""
+        params = self.decoder_params()
+        with bare():
+            net = DecoderNet(params)
+        fill(lambda: net.conditioner, names.diffusers_origin(names.TEXT_PROJECTION), self._tensors("text_proj"),
+             self.dtype)
+        self._fill_unet("decoder", net.unet)
+        return Decoder(self.family, net.eval(), self.diffusion("decoder_scheduler"), params.image_size,
+                       blank_text=lambda: self._blank)
+
+    def upsampler(self) -> Upsampler:
+        """Both super-resolution nets."""
+        scale = self.super_res_scale()
+        nets = []
+        for name in ("super_res_first", "super_res_last"):
+            params = self.super_res_params(name)
+            with bare():
+                net = UpsamplerNet(params)
+            self._fill_unet(name, net.unet)
+            nets.append(net.eval())
+        return Upsampler(self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False,
+                         sampler="ddpm")
+
+    def check(self) -> None:
+        """Compare keys and shapes of every component that is there; no weights are read.
+
+        Raises:
+            CheckpointError: one does not fit its configuration.
+        """
+        for name, (params, build, rules) in _BUILT_OF.items():
+            if name in self.components:
+                shape = self._configured(name, params)
+                planned(partial(build, shape), names.diffusers_origin(rules), self._tensors(name), _POSITION_IDS)
+
+    # ---- configuration ----
+
+    def decoder_params(self) -> DecoderParams:
+        """Of the configurations of decoder and text projection."""
+        projection = self._config("text_proj")
+        return self._configured("decoder", lambda config: configs.decoder_params(config, projection))
+
+    def super_res_params(self, name: str) -> UNetParams:
+        """Of the configuration of one of the two super-resolution nets."""
+        return self._configured(name, configs.super_res_params)
+
+    def super_res_scale(self) -> int:
+        """How many times as large as the decoder's pictures those of the super-resolution are."""
+        small, large = self.decoder_params().image_size, self._config("super_res_first").get("sample_size")
+        if not isinstance(large, int) or large % small:
+            raise CheckpointError(f"'{self.folder}': the super-resolution's pictures of {large} px are no multiple "
+                                  f"of the decoder's {small} px.")
+        return large // small
+
+    def diffusion(self, scheduler: str, native_clip: float | None = None) -> DiffusionSpec:
+        """The process that a scheduler's configuration states."""
+        return self._configured(
+            scheduler, lambda config: configs.diffusion_spec(config, self.compatible, native_clip),
+            "scheduler_config.json",
+        )
+
+    @cached_property
+    def _blank(self) -> TextCondition:
+        """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
+        return self._clip.encode_text([""])
+
+    @while_held
+    def _clip(self) -> TowerClip:
+        text = self._tower("text_encoder", clip_config.text_tower_params, TextTower, names.TEXT_TOWER)
+        vision = self._tower("image_encoder", clip_config.vision_tower_params, VisionTower, names.VISION_TOWER)
+        if text is None and vision is None:
+            raise CheckpointError(f"'{self.folder}' has neither a 'text_encoder' nor an 'image_encoder'.")
+        tokenizer = text and read_tokenizer(self.folder / "tokenizer", text.params.context, self.conventions)
+        return TowerClip(text, vision, tokenizer, vision and self._picture_input(vision), str(self.folder))
+
+    def _picture_input(self, vision: VisionTower) -> PictureInput:
+        side = vision.params.image_size
+        return self._configured(
+            "feature_extractor", lambda config: clip_config.picture_input(config, side, squash=not self.compatible),
+            "preprocessor_config.json",
+        )
+
+    # ---- files ----
+
+    def _tower(self, name: str, params: Callable, build: Callable, rules: names.Rules) -> Any:
+        if name not in self.components:
+            return None
+        shape = self._configured(name, params)
+        return fill(lambda: build(shape), names.diffusers_origin(rules), self._tensors(name), torch.float32,
+                    ignored=_POSITION_IDS)
+
+    def _fill_unet(self, name: str, net: UNet) -> None:
+        fill(lambda: net, names.diffusers_origin(names.UNET), self._tensors(name), self.dtype)
+
+    def _tensors(self, name: str) -> Any:
+        return open_component(self._component(name))
+
+    def _component(self, name: str) -> Path:
+        folder = self.folder / name
+        if name not in self.components or not folder.is_dir():
+            raise CheckpointError(f"The model '{self.folder.name}' has no '{name}': there is no folder '{folder}' "
+                                  "that its model_index.json names. Take a model that has one.")
+        return folder
+
+    def _config(self, name: str, file: str = "config.json") -> dict[str, Any]:
+        path = self._component(name) / file
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"'{path}' cannot be read ({error}).") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"'{path}' holds no JSON object.")
+        return config
+
+    def _configured(self, name: str, build: Callable[[dict[str, Any]], _T], file: str = "config.json") -> _T:
+        config = self._config(name, file)
+        try:
+            return build(config)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"'{self.folder / name / file}' is not usable: {error}") from error

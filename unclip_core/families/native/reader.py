@@ -1,0 +1,152 @@
+"""Our own model folder: `model_index.json` and one safetensors file a component, its configuration in the header."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...clip.open_clip_adapter import ClipAdapter, ClipConfig
+from ...diffusion.spec import DiffusionSpec
+from ...models import Clip, Decoder, Prior, Upsampler
+from ...nets.decoder import DecoderNet, DecoderParams
+from ...nets.meta_init import bare
+from ...nets.params import params_from_dict
+from ...nets.prior import PriorParams, PriorTransformer
+from ...nets.upsampler import UpsamplerNet, UpsamplerParams
+from ...weights.files import CheckpointError, load_strictly, load_weights
+
+FORMAT = "unclip-v1"
+INDEX = "model_index.json"
+_CONFIG_KEYS = {
+    "clip": ("model",),
+    "prior": ("net", "diffusion", "unit_norm"),
+    "decoder": ("net", "diffusion"),
+    "upsampler": ("net", "diffusion", "scale"),
+    "second_upsampler": ("net", "diffusion", "scale", "from_size"),
+}
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a model folder: `format`, `family`, `components` (name → file).
+
+    Raises:
+        CheckpointError: there is no index, it is not JSON, or not of this format.
+    """
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"'{folder}' is no model folder: '{path}' cannot be read ({error}).") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT or "family" not in index:
+        raise CheckpointError(f"'{path}' is not of the format '{FORMAT}' with a 'family': this model is not supported.")
+    return index
+
+
+class NativeFolder:
+    """A folder of this format; its parts are read one by one."""
+
+    small = True
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        """Read the index. Raises CheckpointError where it is unusable."""
+        self.folder, self.dtype = folder, dtype
+        self.family: str = read_index(folder)["family"]
+
+    def check(self) -> None:
+        """Nothing: these are read at once."""
+
+    def clip(self) -> Clip:
+        """Text and picture encoders."""
+        return read_clip(self.folder, self.family)
+
+    def prior(self) -> Prior:
+        """The prior."""
+        return read_prior(self.folder, self.family, self.dtype)
+
+    def decoder(self) -> Decoder:
+        """The decoder."""
+        return read_decoder(self.folder, self.family, self.dtype)
+
+    def upsampler(self) -> Upsampler:
+        """The upsampler."""
+        return read_upsampler(self.folder, self.family, self.dtype)
+
+
+def read_clip(folder: Path, family: str) -> Clip:
+    """Read the folder's CLIP (always in fp32: it is small and runs once)."""
+    tensors, config, path = _read(folder, "clip", torch.float32)
+    return Clip(family, ClipAdapter.from_weights(tensors, _configured(path, ClipConfig.from_dict, config), path))
+
+
+def read_prior(folder: Path, family: str, dtype: torch.dtype) -> Prior:
+    """Read the folder's prior."""
+    tensors, config, path = _read(folder, "prior", dtype)
+    params = _configured(path, partial(params_from_dict, PriorParams), config["net"])
+    diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
+    return Prior(family, _ready(lambda: PriorTransformer(params), tensors, path), diffusion, bool(config["unit_norm"]))
+
+
+def read_decoder(folder: Path, family: str, dtype: torch.dtype) -> Decoder:
+    """Read the folder's decoder."""
+    tensors, config, path = _read(folder, "decoder", dtype)
+    params = _configured(path, DecoderParams.from_dict, config["net"])
+    diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
+    return Decoder(family, _ready(lambda: DecoderNet(params), tensors, path), diffusion, params.image_size)
+
+
+def read_upsampler(folder: Path, family: str, dtype: torch.dtype) -> Upsampler:
+    """Read the folder's upsampler, and the second one where the index names it."""
+    second = None
+    if "second_upsampler" in _components(folder):
+        second = _upsampler(folder, "second_upsampler", family, dtype)
+    return replace(_upsampler(folder, "upsampler", family, dtype), second=second)
+
+
+def _upsampler(folder: Path, component: str, family: str, dtype: torch.dtype) -> Upsampler:
+    tensors, config, path = _read(folder, component, dtype)
+    params = _configured(path, partial(params_from_dict, UpsamplerParams), config["net"])
+    diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
+    net = _ready(lambda: UpsamplerNet(params), tensors, path)
+    scale, from_size = (_configured(path, int, config.get(name, 1)) for name in ("scale", "from_size"))
+    return Upsampler(family, net, diffusion, scale, from_size=from_size)
+
+
+def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
+    path = folder / _file_name(folder, component)
+    tensors, config = load_weights(path, dtype)
+    needed = _CONFIG_KEYS[component]
+    if not isinstance(config, dict) or (missing := [key for key in needed if key not in config]):
+        said = f"lacks {missing}" if isinstance(config, dict) else f"is {config!r}"
+        raise CheckpointError(f"The configuration in the header of '{path}' {said}; it needs {list(needed)}.")
+    return tensors, config, str(path)
+
+
+def _components(folder: Path) -> dict[str, Any]:
+    components = read_index(folder).get("components")
+    return components if isinstance(components, dict) else {}
+
+
+def _file_name(folder: Path, component: str) -> str:
+    name = _components(folder).get(component)
+    if not isinstance(name, str):
+        raise CheckpointError(f"'{folder / INDEX}' names no file for the '{component}' under \"components\".")
+    return name
+
+
+def _configured(path: str, build: Any, config: Any) -> Any:
+    try:
+        return build(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The configuration in the header of '{path}' is not usable: {error}") from error
+
+
+def _ready(build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor], path: str) -> nn.Module:
+    with bare():  # no random weights that would only be replaced
+        net = build()
+    load_strictly(net, tensors, path)
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,199 @@
+"""Large pictures through a convolutional net in tiles: memory does not grow with the picture, and nothing shows.
+
+Two things tell a tile from its place in the whole. It does not see beyond its edge: tiles overlap, and what lies near
+an edge is not used. And group normalisation divides by the statistics of what it is given: here all tiles share
+those of the whole picture, which are gathered in a sweep over the tiles first. So every tile computes the same
+function of what it sees, and two tiles agree where both see enough.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .batch_chunks import ConditionedNet, in_turns, numbers_a_picture
+from .layers import TimeTable
+from .upsampler import UpsamplerNet
+
+NUMBERS_A_TILE = 2**25
+"""Size of the widest features of a picture that is run whole: 128 MB in float32."""
+OVERLAP = 64
+"""How far a tile reaches beyond its own part on each side, px."""
+TOLERANCE = 1e-5
+"""Sweeps end when no norm's statistics move more than this any longer, in its own standard deviations.
+
+The first norm's are right after one sweep, the second's after two, and so on, so as many sweeps as norms make all of
+them exact; all come about four times nearer with each sweep (measured on a picture of uneven contrast). Later steps
+start from the statistics of the step before.
+"""
+
+
+def in_tiles_if_large(
+    net: UpsamplerNet, height: int, width: int, tile: int | None = None, times: TimeTable | None = None
+) -> ConditionedNet:
+    """The net (x, t, low) for pictures of that size: as it is, or in tiles of `tile` px.
+
+    tile: None tiles pictures whose features are more than NUMBERS_A_TILE, into parts that are not; 0 never tiles.
+    times: the embeddings of the run's steps, if they were computed beforehand.
+    Raises ValueError for a tile below 0, or for a net that attends over the whole picture.
+    """
+    if tile is None:
+        whole = numbers_a_picture(height * width, net.params) <= NUMBERS_A_TILE
+        tile = 0 if whole else _largest_tile(net)
+    if tile < 0:
+        raise ValueError(f"a tile has a side of 1 px or more (0: no tiles), got {tile}")
+    if tile == 0 or (height <= tile and width <= tile):
+        return in_turns(partial(net, times=times), net.params)
+    return Tiled(net, tile, times=times)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Along one side, px: the tile is start..stop, its own part first..last; it fades over `fade` px on each side."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    fade: int
+
+    def weights(self, length: int) -> Tensor:
+        """How much each pixel of the tile counts, float32 [stop - start]; over all spans of a side they sum to 1."""
+        place = torch.arange(self.start, self.stop, dtype=torch.float32) + 0.5
+        weight = torch.ones_like(place)
+        if self.first > 0:
+            weight = weight * ((place - self.first + self.fade) / (2 * self.fade)).clamp(0, 1)
+        if self.last < length:
+            weight = weight * ((self.last + self.fade - place) / (2 * self.fade)).clamp(0, 1)
+        return weight
+
+
+def spans(length: int, own: int, overlap: int, stride: int) -> list[Span]:
+    """Cut a side of `length` px in parts of about `own` px; all edges are multiples of `stride` but the last."""
+    own, overlap = max(stride, own // stride * stride), max(stride, -(-overlap // stride) * stride)
+    firsts = range(0, length, own)
+    return [Span(max(0, first - overlap), min(length, first + own + overlap), first, min(length, first + own),
+                 max(1, min(overlap // 2, own) // 2)) for first in firsts]
+
+
+class Tiled:
+    """An upsampler's net (x [B, C, H, W], t [B], low) -> raw output, run tile by tile, picture by picture."""
+
+    def __init__(
+        self, net: UpsamplerNet, tile: int, overlap: int | None = None, times: TimeTable | None = None
+    ) -> None:
+        """`tile`: side of a tile's own part, px; `overlap`: None for OVERLAP. Raises ValueError for attention."""
+        if any(net.params.attention) or net.params.mid_attention:
+            raise ValueError("a net that attends over the whole picture cannot be run in tiles")
+        self._net, self._tile, self._overlap = net, tile, OVERLAP if overlap is None else overlap
+        self._times = times
+        self._norms: dict[int, SharedNorms] = {}  # by the picture's row, from step to step
+
+    def __call__(self, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
+        """Run the net on all tiles of all pictures."""
+        return torch.cat([self._picture(row, x[row, None], t[row, None], low[row, None]) for row in range(len(x))])
+
+    def _picture(self, row: int, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
+        norms = self._norms.setdefault(row, SharedNorms(self._net))
+        with norms:
+            for _ in range(norms.count):
+                for _ in self._tiles(norms, x, t, low):
+                    pass
+                if norms.settle() <= TOLERANCE:
+                    break
+            return self._joined(norms, x, t, low)
+
+    def _joined(self, norms: "SharedNorms", x: Tensor, t: Tensor, low: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        dtype = torch.promote_types(x.dtype, low.dtype)  # a residual is as precise as `low`, whatever the net's is
+        out = x.new_zeros(1, self._net.params.out_channels, height, width, dtype=dtype)
+        for down, across, made in self._tiles(norms, x, t, low):
+            weight = down.weights(height)[:, None] * across.weights(width)
+            out[..., down.start : down.stop, across.start : across.stop] += made * weight.to(made)
+        return out
+
+    def _tiles(self, norms: "SharedNorms", x: Tensor, t: Tensor, low: Tensor) -> Iterator[tuple[Span, Span, Tensor]]:
+        height, width = x.shape[-2:]
+        cut = (self._tile, self._overlap, self._net.unet.stride)
+        for down in spans(height, *cut):
+            for across in spans(width, *cut):
+                norms.place(down, across)
+                part = (..., slice(down.start, down.stop), slice(across.start, across.stop))
+                yield down, across, self._net(x[part], t, low[part], self._times)
+
+
+class SharedNorms:
+    """All group norms of a net with statistics of a picture that they see in tiles, while the context is open.
+
+    Each tile's own part is counted once. Until `settle` was called, a tile has its own statistics.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        """Find the norms."""
+        self._norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm)]
+        self._sums: dict[nn.Module, Tensor] = {}
+        self._known: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def __enter__(self) -> None:
+        self._sums.clear()
+        self._hooks = [norm.register_forward_hook(self._hook) for norm in self._norms]
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def place(self, down: Span, across: Span) -> None:
+        """Say where the next tile lies."""
+        self._place = (down, across)
+
+    @property
+    def count(self) -> int:
+        """How many norms there are."""
+        return len(self._norms)
+
+    def settle(self) -> float:
+        """Make what was gathered since the last time the statistics that tiles are normalised by.
+
+        Returns how far they moved at most, means and deviations in deviations; infinity the first time.
+        """
+        moved = math.inf if len(self._known) < self.count else 0.0
+        for norm, (count, total, squares) in self._sums.items():
+            mean = total / count
+            variance = (squares / count - mean.square()).clamp(min=0)
+            scale = (variance + norm.eps).rsqrt()
+            if norm in self._known:
+                before, width = self._known[norm]
+                moved = max(moved, float(((mean - before) * scale).abs().max()), float((scale / width - 1).abs().max()))
+            self._known[norm] = mean, scale
+        self._sums.clear()
+        return moved
+
+    def _hook(self, norm: nn.GroupNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        x = inputs[0]
+        down, across = self._place
+        own = x[..., _own(down, x.shape[-2]), _own(across, x.shape[-1])].unflatten(1, (norm.num_groups, -1)).float()
+        total, squares = (part.sum((2, 3, 4), dtype=torch.float64) for part in (own, own.square()))
+        sums = torch.stack([torch.full_like(total, own[0, 0].numel()), total, squares])
+        self._sums[norm] = self._sums[norm] + sums if norm in self._sums else sums
+        return self._normalised(norm, x) if norm in self._known else output
+
+    def _normalised(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
+        mean, scale = (value.repeat_interleave(x.shape[1] // norm.num_groups, 1) for value in self._known[norm])
+        scale = scale * norm.weight
+        shift = norm.bias - mean * scale
+        return torch.addcmul(shift.to(x)[..., None, None], x, scale.to(x)[..., None, None])
+
+
+def _own(span: Span, size: int) -> slice:
+    """The tile's own part, in features of `size` along a side of the tile."""
+    scale = (span.stop - span.start) // size
+    return slice((span.first - span.start) // scale, (span.last - span.start) // scale)
+
+
+def _largest_tile(net: UpsamplerNet) -> int:
+    """Side of the largest tile that, with its overlap, has features of no more than NUMBERS_A_TILE."""
+    side = int((NUMBERS_A_TILE * net.params.patch_size**2 / net.params.channels[0]) ** 0.5)
+    return max(net.unet.stride, side - 2 * OVERLAP)

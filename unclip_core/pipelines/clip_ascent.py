@@ -1,0 +1,132 @@
+"""Pictures by gradient ascent of CLIP's similarity: no decoder, only CLIP and pixels.
+
+The way of VQGAN+CLIP (Crowson et al. 2022, "VQGAN-CLIP", section 3): what CLIP sees are random cutouts of the
+picture, so that it must like all of it. In place of VQGAN's codes, the pixels: as a pyramid, of which the coarse
+levels move large areas at once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..diffusion.noise import Noise
+from ..diffusion.samplers import OnStep, StepInfo
+from ..embedding.arithmetic import normalize
+from ..models import Clip
+
+__all__ = ["Ascent", "ascend", "cutouts"]
+
+COARSEST = 4
+GREY_LIMIT = 0.02  # a start's pixels are kept this far from 0 and 1, where the sigmoid would hold them
+START_STD = 0.5
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How to climb.
+
+    steps: 1 or more. learning_rate: of Adam, on the logits of the pixels, > 0. cutouts: pictures that CLIP sees a
+    step, 1 or more. smoothness: weight of the total variation against the similarity, 0 or more. smallest_cut:
+    share of the shorter edge that a cutout covers at least, in (0, 1]. jitter: standard deviation of the noise on a
+    cutout's pixels, which are in 0..1.
+    Raises ValueError for numbers out of range.
+    """
+
+    steps: int = 100
+    learning_rate: float = 0.05
+    cutouts: int = 16
+    smoothness: float = 0.5
+    smallest_cut: float = 0.6
+    jitter: float = 0.03
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.steps < 1 or self.cutouts < 1:
+            raise ValueError(f"an ascent needs 1 step and 1 cutout or more, got {self.steps} and {self.cutouts}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"the learning rate must be positive and finite, got {self.learning_rate}")
+        if not (0 <= self.smoothness < float("inf") and 0 <= self.jitter < float("inf")):
+            raise ValueError(f"smoothness and jitter must be 0 or more, got {self.smoothness} and {self.jitter}")
+        if not 0 < self.smallest_cut <= 1:
+            raise ValueError(f"a cutout covers a share in (0, 1] of the edge, got {self.smallest_cut}")
+
+
+def ascend(
+    clip: Clip, text_embeds: Tensor, start: Tensor | None, size: tuple[int, int], ascent: Ascent, noise: Noise,
+    *, on_step: OnStep | None = None,
+) -> Tensor:
+    """Return pictures [B, 3, H, W] in 0..1 that CLIP finds like their texts [B, D].
+
+    Gradients must be on (see ``gradients``). Each sample has its own noise and climbs on its own.
+    start: pictures [B, 3, H, W] in 0..1 to begin with, or None for noise of that ``size`` (height, width).
+    on_step: called after each step, with the pictures in -1..1 as x and x0.
+    """
+    base, levels = _pyramid(start, len(text_embeds), size, noise, text_embeds.device)
+    optimizer = torch.optim.Adam(levels, lr=ascent.learning_rate)
+    wanted = normalize(text_embeds)
+    for index in range(ascent.steps):
+        pictures = _render(base, levels)
+        loss = -_similarity(clip, pictures, wanted, ascent, noise) + ascent.smoothness * _variation(pictures)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+        if on_step is not None:
+            shown = _render(base, levels).detach() * 2 - 1
+            on_step(StepInfo(index, ascent.steps, index, shown, shown))
+    return _render(base, levels).detach()
+
+
+def cutouts(pictures: Tensor, side: int, ascent: Ascent, noise: Noise) -> Tensor:
+    """Return random square cutouts of pictures [B, 3, H, W] at CLIP's size, [B * cutouts, 3, side, side].
+
+    Size and place are uniform; where they lie is a sample's own luck. Differentiable.
+    """
+    height, width = pictures.shape[-2:]
+    luck = torch.special.ndtr(noise.normal((ascent.cutouts, 3), dtype=torch.float64)).tolist()
+    cuts = []
+    for picture, own in zip(pictures, luck, strict=True):
+        for share, down, right in own:
+            edge = max(1, round(min(height, width) * (ascent.smallest_cut + share * (1 - ascent.smallest_cut))))
+            top, left = int(down * (height - edge + 1)), int(right * (width - edge + 1))
+            cut = picture[None, :, top : top + edge, left : left + edge]
+            cuts.append(F.interpolate(cut, (side, side), mode="bilinear", align_corners=False, antialias=True))
+    grain = noise.normal((ascent.cutouts, 3, side, side), device=pictures.device).flatten(0, 1)
+    return torch.cat(cuts) + ascent.jitter * grain
+
+
+def _similarity(clip: Clip, pictures: Tensor, wanted: Tensor, ascent: Ascent, noise: Noise) -> Tensor:
+    """The mean cosine of each picture's cutouts with its text, [B]."""
+    seen = cutouts(pictures, clip.adapter.image_size, ascent, noise)
+    embeds = F.normalize(clip.adapter.encode_pixels(seen), dim=-1)
+    return (embeds.view(len(pictures), ascent.cutouts, -1) * wanted[:, None]).sum(dim=-1).mean(dim=1)
+
+
+def _variation(pictures: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, [B]."""
+    down, across = pictures.diff(dim=-2).abs(), pictures.diff(dim=-1).abs()
+    return sum(d.flatten(1).mean(dim=1) if d.numel() else pictures.new_zeros(len(pictures)) for d in (down, across))
+
+
+def _pyramid(
+    start: Tensor | None, count: int, size: tuple[int, int], noise: Noise, device: torch.device
+) -> tuple[Tensor, list[Tensor]]:
+    """Fixed logits [B, 3, H, W] and the levels that are added to them, coarse to fine, which are what is learned."""
+    sizes = [size]
+    while min(sizes[0]) >= 2 * COARSEST:
+        sizes.insert(0, (sizes[0][0] // 2, sizes[0][1] // 2))
+    if start is None:
+        base, std = torch.zeros(count, 3, *size, device=device), START_STD / len(sizes) ** 0.5
+        levels = [std * noise.normal((3, *edges), device=device) for edges in sizes]
+    else:
+        base = torch.logit(start.to(device).float(), eps=GREY_LIMIT)
+        levels = [torch.zeros(count, 3, *edges, device=device) for edges in sizes]
+    return base, [level.requires_grad_(True) for level in levels]
+
+
+def _render(base: Tensor, levels: list[Tensor]) -> Tensor:
+    """The pictures [B, 3, H, W] in 0..1 that base and levels make."""
+    size = base.shape[-2:]
+    layers = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels]
+    return torch.sigmoid(base + sum(layers))

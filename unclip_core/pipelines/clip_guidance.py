@@ -1,0 +1,79 @@
+"""Guidance toward a text by CLIP's gradient (GLIDE, Nichol et al. 2021, section 2.4)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..diffusion.denoiser import Denoiser, Prediction, X0Clip, per_sample
+from ..embedding.arithmetic import normalize
+from ..models import Clip
+
+__all__ = ["ClipGuided", "clip_logits"]
+
+Likelihood = Callable[[Tensor], Tensor]
+
+
+class ClipGuided:
+    """A denoiser that leans toward pictures that something likes.
+
+    GLIDE shifts the mean of a step by ``s * Sigma * grad_x (f(x) . g(c))``. As a shift of epsilon (Dhariwal & Nichol
+    2021, algorithm 2), which any sampler can take, that is ``x0 += s * sigma^2 / alpha * grad_x log p(x0(x))``. CLIP
+    here looks at the clean sample that the net sees in x, and the gradient runs through the net: for a CLIP that
+    was trained on noised pictures, as GLIDE's was, it need not.
+    denoiser: must let gradients pass (see ``gradients``). log_likelihood: clean samples [B, …] -> [B].
+    strength: s; 1 is Bayes' rule. alpha_bar: [T] table. clip: applied to the shifted x0 too.
+    limit: the shift's root mean square is held to this, sample by sample: at the noisiest level, where
+    sigma^2 / alpha is in the thousands, a net's rounding would otherwise be all that is seen.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        log_likelihood: Likelihood,
+        strength: float,
+        alpha_bar: Tensor,
+        clip: X0Clip | None = None,
+        limit: float = 1.0,
+    ) -> None:
+        """Keep the parts."""
+        self._denoiser, self._log_likelihood, self._strength = denoiser, log_likelihood, strength
+        self._table, self._clip, self._limit = alpha_bar, clip, limit
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        """Return the prediction with x0 shifted, without its gradient."""
+        with torch.enable_grad():
+            state = x.detach().requires_grad_(True)
+            seen = self._denoiser(state, t)
+            (gradient,) = torch.autograd.grad(self._log_likelihood(seen.x0).sum(), state)
+        ab = self._table.to(t.device)[t].clamp(min=1e-12)
+        shift = per_sample(self._strength * (1 - ab) / ab.sqrt(), x).to(x.dtype) * gradient
+        size = shift.flatten(1).square().mean(dim=1).sqrt()
+        x0 = seen.x0.detach() + shift * per_sample(self._limit / size.clamp(min=self._limit), x)
+        fraction = seen.variance_fraction
+        return Prediction(x0 if self._clip is None else self._clip(x0),
+                          fraction.detach() if isinstance(fraction, Tensor) else fraction)
+
+
+def clip_logits(clip: Clip, text_embeds: Tensor) -> Likelihood:
+    """Return how CLIP scores square pictures [B, 3, S, S] in -1..1 against texts [B or 1, D], differentiably: [B].
+
+    The score is the cosine by CLIP's temperature (Radford et al. 2021, figure 3), the log-likelihood of the text up
+    to a constant.
+    """
+    wanted = normalize(text_embeds)
+
+    def score(pictures: Tensor) -> Tensor:
+        pixels = resized(pictures * 0.5 + 0.5, clip.adapter.image_size)
+        embeds = F.normalize(clip.adapter.encode_pixels(pixels), dim=-1)
+        return clip.adapter.temperature * (embeds * wanted.to(embeds)).sum(dim=-1)
+
+    return score
+
+
+def resized(pictures: Tensor, side: int) -> Tensor:
+    """Return square pictures [B, 3, S, S] in 0..1 at another size (bicubic, antialiased), differentiably."""
+    if pictures.shape[-1] == side:
+        return pictures
+    return F.interpolate(pictures, (side, side), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)

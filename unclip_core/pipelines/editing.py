@@ -1,0 +1,195 @@
+"""What else a decoder can do: find the noise of a picture, fill in part of one, follow CLIP's gradient."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..clip.open_clip_adapter import TextCondition
+from ..diffusion.denoiser import Denoiser, clamp_x0
+from ..diffusion.inpaint_mask import KnownPicture
+from ..diffusion.inpainting import repaint
+from ..diffusion.inversion import ErrorAware, Inverted, clean_error, invert
+from ..diffusion.noise import NoiseSource
+from ..diffusion.samplers import OnStep
+from ..diffusion.spec import DiffusionSpec
+from ..diffusion.windows import Windowed
+from ..models import Clip, Decoder
+from ..nets.inference_gradients import gradients, plain
+from . import check_count, check_images, decoder_denoiser, sample_decoder, to_images
+from .clip_ascent import Ascent, ascend
+from .clip_guidance import ClipGuided, clip_logits
+
+__all__ = ["fit_picture", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_pictures", "resize_mask"]
+__all__ += ["resize_picture"]
+
+OVERLAP = 2
+"""Windows on a canvas overlap by one part in this many."""
+
+
+@torch.no_grad()
+def invert_decoder(
+    decoder: Decoder,
+    images: Tensor,
+    image_embeds: Tensor,
+    *,
+    text: TextCondition | None = None,
+    steps: int,
+    guidance_scale: float,
+    iterations: int = 1,
+    on_step: OnStep | None = None,
+) -> Inverted:
+    """The noise `[B, 3, S, S]` from which the decoder draws pictures `[B, S, S, 3]` under their embeddings `[B, D]`.
+
+    Given to `sample_decoder` as `start`, with its error as `start_error`, `sampler` ddim, the same steps, guidance and
+    text, it draws them again.
+
+    Raises:
+        ValueError: a number is out of range, counts differ, or the pictures are not of the decoder's size.
+    """
+    check_images(images)
+    check_count("pictures", len(images), len(image_embeds), "image embeddings")
+    side = decoder.image_size
+    if images.shape[1:3] != (side, side):
+        raise ValueError(f"The decoder draws {side} × {side} pixels, the picture has {images.shape[2]} × "
+                         f"{images.shape[1]}: resize it first.")
+    denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
+    pictures = images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1
+    plan, error = decoder.diffusion.steps(steps), clean_error(denoiser, pictures)
+    aware = ErrorAware(denoiser, decoder.diffusion.table, error)
+    return Inverted(invert(aware, pictures, plan, iterations=iterations, on_step=on_step), error)
+
+
+@torch.no_grad()
+def inpaint_decoder(
+    decoder: Decoder,
+    images: Tensor,
+    mask: Tensor,
+    image_embeds: Tensor,
+    *,
+    text: TextCondition | None = None,
+    steps: int,
+    guidance_scale: float,
+    seeds: Sequence[int],
+    resamples: int = 1,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Draw the part of pictures `[B, H, W, 3]` that `mask` says, under their embeddings, and keep the rest to the bit.
+
+    Pictures may be larger than the decoder's square: it then draws in overlapping windows.
+
+    Args:
+        mask: `[B or 1, H, W]` in 0..1: 0 keeps, 1 draws, between them both are blended.
+        resamples: how often each step is made (`repaint`); more fits what is drawn better to what is known.
+        on_step: called after each of the `(steps - 1) * resamples + 1` steps.
+
+    Raises:
+        ValueError: a number is out of range, counts or sizes differ, or a picture is smaller than the decoder's.
+    """
+    check_images(images)
+    check_count("pictures", len(images), len(image_embeds), "image embeddings")
+    check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
+    height, width = images.shape[1:3]
+    known = KnownPicture(images, mask, torch.Size((len(images), 3, height, width)))
+    denoiser = Windowed(decoder_denoiser(decoder, image_embeds, text, guidance_scale), decoder.image_size,
+                        max(1, decoder.image_size // OVERLAP))
+    plan, noise = decoder.diffusion.steps(steps), NoiseSource(seeds, "decoder")
+    start = noise.normal((3, height, width), device=_device(decoder))
+    knowing, start = known.enter(denoiser, start, float(plan.alpha_bar[0]))
+    drawn = repaint(knowing, start, plan, noise, resamples=resamples, on_step=on_step)
+    return known.into(to_images(drawn))
+
+
+def guided_decoder(
+    decoder: Decoder, clip: Clip, wanted: Tensor, strength: float, image_embeds: Tensor, **settings: Any
+) -> Tensor:
+    """`sample_decoder`, guided toward texts by CLIP's gradient too.
+
+    Args:
+        wanted: CLIP's text embeddings, `[B or 1, D]`.
+        strength: of the gradient; 1 is Bayes' rule, more is stricter.
+        settings: `sample_decoder`'s other arguments.
+
+    Raises:
+        ValueError: as `sample_decoder`, and for texts that are not as many as the embeddings.
+    """
+    if len(wanted) not in (1, len(image_embeds)):
+        raise ValueError(f"{len(wanted)} texts to guide toward do not go with {len(image_embeds)} image embeddings.")
+    with gradients(decoder.module, clip.module):
+        score = clip_logits(clip, plain(wanted))
+        diffusion: DiffusionSpec = decoder.diffusion
+        limit = None if diffusion.clip_range is None else clamp_x0(diffusion.clip_range)
+
+        def adapt(denoiser: Denoiser) -> Denoiser:
+            return ClipGuided(denoiser, score, strength, diffusion.table, limit)
+
+        start = plain(settings.pop("start", None))
+        return sample_decoder(decoder, image_embeds, adapt=adapt, start=start, **settings)
+
+
+def optimise_pictures(
+    clip: Clip,
+    wanted: Tensor,
+    ascent: Ascent,
+    *,
+    seeds: Sequence[int],
+    images: Tensor | None = None,
+    size: tuple[int, int] = (64, 64),
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Pictures `[B, H, W, 3]` in 0..1 that CLIP finds like their texts, by gradient ascent over their pixels.
+
+    Args:
+        wanted: CLIP's text embeddings, `[B, D]`.
+        seeds: one a picture.
+        images: where to begin, `[B, H, W, 3]` in 0..1; None begins with noise of `size` (height, width).
+        on_step: called after each step, with the pictures in -1..1.
+
+    Raises:
+        ValueError: counts differ, or the tensor is not a batch of RGB pictures.
+    """
+    check_count("seeds", len(seeds), len(wanted), "texts")
+    if images is not None:
+        check_images(images)
+        check_count("pictures", len(images), len(wanted), "texts")
+        size = tuple(images.shape[1:3])
+    with gradients(clip.module):
+        device = next(clip.module.parameters()).device
+        start = None if images is None else plain(images).movedim(-1, 1).to(device)
+        found = ascend(clip, plain(wanted).to(device), start, size, ascent, NoiseSource(seeds, "optimise"),
+                       on_step=on_step)
+        return found.movedim(1, -1).contiguous()
+
+
+def fit_picture(images: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor | None]:
+    """Pictures `[B, H, W, 3]` and mask `[N, H', W']`, resized so that the shorter edge has `side` px.
+
+    What has that size stays as it is, to the bit. The mask takes the pictures' new size; of what a pixel covers, any
+    part to be drawn makes it one to be drawn.
+    """
+    height, width = images.shape[1:3]
+    short = min(height, width)
+    size = (max(side, round(height * side / short)), max(side, round(width * side / short)))
+    images = resize_picture(images, size)
+    if mask is not None and tuple(mask.shape[1:]) != size:
+        mask = resize_mask(mask, size)
+    return images, mask
+
+
+def resize_picture(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures `[B, H, W, 3]` in 0..1 at another size (height, width); those that have it come back as they are."""
+    if tuple(images.shape[1:3]) == size:
+        return images
+    resized = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp(0, 1).movedim(1, -1)
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask `[N, H, W]` at another size; a pixel is drawn as far as any of the pixels that it covers was to be."""
+    return F.adaptive_max_pool2d(mask[:, None], size)[:, 0]
+
+
+def _device(decoder: Decoder) -> torch.device:
+    return next(decoder.net.parameters()).device

@@ -1,0 +1,1 @@
+"""Plots drawn with Pillow, as image tensors."""

@@ -1,0 +1,149 @@
+"""The losses of diffusion, per sample and in float32, whatever the net predicts; and CLIP's contrast."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..diffusion.denoiser import per_sample
+from ..diffusion.spec import DiffusionSpec
+
+PIXEL = 1 / 255
+"""Half the width of one of 256 levels in -1..1."""
+
+
+def noised(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x_t of x0 `[B, …]` and alpha-bar `[B]` (Ho et al. 2020, eq. 4)."""
+    ab = per_sample(alpha_bar, x0)
+    return ab.sqrt() * x0 + (1 - ab).sqrt() * noise
+
+
+def target_of(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """What a net of that prediction should say: x0, the noise, or v (Salimans & Ho 2022, appendix D)."""
+    if prediction == "sample":
+        return x0
+    if prediction == "epsilon":
+        return noise
+    ab = per_sample(alpha_bar, x0)
+    return ab.sqrt() * noise - (1 - ab).sqrt() * x0
+
+
+def min_snr_weight(prediction: str, alpha_bar: Tensor, gamma: float) -> Tensor:
+    """Weight `[B]` of the squared error of that prediction so that x0's is min(SNR, gamma) (Hang et al. 2023, eq. 6).
+
+    An error of x0 is one of the noise times 1 / SNR, and one of v times 1 / (SNR + 1).
+    """
+    snr = alpha_bar / (1 - alpha_bar).clamp(min=1e-20)
+    bounded = snr.clamp(max=gamma)
+    if prediction == "sample":
+        return bounded
+    # min(SNR, gamma) / SNR, also where SNR is 0.
+    relative = torch.where(snr > gamma, gamma / snr.clamp(min=gamma), torch.ones_like(snr))
+    return relative if prediction == "epsilon" else relative * snr / (snr + 1)
+
+
+def diffusion_loss(raw: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec) -> dict[str, Tensor]:
+    """The weighted squared error of a raw output, and where the variance is learned its bound too.
+
+    raw: `[B, C, …]`, or `[B, 2C, …]` with a learned variance. x0 `[B, C, …]`. batch: "noise" like x0, "alpha_bar",
+    "alpha_bar_before" (of the step before) and "weight", each `[B]`.
+    """
+    learned = spec.variance == "learned_range"
+    mean, fraction = raw.float().chunk(2, dim=1) if learned else (raw.float(), None)
+    target = target_of(spec.prediction, x0, batch["noise"], batch["alpha_bar"])
+    squared = (mean - target).square().flatten(1).mean(dim=1)
+    loss = (batch["weight"] * squared).mean()
+    values = {"loss": loss, "mse": squared.detach().mean()}
+    if fraction is not None:
+        # The mean learns from the simple loss alone (Nichol & Dhariwal 2021, section 3.1, eq. 16 and below).
+        bound = variance_bound(mean.detach(), fraction, x0, batch, spec).mean() * (spec.train_steps / 1000)
+        values |= {"loss": loss + bound, "bound": bound.detach()}
+    return values
+
+
+def variance_bound(mean: Tensor, fraction: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec
+                   ) -> Tensor:
+    """The variational bound's term of each sample's time, bits a value `[B]` (Nichol & Dhariwal 2021, eq. 4-7, 15).
+
+    mean: the net's prediction; fraction: its variance, -1..1 from the posterior's to the forward process's.
+    """
+    ab, before = (per_sample(batch[name].double(), x0) for name in ("alpha_bar", "alpha_bar_before"))
+    beta = 1 - ab / before
+    posterior = (1 - before) / (1 - ab) * beta
+    first = before == 1
+    # The last step's posterior has no width; the next one's stands in (as in the paper's code).
+    posterior = torch.where(first, _second_posterior(spec), posterior)
+    share = (fraction.double() + 1) / 2
+    log_var = share * beta.log() + (1 - share) * posterior.log()
+    error = before.sqrt() * beta / (1 - ab) * (_x0(mean.double(), x0, batch, spec, ab) - x0.double())
+    divergence = 0.5 * (log_var - posterior.log() + (posterior.log() - log_var).exp()
+                        + error.square() * (-log_var).exp() - 1)
+    bits = torch.where(first, _likelihood(error, log_var, x0), divergence) / math.log(2)
+    return bits.flatten(1).mean(dim=1).float()
+
+
+def _second_posterior(spec: DiffusionSpec) -> Tensor:
+    table = spec.table
+    return (1 - table[0]) / (1 - table[1]) * (1 - table[1] / table[0])
+
+
+def _x0(mean: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec, ab: Tensor) -> Tensor:
+    if spec.prediction == "sample":
+        return mean
+    if spec.prediction == "epsilon":
+        return x0.double() + ((1 - ab) / ab).sqrt() * (batch["noise"].double() - mean)
+    noisy = ab.sqrt() * x0.double() + (1 - ab).sqrt() * batch["noise"].double()
+    return ab.sqrt() * noisy - (1 - ab).sqrt() * mean
+
+
+def _likelihood(error: Tensor, log_var: Tensor, x0: Tensor) -> Tensor:
+    """Minus the log-probability of x0's one of 256 levels under the normal around the predicted one (Ho, eq. 13)."""
+    width = (0.5 * log_var).exp()
+    above = torch.where(x0 > 1 - PIXEL, 1.0, torch.special.ndtr((PIXEL - error) / width))
+    below = torch.where(x0 < -1 + PIXEL, 0.0, torch.special.ndtr((-PIXEL - error) / width))
+    return -(above - below).clamp(min=1e-12).log()
+
+
+def contrast(images: Tensor, texts: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    """InfoNCE both ways (Radford et al. 2021, figure 3) of this process's pairs `[b, D]` among all processes' ones.
+
+    scale: the logarithm of what multiplies cosines; "clipped to prevent scaling the logits by more than 100". The mean
+    of all processes' losses is the loss of the whole batch, and its gradients are exact: gathering passes them back.
+    """
+    images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+    every_image, every_text, first = *_gathered(images, texts), _rank() * len(images)
+    factor = scale.float().exp().clamp(max=100)
+    wanted = torch.arange(first, first + len(images), device=images.device)
+    of_images, of_texts = factor * images @ every_text.T, factor * texts @ every_image.T
+    loss = 0.5 * (F.cross_entropy(of_images, wanted) + F.cross_entropy(of_texts, wanted))
+    return {"loss": loss, "accuracy": (of_images.argmax(dim=1) == wanted).float().mean()}
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _gathered(*tensors: Tensor) -> tuple[Tensor, ...]:
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return tensors
+    return tuple(_Gather.apply(tensor.contiguous()) for tensor in tensors)
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes, in the order of their numbers; each process's loss gives gradients to all rows."""
+
+    @staticmethod
+    def forward(context: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, own)
+        context.rows = len(own)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        torch.distributed.all_reduce(total)
+        first = _rank() * context.rows
+        return total[first : first + context.rows]

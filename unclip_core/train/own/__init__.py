@@ -1,1 +1,0 @@
-"""Training on people's own pictures: configuration, data, losses of the four nets, and the engine under them."""

@@ -1,0 +1,1 @@
+"""Weight files of any family: strict reading, memory-mapped tensors, LoRA, writing."""
