@@ -1,6 +1,6 @@
 """Draw the thumbnails of Karlo's workflows: diagrams, as its weights are not part of this project.
 
-    python .ci/karlo_thumbnails.py
+python .ci/karlo_thumbnails.py
 """
 
 from pathlib import Path
@@ -13,19 +13,37 @@ PAPER, INK, FAINT, ARROW = (24, 26, 32), (255, 255, 255), (190, 192, 200), (150,
 BLUE, VIOLET, GREEN, OCHRE, RED = (52, 84, 140), (108, 62, 140), (40, 116, 92), (150, 92, 40), (140, 52, 64)
 PROMPT = ("Prompt", "a photograph of a big red frog", BLUE)
 DIAGRAMS = {
-    "karlo_text_to_image": ("Karlo: text to image", [
-        PROMPT, ("CLIP ViT-L/14", "text embedding and token states", VIOLET),
-        ("Prior", "25 steps, 1.0 billion parameters", GREEN), ("Decoder", "25 steps, 64 px", OCHRE),
-        ("Super-resolution", "7 steps, 256 px", RED),
-    ], "needs Karlo's weights"),
-    "karlo_image_variations": ("Karlo: image variations", [
-        ("Picture", "yours", BLUE), ("CLIP ViT-L/14", "image embedding", VIOLET),
-        ("Decoder", "25 steps, four at 64 px", OCHRE), ("Super-resolution", "7 steps, four at 256 px", RED),
-    ], "needs Karlo's weights for variations"),
-    "karlo_to_sd21_unclip": ("Karlo's prior to SD 2.1 unCLIP", [
-        PROMPT, ("Karlo's prior", "image embedding, 768 numbers", GREEN),
-        ("unCLIPConditioning", "ComfyUI's own", VIOLET), ("Stable Diffusion 2.1 unCLIP-L", "768 px", RED),
-    ], "needs Karlo and sd21-unclip-l.ckpt"),
+    "karlo_text_to_image": (
+        "Karlo: text to image",
+        [
+            PROMPT,
+            ("CLIP ViT-L/14", "text embedding and token states", VIOLET),
+            ("Prior", "25 steps, 1.0 billion parameters", GREEN),
+            ("Decoder", "25 steps, 64 px", OCHRE),
+            ("Super-resolution", "7 steps, 256 px", RED),
+        ],
+        "needs Karlo's weights",
+    ),
+    "karlo_image_variations": (
+        "Karlo: image variations",
+        [
+            ("Picture", "yours", BLUE),
+            ("CLIP ViT-L/14", "image embedding", VIOLET),
+            ("Decoder", "25 steps, four at 64 px", OCHRE),
+            ("Super-resolution", "7 steps, four at 256 px", RED),
+        ],
+        "needs Karlo's weights for variations",
+    ),
+    "karlo_to_sd21_unclip": (
+        "Karlo's prior to SD 2.1 unCLIP",
+        [
+            PROMPT,
+            ("Karlo's prior", "image embedding, 768 numbers", GREEN),
+            ("unCLIPConditioning", "ComfyUI's own", VIOLET),
+            ("Stable Diffusion 2.1 unCLIP-L", "768 px", RED),
+        ],
+        "needs Karlo and sd21-unclip-l.ckpt",
+    ),
 }
 """Workflow: title, boxes (name, what it does, colour) from top to bottom, and what it needs."""
 

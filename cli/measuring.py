@@ -33,32 +33,64 @@ def add_evaluate(commands: Commands) -> None:
     evaluate.add_argument("--n", type=int, help="captions or scenes a split (default: 500; edits: 200 scenes in all)")
     evaluate.add_argument("--seed", type=int, default=0, help="of captions and noise (default: %(default)s)")
     evaluate.add_argument("--folder", metavar="DIR", help="a model folder (default: the bundled model)")
-    evaluate.add_argument("--theta", type=float, nargs="+", metavar="θ", help="edits: the text diff's ways, each 0..1, "
-                          "a row each (default: 0 to 0.5 by tenths)")
-    evaluate.add_argument("--inverted", action="store_true", help="edits: start the text diff from the noise of the "
-                          "unedited picture (DDIM inversion)")
+    evaluate.add_argument(
+        "--theta",
+        type=float,
+        nargs="+",
+        metavar="θ",
+        help="edits: the text diff's ways, each 0..1, a row each (default: 0 to 0.5 by tenths)",
+    )
+    evaluate.add_argument(
+        "--inverted",
+        action="store_true",
+        help="edits: start the text diff from the noise of the unedited picture (DDIM inversion)",
+    )
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_evaluate_own(evaluate)
     evaluate.set_defaults(call=partial(_evaluate, evaluate))
 
 
 def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
-    own = evaluate.add_argument_group("any model on any pictures", "CLIP score, the prior's cosine, CLIP-FID and "
-                                      "CLIP-KID (not Inception's), precision and recall; of --n pictures.")
+    own = evaluate.add_argument_group(
+        "any model on any pictures",
+        "CLIP score, the prior's cosine, CLIP-FID and "
+        "CLIP-KID (not Inception's), precision and recall; of --n pictures.",
+    )
     own.add_argument("--model", dest="measured", metavar="DIR", help="a model folder, or 'bundled'")
-    own.add_argument("--data", metavar="PATH", help="a folder of pictures with .txt captions, a saved Hugging Face "
-                     "dataset, or webdataset shards")
-    own.add_argument("--output", metavar="DIR", help="for evaluation.json and evaluation.html, a page with pictures "
-                     "(of tiny: contact sheets)")
-    own.add_argument("--from", dest="source", choices=["text", "pictures"], default="text", help="draw from captions, "
-                     "or from the true pictures' own embeddings (default: %(default)s)")
+    own.add_argument(
+        "--data",
+        metavar="PATH",
+        help="a folder of pictures with .txt captions, a saved Hugging Face dataset, or webdataset shards",
+    )
+    own.add_argument(
+        "--output",
+        metavar="DIR",
+        help="for evaluation.json and evaluation.html, a page with pictures (of tiny: contact sheets)",
+    )
+    own.add_argument(
+        "--from",
+        dest="source",
+        choices=["text", "pictures"],
+        default="text",
+        help="draw from captions, or from the true pictures' own embeddings (default: %(default)s)",
+    )
     own.add_argument("--small", action="store_true", help="measure the decoder's pictures, without the upsampler")
     own.add_argument("--batch", type=int, default=8, help="pictures drawn together (default: %(default)s)")
-    own.add_argument("--lora", nargs=2, action="append", default=[], metavar=("FILE", "STRENGTH"), dest="loras",
-                     help="draw with a LoRA (may be given several times)")
+    own.add_argument(
+        "--lora",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FILE", "STRENGTH"),
+        dest="loras",
+        help="draw with a LoRA (may be given several times)",
+    )
     own.add_argument("--neighbours", type=int, default=3, metavar="K", help="of precision and recall (%(default)s)")
-    own.add_argument("--clip", metavar="ARCHITECTURE", help="compare by a CLIP of open_clip, such as ViT-B-32, "
-                     "in place of the model's own")
+    own.add_argument(
+        "--clip",
+        metavar="ARCHITECTURE",
+        help="compare by a CLIP of open_clip, such as ViT-B-32, in place of the model's own",
+    )
     own.add_argument("--clip-weights", metavar="FILE", help="its weights")
     own.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
 
@@ -94,12 +126,21 @@ def _evaluate_own(options: argparse.Namespace) -> int:
         print("unclip: say what to evaluate: tiny, describe or edits, or --model and --data.", file=sys.stderr)
         return 2
     how = Draw(options.source, options.small, options.seed, options.batch)
-    return said(lambda: evaluate_model(
-        options.measured, options.data, count=500 if options.n is None else options.n, how=how,
-        loras=[(path, _strength(strength)) for path, strength in options.loras], clip=options.clip,
-        clip_weights=options.clip_weights, neighbours=options.neighbours, device=options.device, output=options.output,
-        as_json=options.json,
-    ))
+    return said(
+        lambda: evaluate_model(
+            options.measured,
+            options.data,
+            count=500 if options.n is None else options.n,
+            how=how,
+            loras=[(path, _strength(strength)) for path, strength in options.loras],
+            clip=options.clip,
+            clip_weights=options.clip_weights,
+            neighbours=options.neighbours,
+            device=options.device,
+            output=options.output,
+            as_json=options.json,
+        )
+    )
 
 
 def add_bench(commands: Commands) -> None:
@@ -117,10 +158,18 @@ def add_bench(commands: Commands) -> None:
     bench.add_argument("--size", choices=["full", "small"], help="of karlo (default: full) or speed (default: small)")
     bench.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="of karlo (default: bf16) or tiny (fp32)")
     bench.add_argument("--steps", type=int, default=2, help="of each stage of karlo (default: %(default)s)")
-    bench.add_argument("--stage-steps", type=int, nargs=3, metavar=("PRIOR", "DECODER", "UPSAMPLER"),
-                       help="of speed (default: 10 10 4, of size full 25 25 7)")
-    bench.add_argument("--folder", metavar="DIR", help="karlo, steps, inversion: a model to measure; karlo, speed: "
-                       "where the random ones are to stay")
+    bench.add_argument(
+        "--stage-steps",
+        type=int,
+        nargs=3,
+        metavar=("PRIOR", "DECODER", "UPSAMPLER"),
+        help="of speed (default: 10 10 4, of size full 25 25 7)",
+    )
+    bench.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="karlo, steps, inversion: a model to measure; karlo, speed: where the random ones are to stay",
+    )
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.add_argument("--plot", metavar="FILE.png", help="speed, steps: draw the figures too")
     bench.add_argument("--rounds", type=int, default=3, help="speed: pairs of processes (default: %(default)s)")
@@ -143,11 +192,19 @@ def _bench(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     measures = {
         "tiny": lambda: bench.bench_tiny(options.repeats, as_json=as_json, dtype=options.dtype or "fp32"),
         "karlo": lambda: bench_karlo.bench_karlo(
-            size or "full", options.dtype or "bf16", options.steps, folder, as_json),
+            size or "full", options.dtype or "bf16", options.steps, folder, as_json
+        ),
         "parity": lambda: all(row.holds for row in parity.bench_parity(as_json)),
         "speed": lambda: speed.bench_speed(
-            size or "small", options.dtypes, options.batches, options.rounds, folder, as_json, options.plot,
-            options.stage_steps),
+            size or "small",
+            options.dtypes,
+            options.batches,
+            options.rounds,
+            folder,
+            as_json,
+            options.plot,
+            options.stage_steps,
+        ),
         "steps": lambda: steps.bench_steps(n, folder, as_json, options.plot),
         "inversion": lambda: bench_inversion.bench_inversion(n, folder, as_json),
     }

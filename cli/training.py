@@ -7,12 +7,20 @@ from .exits import Commands, said
 
 def add_train(commands: Commands) -> None:
     """`unclip train`: the bundled model, or a net on own pictures."""
-    train = commands.add_parser("train", help="train a model", description="Train the bundled model from scratch, or "
-                                "one net on own pictures; a run that was stopped goes on where it was.")
+    train = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train the bundled model from scratch, or "
+        "one net on own pictures; a run that was stopped goes on where it was.",
+    )
     models = train.add_subparsers(dest="model", required=True, metavar="MODEL")
     _add_train_tiny(models)
-    for stage, what in (("clip", "texts and pictures to embeddings"), ("prior", "a text to an image embedding"),
-                        ("decoder", "an image embedding to a picture"), ("upsampler", "a picture to a larger one")):
+    for stage, what in (
+        ("clip", "texts and pictures to embeddings"),
+        ("prior", "a text to an image embedding"),
+        ("decoder", "an image embedding to a picture"),
+        ("upsampler", "a picture to a larger one"),
+    ):
         _add_train_own(models, stage, what)
 
 
@@ -40,10 +48,18 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _add_train_own(models: Commands, stage: str, what: str) -> None:
-    own = models.add_parser(stage, help=f"own pictures: {what}", description=f"Train the {stage} ({what}) on own "
-                            "pictures. Exit code: 0 when done, 1 if something does not fit, 130 if interrupted.")
-    own.add_argument("--data", required=True, metavar="PATH", help="a folder of pictures with .txt captions, a saved "
-                     "Hugging Face dataset, or webdataset shards (.tar)")
+    own = models.add_parser(
+        stage,
+        help=f"own pictures: {what}",
+        description=f"Train the {stage} ({what}) on own "
+        "pictures. Exit code: 0 when done, 1 if something does not fit, 130 if interrupted.",
+    )
+    own.add_argument(
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="a folder of pictures with .txt captions, a saved Hugging Face dataset, or webdataset shards (.tar)",
+    )
     own.add_argument("--config", required=True, metavar="FILE", help=".toml or .json")
     own.add_argument("--output", required=True, metavar="DIR", help="the model folder that is made")
     own.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
@@ -54,19 +70,24 @@ def _add_train_own(models: Commands, stage: str, what: str) -> None:
 def _train_own(options: argparse.Namespace) -> int:
     from ..unclip_core.train.run import train_own
 
-    return said(lambda: train_own(options.model, options.data, options.config, options.output, options.dry_run,
-                                  options.cpu))
+    return said(
+        lambda: train_own(options.model, options.data, options.config, options.output, options.dry_run, options.cpu)
+    )
 
 
 def add_embed(commands: Commands) -> None:
     """`unclip embed`: CLIP's embeddings of own pictures."""
-    embed = commands.add_parser("embed", help="compute CLIP's embeddings of own pictures",
-                                description="Compute CLIP's embeddings of pictures and captions into safetensors "
-                                "shards, once. The trainings of prior and decoder do it by themselves, and find what "
-                                "stands in training/embeddings of their output already.")
+    embed = commands.add_parser(
+        "embed",
+        help="compute CLIP's embeddings of own pictures",
+        description="Compute CLIP's embeddings of pictures and captions into safetensors "
+        "shards, once. The trainings of prior and decoder do it by themselves, and find what "
+        "stands in training/embeddings of their output already.",
+    )
     embed.add_argument("--data", required=True, metavar="PATH", help="as of train")
-    embed.add_argument("--output", required=True, metavar="DIR",
-                       help="for the shards, such as MODEL/training/embeddings")
+    embed.add_argument(
+        "--output", required=True, metavar="DIR", help="for the shards, such as MODEL/training/embeddings"
+    )
     embed.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
     embed.set_defaults(call=_embed)
 

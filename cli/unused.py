@@ -8,8 +8,11 @@ ALWAYS = {"model", "call"}
 
 def refuse_unused(parser: argparse.ArgumentParser, options: argparse.Namespace, uses: Collection[str]) -> None:
     """End with a sentence and exit code 2 where an option is set that is not one of `uses` (names in `options`)."""
-    names = [name for name, value in vars(options).items()
-             if name not in ALWAYS and name not in uses and value != parser.get_default(name)]
+    names = [
+        name
+        for name, value in vars(options).items()
+        if name not in ALWAYS and name not in uses and value != parser.get_default(name)
+    ]
     if not names:
         return
     flags = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}

@@ -43,18 +43,40 @@ def add_queue(commands: Commands) -> None:
         "Exit code: 0 if every row has its files, 1 if not, 2 if the input is wrong, 130 if interrupted.",
     )
     queue.add_argument("workflow", metavar="WORKFLOW.json", help="in ComfyUI: File > Export (API)")
-    queue.add_argument("--server", action="append", required=True, metavar="URL", dest="servers",
-                       help="a ComfyUI server, such as http://127.0.0.1:8188 (may be given several times)")
-    queue.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", dest="settings",
-                       help="set an input in every row; NODE is a node's id or title")
+    queue.add_argument(
+        "--server",
+        action="append",
+        required=True,
+        metavar="URL",
+        dest="servers",
+        help="a ComfyUI server, such as http://127.0.0.1:8188 (may be given several times)",
+    )
+    queue.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        dest="settings",
+        help="set an input in every row; NODE is a node's id or title",
+    )
     queue.add_argument("--csv", metavar="FILE", help="a row a line; the first line names the inputs (NODE.INPUT)")
-    queue.add_argument("--vary", action="append", default=[], metavar="NODE.INPUT=VALUES",
-                       help="every value in turn: 1..8, or a,b,c, or a JSON list; several make every combination")
+    queue.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUES",
+        help="every value in turn: 1..8, or a,b,c, or a JSON list; several make every combination",
+    )
     queue.add_argument("--count", type=int, default=1, metavar="N", help="every row N times, with seeds counting up")
     queue.add_argument("--output", default="output", metavar="DIR", help="for files and journal (default: %(default)s)")
     queue.add_argument("--depth", type=int, default=2, metavar="N", help="prompts in a server's queue at once (2)")
-    queue.add_argument("--patience", type=float, default=600.0, metavar="SECONDS",
-                       help="how long to wait while no server answers (default: %(default)s)")
+    queue.add_argument(
+        "--patience",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long to wait while no server answers (default: %(default)s)",
+    )
     queue.add_argument("--json", action="store_true", help="print the report as JSON")
     queue.set_defaults(call=_queue)
 
@@ -63,7 +85,14 @@ def _queue(options: argparse.Namespace) -> int:
     from .remote import queue_file
 
     return queue_file(
-        options.workflow, options.servers, settings=options.settings, vary=options.vary, table=options.csv,
-        count=options.count, output=options.output, depth=options.depth, patience=options.patience,
+        options.workflow,
+        options.servers,
+        settings=options.settings,
+        vary=options.vary,
+        table=options.csv,
+        count=options.count,
+        output=options.output,
+        depth=options.depth,
+        patience=options.patience,
         as_json=options.json,
     )

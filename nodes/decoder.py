@@ -79,8 +79,11 @@ class UnclipDecoderSample:
         }
 
     VALIDATE_INPUTS = inputs.checking(
-        guidance_scale=inputs.GUIDANCE.check, eta=ETA.check, clip_strength=STRENGTH.check,
-        guidance_start=inputs.START.check, guidance_end=inputs.END.check,
+        guidance_scale=inputs.GUIDANCE.check,
+        eta=ETA.check,
+        clip_strength=STRENGTH.check,
+        guidance_start=inputs.START.check,
+        guidance_end=inputs.END.check,
     )
 
     def run(
@@ -195,8 +198,10 @@ class Luck:
             sockets.require_family(noise, "noise", decoder.family, "decoder")
             if len(noise.noise) not in (1, count):
                 raise InputError(f"{len(noise.noise)} noises do not fit {count} embeddings: give one, or one for each.")
-            start, error = (None if part is None else spread(part, count).repeat_interleave(batch_size, dim=0)
-                            for part in (noise.noise, noise.error))
+            start, error = (
+                None if part is None else spread(part, count).repeat_interleave(batch_size, dim=0)
+                for part in (noise.noise, noise.error)
+            )
             luck = replace(luck, start=start, error=error)
         return luck
 

@@ -113,8 +113,10 @@ def strangers(clip: Clip, phrases: Phrases) -> list[str]:
     if not unknown:
         return []
     shown = ", ".join(f"'{word}'" for word in unknown[:STRANGERS_SHOWN]) + (" …" if unknown[STRANGERS_SHOWN:] else "")
-    return [f"The '{clip.family}' model has never seen {len(unknown)} of the words of this list, and reads past them: "
-            f"{shown}"]
+    return [
+        f"The '{clip.family}' model has never seen {len(unknown)} of the words of this list, and reads past them: "
+        f"{shown}"
+    ]
 
 
 def description_text(description: Description) -> str:

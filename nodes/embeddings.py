@@ -23,9 +23,7 @@ class UnclipEmbeddingInterpolate:
     """Node: the embeddings between two others."""
 
     CATEGORY = "unCLIP/embedding"
-    DESCRIPTION = (
-        "Blends two image embeddings along the arc between them (slerp): one blend, or a transition of many."
-    )
+    DESCRIPTION = "Blends two image embeddings along the arc between them (slerp): one blend, or a transition of many."
     SEARCH_ALIASES = ["slerp", "blend", "mix", "interpolation", "morph", "transition"]
     RETURN_TYPES = (sockets.EMBEDDING,)
     RETURN_NAMES = ("embedding",)

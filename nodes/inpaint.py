@@ -160,8 +160,16 @@ class UnclipOutpaint:
 
 
 def fill(
-    decoder: PartValue[Decoder], embedding: EmbeddingValue, pictures: Tensor, holes: Tensor, text: TextValue | None,
-    seed: int, steps: int, guidance_scale: float, resamples: int, title: str,
+    decoder: PartValue[Decoder],
+    embedding: EmbeddingValue,
+    pictures: Tensor,
+    holes: Tensor,
+    text: TextValue | None,
+    seed: int,
+    steps: int,
+    guidance_scale: float,
+    resamples: int,
+    title: str,
 ) -> Tensor:
     """Draw the `holes` `[N, H, W]` of `pictures` `[N, H, W, 3]`; batches are of one size or 1."""
     sockets.require_family(embedding, "embedding", decoder.family, "decoder")

@@ -80,8 +80,10 @@ def interval_widgets() -> dict[str, Widget]:
     """Between which parts of a run guidance acts: for the end of a node's optional inputs."""
     start = "Where in the run guidance begins: 0 with the first step, at pure noise. Steps without guidance are faster."
     end = "Where in the run guidance ends: 1 with the last step."
-    return {"guidance_start": START.widget(defaults.GUIDANCE_START, start, advanced=True),
-            "guidance_end": END.widget(defaults.GUIDANCE_END, end, advanced=True)}
+    return {
+        "guidance_start": START.widget(defaults.GUIDANCE_START, start, advanced=True),
+        "guidance_end": END.widget(defaults.GUIDANCE_END, end, advanced=True),
+    }
 
 
 def check_interval(start: Any, end: Any) -> tuple[float, float]:

@@ -40,9 +40,7 @@ class UnclipApplyLora:
         return {
             "required": {
                 "lora_name": ([NONE, *host.lora_names()], {"default": NONE, "tooltip": name}),
-                **{
-                    number.name: number.widget(1.0, strength.format(stage)) for stage, number in STRENGTHS.items()
-                },
+                **{number.name: number.widget(1.0, strength.format(stage)) for stage, number in STRENGTHS.items()},
             },
             "optional": {
                 "prior": (sockets.PRIOR, {"tooltip": "The prior of the model that the LoRA was trained for."}),
@@ -54,8 +52,12 @@ class UnclipApplyLora:
 
     @classmethod
     def IS_CHANGED(
-        cls, lora_name: str = NONE, strength_prior: float = 1.0, strength_decoder: float = 1.0,
-        prior: Any = None, decoder: Any = None,
+        cls,
+        lora_name: str = NONE,
+        strength_prior: float = 1.0,
+        strength_decoder: float = 1.0,
+        prior: Any = None,
+        decoder: Any = None,
     ) -> str:
         """Another size or time: the file is read again."""
         if lora_name in (None, NONE):
@@ -79,7 +81,8 @@ class UnclipApplyLora:
             FamilyError: prior and decoder are of two families.
         """
         strengths = {
-            "prior": STRENGTHS["prior"].check(strength_prior), "decoder": STRENGTHS["decoder"].check(strength_decoder),
+            "prior": STRENGTHS["prior"].check(strength_prior),
+            "decoder": STRENGTHS["decoder"].check(strength_decoder),
         }
         parts = {name: value for name, value in (("prior", prior), ("decoder", decoder)) if value is not None}
         if not parts:

@@ -100,7 +100,12 @@ class UnclipClipOptimise:
         def climb(rows: slice, on_step: host.OnStep) -> Tensor:
             here = None if start is None else start[rows].to(host.device())
             return editing.optimise_pictures(
-                clip.part, wanted[rows].to(host.device()), ascent, seeds=seeds[rows], images=here, size=size,
+                clip.part,
+                wanted[rows].to(host.device()),
+                ascent,
+                seeds=seeds[rows],
+                images=here,
+                size=size,
                 on_step=on_step,
             )
 

@@ -43,9 +43,7 @@ class UnclipRerank:
             }
         }
 
-    def run(
-        self, clip: PartValue[Clip], text: TextValue, image: Tensor, keep: int = defaults.KEEP
-    ) -> dict[str, Any]:
+    def run(self, clip: PartValue[Clip], text: TextValue, image: Tensor, keep: int = defaults.KEEP) -> dict[str, Any]:
         """Keep the best `keep` images of each prompt of `text`."""
         sockets.require_family(text, "text", clip.family, "CLIP")
         keep = inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX)

@@ -123,8 +123,10 @@ class EmbeddingValue:
         """Refuse what points nowhere where it arises: whatever is drawn of it would only look like a picture."""
         check_finite(self.embeds, f"image embeddings ({self.source})")
         if silent := (self.embeds == 0).all(dim=1).nonzero().flatten().tolist():
-            raise BrokenValue(f"Row {silent[0] + 1} of the image embeddings ({self.source}) has length 0: it points "
-                              "nowhere, so there is nothing to draw or to compare.")
+            raise BrokenValue(
+                f"Row {silent[0] + 1} of the image embeddings ({self.source}) has length 0: it points "
+                "nowhere, so there is nothing to draw or to compare."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +166,10 @@ def check_finite(rows: Tensor, what: str) -> None:
     """
     broken = (~torch.isfinite(rows)).flatten(1).any(dim=1).nonzero().flatten().tolist()
     if broken:
-        raise BrokenValue(f"Row {broken[0] + 1} of the {what} holds NaN or infinity. In half precision numbers may "
-                          "overflow: set 'dtype' of Load unCLIP Model to fp32, or bf16.")
+        raise BrokenValue(
+            f"Row {broken[0] + 1} of the {what} holds NaN or infinity. In half precision numbers may "
+            "overflow: set 'dtype' of Load unCLIP Model to fp32, or bf16."
+        )
 
 
 def require_family(

@@ -138,8 +138,10 @@ class UnclipDenoisingFilm:
         }
         count, side = len(embedding.embeds), decoder.part.image_size
         seeds = [inputs.check_seed(seed)] * count
-        film = Film(NoiseSource(seeds, "decoder").normal((3, side, side)),
-                    inputs.check_int("every", every, 1, defaults.STEPS_MAX))
+        film = Film(
+            NoiseSource(seeds, "decoder").normal((3, side, side)),
+            inputs.check_int("every", every, 1, defaults.STEPS_MAX),
+        )
         condition = text_rows(text, decoder, count)
         said = condition and condition.to(host.device())
         with host.loaded(decoder) as part, host.progress(steps, "Film") as bar:

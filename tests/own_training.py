@@ -8,16 +8,41 @@ from PIL import Image
 
 from unclip.unclip_core.train.run import train_own
 
-NAMES = ["anchor", "bell", "cloud", "drum", "eagle", "flute", "grape", "hat", "ink", "jar", "kite", "lamp", "moon",
-         "nut", "owl", "pear"]
+NAMES = [
+    "anchor",
+    "bell",
+    "cloud",
+    "drum",
+    "eagle",
+    "flute",
+    "grape",
+    "hat",
+    "ink",
+    "jar",
+    "kite",
+    "lamp",
+    "moon",
+    "nut",
+    "owl",
+    "pear",
+]
 CLIP_NET = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 16, "patch_size": 8, "layers": 1, "width": 32, "head_width": 16},
     "text_cfg": {"context_length": 8, "layers": 1, "width": 16, "heads": 2},
 }
 PRIOR_NET = {"width": 64, "layers": 2, "heads": 4, "head_dim": 16, "embed_dim": 24, "text_width": 16, "text_tokens": 8}
-UNET = {"channels": [32, 48], "blocks": [1, 1], "attention": [False, False], "time_channels": 32,
-        "time_embed_dim": 64, "mid_blocks": 1, "groups": 8, "patch_size": 2, "layout": "light"}
+UNET = {
+    "channels": [32, 48],
+    "blocks": [1, 1],
+    "attention": [False, False],
+    "time_channels": 32,
+    "time_embed_dim": 64,
+    "mid_blocks": 1,
+    "groups": 8,
+    "patch_size": 2,
+    "layout": "light",
+}
 DECODER_NET = {
     "conditioner": {"kind": "map", "hidden": 96, "time_embed_dim": 64, "map_channels": [16, 16], "map_sizes": [8, 4]},
     "unet": UNET | {"in_channels": 3, "out_channels": 3, "map_channels": [16, 16]},
@@ -25,8 +50,12 @@ DECODER_NET = {
 }
 UPSAMPLER_NET = UNET | {"in_channels": 6, "out_channels": 3, "map_channels": [0, 0], "scale": 2}
 NETS = {"clip": CLIP_NET, "prior": PRIOR_NET, "decoder": DECODER_NET, "upsampler": UPSAMPLER_NET}
-LOSSES = {"clip": {}, "prior": {"drop_text": 0.0}, "decoder": {"drop_image": 0.0, "drop_text": 0.0},
-          "upsampler": {"size": 16, "crop": 16, "degrade": False}}
+LOSSES = {
+    "clip": {},
+    "prior": {"drop_text": 0.0},
+    "decoder": {"drop_image": 0.0, "drop_text": 0.0},
+    "upsampler": {"size": 16, "crop": 16, "degrade": False},
+}
 
 
 def write_pictures(folder, count=16, size=20):
@@ -46,8 +75,15 @@ def write_pictures(folder, count=16, size=20):
 def config_of(stage, steps, **training):
     """A training from scratch without chance in what is dropped; `training` may hold `base` too."""
     base = training.pop("base", "output")
-    settings = {"steps": steps, "batch": 16, "lr": 2e-3, "warmup": 10, "ema": 0.9, "log_every": 1,
-                "weight_decay": 0.0} | training
+    settings = {
+        "steps": steps,
+        "batch": 16,
+        "lr": 2e-3,
+        "warmup": 10,
+        "ema": 0.9,
+        "log_every": 1,
+        "weight_decay": 0.0,
+    } | training
     return {"start": "scratch", "base": base, "training": settings, "loss": dict(LOSSES[stage]), "net": NETS[stage]}
 
 

@@ -104,8 +104,11 @@ class Upsampler:
     @cached_property
     def module(self) -> nn.Module:
         """What holds the weights."""
-        nets = [self.net, *([] if self.last is None else [self.last]),
-                *([] if self.second is None else [self.second.module])]
+        nets = [
+            self.net,
+            *([] if self.last is None else [self.last]),
+            *([] if self.second is None else [self.second.module]),
+        ]
         return nets[0] if len(nets) == 1 else nn.ModuleList(nets)
 
     def fitting(self, height: int, width: int) -> "Upsampler":

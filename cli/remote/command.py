@@ -72,9 +72,7 @@ def _varied(vary: Sequence[str]) -> dict[str, list[Any]]:
     return dict(pairs)
 
 
-def _run(
-    batch: Batch, servers: Sequence[ComfyServer], output: Path, depth: int, patience: float
-) -> BatchReport:
+def _run(batch: Batch, servers: Sequence[ComfyServer], output: Path, depth: int, patience: float) -> BatchReport:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 

@@ -32,9 +32,17 @@ def folders(karlo_models, tmp_path, monkeypatch):
 def drawn(folder, name, **inputs):
     """The picture of the workflow with Apply LoRA between the loader and the stages."""
     prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    prompt["7"] = {"class_type": "UnclipApplyLora", "inputs": {
-        "lora_name": "mine.safetensors", "strength_prior": 1.0, "strength_decoder": 1.0, "prior": ["1", 1],
-        "decoder": ["1", 2]} | inputs}
+    prompt["7"] = {
+        "class_type": "UnclipApplyLora",
+        "inputs": {
+            "lora_name": "mine.safetensors",
+            "strength_prior": 1.0,
+            "strength_decoder": 1.0,
+            "prior": ["1", 1],
+            "decoder": ["1", 2],
+        }
+        | inputs,
+    }
     prompt["3"]["inputs"]["prior"], prompt["4"]["inputs"]["decoder"] = ["7", 0], ["7", 1]
     report = run_workflow(prompt, FEW, folder / name)
     assert report.status == "ok", report
@@ -46,8 +54,15 @@ def test_a_lora_trained_on_karlo_changes_what_a_run_draws(folders, karlo_models,
     from unclip.unclip_core.train.run import train_own
 
     config = folders / "lora.json"
-    config.write_text(json.dumps({"base": str(karlo_models / "karlo-v1-alpha"), "lora": {"rank": 2},
-                                  "training": {"steps": 2, "batch": 2, "lr": 0.05, "warmup": 0}}))
+    config.write_text(
+        json.dumps(
+            {
+                "base": str(karlo_models / "karlo-v1-alpha"),
+                "lora": {"rank": 2},
+                "training": {"steps": 2, "batch": 2, "lr": 0.05, "warmup": 0},
+            }
+        )
+    )
     assert train_own(stage, str(folders / "pictures"), str(config), str(folders / "out")) == 0
     (folders / "loras").mkdir()
     (folders / "out" / f"{stage}-lora.safetensors").rename(folders / "loras" / "mine.safetensors")

@@ -20,8 +20,13 @@ from unclip.unclip_core.train import run
 def calls(monkeypatch):
     """What the measures were called with, in place of measuring."""
     found = []
-    for module, name in ((edits, "evaluate_edits"), (described, "evaluate_describe"), (bench, "bench_tiny"),
-                         (bench_inversion, "bench_inversion"), (speed, "bench_speed")):
+    for module, name in (
+        (edits, "evaluate_edits"),
+        (described, "evaluate_describe"),
+        (bench, "bench_tiny"),
+        (bench_inversion, "bench_inversion"),
+        (speed, "bench_speed"),
+    ):
         monkeypatch.setattr(module, name, lambda *values, name=name, **named: found.append((name, values, named)))
     return found
 
@@ -41,15 +46,18 @@ def test_a_bench_gets_its_own_options(calls):
     assert main(["bench", "inversion", "--n", "4", "--folder", "there"]) == 0
     assert main(["bench", "tiny", "--dtype", "bf16"]) == 0
     assert main(["bench", "speed", "--batches", "1", "--stage-steps", "4", "4", "2"]) == 0
-    assert calls == [("bench_inversion", (4, "there", False), {}),
-                     ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16"}),
-                     ("bench_speed", ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2]), {})]
+    assert calls == [
+        ("bench_inversion", (4, "there", False), {}),
+        ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16"}),
+        ("bench_speed", ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2]), {}),
+    ]
 
 
 @pytest.mark.parametrize("holds", [True, False])
 def test_parity_tells_by_its_exit_code_whether_it_holds(monkeypatch, holds):
-    monkeypatch.setattr(parity, "bench_parity", lambda as_json: [SimpleNamespace(holds=True),
-                                                                 SimpleNamespace(holds=holds)])
+    monkeypatch.setattr(
+        parity, "bench_parity", lambda as_json: [SimpleNamespace(holds=True), SimpleNamespace(holds=holds)]
+    )
     assert main(["bench", "parity"]) == (0 if holds else 1)
 
 
@@ -63,8 +71,10 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(capsys, arguments):
     assert said.startswith("unclip: ") and said.count("\n") == 1 and "Traceback" not in said
 
 
-@pytest.mark.parametrize(("outcome", "code"), [(0, 0), (130, 130), (KeyboardInterrupt, 130), (OSError("full"), 1),
-                                               (FloatingPointError("the loss"), 1)])
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [(0, 0), (130, 130), (KeyboardInterrupt, 130), (OSError("full"), 1), (FloatingPointError("the loss"), 1)],
+)
 def test_a_training_ends_with_the_exit_code_of_its_end(monkeypatch, outcome, code):
     def end(*_):
         if isinstance(outcome, int):

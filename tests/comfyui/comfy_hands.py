@@ -47,15 +47,21 @@ class Hands:
         found.wait_for(state="hidden")  # the box takes clicks until it has faded
         node_id = self.page.wait_for_function(LAST_NODE).json_value()
         self.page.mouse.move(*at, steps=6)
-        self._until(lambda: self.page.mouse.click(*at),
-                    lambda: self.page.wait_for_function(NODE_AT, arg=node_id, timeout=BUSY_LIMIT), f"{name} laid down")
+        self._until(
+            lambda: self.page.mouse.click(*at),
+            lambda: self.page.wait_for_function(NODE_AT, arg=node_id, timeout=BUSY_LIMIT),
+            f"{name} laid down",
+        )
         return node_id
 
     def search(self):
         """Double-click on an empty spot for the search box."""
         box = self.page.get_by_placeholder("Add a node")
-        self._until(lambda: self.page.mouse.dblclick(*EMPTY_SPOT, delay=30), lambda: box.wait_for(timeout=BUSY_LIMIT),
-                    "search box opened")
+        self._until(
+            lambda: self.page.mouse.dblclick(*EMPTY_SPOT, delay=30),
+            lambda: box.wait_for(timeout=BUSY_LIMIT),
+            "search box opened",
+        )
 
     def _until(self, act, seen, wanted):
         """Do it, once more where the page was too busy to see it, until what it is for is `seen`."""

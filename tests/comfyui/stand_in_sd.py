@@ -25,15 +25,40 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E4
 from comfy.taesd.taesd import TAESD  # noqa: E402
 from comfy.text_encoders import sd2_clip  # noqa: E402
 
-SMALL = {"num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
-         "transformer_depth_middle": 1}
-FULL = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1}
+SMALL = {
+    "num_res_blocks": [1],
+    "channel_mult": [1],
+    "transformer_depth": [1],
+    "transformer_depth_output": [1, 1],
+    "transformer_depth_middle": 1,
+}
+FULL = {
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+}
 SD15 = {"context_dim": 768, "num_heads": 8}
-SD21_UNCLIP = {"context_dim": 1024, "num_head_channels": 64, "use_linear_in_transformer": True,
-               "num_classes": "sequential", "adm_in_channels": 1536}
-KL = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-      "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+SD21_UNCLIP = {
+    "context_dim": 1024,
+    "num_head_channels": 64,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": 1536,
+}
+KL = {
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
 KINDS = {
     "sd15": (SD15 | SMALL, supported_models.SD15, sd1_clip.SD1ClipModel, False),
     "sd15-full": (SD15 | FULL, supported_models.SD15, sd1_clip.SD1ClipModel, True),
@@ -42,8 +67,18 @@ KINDS = {
 
 
 def unet(config):
-    return UNetModel(image_size=32, in_channels=4, out_channels=4, model_channels=320, legacy=False, device="meta",
-                     use_spatial_transformer=True, operations=ops.disable_weight_init, dtype=torch.float16, **config)
+    return UNetModel(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=320,
+        legacy=False,
+        device="meta",
+        use_spatial_transformer=True,
+        operations=ops.disable_weight_init,
+        dtype=torch.float16,
+        **config,
+    )
 
 
 def vae(full):
@@ -53,8 +88,9 @@ def vae(full):
 
 def drawn(net, prefix, zero=lambda name: False):
     """name -> random weights of a net's shapes; those that `zero` names are zeros of one stored number."""
-    return {prefix + name: zeros(value) if zero(name) else filled(name, value)
-            for name, value in net.state_dict().items()}
+    return {
+        prefix + name: zeros(value) if zero(name) else filled(name, value) for name, value in net.state_dict().items()
+    }
 
 
 def zeros(value):

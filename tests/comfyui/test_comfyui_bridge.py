@@ -63,8 +63,14 @@ def told(comfyui, tmp_path_factory):
     folder, python = comfyui
     models = tmp_path_factory.mktemp("bridge")
     write_random_karlo(models / "karlo", wide_size(), vision=False)
-    done = subprocess.run([python, "-c", SCRIPT, str(models), str(ROOT), str(folder)], cwd=folder, env=environment(),
-                          capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [python, "-c", SCRIPT, str(models), str(ROOT), str(folder)],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
     return json.loads(line.removeprefix("RESULT "))

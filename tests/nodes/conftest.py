@@ -55,9 +55,7 @@ def write_model(folder: Path, family="test"):
         words=WORDS,
         normalize=True,
     )
-    prior = PriorParams(
-        width=16, layers=1, heads=2, head_dim=8, embed_dim=WIDTH, text_width=WIDTH, text_tokens=CONTEXT
-    )
+    prior = PriorParams(width=16, layers=1, heads=2, head_dim=8, embed_dim=WIDTH, text_width=WIDTH, text_tokens=CONTEXT)
     conditioner = MapConditionerParams(
         embed_dim=WIDTH, hidden=16, time_embed_dim=16, map_channels=(0, 4), map_sizes=(0, SIDE // 4)
     )
@@ -82,8 +80,12 @@ def write_model(folder: Path, family="test"):
 def add_second_upsampler(folder: Path, from_size: int, seed: int = 9):
     """A second upsampler of random weights, for pictures of `from_size` px."""
     params = unet(6, (0, 0))
-    config = {"net": params_to_dict(params), "diffusion": asdict(DiffusionSpec(prediction="sample", clip_range=5.0)),
-              "scale": 4, "from_size": from_size}
+    config = {
+        "net": params_to_dict(params),
+        "diffusion": asdict(DiffusionSpec(prediction="sample", clip_range=5.0)),
+        "scale": 4,
+        "from_size": from_size,
+    }
     save_weights(folder / "another.safetensors", random_weights(UpsamplerNet(params), seed), config)
     index = json.loads((folder / "model_index.json").read_text())
     index["components"]["second_upsampler"] = "another.safetensors"

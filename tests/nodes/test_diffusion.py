@@ -59,8 +59,13 @@ def test_inversion_hands_its_widgets_to_the_core_and_the_noise_to_the_decoder(mi
     assert noise.family == "test" and torch.equal(seen, image)
     drawn = run("UnclipDecoderSample", mine.decoder, embedding(2), noise=noise, sampler="ddim", **settings)[0]
     own = pipelines.sample_decoder(
-        mine.decoder.part, embedding(2).embeds, seeds=[0, 0], start=noise.noise, start_error=noise.error,
-        sampler="ddim", **settings
+        mine.decoder.part,
+        embedding(2).embeds,
+        seeds=[0, 0],
+        start=noise.noise,
+        start_error=noise.error,
+        sampler="ddim",
+        **settings,
     )
     torch.testing.assert_close(drawn, own, rtol=0, atol=1e-5)
 
@@ -85,8 +90,9 @@ def test_one_noise_serves_every_embedding_and_image(mine):
     noise = NoiseValue(pictures(1, 3, SIDE, SIDE), "test")
     drawn = run("UnclipDecoderSample", mine.decoder, embedding(2), steps=2, batch_size=2, noise=noise)[0]
     assert torch.equal(drawn[0], drawn[1]) and (drawn[0] - drawn[2]).abs().max() > 1e-3
-    varied = run("UnclipDecoderSample", mine.decoder, embedding(1), steps=2, batch_size=2, noise=noise,
-                 sampler="ddim", eta=1.0)[0]
+    varied = run(
+        "UnclipDecoderSample", mine.decoder, embedding(1), steps=2, batch_size=2, noise=noise, sampler="ddim", eta=1.0
+    )[0]
     assert (varied[0] - varied[1]).abs().max() > 1e-3
 
 
@@ -131,8 +137,13 @@ def test_inpaint_keeps_the_rest_to_the_bit(mine):
     assert torch.equal(filled[:, :, : SIDE // 2], image[:, :, : SIDE // 2])
     assert (filled - image)[:, :, SIDE // 2 :].abs().mean() > 0.01
     expected = editing.inpaint_decoder(
-        mine.decoder.part, image, mask, embedding().embeds.expand(2, -1), seeds=[4, 5],
-        guidance_scale=Settings().decoder_guidance, **FILL,
+        mine.decoder.part,
+        image,
+        mask,
+        embedding().embeds.expand(2, -1),
+        seeds=[4, 5],
+        guidance_scale=Settings().decoder_guidance,
+        **FILL,
     )
     torch.testing.assert_close(filled, expected, rtol=0, atol=1e-5)
 
@@ -307,10 +318,23 @@ def test_the_film_refuses(mine, widgets, words):
 def test_clip_guides_the_decoder_inside_inference_mode(mine, text):
     settings = {"steps": 3, "seed": 2}
     free = run("UnclipDecoderSample", mine.decoder, embedding(2), **settings)[0]
-    guided = run("UnclipDecoderSample", mine.decoder, embedding(2), clip=mine.clip, clip_text=text, clip_strength=50.0,
-                 **settings)[0]
+    guided = run(
+        "UnclipDecoderSample",
+        mine.decoder,
+        embedding(2),
+        clip=mine.clip,
+        clip_text=text,
+        clip_strength=50.0,
+        **settings,
+    )[0]
     expected = editing.guided_decoder(
-        mine.decoder.part, mine.clip.part, text.condition.embeds, 50.0, embedding(2).embeds, seeds=[2, 2], steps=3,
+        mine.decoder.part,
+        mine.clip.part,
+        text.condition.embeds,
+        50.0,
+        embedding(2).embeds,
+        seeds=[2, 2],
+        steps=3,
         guidance_scale=Settings().decoder_guidance,
     )
     torch.testing.assert_close(guided, expected, rtol=0, atol=1e-4)
@@ -322,7 +346,8 @@ def test_clip_guides_the_decoder_inside_inference_mode(mine, text):
 def test_clip_guidance_refuses(mine, other, text):
     foreign = run("UnclipTextEncode", other.clip, "a red circle")[0]
     for more, words in (
-        ({}, "'clip' is not connected"), ({"clip": mine.clip}, "'text' or 'clip_text' is not connected"),
+        ({}, "'clip' is not connected"),
+        ({"clip": mine.clip}, "'text' or 'clip_text' is not connected"),
     ):
         with pytest.raises(InputError, match=words):
             run("UnclipDecoderSample", mine.decoder, embedding(), clip_strength=1.0, **more)
@@ -354,9 +379,13 @@ def test_clip_optimise_climbs_with_progress_and_preview(mine, text, monkeypatch)
 @pytest.mark.parametrize(
     ("widgets", "words"),
     [
-        ({"steps": 0}, "'steps' is 0"), ({"cutouts": 0}, "'cutouts' is 0"), ({"width": 1}, "'width' is 1"),
-        ({"learning_rate": math.nan}, "'learning_rate'"), ({"smoothness": math.nan}, "'smoothness'"),
-        ({"image": torch.zeros(1, 8, 2000, 3)}, "2000 × 8 pixels"), ({"image": torch.zeros(0, 8, 8, 3)}, "empty"),
+        ({"steps": 0}, "'steps' is 0"),
+        ({"cutouts": 0}, "'cutouts' is 0"),
+        ({"width": 1}, "'width' is 1"),
+        ({"learning_rate": math.nan}, "'learning_rate'"),
+        ({"smoothness": math.nan}, "'smoothness'"),
+        ({"image": torch.zeros(1, 8, 2000, 3)}, "2000 × 8 pixels"),
+        ({"image": torch.zeros(0, 8, 8, 3)}, "empty"),
     ],
 )
 def test_clip_optimise_refuses(mine, text, widgets, words):

@@ -92,8 +92,9 @@ def test_the_known_part_of_a_picture_stays_through_the_upsampler(karlo, image):
     mask[:, :, 12:] = 1
     filled = run("UnclipInpaint", karlo.decoder, own, image, mask, resamples=2, text=karlo.text, **FAST)[0]
     check_images(filled, 2, 16, 16, 3)
-    wide, known, where = run("UnclipOutpaint", karlo.decoder, own, image, left=0, right=8, top=0, bottom=0,
-                             resamples=1, **FAST)
+    wide, known, where = run(
+        "UnclipOutpaint", karlo.decoder, own, image, left=0, right=8, top=0, bottom=0, resamples=1, **FAST
+    )
     check_images(wide, 2, 16, 24, 3)
     large = check_images(run("UnclipUpscale", karlo.upscaler, wide, known=known, mask=where, **FAST)[0], 2, 64, 96, 3)
     narrow = torch.nn.functional.interpolate(image.movedim(-1, 1), (64, 64), mode="bicubic", antialias=True)
@@ -128,8 +129,9 @@ def test_its_chain_and_its_film_are_shown(karlo, image):
     strip, frames, plot = run("UnclipForwardDiffusion", karlo.decoder, image, timesteps="0, 500, 999")
     check_images(frames, 6, 16, 16, 3)
     assert strip.shape[0] == plot.shape[0] == 1
-    _, states, guesses, film = run("UnclipDenoisingFilm", karlo.decoder, karlo.embedding, every=1, text=karlo.text,
-                                   **FAST)
+    _, states, guesses, film = run(
+        "UnclipDenoisingFilm", karlo.decoder, karlo.embedding, every=1, text=karlo.text, **FAST
+    )
     assert states.shape == guesses.shape == (6, 16, 16, 3)
     torch.testing.assert_close(film, drawn(karlo, karlo.embedding, text=karlo.text), rtol=0, atol=1e-5)
 

@@ -6,8 +6,13 @@ import pytest
 
 import unclip
 
-NAMED = [("UnclipPriorSample", "guidance_scale"), ("UnclipDecoderSample", "guidance_scale"),
-         ("UnclipDecoderSample", "eta"), ("UnclipEmbeddingInterpolate", "t"), ("UnclipEmbeddingInterpolate", "t_end")]
+NAMED = [
+    ("UnclipPriorSample", "guidance_scale"),
+    ("UnclipDecoderSample", "guidance_scale"),
+    ("UnclipDecoderSample", "eta"),
+    ("UnclipEmbeddingInterpolate", "t"),
+    ("UnclipEmbeddingInterpolate", "t_end"),
+]
 
 
 @pytest.mark.parametrize(("node", "name"), NAMED)

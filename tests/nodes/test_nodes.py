@@ -191,9 +191,7 @@ def test_the_decoder_draws_images(mine, embedding):
 def test_the_decoder_hands_its_widgets_and_the_text_to_the_core(mine, embedding, text):
     widgets = {"steps": 3, "guidance_scale": 1.5, "sampler": "ddim", "eta": 0.5}
     drawn = run("UnclipDecoderSample", mine.decoder, embedding, seed=9, text=text, **widgets)
-    expected = pipelines.sample_decoder(
-        mine.decoder.part, embedding.embeds, text=text.condition, seeds=[9], **widgets
-    )
+    expected = pipelines.sample_decoder(mine.decoder.part, embedding.embeds, text=text.condition, seeds=[9], **widgets)
     torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-6)
     without = run("UnclipDecoderSample", mine.decoder, embedding, seed=9, **widgets)
     assert (drawn - without).abs().max() > 1e-4
@@ -257,9 +255,7 @@ def test_images_grow_fourfold(mine, shape):
 def test_upscale_hands_its_widgets_to_the_core(mine):
     small = noise(2, 8, 8, 3)
     large = run("UnclipUpscale", mine.upsampler, small, seed=3, steps=2)
-    expected = pipelines.upscale(
-        mine.upsampler.part, small, seeds=[3, 3], steps=2, sampler=mine.upsampler.part.sampler
-    )
+    expected = pipelines.upscale(mine.upsampler.part, small, seeds=[3, 3], steps=2, sampler=mine.upsampler.part.sampler)
     torch.testing.assert_close(large, expected, rtol=0, atol=1e-6)
 
 

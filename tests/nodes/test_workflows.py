@@ -214,8 +214,11 @@ def test_sampling_settings_are_the_nodes_defaults(name):
 @pytest.mark.parametrize("name", [name for name in ALL if name.startswith("karlo")])
 def test_karlos_settings_are_its_authors(name):
     """Their sampling configuration: 25 steps and guidance 4 and 8, 7 steps of super-resolution, all ancestral."""
-    published = {"UnclipPriorSample": (25, 4.0, "ddpm"), "UnclipDecoderSample": (25, 8.0, "ddpm"),
-                 "UnclipUpscale": (7, None, None)}
+    published = {
+        "UnclipPriorSample": (25, 4.0, "ddpm"),
+        "UnclipDecoderSample": (25, 8.0, "ddpm"),
+        "UnclipUpscale": (7, None, None),
+    }
     nodes = [node for node in read("api", f"{name}.json").values() if node["class_type"] in published]
     assert nodes
     for node in nodes:

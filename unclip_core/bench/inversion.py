@@ -68,8 +68,9 @@ def redrawn(model: UnclipModel, pictures: Tensor, embeds: Tensor, steps: int, it
     settings = {"steps": steps, "guidance_scale": 1.0}
     found = invert_decoder(model.decoder, pictures, embeds, iterations=iterations, **settings)
     seeds = list(range(len(pictures)))
-    return sample_decoder(model.decoder, embeds, seeds=seeds, sampler="ddim", start=found.noise,
-                          start_error=found.error, **settings)
+    return sample_decoder(
+        model.decoder, embeds, seeds=seeds, sampler="ddim", start=found.noise, start_error=found.error, **settings
+    )
 
 
 @torch.no_grad()

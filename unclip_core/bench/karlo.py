@@ -48,8 +48,14 @@ def bench_karlo(
             write_random_karlo(place, SIZES[size](), dtype, vision=False)
         written = time.perf_counter() - began
         figures = _run(load_model(place, DTYPES[dtype]), steps)
-    figures |= {"write_seconds": written, "dtype": dtype, "steps": steps, "torch": torch.__version__,
-                "threads": torch.get_num_threads(), "peak_gib": _peak_gib()}
+    figures |= {
+        "write_seconds": written,
+        "dtype": dtype,
+        "steps": steps,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "peak_gib": _peak_gib(),
+    }
     print(json.dumps(figures, indent=2) if as_json else _text(figures))
     return figures
 
@@ -64,18 +70,23 @@ def _run(model: UnclipModel, steps: int) -> dict[str, Any]:
         ready = time.perf_counter()
         counted[0] += sum(value.numel() for value in part.module.parameters())
         result = run(part)
-        stages[name] = {"read_seconds": ready - began, "run_seconds": time.perf_counter() - ready,
-                        "peak_gib": _peak_gib()}
+        stages[name] = {
+            "read_seconds": ready - began,
+            "run_seconds": time.perf_counter() - ready,
+            "peak_gib": _peak_gib(),
+        }
         print(f"{name}: {stages[name]}", file=sys.stderr)
         del part
         return result
 
     text = stage("clip", model.reader.clip, lambda part: encode_text(part, [PROMPT]))
     settings = {"steps": steps, "seeds": [0], "sampler": "ddpm"}
-    embeds = stage("prior", model.reader.prior,
-                   lambda part: sample_prior(part, text, guidance_scale=4.0, **settings))
-    small = stage("decoder", model.reader.decoder,
-                  lambda part: sample_decoder(part, embeds, text=text, guidance_scale=8.0, **settings))
+    embeds = stage("prior", model.reader.prior, lambda part: sample_prior(part, text, guidance_scale=4.0, **settings))
+    small = stage(
+        "decoder",
+        model.reader.decoder,
+        lambda part: sample_decoder(part, embeds, text=text, guidance_scale=8.0, **settings),
+    )
     large: Tensor = stage("super-resolution", model.reader.upsampler, lambda part: upscale(part, small, **settings))
     if not bool(torch.isfinite(large).all()):
         raise ArithmeticError("the picture holds NaN or infinity")
@@ -88,9 +99,12 @@ def _peak_gib() -> float:
 
 
 def _text(figures: dict[str, Any]) -> str:
-    lines = [f"{figures['parameters']:,} parameters in {figures['dtype']}, {figures['steps']} steps a stage, "
-             f"{figures['threads']} threads; picture {figures['picture']}"]
+    lines = [
+        f"{figures['parameters']:,} parameters in {figures['dtype']}, {figures['steps']} steps a stage, "
+        f"{figures['threads']} threads; picture {figures['picture']}"
+    ]
     for name, s in figures["stages"].items():
-        lines.append(f"{name}: read {s['read_seconds']:.1f} s, ran {s['run_seconds']:.1f} s, "
-                     f"peak so far {s['peak_gib']:.2f} GiB")
+        lines.append(
+            f"{name}: read {s['read_seconds']:.1f} s, ran {s['run_seconds']:.1f} s, peak so far {s['peak_gib']:.2f} GiB"
+        )
     return "\n".join([*lines, f"peak memory: {figures['peak_gib']:.2f} GiB"])

@@ -20,9 +20,7 @@ from .speed.worker import DTYPES
 PROMPT = "a large red circle above a small blue square on a white background"
 
 
-def bench_tiny(
-    repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32"
-) -> dict[str, object]:
+def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32") -> dict[str, object]:
     """Time the bundled model with default settings, print the figures and return them.
 
     Args:
@@ -40,9 +38,15 @@ def bench_tiny(
     one = _median_stages(lambda: _stage_seconds(model, settings, 1), repeats)
     many = _median_stages(lambda: _stage_seconds(model, settings, batch), max(1, repeats // 2))
     figures = {
-        "seconds": one, "batch": batch, "batch_seconds": many, "batch_over_one": many["all"] / one["all"],
-        "cold_seconds": cold_seconds(), "dtype": dtype,
-        "peak_memory_gib": _peak_memory_gib(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "seconds": one,
+        "batch": batch,
+        "batch_seconds": many,
+        "batch_over_one": many["all"] / one["all"],
+        "cold_seconds": cold_seconds(),
+        "dtype": dtype,
+        "peak_memory_gib": _peak_memory_gib(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
     }
     print(json.dumps(figures, indent=2) if as_json else _text(figures))
     return figures
@@ -60,13 +64,27 @@ def _stage_seconds(model: UnclipModel, settings: Settings, count: int) -> dict[s
     text = encode_text(model.clip, [PROMPT] * count)
     lap("clip")
     drawn = settings.candidates
-    embeds = sample_prior(model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance,
-                          seeds=seeds, sampler=settings.prior_sampler, candidates=drawn, keep=drawn)
+    embeds = sample_prior(
+        model.prior,
+        text,
+        steps=settings.prior_steps,
+        guidance_scale=settings.prior_guidance,
+        seeds=seeds,
+        sampler=settings.prior_sampler,
+        candidates=drawn,
+        keep=drawn,
+    )
     lap("prior")
     rows = torch.arange(count).repeat_interleave(drawn)
-    small = sample_decoder(model.decoder, embeds, text=text.select(rows), steps=settings.decoder_steps,
-                           seeds=[seeds[row] for row in rows], guidance_scale=settings.decoder_guidance,
-                           sampler=settings.decoder_sampler)
+    small = sample_decoder(
+        model.decoder,
+        embeds,
+        text=text.select(rows),
+        steps=settings.decoder_steps,
+        seeds=[seeds[row] for row in rows],
+        guidance_scale=settings.decoder_guidance,
+        sampler=settings.decoder_sampler,
+    )
     lap("decoder")
     small = rerank(model.clip, text, small, keep=1)
     lap("rerank")
@@ -88,10 +106,12 @@ def _peak_memory_gib() -> float:
 
 def _text(figures: dict[str, object]) -> str:
     one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
-    return (f"prompt to 256 px, warm, {figures['threads']} threads, {figures['dtype']}: {one}\n"
-            f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
-            f"cold, a fresh process: {cold}\n"
-            f"peak memory: {figures['peak_memory_gib']:.2f} GiB")
+    return (
+        f"prompt to 256 px, warm, {figures['threads']} threads, {figures['dtype']}: {one}\n"
+        f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
+        f"cold, a fresh process: {cold}\n"
+        f"peak memory: {figures['peak_memory_gib']:.2f} GiB"
+    )
 
 
 def _stages(seconds: dict[str, float]) -> str:

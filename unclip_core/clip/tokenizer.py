@@ -33,8 +33,12 @@ class ClipTokenizer:
     """
 
     def __init__(
-        self, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], context_length: int,
-        pad: str | None = None, conventions: str = "native",
+        self,
+        vocabulary: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        context_length: int,
+        pad: str | None = None,
+        conventions: str = "native",
     ) -> None:
         import regex
 
@@ -187,8 +191,15 @@ def write_tokenizer(tokenizer: ClipTokenizer, folder: Path) -> None:
     """Write the files that `read_tokenizer`, and transformers, read."""
     from ..weights.files import write_whole
 
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokenizer.context_length, "do_lower_case": True,
-              "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": tokenizer.pad or END}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": tokenizer.context_length,
+        "do_lower_case": True,
+        "bos_token": START,
+        "eos_token": END,
+        "unk_token": END,
+        "pad_token": tokenizer.pad or END,
+    }
     merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in tokenizer.merges), ""])
     write_whole(folder / "vocab.json", json.dumps(tokenizer.vocabulary, ensure_ascii=False).encode())
     write_whole(folder / "merges.txt", merges.encode())

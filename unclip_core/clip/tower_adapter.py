@@ -43,8 +43,12 @@ class TowerClip:
     config = TowerTraits()
 
     def __init__(
-        self, text: TextTower | None, vision: VisionTower | None, tokenizer: ClipTokenizer | None,
-        picture_input: PictureInput | None, source: str,
+        self,
+        text: TextTower | None,
+        vision: VisionTower | None,
+        tokenizer: ClipTokenizer | None,
+        picture_input: PictureInput | None,
+        source: str,
     ) -> None:
         """Wrap built towers; `source` names their folder in errors."""
         self.model = Towers(text, vision).eval().requires_grad_(False)
@@ -137,6 +141,8 @@ class TowerClip:
 
     def _vision(self) -> VisionTower:
         if self.model.vision is None:
-            raise MissingTower(f"'{self.source}' has no image encoder: its CLIP cannot read pictures. For image "
-                               "variations take the model folder that has one (karlo-v1-alpha-image-variations).")
+            raise MissingTower(
+                f"'{self.source}' has no image encoder: its CLIP cannot read pictures. For image "
+                "variations take the model folder that has one (karlo-v1-alpha-image-variations)."
+            )
         return self.model.vision

@@ -16,9 +16,11 @@ class PictureFolder:
         inner = sorted(path.relative_to(folder).as_posix() for path in found)
         self._names = [name for name in inner if not any(part.startswith(".") for part in name.split("/"))]
         if not self._names:
-            raise ValueError(f"There is no picture below '{folder}': files ending in "
-                             f"{', '.join('.' + ending for ending in PICTURE_ENDINGS)} are looked for, each with a "
-                             "caption of the same name ending in .txt.")
+            raise ValueError(
+                f"There is no picture below '{folder}': files ending in "
+                f"{', '.join('.' + ending for ending in PICTURE_ENDINGS)} are looked for, each with a "
+                "caption of the same name ending in .txt."
+            )
 
     def __len__(self) -> int:
         return len(self._names)

@@ -21,8 +21,9 @@ class SavedDataset:
         try:
             import datasets
         except ImportError as error:
-            raise ValueError(f"'{folder}' is a Hugging Face dataset, which needs the package 'datasets': "
-                             "pip install datasets.") from error
+            raise ValueError(
+                f"'{folder}' is a Hugging Face dataset, which needs the package 'datasets': pip install datasets."
+            ) from error
         self.folder = folder
         try:
             rows = datasets.load_from_disk(str(folder))
@@ -30,8 +31,10 @@ class SavedDataset:
             raise ValueError(f"The dataset in '{folder}' cannot be read ({error}).") from error
         if isinstance(rows, datasets.DatasetDict):
             if "train" not in rows:
-                raise ValueError(f"The dataset in '{folder}' has the splits {sorted(rows)} and no 'train': name the "
-                                 "folder of one of them.")
+                raise ValueError(
+                    f"The dataset in '{folder}' has the splits {sorted(rows)} and no 'train': name the "
+                    "folder of one of them."
+                )
             self.folder, rows = folder / "train", rows["train"]
         self._picture, self._caption = _columns(rows, folder, datasets.Image)
         self._rows = rows.cast_column(self._picture, datasets.Image(decode=False))
@@ -64,8 +67,10 @@ class SavedDataset:
 def _columns(rows: Any, folder: Path, picture_type: type) -> tuple[str, str | None]:
     pictures = [name for name, kind in rows.features.items() if isinstance(kind, picture_type)]
     if not pictures:
-        raise ValueError(f"The dataset in '{folder}' has no column of pictures; its columns are "
-                         f"{list(rows.features)}. Cast one to datasets.Image().")
+        raise ValueError(
+            f"The dataset in '{folder}' has no column of pictures; its columns are "
+            f"{list(rows.features)}. Cast one to datasets.Image()."
+        )
     named = [name for name in CAPTION_COLUMNS if name in rows.features]
     return pictures[0], named[0] if named else None
 

@@ -18,8 +18,10 @@ def open_pictures(path: str | Path) -> Collection:
     if path.is_file() and path.suffix == ".tar":
         return Shards([path])
     if not path.is_dir():
-        raise ValueError(f"There is no data at '{path}': name a folder of pictures with .txt captions, a folder that "
-                         "a Hugging Face dataset was saved to, a .tar shard, or a folder of shards.")
+        raise ValueError(
+            f"There is no data at '{path}': name a folder of pictures with .txt captions, a folder that "
+            "a Hugging Face dataset was saved to, a .tar shard, or a folder of shards."
+        )
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         return SavedDataset(path)
     shards = sorted(path.glob("*.tar"))

@@ -48,8 +48,9 @@ class Collection(Protocol):
         ...
 
 
-def samples(collection: Collection, bad: MutableMapping[str, str] | None = None, captions: bool = True
-            ) -> Iterator[Sample]:
+def samples(
+    collection: Collection, bad: MutableMapping[str, str] | None = None, captions: bool = True
+) -> Iterator[Sample]:
     """Every good sample in order; the bad ones are left out and noted in `bad` as name → reason."""
     for index in range(len(collection)):
         try:

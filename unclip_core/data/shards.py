@@ -41,8 +41,10 @@ class Shards:
         for number, path in enumerate(self.paths):
             self._entries += self._scan(number, path)
         if len(self._entries) == len(self._broken):
-            raise ValueError(f"There is no picture in the shards {[path.name for path in self.paths]}: members such as "
-                             "0001.jpg with 0001.txt are looked for, in .tar files that are not compressed.")
+            raise ValueError(
+                f"There is no picture in the shards {[path.name for path in self.paths]}: members such as "
+                "0001.jpg with 0001.txt are looked for, in .tar files that are not compressed."
+            )
 
     def __len__(self) -> int:
         return len(self._entries)

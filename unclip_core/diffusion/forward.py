@@ -33,4 +33,3 @@ def diffuse(x0: Tensor, levels: Sequence[float], noise: Noise) -> Tensor:
         states.append(x)
         before = level
     return torch.stack(states)
-

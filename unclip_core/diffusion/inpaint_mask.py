@@ -30,11 +30,15 @@ class KnownPicture:
         count, _, height, width = self.shape
         if self.mask is None:
             raise ValueError("Known pixels need a mask that says where they are.")
-        for name, found, wanted in (("known picture", self.images.shape, (height, width, 3)),
-                                    ("mask", self.mask.shape, (height, width))):
+        for name, found, wanted in (
+            ("known picture", self.images.shape, (height, width, 3)),
+            ("mask", self.mask.shape, (height, width)),
+        ):
             if tuple(found[1:]) != wanted or found[0] not in (1, count):
-                raise ValueError(f"A {name} of shape {list(found)} does not fit {count} pictures of {height} × {width} "
-                                 "pixels: give one for all, or one each, of that size.")
+                raise ValueError(
+                    f"A {name} of shape {list(found)} does not fit {count} pictures of {height} × {width} "
+                    "pixels: give one for all, or one each, of that size."
+                )
         if not bool(torch.isfinite(self.images).all()):
             raise ValueError("The known picture holds NaN or infinity.")
 

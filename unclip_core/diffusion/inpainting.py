@@ -49,8 +49,13 @@ def noised(x0: Tensor, ab: float, z: Tensor) -> Tensor:
 
 
 def repaint(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-    *, resamples: int = 1, on_step: OnStep | None = None,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    resamples: int = 1,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Return x0 by ancestral steps, each of them but the last gone over ``resamples`` times.
 

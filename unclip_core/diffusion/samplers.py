@@ -48,8 +48,14 @@ class Sampler(Protocol):
     """The signature of all samplers."""
 
     def __call__(
-        self, denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-        *, eta: float = 0.0, on_step: OnStep | None = None,
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        steps: Steps,
+        noise: Noise,
+        *,
+        eta: float = 0.0,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """Return x0 from the state x (float32 or float64 [B, …]) at the plan's first noise level."""
         ...
@@ -59,8 +65,13 @@ Update = Callable[[int, Tensor, Prediction], Tensor]
 
 
 def ddpm(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-    *, eta: float = 0.0, on_step: OnStep | None = None,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Ancestral sampling: each step draws from q(x_t | x_s, x0) (Ho et al. 2020, eq. 6 and 7).
 
@@ -84,8 +95,13 @@ def ddpm(
 
 
 def ddim(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-    *, eta: float = 0.0, on_step: OnStep | None = None,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """DDIM (Song et al. 2021, "Denoising diffusion implicit models", eq. 12 and 16).
 
@@ -104,8 +120,13 @@ def ddim(
 
 
 def dpmpp_2m(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-    *, eta: float = 0.0, on_step: OnStep | None = None,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): the probability-flow ODE, order 2.
 
@@ -116,8 +137,13 @@ def dpmpp_2m(
 
 
 def dpmpp_sde(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-    *, eta: float = 0.0, on_step: OnStep | None = None,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, section 5): the diffusion SDE.
 
@@ -129,8 +155,13 @@ def dpmpp_sde(
 
 
 def deis(
-    denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-    *, eta: float = 0.0, on_step: OnStep | None = None,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """DEIS, variant rho-AB of order 2 (Zhang & Chen 2022, arXiv 2204.13902): the probability-flow ODE.
 
@@ -183,8 +214,14 @@ SAMPLERS: dict[str, SamplerSpec] = {
 
 
 def sample(
-    name: str, denoiser: Denoiser, x: Tensor, steps: Steps, noise: Noise,
-    *, eta: float = 0.0, on_step: OnStep | None = None,
+    name: str,
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Steps,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Return x0 by the sampler of that name, from the state x at the plan's first noise level.
 

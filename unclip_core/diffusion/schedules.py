@@ -184,8 +184,7 @@ class Steps:
         t, ab = self.timesteps, self.alpha_bar
         if t.ndim != 1 or ab.ndim != 1 or len(t) == 0 or len(ab) != len(t) + 1:
             raise ValueError(
-                "a plan needs N >= 1 timesteps and N + 1 alpha-bars, "
-                f"got shapes {tuple(t.shape)} and {tuple(ab.shape)}"
+                f"a plan needs N >= 1 timesteps and N + 1 alpha-bars, got shapes {tuple(t.shape)} and {tuple(ab.shape)}"
             )
         if t.dtype != torch.int64 or ab.dtype != torch.float64:
             raise ValueError(f"a plan needs int64 times and float64 alpha-bars, got {t.dtype} and {ab.dtype}")

@@ -53,8 +53,12 @@ def load_embeddings(path: str | Path) -> tuple[Tensor, EmbeddingInfo]:
         raise CheckpointError(f"'{path}' should hold numbers 'embeds' [B, D], but holds {found}: save it again.")
     try:
         seed = header["seed"]
-        info = EmbeddingInfo(str(header["family"]), str(header["source"]), tuple(map(str, header["prompts"])),
-                             None if seed is None else int(seed))
+        info = EmbeddingInfo(
+            str(header["family"]),
+            str(header["source"]),
+            tuple(map(str, header["prompts"])),
+            None if seed is None else int(seed),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{path}' has no whole header ({error!r}): save it again.") from error
     return embeds.float(), info

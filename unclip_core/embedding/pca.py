@@ -71,8 +71,10 @@ def reconstruct(basis: PcaBasis, embeds: Tensor, dimensions: int) -> Tensor:
         ValueError: `dimensions` is not in 1..K, the widths differ, or nothing is left of an embedding.
     """
     if not 1 <= dimensions <= len(basis.components):
-        raise ValueError(f"The basis has {len(basis.components)} dimensions, so there is none for {dimensions}: take "
-                         "fewer, or fit it on more embeddings.")
+        raise ValueError(
+            f"The basis has {len(basis.components)} dimensions, so there is none for {dimensions}: take "
+            "fewer, or fit it on more embeddings."
+        )
     if embeds.shape[-1] != len(basis.mean):
         raise ValueError(f"Embeddings of {embeds.shape[-1]} numbers do not fit a basis for {len(basis.mean)}.")
     rows, first = embeds.to("cpu", torch.float64), basis.components[:dimensions]

@@ -197,10 +197,13 @@ def _check(phrases: Phrases, source: str) -> None:
         for part in template.parts:
             for slot in part.slots:
                 if not phrases.options.get(list_of(slot)):
-                    raise PhraseError(f"{source} has no phrases for the slot {{{slot}}}: list them below a line "
-                                      f"'{list_of(slot)}:'.")
+                    raise PhraseError(
+                        f"{source} has no phrases for the slot {{{slot}}}: list them below a line '{list_of(slot)}:'."
+                    )
             count = prod(len(phrases.choices(slot)) for slot in part.slots)
             if count > FILLINGS_MAX:
                 names = "} and {".join(part.slots)
-                raise PhraseError(f"{source}: {{{names}}} can be filled in {count:,} ways, too many to try together "
-                                  f"(at most {FILLINGS_MAX:,}): put one of them in [brackets].")
+                raise PhraseError(
+                    f"{source}: {{{names}}} can be filled in {count:,} ways, too many to try together "
+                    f"(at most {FILLINGS_MAX:,}): put one of them in [brackets]."
+                )

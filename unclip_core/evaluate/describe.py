@@ -34,8 +34,14 @@ BATCH = 64
 """Pictures that are encoded together."""
 
 
-def evaluate_describe(n: int = 500, seed: int = 0, model: str | Path | None = None, as_json: bool = False,
-                      split: str | None = None, width: int = WIDTH) -> dict[str, Any]:
+def evaluate_describe(
+    n: int = 500,
+    seed: int = 0,
+    model: str | Path | None = None,
+    as_json: bool = False,
+    split: str | None = None,
+    width: int = WIDTH,
+) -> dict[str, Any]:
     """Describe rendered scenes that were in no training set, and print and return what is named rightly.
 
     A pair may be told from either side: the telling counts that gets most right. An attribute that is not named, or
@@ -68,8 +74,9 @@ def _describe(prompts: list[Prompt], describer: Describer, clip: Clip) -> dict[s
     tallies: dict[str, tuple[Counter, Counter]] = defaultdict(lambda: (Counter(), Counter()))
     with torch.inference_mode():
         embeds = _embeds([scene for _, _, scene, _ in prompts], clip)
-        for (split, _, scene, _), embed in zip(tqdm(prompts, desc="describe", unit="scene", disable=None), embeds,
-                                               strict=True):
+        for (split, _, scene, _), embed in zip(
+            tqdm(prompts, desc="describe", unit="scene", disable=None), embeds, strict=True
+        ):
             right, asked = tallies[split]
             found = named_rightly(describer.describe(embed, top_k=1).slots, scene)
             for name, is_right in found:

@@ -71,8 +71,9 @@ def check_sets(first: Tensor, second: Tensor, least: int) -> None:
         ValueError: says what is wrong with which shapes.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
-        raise ValueError(f"Two sets of vectors [n, D] and [m, D] are needed, not {list(first.shape)} and "
-                         f"{list(second.shape)}.")
+        raise ValueError(
+            f"Two sets of vectors [n, D] and [m, D] are needed, not {list(first.shape)} and {list(second.shape)}."
+        )
     if min(len(first), len(second)) < least:
         raise ValueError(f"At least {least} vectors are needed in each set, there are {len(first)} and {len(second)}.")
     if not bool(torch.isfinite(first).all() and torch.isfinite(second).all()):

@@ -37,9 +37,15 @@ EDITED = ("color", "shape", "place")
 """What an edited picture must show: the new colour, the old shape and place."""
 
 
-def evaluate_edits(n: int = 200, seed: int = 0, model: str | Path | None = None, as_json: bool = False,
-                   thetas: Sequence[float] = THETAS, inverted: bool = False,
-                   settings: Settings | None = None) -> dict[str, Any]:
+def evaluate_edits(
+    n: int = 200,
+    seed: int = 0,
+    model: str | Path | None = None,
+    as_json: bool = False,
+    thetas: Sequence[float] = THETAS,
+    inverted: bool = False,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
     """Judge interpolations and text diffs of `n` single things each, and print and return the shares.
 
     Args:
@@ -61,18 +67,27 @@ def evaluate_edits(n: int = 200, seed: int = 0, model: str | Path | None = None,
         ValueError: there are no scenes, or θ is none or out of its range.
     """
     if n < 1 or not thetas or not all(0 <= theta <= 1 for theta in thetas):
-        raise ValueError(f"cannot evaluate edits of {n} scenes by θ of {list(thetas)}: at least 1 is needed of each, "
-                         "and θ lies between 0 and 1")
+        raise ValueError(
+            f"cannot evaluate edits of {n} scenes by θ of {list(thetas)}: at least 1 is needed of each, "
+            "and θ lies between 0 and 1"
+        )
     studio = Studio(load_model(model), seed, settings or Settings())
     scenes, others = recolored(n, seed)
     before, after = (studio.embeds(each) for each in (scenes, others))
     texts = [encode_text(studio.model.clip, [caption(scene) for scene in each]).embeds for each in (scenes, others)]
     halfway = studio.judged(slerp(before, after, 0.5), scenes, "halfway")
     noise = studio.noise_of(scenes, before) if inverted else None
-    edits = {f"{theta:g}": studio.judged(text_diff(before, *texts, theta), others, f"θ = {theta:g}", noise)
-             for theta in dict.fromkeys(thetas)}
-    figures = {"n": n, "seed": seed, "inverted": inverted, "halfway": shares(halfway, KEPT),
-               "text_diff": {theta: shares(judged, EDITED) for theta, judged in edits.items()}}
+    edits = {
+        f"{theta:g}": studio.judged(text_diff(before, *texts, theta), others, f"θ = {theta:g}", noise)
+        for theta in dict.fromkeys(thetas)
+    }
+    figures = {
+        "n": n,
+        "seed": seed,
+        "inverted": inverted,
+        "halfway": shares(halfway, KEPT),
+        "text_diff": {theta: shares(judged, EDITED) for theta, judged in edits.items()},
+    }
     figures["theta"] = float(max(figures["text_diff"], key=lambda theta: figures["text_diff"][theta]["all"]))
     print(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures
@@ -111,13 +126,17 @@ class Studio:
     def noise_of(self, scenes: Sequence[Scene], embeds: Tensor) -> Inverted:
         """The noise, of `N` pictures, from which the decoder draws rendered scenes under their embeddings `[N, D]`."""
         decoder, steps = self.model.decoder, self.settings.inversion_steps
-        parts = [invert_decoder(decoder, _pictures(scenes[rows], decoder.image_size), embeds[rows], steps=steps,
-                                guidance_scale=1.0)
-                 for rows in _batches(len(scenes), "inversion")]
+        parts = [
+            invert_decoder(
+                decoder, _pictures(scenes[rows], decoder.image_size), embeds[rows], steps=steps, guidance_scale=1.0
+            )
+            for rows in _batches(len(scenes), "inversion")
+        ]
         return Inverted(torch.cat([part.noise for part in parts]), torch.cat([part.error for part in parts]))
 
-    def judged(self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Inverted | None = None
-               ) -> list[dict[str, bool]]:
+    def judged(
+        self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Inverted | None = None
+    ) -> list[dict[str, bool]]:
         """What the decoder's pictures of the embeddings have right of the scenes."""
         steps, guidance = self.settings.decoder_steps, self.settings.decoder_guidance
         sampler = self.settings.decoder_sampler
@@ -125,10 +144,16 @@ class Studio:
             steps, guidance, sampler = self.settings.inversion_steps, 1.0, "ddim"  # as the noise was found
         seeds, scores = sample_seeds(self.seed, len(scenes)), []
         for rows in _batches(len(scenes), title):
-            pictures = sample_decoder(self.model.decoder, embeds[rows], steps=steps,
-                                      seeds=seeds[rows], guidance_scale=guidance, sampler=sampler,
-                                      start=None if noise is None else noise.noise[rows],
-                                      start_error=None if noise is None else noise.error[rows])
+            pictures = sample_decoder(
+                self.model.decoder,
+                embeds[rows],
+                steps=steps,
+                seeds=seeds[rows],
+                guidance_scale=guidance,
+                sampler=sampler,
+                start=None if noise is None else noise.noise[rows],
+                start_error=None if noise is None else noise.error[rows],
+            )
             found = zip(pictures.permute(0, 3, 1, 2), scenes[rows], strict=True)
             scores += [score(judge(picture), scene) for picture, scene in found]
         return scores
@@ -154,6 +179,7 @@ def table(figures: dict[str, Any]) -> str:
     """The figures as text, in percent."""
     rows = [("halfway", figures["halfway"])]
     rows += [(f"text diff {theta}", row) for theta, row in figures["text_diff"].items()]
-    lines = [f"{name:16}" + "".join(f"{key:>8} {100 * value:5.1f}%" for key, value in row.items())
-             for name, row in rows]
+    lines = [
+        f"{name:16}" + "".join(f"{key:>8} {100 * value:5.1f}%" for key, value in row.items()) for name, row in rows
+    ]
     return "\n".join([*lines, f"best θ: {figures['theta']:g}"])

@@ -59,8 +59,10 @@ class OpenClipEncoder:
         import open_clip
 
         if architecture not in open_clip.list_models():
-            raise ValueError(f"open_clip knows no architecture {architecture!r}; open_clip.list_models() names all, "
-                             "such as ViT-B-32.")
+            raise ValueError(
+                f"open_clip knows no architecture {architecture!r}; open_clip.list_models() names all, "
+                "such as ViT-B-32."
+            )
         self.name, self._device = f"{architecture} ({Path(weights).name})", device
         self._model, self._prepare = _open(architecture, Path(weights))
         self._model.to(device).eval().requires_grad_(False)

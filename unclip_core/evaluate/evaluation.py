@@ -32,9 +32,11 @@ SHOWN = 24
 CLIP_SCORE_WEIGHT = 2.5
 """w of CLIPScore = w · max(cos, 0) (Hessel et al. 2021, arXiv 2104.08718, section 3)."""
 
-NOTE = ("CLIP-FID and CLIP-KID are computed on CLIP's embeddings, scaled to a mean square of 1, and not on "
-        "Inception's: they do not compare with FIDs from papers. CLIP-FID falls with the number of pictures: compare "
-        "runs of the same number only. CLIP-KID is unbiased, and may be below 0.")
+NOTE = (
+    "CLIP-FID and CLIP-KID are computed on CLIP's embeddings, scaled to a mean square of 1, and not on "
+    "Inception's: they do not compare with FIDs from papers. CLIP-FID falls with the number of pictures: compare "
+    "runs of the same number only. CLIP-KID is unbiased, and may be below 0."
+)
 
 
 @dataclass
@@ -49,10 +51,20 @@ class _Gathered:
     shown: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
 
 
-def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how: Draw | None = None,
-                   loras: Sequence[tuple[str | Path, float]] = (), clip: str | None = None,
-                   clip_weights: str | Path | None = None, neighbours: int = 3, device: str = "cpu",
-                   output: str | Path | None = None, as_json: bool = False) -> dict[str, Any]:
+def evaluate_model(
+    model: str | Path,
+    data: str | Path,
+    *,
+    count: int = 500,
+    how: Draw | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
+    clip: str | None = None,
+    clip_weights: str | Path | None = None,
+    neighbours: int = 3,
+    device: str = "cpu",
+    output: str | Path | None = None,
+    as_json: bool = False,
+) -> dict[str, Any]:
     """Draw pictures for the captions of `data`, measure them beside the true ones, print and return the figures.
 
     Args:
@@ -83,9 +95,16 @@ def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how
     total = -(-min(count, len(collection)) // how.batch)
     gathered = gather(tqdm(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
     figures = {
-        "model": loaded.name, "family": loaded.family, "loras": {Path(path).name: strength for path, strength in loras},
-        "data": Path(data).name, "fingerprint": collection.fingerprint(), "left_out": dict(sorted(bad.items())),
-        **_said_of(how), "compared_by": encoder.name, **measured(gathered, neighbours), "note": NOTE,
+        "model": loaded.name,
+        "family": loaded.family,
+        "loras": {Path(path).name: strength for path, strength in loras},
+        "data": Path(data).name,
+        "fingerprint": collection.fingerprint(),
+        "left_out": dict(sorted(bad.items())),
+        **_said_of(how),
+        "compared_by": encoder.name,
+        **measured(gathered, neighbours),
+        "note": NOTE,
     }
     if output is not None:
         save(figures, gathered, Path(output))
@@ -96,8 +115,12 @@ def evaluate_model(model: str | Path, data: str | Path, *, count: int = 500, how
 
 
 def _said_of(how: Draw) -> dict[str, Any]:
-    return {"drawn_from": how.source, "stage": "decoder" if how.small else "upsampler", "seed": how.seed,
-            "settings": {**asdict(how.settings), "candidates": 1}}
+    return {
+        "drawn_from": how.source,
+        "stage": "decoder" if how.small else "upsampler",
+        "seed": how.seed,
+        "settings": {**asdict(how.settings), "candidates": 1},
+    }
 
 
 def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
@@ -129,15 +152,20 @@ def measured(gathered: _Gathered, neighbours: int = 3) -> dict[str, Any]:
     """
     count = sum(map(len, gathered.true))
     if count <= max(neighbours, 1):
-        raise ValueError(f"Only {count} pictures could be measured; with {neighbours} neighbours at least "
-                         f"{max(neighbours, 1) + 1} are needed, and some hundreds for figures that mean something.")
+        raise ValueError(
+            f"Only {count} pictures could be measured; with {neighbours} neighbours at least "
+            f"{max(neighbours, 1) + 1} are needed, and some hundreds for figures that mean something."
+        )
     true, drawn = torch.cat(gathered.true), torch.cat(gathered.drawn)
     width = true.shape[1] ** 0.5
     precision, recall = precision_recall(true, drawn, neighbours)
     figures: dict[str, Any] = {
-        "pictures": count, "clip_fid": frechet_distance(true * width, drawn * width),
+        "pictures": count,
+        "clip_fid": frechet_distance(true * width, drawn * width),
         "clip_kid": kernel_distance(true * width, drawn * width),
-        "precision": precision, "recall": recall, "neighbours": neighbours,
+        "precision": precision,
+        "recall": recall,
+        "neighbours": neighbours,
         "similarity": float((true * drawn).sum(dim=1).mean()),
     }
     if not gathered.texts:
@@ -166,11 +194,19 @@ def lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
     if score := figures.get("clip_score"):
         rows += [("CLIP score, drawn", f"{score['drawn']:.4f}"), ("CLIP score, true", f"{score['true']:.4f}")]
     if cosine := figures.get("prior_cosine"):
-        rows += [("cosine to true: prior", f"{cosine['prior']:.4f}"), ("cosine to true: text", f"{cosine['text']:.4f}"),
-                 ("the prior's gain", f"{cosine['gain']:+.4f}")]
-    return [*rows, ("similarity to true", f"{figures['similarity']:.4f}"), ("CLIP-FID", f"{figures['clip_fid']:.4f}"),
-            ("CLIP-KID", f"{figures['clip_kid']:.6f}"), ("precision", f"{figures['precision']:.4f}"),
-            ("recall", f"{figures['recall']:.4f}")]
+        rows += [
+            ("cosine to true: prior", f"{cosine['prior']:.4f}"),
+            ("cosine to true: text", f"{cosine['text']:.4f}"),
+            ("the prior's gain", f"{cosine['gain']:+.4f}"),
+        ]
+    return [
+        *rows,
+        ("similarity to true", f"{figures['similarity']:.4f}"),
+        ("CLIP-FID", f"{figures['clip_fid']:.4f}"),
+        ("CLIP-KID", f"{figures['clip_kid']:.6f}"),
+        ("precision", f"{figures['precision']:.4f}"),
+        ("recall", f"{figures['recall']:.4f}"),
+    ]
 
 
 def save(figures: dict[str, Any], gathered: _Gathered, folder: Path) -> None:

@@ -66,8 +66,9 @@ class Draw:
             raise ValueError(f"A batch must be of 1 picture or more, not {self.batch}.")
 
 
-def draw_pairs(model: UnclipModel, collection: Collection, count: int, how: Draw, bad: MutableMapping[str, str]
-               ) -> Iterator[Pairs]:
+def draw_pairs(
+    model: UnclipModel, collection: Collection, count: int, how: Draw, bad: MutableMapping[str, str]
+) -> Iterator[Pairs]:
     """The first `count` good samples of the collection in batches, each with what the model draws for it.
 
     Raises:
@@ -93,15 +94,35 @@ def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how
     text = encode_text(model.clip, [row.caption for row in rows]) if how.source == "text" else None
     embeds, settings = true_embeds, how.settings
     if text is not None:
-        embeds = sample_prior(model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance,
-                              seeds=seeds, sampler=settings.prior_sampler)
-    drawn = sample_decoder(model.decoder, embeds, text=text, steps=settings.decoder_steps, seeds=seeds,
-                           guidance_scale=settings.decoder_guidance, sampler=settings.decoder_sampler)
+        embeds = sample_prior(
+            model.prior,
+            text,
+            steps=settings.prior_steps,
+            guidance_scale=settings.prior_guidance,
+            seeds=seeds,
+            sampler=settings.prior_sampler,
+        )
+    drawn = sample_decoder(
+        model.decoder,
+        embeds,
+        text=text,
+        steps=settings.decoder_steps,
+        seeds=seeds,
+        guidance_scale=settings.decoder_guidance,
+        sampler=settings.decoder_sampler,
+    )
     if not how.small:
-        drawn = upscale(model.upsampler, drawn, steps=settings.upscaler_steps, seeds=seeds,
-                        sampler=model.upsampler.sampler)
-    return Pairs([row.caption for row in rows], true, drawn.cpu(), None if true_embeds is None else true_embeds.cpu(),
-                 text and text.embeds.cpu(), text and embeds.cpu())
+        drawn = upscale(
+            model.upsampler, drawn, steps=settings.upscaler_steps, seeds=seeds, sampler=model.upsampler.sampler
+        )
+    return Pairs(
+        [row.caption for row in rows],
+        true,
+        drawn.cpu(),
+        None if true_embeds is None else true_embeds.cpu(),
+        text and text.embeds.cpu(),
+        text and embeds.cpu(),
+    )
 
 
 def sees(clip: Clip) -> bool:

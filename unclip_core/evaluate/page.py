@@ -35,8 +35,10 @@ def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Seque
     title = escape(f"{figures['model']} on {figures['data']}")
     rows = "\n".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines)
     loras = "".join(f" with {name} at {strength:g}" for name, strength in figures["loras"].items())
-    how = escape(f"Drawn from {figures['drawn_from']} by the {figures['stage']}{loras}, seed {figures['seed']}; "
-                 f"family {figures['family']}; data {figures['fingerprint']}.")
+    how = escape(
+        f"Drawn from {figures['drawn_from']} by the {figures['stage']}{loras}, seed {figures['seed']}; "
+        f"family {figures['family']}; data {figures['fingerprint']}."
+    )
     pairs = "\n".join(_figure(*each) for each in shown)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -71,8 +73,9 @@ def _left_out(bad: Mapping[str, str]) -> str:
 
 def _figure(caption: str, true: Tensor, drawn: Tensor) -> str:
     said = escape(caption)
-    images = "".join(f'<img src="{_data(picture)}" alt="{kind}: {said}">' for kind, picture in
-                     (("true", true), ("drawn", drawn)))
+    images = "".join(
+        f'<img src="{_data(picture)}" alt="{kind}: {said}">' for kind, picture in (("true", true), ("drawn", drawn))
+    )
     return f"<figure><div>{images}</div><figcaption>{said}</figcaption></figure>"
 
 

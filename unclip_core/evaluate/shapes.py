@@ -17,9 +17,15 @@ from ..world.evaluation import FRACTIONS, Tally, evaluation_scenes
 from .contact_sheet import ContactSheets
 
 
-def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, as_json: bool = False,
-                  batch: int = 16, settings: Settings | None = None, output: str | Path | None = None
-                  ) -> dict[str, Any]:
+def evaluate_tiny(
+    n: int = 500,
+    seed: int = 0,
+    model: str | Path | None = None,
+    as_json: bool = False,
+    batch: int = 16,
+    settings: Settings | None = None,
+    output: str | Path | None = None,
+) -> dict[str, Any]:
     """Draw `n` prompts of trained and `n` of held-out pairs, judge the pictures, print and return the figures.
 
     Args:
@@ -48,8 +54,14 @@ def evaluate_tiny(n: int = 500, seed: int = 0, model: str | Path | None = None, 
         scores = large.add_pictures(prompts[rows], drawing.large.permute(0, 3, 1, 2))
         sheets.add(prompts[rows], drawing.large, scores)
         small.add_pictures(prompts[rows], drawing.small.permute(0, 3, 1, 2))
-    figures = {**large.fractions(), "at_64": small.fractions(), "prompts_per_split": n, "seed": seed,
-               "seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
+    figures = {
+        **large.fractions(),
+        "at_64": small.fractions(),
+        "prompts_per_split": n,
+        "seed": seed,
+        "seconds": round(time.monotonic() - started, 1),
+        "threads": torch.get_num_threads(),
+    }
     if output is not None:
         sheets.save(Path(output))
         write_whole(Path(output) / "evaluation.json", json.dumps(figures, indent=2).encode())

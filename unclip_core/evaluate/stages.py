@@ -27,15 +27,22 @@ def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, 
         scenes = sample_scenes(rng, count, split)
         true = encode_image(clip, render(scenes, clip.adapter.image_size).permute(0, 2, 3, 1))
         text = encode_text(clip, [caption(scene, rng, full=True) for scene in scenes])
-        drawn = sample_prior(prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance,
-                             seeds=sample_seeds(seed, count), sampler=settings.prior_sampler)
+        drawn = sample_prior(
+            prior,
+            text,
+            steps=settings.prior_steps,
+            guidance_scale=settings.prior_guidance,
+            seeds=sample_seeds(seed, count),
+            sampler=settings.prior_sampler,
+        )
         found[split] = {"prior": float(cosine(drawn, true).mean()), "text": float(cosine(text.embeds, true).mean())}
     return found
 
 
 @torch.no_grad()
-def measure_upsampler(upsampler: Upsampler, count: int, seed: int, size: int = 256,
-                      reduced: bool = False) -> dict[str, float]:
+def measure_upsampler(
+    upsampler: Upsampler, count: int, seed: int, size: int = 256, reduced: bool = False
+) -> dict[str, float]:
     """Against true pictures of `size` px, from their true smaller ones: of ours and of bicubic enlargement.
 
     "upsampler" and "bicubic" are mean PSNR in dB; "upsampler_edge", "bicubic_edge" and "true_edge" the mean width of
@@ -43,8 +50,9 @@ def measure_upsampler(upsampler: Upsampler, count: int, seed: int, size: int = 2
     decoder learns from; or, if `reduced`, they are means of the large ones' pixels.
     """
     scenes = sample_scenes(random.Random(f"upsampler {seed}"), count, "trained")
-    found = [_compared(upsampler, scenes[row : row + 1], sample_seeds(seed + row, 1), size, reduced)
-             for row in range(count)]
+    found = [
+        _compared(upsampler, scenes[row : row + 1], sample_seeds(seed + row, 1), size, reduced) for row in range(count)
+    ]
     names = dict.fromkeys(name for row in found for name in row)
     return {name: fmean(row[name] for row in found if name in row) for name in names}
 
@@ -53,13 +61,20 @@ def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: 
     """The figures of one picture; the outline's only where there is one thing."""
     true = render(scene, size)
     small = F.avg_pool2d(true, upsampler.scale) if reduced else render(scene, size // upsampler.scale)
-    drawn = upscale(upsampler, small.permute(0, 2, 3, 1), steps=Settings().upscaler_steps, seeds=seeds,
-                    sampler=Settings().upscaler_sampler).permute(0, 3, 1, 2)
+    drawn = upscale(
+        upsampler,
+        small.permute(0, 2, 3, 1),
+        steps=Settings().upscaler_steps,
+        seeds=seeds,
+        sampler=Settings().upscaler_sampler,
+    ).permute(0, 3, 1, 2)
     bicubic = enlarge(small * 2 - 1, upsampler.scale) * 0.5 + 0.5
     figures = {"upsampler": _psnr(drawn, true), "bicubic": _psnr(bicubic, true)}
     if len(scene[0].things) == 1:
-        figures |= {name + "_edge": edge_width(pictures[0])
-                    for name, pictures in (("upsampler", drawn), ("bicubic", bicubic), ("true", true))}
+        figures |= {
+            name + "_edge": edge_width(pictures[0])
+            for name, pictures in (("upsampler", drawn), ("bicubic", bicubic), ("true", true))
+        }
     return figures
 
 

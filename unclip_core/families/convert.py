@@ -70,6 +70,7 @@ def _components(model: UnclipModel) -> set[str]:
         return (names & {"prior", "decoder"}) | ({"super_res"} if "super_res_first" in names else set())
     if isinstance(model.reader, KakaoFolder):
         return set(model.reader.files)
-    raise CheckpointError(f"'{model.folder}' is a model of this project's own format already, of the family "
-                          f"'{model.family}': there is nothing to convert.")
-
+    raise CheckpointError(
+        f"'{model.folder}' is a model of this project's own format already, of the family "
+        f"'{model.family}': there is nothing to convert."
+    )

@@ -10,8 +10,10 @@ REPOSITORIES = {
     "karlo": "kakaobrain/karlo-v1-alpha",
     "karlo-variations": "kakaobrain/karlo-v1-alpha-image-variations",
 }
-LICENCE = ("CreativeML Open RAIL-M; by it you agree to its use restrictions: "
-           "https://github.com/kakaobrain/karlo/blob/main/LICENSE")
+LICENCE = (
+    "CreativeML Open RAIL-M; by it you agree to its use restrictions: "
+    "https://github.com/kakaobrain/karlo/blob/main/LICENSE"
+)
 _TEXTS = (".json", ".txt")
 _WEIGHTS = (".safetensors", ".bin")
 _MARKS = ("fp16", "bf16", "non_ema")
@@ -48,8 +50,10 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
             fetch(repository, file, folder / file, revision, hub)
     # An error that never reached the hub is of the HTTP library's own kind, a base of the hub's.
     except (*HfHubHTTPError.__bases__, OSError) as error:
-        raise CheckpointError(f"'{repository}' could not be fetched ({_first_line(error)}). What has arrived stays: "
-                              "run the command again to go on.") from error
+        raise CheckpointError(
+            f"'{repository}' could not be fetched ({_first_line(error)}). What has arrived stays: "
+            "run the command again to go on."
+        ) from error
     print(f"Done: choose '{folder.name}' in Load unCLIP Model.")
     return folder
 
@@ -112,8 +116,10 @@ def comfyui_models() -> Path:
     package = Path(__file__).absolute().parents[2]
     models = package.parent.parent / "models"
     if package.parent.name != "custom_nodes" or not models.is_dir():
-        raise CheckpointError(f"'{package}' does not lie in a ComfyUI's custom_nodes: name a folder for the model "
-                              "with --to, for example --to ComfyUI/models/unclip.")
+        raise CheckpointError(
+            f"'{package}' does not lie in a ComfyUI's custom_nodes: name a folder for the model "
+            "with --to, for example --to ComfyUI/models/unclip."
+        )
     return models / "unclip"
 
 

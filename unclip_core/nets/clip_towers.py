@@ -142,8 +142,10 @@ class VisionTower(nn.Module):
         """
         side = self.params.image_size
         if tuple(pixels.shape[1:]) != (self.params.channels, side, side):
-            raise ValueError(f"VisionTower: pictures of {tuple(pixels.shape[1:])} given, the tower sees "
-                             f"{(self.params.channels, side, side)}")
+            raise ValueError(
+                f"VisionTower: pictures of {tuple(pixels.shape[1:])} given, the tower sees "
+                f"{(self.params.channels, side, side)}"
+            )
         patches = self.patches(pixels).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_token.expand(len(pixels), 1, -1), patches], dim=1) + self.positions
         x = self.norm_in(x)

@@ -57,18 +57,24 @@ class MapConditionerParams:
 
     def __post_init__(self) -> None:
         """Raise ValueError for fields that are not positive or disagree."""
-        require_positive("MapConditionerParams", embed_dim=self.embed_dim, hidden=self.hidden,
-                         time_embed_dim=self.time_embed_dim, depth=self.depth)
+        require_positive(
+            "MapConditionerParams",
+            embed_dim=self.embed_dim,
+            hidden=self.hidden,
+            time_embed_dim=self.time_embed_dim,
+            depth=self.depth,
+        )
         if len(self.map_channels) != len(self.map_sizes):
-            raise ValueError(f"MapConditionerParams: {len(self.map_channels)} map_channels, "
-                             f"but {len(self.map_sizes)} map_sizes")
+            raise ValueError(
+                f"MapConditionerParams: {len(self.map_channels)} map_channels, but {len(self.map_sizes)} map_sizes"
+            )
         if self.factors and len(self.factors) != len(self.map_channels):
-            raise ValueError(f"MapConditionerParams: {len(self.map_channels)} map_channels, "
-                             f"but {len(self.factors)} factors")
+            raise ValueError(
+                f"MapConditionerParams: {len(self.map_channels)} map_channels, but {len(self.factors)} factors"
+            )
         for level, (channels, size) in enumerate(zip(self.map_channels, self.map_sizes, strict=True)):
             if (channels > 0) != (size > 0) or channels < 0:
-                raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels "
-                                 f"of side {size}")
+                raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels of side {size}")
         self._check_frames()
 
     def _check_frames(self) -> None:
@@ -77,8 +83,9 @@ class MapConditionerParams:
         require_positive("MapConditionerParams", canvas=self.canvas)
         thin = [channels for channels in self.map_channels if 0 < channels <= self.canvas_channels]
         if thin:
-            raise ValueError(f"MapConditionerParams: map_channels {thin} leave nothing beside "
-                             f"{self.canvas_channels} canvas_channels")
+            raise ValueError(
+                f"MapConditionerParams: map_channels {thin} leave nothing beside {self.canvas_channels} canvas_channels"
+            )
 
 
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
@@ -125,8 +132,10 @@ class TokenConditioner(nn.Module):
         the encoding of the empty prompt instead.
         """
         if text_embeds is None or text_states is None or text_mask is None or drop_text is not None:
-            raise ValueError("TokenConditioner: needs the text's embedding, states and mask; for 'no text' "
-                             "give those of the empty prompt \"\"")
+            raise ValueError(
+                "TokenConditioner: needs the text's embedding, states and mask; for 'no text' "
+                'give those of the empty prompt ""'
+            )
         dtype = self.null_image.dtype
         image = replace_dropped(image_embeds.to(dtype), self.null_image, drop_image)
         # Karlo's layout: the projection is channels first, (B, context_dim, extra_tokens).
@@ -159,13 +168,14 @@ class MapConditioner(nn.Module):
             # The default initialisation would let what tells two embeddings apart shrink tenfold on its way.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.embed = nn.Linear(params.hidden, params.time_embed_dim)
-        self.maps = nn.ModuleDict({
-            str(level): _make_map(params, level) for level, channels in enumerate(params.map_channels) if channels
-        })
+        self.maps = nn.ModuleDict(
+            {str(level): _make_map(params, level) for level, channels in enumerate(params.map_channels) if channels}
+        )
         self.frames = None
         if params.frames:
-            self.frames = Frames(2 * params.embed_dim, params.hidden, params.frames, params.canvas_channels,
-                                 params.canvas)
+            self.frames = Frames(
+                2 * params.embed_dim, params.hidden, params.frames, params.canvas_channels, params.canvas
+            )
 
     def forward(
         self,
@@ -213,7 +223,7 @@ def relaid(condition: Condition, boxes: Tensor) -> Condition:
         raise ValueError(f"relaid: boxes {tuple(boxes.shape)} do not go with {tuple(condition['boxes'].shape)}")
     canvases, moved = condition["canvases"], {"boxes": boxes}
     for name in (name for name in condition if name.startswith("maps.")):
-        own = condition[name][:, :-canvases.shape[2]]
+        own = condition[name][:, : -canvases.shape[2]]
         moved[name] = torch.cat([own, paste(boxes, canvases, own.shape[-1])], dim=1)
     return condition | moved
 

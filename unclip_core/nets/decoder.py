@@ -33,12 +33,15 @@ class DecoderParams:
         """Check that conditioner and UNet fit; raises ValueError stating the numbers that disagree."""
         cond, unet = self.conditioner, self.unet
         if cond.time_embed_dim != unet.time_embed_dim:
-            raise ValueError(f"DecoderParams: conditioner.time_embed_dim {cond.time_embed_dim} is not "
-                             f"unet.time_embed_dim {unet.time_embed_dim}")
+            raise ValueError(
+                f"DecoderParams: conditioner.time_embed_dim {cond.time_embed_dim} is not "
+                f"unet.time_embed_dim {unet.time_embed_dim}"
+            )
         context_dim = cond.context_dim if isinstance(cond, TokenConditionerParams) else None
         if context_dim != unet.context_dim:
-            raise ValueError(f"DecoderParams: conditioner.context_dim {context_dim} is not "
-                             f"unet.context_dim {unet.context_dim}")
+            raise ValueError(
+                f"DecoderParams: conditioner.context_dim {context_dim} is not unet.context_dim {unet.context_dim}"
+            )
         self._check_maps()
 
     def _check_maps(self) -> None:
@@ -46,13 +49,16 @@ class DecoderParams:
         is_map = isinstance(self.conditioner, MapConditionerParams)
         given = self.conditioner.map_channels if is_map else (0,) * levels
         if given != self.unet.map_channels:
-            raise ValueError(f"DecoderParams: conditioner.map_channels {given} are not "
-                             f"unet.map_channels {self.unet.map_channels}")
+            raise ValueError(
+                f"DecoderParams: conditioner.map_channels {given} are not unet.map_channels {self.unet.map_channels}"
+            )
         for level, channels in enumerate(given):
             side = self.image_size // (self.unet.patch_size * 2**level)
             if channels and self.conditioner.map_sizes[level] != side:
-                raise ValueError(f"DecoderParams: level {level} of a {self.image_size} px picture has side "
-                                 f"{side}, conditioner.map_sizes says {self.conditioner.map_sizes[level]}")
+                raise ValueError(
+                    f"DecoderParams: level {level} of a {self.image_size} px picture has side "
+                    f"{side}, conditioner.map_sizes says {self.conditioner.map_sizes[level]}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the params as a dict that JSON can hold."""
@@ -139,13 +145,18 @@ class DecoderNet(nn.Module):
         """
         keys, values = _numbered(condition, "context_keys."), _numbered(condition, "context_values.")
         return self.unet(
-            x, t, embed=condition.get("embed"), context=condition.get("context"),
-            context_mask=condition.get("context_mask"), maps=_numbered(condition, "maps."),
+            x,
+            t,
+            embed=condition.get("embed"),
+            context=condition.get("context"),
+            context_mask=condition.get("context_mask"),
+            maps=_numbered(condition, "maps."),
             context_read={slot: (keys[slot], values[slot]) for slot in keys} or None,
-            context_bias=condition.get("context_bias"), times=times,
+            context_bias=condition.get("context_bias"),
+            times=times,
         )
 
 
 def _numbered(condition: Condition, prefix: str) -> dict[int, Tensor]:
     """The tensors whose keys are the prefix and a number, by that number."""
-    return {int(key[len(prefix):]): value for key, value in condition.items() if key.startswith(prefix)}
+    return {int(key[len(prefix) :]): value for key, value in condition.items() if key.startswith(prefix)}

@@ -115,9 +115,7 @@ class AddedKVAttention(nn.Module):
     stands before the picture's. Heads are `head_dim` wide. The result is added to the input.
     """
 
-    def __init__(
-        self, channels: int, head_dim: int, context_dim: int | None, *, groups: int, eps: float
-    ) -> None:
+    def __init__(self, channels: int, head_dim: int, context_dim: int | None, *, groups: int, eps: float) -> None:
         """Make the projections; `context_dim` None leaves plain self-attention."""
         super().__init__()
         self.head_dim = head_dim
@@ -168,8 +166,16 @@ class ResBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, embed_dim: int, *,
-        groups: int, eps: float, time_shift: str = "scale_shift", resample: str | None = None, norm: str = "group",
+        self,
+        in_channels: int,
+        out_channels: int,
+        embed_dim: int,
+        *,
+        groups: int,
+        eps: float,
+        time_shift: str = "scale_shift",
+        resample: str | None = None,
+        norm: str = "group",
     ) -> None:
         """Make the layers; the last convolution starts at zero, so that the block starts as identity."""
         super().__init__()

@@ -43,16 +43,21 @@ class BlockMaker:
         """Return a residual block."""
         p = self.params
         return ResBlock(
-            in_channels, out_channels, p.time_embed_dim,
-            groups=p.groups, eps=p.eps, time_shift=p.time_shift, resample=resample, norm=p.norm,
+            in_channels,
+            out_channels,
+            p.time_embed_dim,
+            groups=p.groups,
+            eps=p.eps,
+            time_shift=p.time_shift,
+            resample=resample,
+            norm=p.norm,
         )
 
     def attentions(self, channels: int, count: int) -> nn.ModuleList:
         """Return `count` attentions of that width."""
         p = self.params
         return nn.ModuleList(
-            AddedKVAttention(channels, p.head_dim, p.context_dim, groups=p.groups, eps=p.eps)
-            for _ in range(count)
+            AddedKVAttention(channels, p.head_dim, p.context_dim, groups=p.groups, eps=p.eps) for _ in range(count)
         )
 
     def lift(self, level: int, channels: int) -> nn.Module | None:
@@ -137,9 +142,7 @@ class UpLevel(nn.Module):
         width, count = p.channels[index], p.blocks[index] + 1
         enters = p.channels[min(index + 1, len(p.channels) - 1)]
         self.lift = make.lift(index, enters)
-        self.blocks = nn.ModuleList(
-            make.block((width if i else enters) + widths.pop(), width) for i in range(count)
-        )
+        self.blocks = nn.ModuleList(make.block((width if i else enters) + widths.pop(), width) for i in range(count))
         self.attentions = make.attentions(width, count if p.attention[index] else 0)
         self.resample = make.block(width, width, "up") if index else None
 

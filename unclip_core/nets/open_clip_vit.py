@@ -40,11 +40,24 @@ def plain_params(model: Mapping[str, Any]) -> OpenClipParams | None:
         return None
     shared = {"embed_dim": model["embed_dim"], "activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
     return OpenClipParams(
-        TextTowerParams(width=text["width"], mlp_width=_mlp_width(text), layers=text["layers"], heads=text["heads"],
-                        vocabulary=text["vocab_size"], context=text["context_length"], **shared),
-        VisionTowerParams(width=vision["width"], mlp_width=_mlp_width(vision), layers=vision["layers"],
-                          heads=vision["width"] // vision["head_width"], image_size=vision["image_size"],
-                          patch_size=vision["patch_size"], **shared),
+        TextTowerParams(
+            width=text["width"],
+            mlp_width=_mlp_width(text),
+            layers=text["layers"],
+            heads=text["heads"],
+            vocabulary=text["vocab_size"],
+            context=text["context_length"],
+            **shared,
+        ),
+        VisionTowerParams(
+            width=vision["width"],
+            mlp_width=_mlp_width(vision),
+            layers=vision["layers"],
+            heads=vision["width"] // vision["head_width"],
+            image_size=vision["image_size"],
+            patch_size=vision["patch_size"],
+            **shared,
+        ),
     )
 
 
@@ -126,8 +139,7 @@ class _Block(nn.Module):
         self.ln_1 = nn.LayerNorm(width, params.eps)
         self.attn = _Attention(width, params.heads)
         self.ln_2 = nn.LayerNorm(width, params.eps)
-        self.mlp = nn.ModuleDict({"c_fc": Linear(width, params.mlp_width),
-                                  "c_proj": Linear(params.mlp_width, width)})
+        self.mlp = nn.ModuleDict({"c_fc": Linear(width, params.mlp_width), "c_proj": Linear(params.mlp_width, width)})
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         x = x + self.attn(self.ln_1(x), bias)

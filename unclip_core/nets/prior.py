@@ -43,8 +43,10 @@ class PriorParams:
         numbers = {key: value for key, value in vars(self).items() if key != "soft_mask"}
         require_positive("PriorParams", **numbers)
         if self.heads * self.head_dim != self.width:
-            raise ValueError(f"PriorParams: {self.heads} heads of {self.head_dim} make "
-                             f"{self.heads * self.head_dim}, not width {self.width}")
+            raise ValueError(
+                f"PriorParams: {self.heads} heads of {self.head_dim} make "
+                f"{self.heads * self.head_dim}, not width {self.width}"
+            )
         if self.width % 2:
             raise ValueError(f"PriorParams: width must be even, got {self.width}")
 
@@ -111,9 +113,7 @@ class PriorTransformer(nn.Module):
         self.register_buffer("clip_mean", torch.zeros(1, params.embed_dim))
         self.register_buffer("clip_std", torch.ones(1, params.embed_dim))
 
-    def forward(
-        self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> Tensor:
         """Predict the clean embedding [B, D], normalised, in the dtype of the weights.
 
         x [B, D] noised and normalised, t [B] steps, text_embeds [B, D], text_states [B, T, W], text_mask
@@ -138,8 +138,10 @@ class PriorTransformer(nn.Module):
         """
         self._check(text_states, text_mask)
         if self.params.soft_mask and not bool(text_mask[:, 0].all()):
-            raise ValueError("PriorTransformer: with soft_mask a text without a first token reads ahead; "
-                             "its steps share nothing, use forward")
+            raise ValueError(
+                "PriorTransformer: with soft_mask a text without a first token reads ahead; "
+                "its steps share nothing, use forward"
+            )
         tokens = torch.cat(self._text_tokens(text_embeds, text_states), dim=1)
         count = tokens.shape[1]
         tokens = tokens + self.positions[:, :count]
@@ -150,9 +152,7 @@ class PriorTransformer(nn.Module):
             shared[f"keys.{index}"], shared[f"values.{index}"] = own
         return shared
 
-    def step(
-        self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor], times: TimeTable | None = None
-    ) -> Tensor:
+    def step(self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor], times: TimeTable | None = None) -> Tensor:
         """Predict the clean embedding [B, D] as forward does, from x [B, D], t [B] and what `prefix` returned.
 
         times: the embeddings of the run's steps, if they were computed beforehand.
@@ -185,11 +185,14 @@ class PriorTransformer(nn.Module):
 
     def _check(self, text_states: Tensor, text_mask: Tensor) -> None:
         if text_states.shape[1] != self.params.text_tokens:
-            raise ValueError(f"PriorTransformer: text of {text_states.shape[1]} tokens, "
-                             f"the net takes {self.params.text_tokens}")
+            raise ValueError(
+                f"PriorTransformer: text of {text_states.shape[1]} tokens, the net takes {self.params.text_tokens}"
+            )
         if text_mask.shape != text_states.shape[:2] or text_mask.dtype != torch.bool:
-            raise ValueError(f"PriorTransformer: text_mask must be bool {tuple(text_states.shape[:2])} like "
-                             f"text_states, got {text_mask.dtype} {tuple(text_mask.shape)}")
+            raise ValueError(
+                f"PriorTransformer: text_mask must be bool {tuple(text_states.shape[:2])} like "
+                f"text_states, got {text_mask.dtype} {tuple(text_mask.shape)}"
+            )
 
 
 def attention_bias(text_mask: Tensor, extra: int, soft: bool, dtype: torch.dtype) -> Tensor:

@@ -75,8 +75,16 @@ def spans(length: int, own: int, overlap: int, stride: int) -> list[Span]:
     """Cut a side of `length` px in parts of about `own` px; all edges are multiples of `stride` but the last."""
     own, overlap = max(stride, own // stride * stride), max(stride, -(-overlap // stride) * stride)
     firsts = range(0, length, own)
-    return [Span(max(0, first - overlap), min(length, first + own + overlap), first, min(length, first + own),
-                 max(1, min(overlap // 2, own) // 2)) for first in firsts]
+    return [
+        Span(
+            max(0, first - overlap),
+            min(length, first + own + overlap),
+            first,
+            min(length, first + own),
+            max(1, min(overlap // 2, own) // 2),
+        )
+        for first in firsts
+    ]
 
 
 class Tiled:

@@ -57,13 +57,22 @@ class UNetParams:
             require_divisible("UNetParams", "attended channels", width, "head_dim", self.head_dim)
 
     def _check_levels(self) -> None:
-        for name in ("in_channels", "out_channels", "time_channels", "time_embed_dim", "mid_blocks",
-                     "head_dim", "groups", "patch_size"):
+        for name in (
+            "in_channels",
+            "out_channels",
+            "time_channels",
+            "time_embed_dim",
+            "mid_blocks",
+            "head_dim",
+            "groups",
+            "patch_size",
+        ):
             require_positive("UNetParams", **{name: getattr(self, name)})
         for name in ("blocks", "attention", "map_channels"):
             if len(getattr(self, name)) != len(self.channels):
-                raise ValueError(f"UNetParams: {name} has {len(getattr(self, name))} levels, "
-                                 f"channels has {len(self.channels)}")
+                raise ValueError(
+                    f"UNetParams: {name} has {len(getattr(self, name))} levels, channels has {len(self.channels)}"
+                )
         for width, count in zip(self.channels, self.blocks, strict=True):
             require_positive("UNetParams", channels=width, blocks=count)
 
@@ -140,9 +149,7 @@ class UNet(nn.Module):
         """Height and width of the input must be multiples of this."""
         return self.params.patch_size * 2 ** (len(self.params.channels) - 1)
 
-    def read_context(
-        self, context: Tensor, mask: Tensor | None = None
-    ) -> tuple[dict[int, KeysValues], Tensor | None]:
+    def read_context(self, context: Tensor, mask: Tensor | None = None) -> tuple[dict[int, KeysValues], Tensor | None]:
         """What the steps of a run share: each attention's keys and values of the context, and the scores' bias.
 
         context [B, S, context_dim], mask [B, S] bool. Returns forward's context_read and context_bias. Raises
@@ -176,8 +183,9 @@ class UNet(nn.Module):
         if mask is None:
             return
         if context is None or mask.shape != context.shape[:2] or mask.dtype != torch.bool:
-            raise ValueError(f"UNet: context_mask must be bool [B, S] like the context, got {mask.dtype} "
-                             f"{tuple(mask.shape)}")
+            raise ValueError(
+                f"UNet: context_mask must be bool [B, S] like the context, got {mask.dtype} {tuple(mask.shape)}"
+            )
 
     def _check_maps(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
         height, width = x.shape[-2:]
@@ -190,8 +198,7 @@ class UNet(nn.Module):
             wanted = (channels, height // side, width // side)
             if channels and (level not in maps or tuple(maps[level].shape[1:]) != wanted):
                 got = tuple(maps[level].shape[1:]) if level in maps else "none"
-                raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this picture, "
-                                 f"got {got}")
+                raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this picture, got {got}")
 
 
 def _laid_out(x: Tensor) -> Tensor:

@@ -31,8 +31,10 @@ class UpsamplerParams(UNetParams):
         """Check that the numbers agree; raises ValueError stating those that do not."""
         super().__post_init__()
         if self.residual and self.in_channels != 2 * self.out_channels:
-            raise ValueError(f"UpsamplerParams: a residual needs twice as many channels in as out, "
-                             f"got in_channels {self.in_channels} and out_channels {self.out_channels}")
+            raise ValueError(
+                f"UpsamplerParams: a residual needs twice as many channels in as out, "
+                f"got in_channels {self.in_channels} and out_channels {self.out_channels}"
+            )
         if isinstance(self.reach, bool) or not isinstance(self.reach, int) or self.reach < 0:
             raise ValueError(f"UpsamplerParams: reach must be 0 or a positive whole number, got {self.reach!r}")
         if self.reach and (not self.residual or self.map_channels[0]):
@@ -70,11 +72,15 @@ class UpsamplerNet(nn.Module):
         Raises ValueError where the two pictures differ in size or do not fill the UNet's input channels.
         """
         if x.shape[-2:] != low_res.shape[-2:]:
-            raise ValueError(f"UpsamplerNet: picture is {tuple(x.shape[-2:])}, low_res "
-                             f"{tuple(low_res.shape[-2:])}; enlarge low_res first")
+            raise ValueError(
+                f"UpsamplerNet: picture is {tuple(x.shape[-2:])}, low_res "
+                f"{tuple(low_res.shape[-2:])}; enlarge low_res first"
+            )
         if x.shape[1] + low_res.shape[1] != self.params.in_channels:
-            raise ValueError(f"UpsamplerNet: {x.shape[1]} + {low_res.shape[1]} channels given, "
-                             f"the net takes {self.params.in_channels}")
+            raise ValueError(
+                f"UpsamplerNet: {x.shape[1]} + {low_res.shape[1]} channels given, "
+                f"the net takes {self.params.in_channels}"
+            )
         seen = torch.cat([x, low_res.to(x.dtype)], dim=1)
         if not self.reach:
             out = self.unet(seen, t, times=times)

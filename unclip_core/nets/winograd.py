@@ -194,4 +194,3 @@ def _matrices(dtype: torch.dtype) -> _Matrices:
     rows = torch.kron(taps, torch.eye(TAPS, dtype=torch.float64))
     ones = torch.linalg.pinv(synthesis).sum(dim=1)
     return _Matrices(*(matrix.to(dtype) for matrix in (rows, synthesis, ones)))
-

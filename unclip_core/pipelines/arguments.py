@@ -32,8 +32,10 @@ def text_arguments(text: TextCondition) -> dict[str, Tensor]:
 def null_arguments(text: TextCondition) -> dict[str, Tensor]:
     """The empty prompt, for the other half of guidance; ValueError if the text condition carries none."""
     if text.null is None:
-        raise ValueError("Guidance needs CLIP's word for the empty prompt, and this text condition carries none: "
-                         "use one made by encode_text, or set guidance_scale to 1.")
+        raise ValueError(
+            "Guidance needs CLIP's word for the empty prompt, and this text condition carries none: "
+            "use one made by encode_text, or set guidance_scale to 1."
+        )
     return text_arguments(text.null)
 
 

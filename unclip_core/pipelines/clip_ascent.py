@@ -54,8 +54,14 @@ class Ascent:
 
 
 def ascend(
-    clip: Clip, text_embeds: Tensor, start: Tensor | None, size: tuple[int, int], ascent: Ascent, noise: Noise,
-    *, on_step: OnStep | None = None,
+    clip: Clip,
+    text_embeds: Tensor,
+    start: Tensor | None,
+    size: tuple[int, int],
+    ascent: Ascent,
+    noise: Noise,
+    *,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Return pictures [B, 3, H, W] in 0..1 that CLIP finds like their texts [B, D].
 

@@ -52,8 +52,10 @@ class ClipGuided:
         size = shift.flatten(1).square().mean(dim=1).sqrt()
         x0 = seen.x0.detach() + shift * per_sample(self._limit / size.clamp(min=self._limit), x)
         fraction = seen.variance_fraction
-        return Prediction(x0 if self._clip is None else self._clip(x0),
-                          fraction.detach() if isinstance(fraction, Tensor) else fraction)
+        return Prediction(
+            x0 if self._clip is None else self._clip(x0),
+            fraction.detach() if isinstance(fraction, Tensor) else fraction,
+        )
 
 
 def clip_logits(clip: Clip, text_embeds: Tensor) -> Likelihood:

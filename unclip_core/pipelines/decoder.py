@@ -68,15 +68,26 @@ def sample_decoder(
         denoiser = ErrorAware(denoiser, decoder.diffusion.table, error)
     noise = noise or NoiseSource(seeds, "decoder")
     drawn = noise.normal((3, decoder.image_size, decoder.image_size), device=placed(decoder.net)[0])
-    pictures = sample(sampler, denoiser if adapt is None else adapt(denoiser), _given(start, drawn),
-                      plan, noise, eta=eta, on_step=on_step)
+    pictures = sample(
+        sampler,
+        denoiser if adapt is None else adapt(denoiser),
+        _given(start, drawn),
+        plan,
+        noise,
+        eta=eta,
+        on_step=on_step,
+    )
     return to_images(pictures)
 
 
 @torch.no_grad()
 def decoder_denoiser(
-    decoder: Decoder, image_embeds: Tensor, text: TextCondition | None, guidance_scale: float,
-    guidance_interval: Interval = WHOLE_RUN, plan: Steps | None = None,
+    decoder: Decoder,
+    image_embeds: Tensor,
+    text: TextCondition | None,
+    guidance_scale: float,
+    guidance_interval: Interval = WHOLE_RUN,
+    plan: Steps | None = None,
 ) -> Denoiser:
     """The decoder as a denoiser of pictures `[B, 3, S, S]` in -1..1 that show `B` embeddings; as `sample_decoder`.
 
@@ -92,8 +103,14 @@ def decoder_denoiser(
         null = plain(decoder.net.prepare(blank))
     times = None if plan is None else TimeTable(decoder.net.unet.time_embed, plan.timesteps)
     net = in_turns(partial(decoder.net, times=times), decoder.net.params.unet)
-    model = Guided(net, plain(decoder.net.prepare(condition)), null, guidance_scale, guidance_interval,
-                   train_steps=decoder.diffusion.train_steps)
+    model = Guided(
+        net,
+        plain(decoder.net.prepare(condition)),
+        null,
+        guidance_scale,
+        guidance_interval,
+        train_steps=decoder.diffusion.train_steps,
+    )
     return decoder.diffusion.denoiser(model, model_dtype)
 
 
@@ -108,6 +125,8 @@ def _given(start: Tensor | None, drawn: Tensor) -> Tensor:
     if start is None:
         return drawn
     if start.shape[1:] != drawn.shape[1:] or len(start) not in (1, len(drawn)):
-        raise ValueError(f"Noise of shape {list(start.shape)} cannot start pictures of {list(drawn.shape)}: give one "
-                         "for all, or one each, of the decoder's size.")
+        raise ValueError(
+            f"Noise of shape {list(start.shape)} cannot start pictures of {list(drawn.shape)}: give one "
+            "for all, or one each, of the decoder's size."
+        )
     return start.to(drawn).expand_as(drawn)

@@ -53,8 +53,10 @@ def invert_decoder(
     check_count("pictures", len(images), len(image_embeds), "image embeddings")
     side = decoder.image_size
     if images.shape[1:3] != (side, side):
-        raise ValueError(f"The decoder draws {side} × {side} pixels, the picture has {images.shape[2]} × "
-                         f"{images.shape[1]}: resize it first.")
+        raise ValueError(
+            f"The decoder draws {side} × {side} pixels, the picture has {images.shape[2]} × "
+            f"{images.shape[1]}: resize it first."
+        )
     denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
     pictures = images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1
     plan, error = decoder.diffusion.steps(steps), clean_error(denoiser, pictures)
@@ -93,8 +95,11 @@ def inpaint_decoder(
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     height, width = images.shape[1:3]
     known = KnownPicture(images, mask, torch.Size((len(images), 3, height, width)))
-    denoiser = Windowed(decoder_denoiser(decoder, image_embeds, text, guidance_scale), decoder.image_size,
-                        max(1, decoder.image_size // OVERLAP))
+    denoiser = Windowed(
+        decoder_denoiser(decoder, image_embeds, text, guidance_scale),
+        decoder.image_size,
+        max(1, decoder.image_size // OVERLAP),
+    )
     plan, noise = decoder.diffusion.steps(steps), NoiseSource(seeds, "decoder")
     start = noise.normal((3, height, width), device=_device(decoder))
     knowing, start = known.enter(denoiser, start, float(plan.alpha_bar[0]))
@@ -158,8 +163,9 @@ def optimise_pictures(
     with gradients(clip.module):
         device = next(clip.module.parameters()).device
         start = None if images is None else plain(images).movedim(-1, 1).to(device)
-        found = ascend(clip, plain(wanted).to(device), start, size, ascent, NoiseSource(seeds, "optimise"),
-                       on_step=on_step)
+        found = ascend(
+            clip, plain(wanted).to(device), start, size, ascent, NoiseSource(seeds, "optimise"), on_step=on_step
+        )
         return found.movedim(1, -1).contiguous()
 
 

@@ -39,17 +39,29 @@ def text_to_image(model: UnclipModel, prompts: Sequence[str], seeds: Sequence[in
     text = encode_text(model.clip, prompts)
     count = settings.candidates
     embeds = sample_prior(
-        model.prior, text, steps=settings.prior_steps, guidance_scale=settings.prior_guidance, seeds=seeds,
-        sampler=settings.prior_sampler, candidates=count, keep=count,
+        model.prior,
+        text,
+        steps=settings.prior_steps,
+        guidance_scale=settings.prior_guidance,
+        seeds=seeds,
+        sampler=settings.prior_sampler,
+        candidates=count,
+        keep=count,
     )
     rows = torch.arange(len(prompts)).repeat_interleave(count)
     small = sample_decoder(
-        model.decoder, embeds, text=text.select(rows), steps=settings.decoder_steps,
-        guidance_scale=settings.decoder_guidance, seeds=[seeds[row] for row in rows], sampler=settings.decoder_sampler,
+        model.decoder,
+        embeds,
+        text=text.select(rows),
+        steps=settings.decoder_steps,
+        guidance_scale=settings.decoder_guidance,
+        seeds=[seeds[row] for row in rows],
+        sampler=settings.decoder_sampler,
         noise=candidates_noise(seeds, count, "decoder"),
     )
     if count > 1:
         small = rerank(model.clip, text, small, keep=1)
-    large = upscale(model.upsampler, small, steps=settings.upscaler_steps, seeds=seeds,
-                    sampler=settings.upscaler_sampler)
+    large = upscale(
+        model.upsampler, small, steps=settings.upscaler_steps, seeds=seeds, sampler=settings.upscaler_sampler
+    )
     return Drawing(small, large)

@@ -46,9 +46,19 @@ def sample_prior(
         ValueError: a number is out of range, or the seeds are not one a text.
     """
     check_keep(keep, candidates)
-    embeds = draw_candidates(prior, text, steps=steps, guidance_scale=guidance_scale, seeds=seeds, sampler=sampler,
-                             eta=eta, candidates=candidates, on_step=on_step, noise=noise,
-                             guidance_interval=guidance_interval)
+    embeds = draw_candidates(
+        prior,
+        text,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        seeds=seeds,
+        sampler=sampler,
+        eta=eta,
+        candidates=candidates,
+        on_step=on_step,
+        noise=noise,
+        guidance_interval=guidance_interval,
+    )
     return embeds[rank(embeds, text.embeds, keep).rows]
 
 

@@ -36,8 +36,10 @@ class Order:
         if self.count < 1:
             raise ValueError("There is no sample to train on.")
         if self.batch % (self.accumulation * self.world):
-            raise ValueError(f"training.batch {self.batch} cannot be shared by {self.world} processes in "
-                             f"{self.accumulation} parts: make it a multiple of {self.world * self.accumulation}.")
+            raise ValueError(
+                f"training.batch {self.batch} cannot be shared by {self.world} processes in "
+                f"{self.accumulation} parts: make it a multiple of {self.world * self.accumulation}."
+            )
 
     @property
     def share(self) -> int:

@@ -58,12 +58,24 @@ class Training:
 
     def __post_init__(self) -> None:
         _require("training", vars(self), 1, math.inf, "steps", "batch", "accumulation", "log_every")
-        _require("training", vars(self), 0, math.inf, "warmup", "weight_decay", "workers", "save_minutes",
-                 "sample_every", "lr", "clip_norm")
+        _require(
+            "training",
+            vars(self),
+            0,
+            math.inf,
+            "warmup",
+            "weight_decay",
+            "workers",
+            "save_minutes",
+            "sample_every",
+            "lr",
+            "clip_norm",
+        )
         _require("training", vars(self), 0, 1, "ema", "beta2")
         if self.batch % self.accumulation:
-            raise ValueError(f"training.batch {self.batch} is not a multiple of training.accumulation "
-                             f"{self.accumulation}.")
+            raise ValueError(
+                f"training.batch {self.batch} is not a multiple of training.accumulation {self.accumulation}."
+            )
 
 
 @dataclass(frozen=True)
@@ -217,8 +229,10 @@ def config_from_dict(data: Mapping[str, Any], stage: str) -> Config:
     if config.lora and (config.start != "base" or stage not in ("prior", "decoder")):
         raise ValueError('[lora] goes with start = "base", and with the prior or the decoder.')
     if config.start == "base" and (config.net or config.diffusion):
-        raise ValueError('[net] and [diffusion] describe a new net: with them write start = "scratch", or leave them '
-                         "out to go on from the base's own.")
+        raise ValueError(
+            '[net] and [diffusion] describe a new net: with them write start = "scratch", or leave them '
+            "out to go on from the base's own."
+        )
     if config.start == "scratch" and not config.net:
         raise ValueError('start = "scratch" needs the shape of the new net in [net]; preset = "tiny" is one.')
     return config
@@ -243,8 +257,10 @@ def _toml() -> Any:
         try:
             import tomli as tomllib
         except ImportError as error:
-            raise ValueError("Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
-                             "write the configuration as .json.") from error
+            raise ValueError(
+                "Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
+                "write the configuration as .json."
+            ) from error
     return tomllib
 
 

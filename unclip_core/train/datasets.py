@@ -56,8 +56,10 @@ class KeyedItems(torch.utils.data.Dataset):
             except BadSample as error:
                 self._bad[index] = (error.name, error.reason)
                 met.append(self._bad[index])
-        raise ValueError(f"None of the {self.items.count:,} samples can be used; the last, "
-                         f"'{self._bad[first][0]}': {self._bad[first][1]}.")
+        raise ValueError(
+            f"None of the {self.items.count:,} samples can be used; the last, "
+            f"'{self._bad[first][0]}': {self._bad[first][1]}."
+        )
 
 
 def stacked(items: Sequence[Item]) -> Item:
@@ -80,8 +82,13 @@ class Process:
         if self.loss.weighting == "min_snr":
             weight = min_snr_weight(self.spec.prediction, ab, self.loss.min_snr_gamma)
         before = self._table[time - 1] if time else torch.ones((), dtype=torch.float64)
-        return {"times": torch.tensor(time), "alpha_bar": ab.float(), "alpha_bar_before": before.float(),
-                "weight": weight.float(), "noise": torch.randn(tuple(shape), generator=generator)}
+        return {
+            "times": torch.tensor(time),
+            "alpha_bar": ab.float(),
+            "alpha_bar_before": before.float(),
+            "weight": weight.float(),
+            "noise": torch.randn(tuple(shape), generator=generator),
+        }
 
     def _time(self, generator: torch.Generator) -> int:
         count = self.spec.train_steps
@@ -122,8 +129,9 @@ class PriorItems:
 class DecoderItems:
     """Pictures with their embeddings, some without the image's and some without their text."""
 
-    def __init__(self, collection: Collection, store: EmbeddingStore, spec: DiffusionSpec, loss: DecoderLoss,
-                 size: int) -> None:
+    def __init__(
+        self, collection: Collection, store: EmbeddingStore, spec: DiffusionSpec, loss: DecoderLoss, size: int
+    ) -> None:
         self.collection, self.store, self.count, self.size, self.loss = collection, store, store.rows, size, loss
         self._process, self._null = Process(spec, loss), store.null()
 
@@ -150,8 +158,9 @@ class DecoderItems:
 class UpsamplerItems:
     """Crops of large pictures, and what is left of them at a fraction of their size."""
 
-    def __init__(self, collection: Collection, spec: DiffusionSpec, loss: UpsamplerLoss, scale: int, clamp: bool
-                 ) -> None:
+    def __init__(
+        self, collection: Collection, spec: DiffusionSpec, loss: UpsamplerLoss, scale: int, clamp: bool
+    ) -> None:
         self.collection, self.count, self.loss = collection, len(collection), loss
         self.scale, self.clamp, self._process = scale, clamp, Process(spec, loss)
 

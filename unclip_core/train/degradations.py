@@ -56,8 +56,10 @@ def bsr(full: Tensor, scale: int, rng: random.Random) -> Tensor:
     """
     size = (full.shape[-2] // scale, full.shape[-1] // scale)
     steps: list[Callable[[Tensor], Tensor]] = [
-        lambda x: _blurred(x, rng, scale if x.shape[-1] > size[1] else 1), lambda x: _reduced(x, size, rng),
-        lambda x: _noisy(x, rng), lambda x: _jpeg(x, rng),
+        lambda x: _blurred(x, rng, scale if x.shape[-1] > size[1] else 1),
+        lambda x: _reduced(x, size, rng),
+        lambda x: _noisy(x, rng),
+        lambda x: _jpeg(x, rng),
     ]
     rng.shuffle(steps)
     for step in steps:
@@ -73,8 +75,10 @@ def _blurred(x: Tensor, rng: random.Random, pixel: int) -> Tensor:
     reach = 2 * pixel
     place = torch.arange(-reach, reach + 1.0)
     turn = torch.tensor(rng.uniform(0, torch.pi))
-    along, across = (place * torch.cos(turn) + place[:, None] * torch.sin(turn),
-                     place[:, None] * torch.cos(turn) - place * torch.sin(turn))
+    along, across = (
+        place * torch.cos(turn) + place[:, None] * torch.sin(turn),
+        place[:, None] * torch.cos(turn) - place * torch.sin(turn),
+    )
     kernel = torch.exp(-0.5 * ((along / widths[0]) ** 2 + (across / widths[1]) ** 2))
     kernel = (kernel / kernel.sum()).to(x.device).expand(3, 1, -1, -1)
     return F.conv2d(F.pad(x, (reach,) * 4, mode="replicate"), kernel, groups=3)

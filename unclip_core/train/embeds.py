@@ -111,8 +111,9 @@ class Crew:
     wait: Callable[[], None] = lambda: None
 
 
-def embed_collection(collection: Collection, clip: AnyClip, folder: Path, captions: bool = True,
-                     crew: Crew | None = None) -> EmbeddingStore:
+def embed_collection(
+    collection: Collection, clip: AnyClip, folder: Path, captions: bool = True, crew: Crew | None = None
+) -> EmbeddingStore:
     """The embeddings of a collection: computed into `folder`, or opened where they stand there already.
 
     They are kept in a subfolder named after data and CLIP, so that other data or another CLIP never meet them. What an
@@ -166,21 +167,29 @@ def _write_shard(collection: Collection, clip: AnyClip, folder: Path, number: in
 
 
 def _encoded(clip: AnyClip, good: list[tuple[int, Tensor, str]]) -> dict[str, Tensor]:
-    own = {"index": torch.tensor([index for index, _, _ in good], dtype=torch.int64),
-           "captioned": torch.tensor([bool(caption) for _, _, caption in good], dtype=torch.bool)}
+    own = {
+        "index": torch.tensor([index for index, _, _ in good], dtype=torch.int64),
+        "captioned": torch.tensor([bool(caption) for _, _, caption in good], dtype=torch.bool),
+    }
     text = clip.encode_text([caption for _, _, caption in good] or [""])
     size = clip.image_size
     squares = torch.stack([square for _, square, _ in good] or [torch.zeros(size, size, 3, dtype=torch.uint8)])
-    named = {"image_embeds": clip.encode_image(squares.float() / 255), "text_embeds": text.embeds,
-             "text_states": text.states.half(), "text_mask": text.mask}
+    named = {
+        "image_embeds": clip.encode_image(squares.float() / 255),
+        "text_embeds": text.embeds,
+        "text_states": text.states.half(),
+        "text_mask": text.mask,
+    }
     return own | {name: tensor[: len(good)].cpu() for name, tensor in named.items()}
 
 
 def _trimmed(row: dict[str, Tensor]) -> dict[str, Tensor]:
     mask = row["text_mask"]
     length = int(mask.any(dim=0).sum()) if len(mask) else 1
-    return {name: (tensor[:, :length] if name in ("text_states", "text_mask") else tensor).contiguous()
-            for name, tensor in row.items()}
+    return {
+        name: (tensor[:, :length] if name in ("text_states", "text_mask") else tensor).contiguous()
+        for name, tensor in row.items()
+    }
 
 
 def _write_index(folder: Path, clip: AnyClip, shards: int) -> None:
@@ -199,8 +208,15 @@ def _write_index(folder: Path, clip: AnyClip, shards: int) -> None:
     std = (squares / rows - mean.square()).clamp(min=0).sqrt().clamp(min=1e-6)
     text = encode_text_null(clip)
     write_whole(folder / "null.safetensors", save(_trimmed(text)))
-    index = {"counts": counts, "bad": bad, "silent": silent, "mean": mean.tolist(), "std": std.tolist(),
-             "null": "null.safetensors", "tokens": clip.context_length}
+    index = {
+        "counts": counts,
+        "bad": bad,
+        "silent": silent,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "null": "null.safetensors",
+        "tokens": clip.context_length,
+    }
     write_whole(folder / INDEX, json.dumps(index).encode())
 
 
@@ -229,8 +245,9 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"The embeddings '{path}' cannot be read ({error}): delete the file, and they are made "
-                              "again.") from error
+        raise CheckpointError(
+            f"The embeddings '{path}' cannot be read ({error}): delete the file, and they are made again."
+        ) from error
 
 
 def _read_index(folder: Path) -> Mapping[str, Any] | None:
@@ -239,5 +256,6 @@ def _read_index(folder: Path) -> Mapping[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"'{folder / INDEX}' cannot be read ({error}): delete it, and it is made again."
-                              ) from error
+        raise CheckpointError(
+            f"'{folder / INDEX}' cannot be read ({error}): delete it, and it is made again."
+        ) from error

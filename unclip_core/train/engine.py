@@ -36,13 +36,15 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
     try:
         from accelerate import Accelerator, InitProcessGroupKwargs
     except ImportError as error:
-        raise ValueError("Training on own pictures needs the package 'accelerate': pip install 'unclip[train]'."
-                         ) from error
+        raise ValueError(
+            "Training on own pictures needs the package 'accelerate': pip install 'unclip[train]'."
+        ) from error
     if training.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("training.tensorboard needs the package 'tensorboard': pip install 'unclip[train]'.")
     # Parts of a step are counted here and not by accelerate, so that a step is the same however it is parted.
-    accelerator = Accelerator(mixed_precision=training.precision, cpu=cpu,
-                              kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    accelerator = Accelerator(
+        mixed_precision=training.precision, cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+    )
     if training.precision == "fp16" and accelerator.device.type == "cpu":
         # accelerate would train in float32 and not say so.
         raise ValueError('training.precision "fp16" needs a GPU: on a CPU take "bf16" or "no".')
@@ -65,8 +67,9 @@ class Hooks:
 class Engine:
     """Trains the `net` of a stage module to `training.steps`, going on from the folder's checkpoint."""
 
-    def __init__(self, stage: nn.Module, items: Items, training: Training, folder: Path, accelerator: Any,
-                 hooks: Hooks) -> None:
+    def __init__(
+        self, stage: nn.Module, items: Items, training: Training, folder: Path, accelerator: Any, hooks: Hooks
+    ) -> None:
         """Prepare; `folder` is for checkpoint, log and samples.
 
         Raises:
@@ -76,14 +79,21 @@ class Engine:
         self.training, self.folder, self.accelerator, self.hooks = training, folder, accelerator, hooks
         self.main = accelerator.is_main_process
         self._items = items
-        self._order = Order(items.count, training.batch, training.accumulation, training.seed,
-                            accelerator.process_index, accelerator.num_processes)
+        self._order = Order(
+            items.count,
+            training.batch,
+            training.accumulation,
+            training.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
         if training.checkpointing:
             recompute_activations(stage.net)
         self.net = stage.net
         self._trained = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.AdamW(_groups(stage, training.weight_decay), lr=training.lr,
-                                      betas=(0.9, training.beta2))
+        optimizer = torch.optim.AdamW(
+            _groups(stage, training.weight_decay), lr=training.lr, betas=(0.9, training.beta2)
+        )
         self._stage, self._optimizer = accelerator.prepare(stage, optimizer)
         self.average = {name: p.detach().clone() for name, p in self._trained.items()} if self.main else {}
         self.step = 0
@@ -127,11 +137,18 @@ class Engine:
         if not self.main:
             return
         scaler = self.accelerator.scaler
-        write_state(self.folder, {
-            "step": self.step, "net": {name: t.detach() for name, t in self._kept().items()}, "average": self.average,
-            "optimizer": self._optimizer.state_dict(), "scaler": None if scaler is None else scaler.state_dict(),
-            "sums": self._sums, "bad": self.bad,
-        })
+        write_state(
+            self.folder,
+            {
+                "step": self.step,
+                "net": {name: t.detach() for name, t in self._kept().items()},
+                "average": self.average,
+                "optimizer": self._optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "sums": self._sums,
+                "bad": self.bad,
+            },
+        )
         self.hooks.save(self.average)
 
     @contextmanager
@@ -166,8 +183,9 @@ class Engine:
         self._optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.average = {name: tensor.to(self.accelerator.device) for name, tensor in state["average"].items()
-                        } if self.main else {}
+        self.average = (
+            {name: tensor.to(self.accelerator.device) for name, tensor in state["average"].items()} if self.main else {}
+        )
         self.step, self._sums, self.bad = int(state["step"]), dict(state["sums"]), dict(state["bad"])
         if self.main:
             cut_log(self.folder, self.step)
@@ -176,8 +194,11 @@ class Engine:
         """The parts of each step that is left, on the device."""
         batches = OrderedBatches(self._order, self.step, self.training.steps)
         loader = torch.utils.data.DataLoader(
-            KeyedItems(self._items, self.training.seed), batch_sampler=batches, collate_fn=stacked,
-            num_workers=self.training.workers, pin_memory=self.accelerator.device.type == "cuda",
+            KeyedItems(self._items, self.training.seed),
+            batch_sampler=batches,
+            collate_fn=stacked,
+            num_workers=self.training.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
         )
         parts: list[Any] = []
         for part in loader:
@@ -213,8 +234,11 @@ class Engine:
         if self.main:
             decay = min(self.training.ema, self.step / (9 + self.step))
             with torch.no_grad():
-                torch._foreach_lerp_([self.average[name] for name in self._trained],
-                                     [p.detach() for p in self._trained.values()], 1 - decay)
+                torch._foreach_lerp_(
+                    [self.average[name] for name in self._trained],
+                    [p.detach() for p in self._trained.values()],
+                    1 - decay,
+                )
 
     def _note(self, values: Mapping[str, Tensor], norm: Tensor, rate: float) -> bool:
         names = list(values)
@@ -223,8 +247,10 @@ class Engine:
         *numbers, stop = self.accelerator.reduce(means, "mean").tolist()
         self._last = dict(zip(names, numbers, strict=True)) | self._norm(norm)
         if not (math.isfinite(self._last["loss"]) and math.isfinite(self._last["grad_norm"])):
-            raise FloatingPointError(f"the loss of step {self.step} or its gradient is not finite ({self._last}): "
-                                     "lower training.lr, or train with another precision. The last checkpoint stands.")
+            raise FloatingPointError(
+                f"the loss of step {self.step} or its gradient is not finite ({self._last}): "
+                "lower training.lr, or train with another precision. The last checkpoint stands."
+            )
         for name, number in self._last.items():
             self._sums[name] = self._sums.get(name, 0.0) + number
         self._sums["steps"] = self._sums.get("steps", 0.0) + 1
@@ -285,5 +311,7 @@ class Engine:
 
 def _groups(stage: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     trained = [p for p in stage.parameters() if p.requires_grad]
-    return [{"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -72,13 +72,15 @@ def target_modules(net: nn.Module, targets: Sequence[str] | None = None) -> list
         raise ValueError(f"Unknown LoRA targets {unknown}; those of a {stage} are {list(_GROUPS[stage])}.")
     names = {name for group in chosen for name in _layers_of(net, group)}
     if not names:
-        raise ValueError(f"This {stage} has no layers in the LoRA targets {list(chosen)}; take others of "
-                         f"{list(_GROUPS[stage])}.")
+        raise ValueError(
+            f"This {stage} has no layers in the LoRA targets {list(chosen)}; take others of {list(_GROUPS[stage])}."
+        )
     return [name for name, _ in net.named_modules() if name in names]
 
 
-def add_lora(net: nn.Module, rank: int = 16, alpha: float | None = None, targets: Sequence[str] | None = None
-             ) -> list[str]:
+def add_lora(
+    net: nn.Module, rank: int = 16, alpha: float | None = None, targets: Sequence[str] | None = None
+) -> list[str]:
     """Wrap layers of the net in place with peft's LoRA layers and freeze everything else.
 
     B starts at zero: the net computes what it did. Train the parameters that still require a gradient, float32.
@@ -118,11 +120,19 @@ def save_lora(path: str | Path, net: nn.Module, family: str, tensors: Mapping[st
     """
     layers = _wrapped(net)
     values = {**net.state_dict(), **(tensors or {})}
-    factors = {name: tuple(values[f"{name}.lora_{letter}.{ADAPTER}.weight"].detach().cpu() for letter in "AB")
-               for name in layers}
+    factors = {
+        name: tuple(values[f"{name}.lora_{letter}.{ADAPTER}.weight"].detach().cpu() for letter in "AB")
+        for name in layers
+    }
     layer = next(iter(layers.values()))
-    write_lora(path, factors, family=family, stage=stage_of(net), rank=int(layer.r[ADAPTER]),
-               alpha=float(layer.lora_alpha[ADAPTER]))
+    write_lora(
+        path,
+        factors,
+        family=family,
+        stage=stage_of(net),
+        rank=int(layer.r[ADAPTER]),
+        alpha=float(layer.lora_alpha[ADAPTER]),
+    )
 
 
 def load_lora(path: str | Path, net: nn.Module, family: str) -> list[str]:
@@ -138,8 +148,10 @@ def load_lora(path: str | Path, net: nn.Module, family: str) -> list[str]:
     """
     lora = read_lora(path)
     if (lora.stage, lora.family) != (stage_of(net), family):
-        raise CheckpointError(f"'{path}' is a LoRA for the {lora.stage} of the model family '{lora.family}'; the net "
-                              f"is the {stage_of(net)} of '{family}'.")
+        raise CheckpointError(
+            f"'{path}' is a LoRA for the {lora.stage} of the model family '{lora.family}'; the net "
+            f"is the {stage_of(net)} of '{family}'."
+        )
     check_shapes(lora, net)
     rank = len(next(iter(lora.factors.values()))[0])
     names = _wrap(net, rank, next(iter(lora.scales.values())) * rank, list(lora.factors))
@@ -164,11 +176,18 @@ def lora_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
 def _layers_of(net: nn.Module, group: str) -> list[str]:
     """The plain layers of a group, by name."""
     chosen: Callable[[str], bool] = {
-        "attention": lambda name: not name.startswith("mlp"), "mlp": lambda name: name.startswith("mlp"),
-        "conditioner": lambda name: True, "blocks": lambda name: True,
+        "attention": lambda name: not name.startswith("mlp"),
+        "mlp": lambda name: name.startswith("mlp"),
+        "conditioner": lambda name: True,
+        "blocks": lambda name: True,
     }[group]
-    return [f"{at}.{name}" for at, block in net.named_modules() if isinstance(block, _BLOCKS[group])
-            for name, layer in block.named_modules() if type(layer) in _PLAIN and chosen(name)]
+    return [
+        f"{at}.{name}"
+        for at, block in net.named_modules()
+        if isinstance(block, _BLOCKS[group])
+        for name, layer in block.named_modules()
+        if type(layer) in _PLAIN and chosen(name)
+    ]
 
 
 def _wrap(net: nn.Module, rank: int, alpha: float, names: list[str]) -> list[str]:

@@ -63,8 +63,7 @@ def diffusion_loss(raw: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: Diff
     return values
 
 
-def variance_bound(mean: Tensor, fraction: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec
-                   ) -> Tensor:
+def variance_bound(mean: Tensor, fraction: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec) -> Tensor:
     """The variational bound's term of each sample's time, bits a value `[B]` (Nichol & Dhariwal 2021, eq. 4-7, 15).
 
     mean: the net's prediction; fraction: its variance, -1..1 from the posterior's to the forward process's.
@@ -78,8 +77,9 @@ def variance_bound(mean: Tensor, fraction: Tensor, x0: Tensor, batch: dict[str, 
     share = (fraction.double() + 1) / 2
     log_var = share * beta.log() + (1 - share) * posterior.log()
     error = before.sqrt() * beta / (1 - ab) * (_x0(mean.double(), x0, batch, spec, ab) - x0.double())
-    divergence = 0.5 * (log_var - posterior.log() + (posterior.log() - log_var).exp()
-                        + error.square() * (-log_var).exp() - 1)
+    divergence = 0.5 * (
+        log_var - posterior.log() + (posterior.log() - log_var).exp() + error.square() * (-log_var).exp() - 1
+    )
     bits = torch.where(first, _likelihood(error, log_var, x0), divergence) / math.log(2)
     return bits.flatten(1).mean(dim=1).float()
 

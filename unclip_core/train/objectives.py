@@ -64,8 +64,12 @@ class DecoderStage(DiffusionStage):
         """Of a batch of DecoderItems: "loss" and "mse"."""
         noisy = noised(batch["pictures"], batch["noise"], batch["alpha_bar"])
         condition = self.net.condition(
-            batch["image_embeds"], batch["text_embeds"], batch["text_states"], batch["text_mask"],
-            drop_image=batch["drop_image"], drop_text=None if self.net.needs_text else batch["drop_text"],
+            batch["image_embeds"],
+            batch["text_embeds"],
+            batch["text_states"],
+            batch["text_mask"],
+            drop_image=batch["drop_image"],
+            drop_text=None if self.net.needs_text else batch["drop_text"],
         )
         return diffusion_loss(self.net(noisy, batch["times"], condition), batch["pictures"], batch, self.spec)
 

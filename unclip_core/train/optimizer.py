@@ -25,8 +25,10 @@ class MasterOptimizer:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in named]
         self._parameters = [p for _, p in named]
-        self._masters = [p.detach().float().clone(memory_format=torch.contiguous_format).requires_grad_(True)
-                         for p in self._parameters]
+        self._masters = [
+            p.detach().float().clone(memory_format=torch.contiguous_format).requires_grad_(True)
+            for p in self._parameters
+        ]
         self._averages = [m.detach().clone() for m in self._masters]
         self._decay = ema
         self._hidden = [m for m in self._masters if muon and _is_hidden(m)]
@@ -34,13 +36,17 @@ class MasterOptimizer:
         self._matrices = [m.detach().flatten(1).requires_grad_(True) for m in self._hidden]
         chosen = {id(m) for m in self._hidden}
         rest = [m for m in self._masters if id(m) not in chosen]
-        groups = [{"params": [m for m in rest if m.ndim > 1], "weight_decay": weight_decay},
-                  {"params": [m for m in rest if m.ndim <= 1], "weight_decay": 0.0}]
+        groups = [
+            {"params": [m for m in rest if m.ndim > 1], "weight_decay": weight_decay},
+            {"params": [m for m in rest if m.ndim <= 1], "weight_decay": 0.0},
+        ]
         self._optimizers: dict[str, torch.optim.Optimizer] = {
-            "adam": torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)}
+            "adam": torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)
+        }
         if self._matrices:
             self._optimizers["muon"] = torch.optim.Muon(
-                self._matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+                self._matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
 
     def step(self, lr: float, step: int, max_norm: float = 1.0) -> Tensor:
         """Clip the gradients to `max_norm`, update with this `lr`, average, and return the gradients' norm."""
@@ -71,8 +77,11 @@ class MasterOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: masters, averages, moments."""
-        return {"masters": [m.detach() for m in self._masters], "averages": self._averages,
-                **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}}
+        return {
+            "masters": [m.detach() for m in self._masters],
+            "averages": self._averages,
+            **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`, and put its masters into the module."""

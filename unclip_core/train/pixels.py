@@ -13,8 +13,12 @@ def random_crop(picture: Image.Image, size: int, crop: int, generator: torch.Gen
     width, height = (max(size, round(length * size / edge)) for length in picture.size)
     left, top = (int(torch.randint(length - crop + 1, (), generator=generator)) for length in (width, height))
     across, down = picture.width / width, picture.height / height
-    box = (left * across, top * down, min(picture.width, (left + crop) * across),
-           min(picture.height, (top + crop) * down))
+    box = (
+        left * across,
+        top * down,
+        min(picture.width, (left + crop) * across),
+        min(picture.height, (top + crop) * down),
+    )
     return levels_of(picture.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
 
 

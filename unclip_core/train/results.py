@@ -30,8 +30,14 @@ LINKED = 64 << 20
 """Files of this size on share their place on the disk with the base's, in bytes."""
 
 
-def write_result(stage: str, subject: Subject, base: UnclipModel | None, output: Path, averages: Mapping[str, Tensor],
-                 save_dtype: str) -> None:
+def write_result(
+    stage: str,
+    subject: Subject,
+    base: UnclipModel | None,
+    output: Path,
+    averages: Mapping[str, Tensor],
+    save_dtype: str,
+) -> None:
     """Write the trained part and whatever of the base is not there yet, the index last.
 
     averages: the trained parameters by name, in place of the net's own.
@@ -75,17 +81,23 @@ def check_output(stage: str, subject: Subject, base: UnclipModel | None, output:
     there = load_model(output)
     karlo = base is not None and isinstance(base.reader, KarloFolder)
     if isinstance(there.reader, KarloFolder) != karlo or (there.family != subject.family and stage != "clip"):
-        raise ValueError(f"'{output}' holds a model of the family '{there.family}' already, and this training makes "
-                         f"a part of the family '{subject.family}': name another folder.")
+        raise ValueError(
+            f"'{output}' holds a model of the family '{there.family}' already, and this training makes "
+            f"a part of the family '{subject.family}': name another folder."
+        )
     old = sorted({"prior", "decoder"} & set(_components(output))) if stage == "clip" else []
     if old:
-        raise ValueError(f"'{output}' holds the parts {old} of another CLIP, which a new one would leave without "
-                         "their embeddings: name another folder.")
+        raise ValueError(
+            f"'{output}' holds the parts {old} of another CLIP, which a new one would leave without "
+            "their embeddings: name another folder."
+        )
 
 
 def _write_karlo(stage: str, base: Path, output: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    written = {name: {key: t for key, t in tensors.items() if key.startswith(prefix)}
-               for name, (prefix, _) in KARLO[stage].items()}
+    written = {
+        name: {key: t for key, t in tensors.items() if key.startswith(prefix)}
+        for name, (prefix, _) in KARLO[stage].items()
+    }
     for path in sorted(path for path in base.rglob("*") if path.is_file()):
         inner = path.relative_to(base)
         is_weights = path.suffix in (".safetensors", ".bin", ".pt") or path.name.endswith(".index.json")

@@ -71,8 +71,9 @@ def train_own(stage: str, data: str, config_path: str, output: str, dry_run: boo
         accelerator.print(f"Interrupted; the same command goes on. '{folder}' holds the model as it is now.")
         return INTERRUPTED
     if config.lora is None:
-        accelerator.print(f"'{folder}' is a model folder: put it into ComfyUI/models/unclip, or name it where one is "
-                          "asked for.")
+        accelerator.print(
+            f"'{folder}' is a model folder: put it into ComfyUI/models/unclip, or name it where one is asked for."
+        )
     else:
         accelerator.print(f"'{run.lora_path}' is a LoRA: put it into ComfyUI/models/loras.")
     return 0
@@ -146,8 +147,9 @@ class Run:
         accelerator, clip = self.accelerator, self.subject.clip
         clip.model.to(accelerator.device)
         crew = Crew(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
-        store = embed_collection(self.collection, clip, self.folder / TRAINING / EMBEDDINGS,
-                                 captions=self.stage == "prior", crew=crew)
+        store = embed_collection(
+            self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=self.stage == "prior", crew=crew
+        )
         clip.model.to("cpu")
         return store
 
@@ -158,14 +160,18 @@ class Run:
             self.subject.net.clip_std.copy_(store.std)
 
 
-def _description(stage: str, config: Config, collection: Collection, subject: Subject, folder: Path,
-                 accelerator: Any) -> str:
-    count, trained = (sum(p.numel() for p in subject.net.parameters() if p.requires_grad or frozen)
-                      for frozen in (True, False))
+def _description(
+    stage: str, config: Config, collection: Collection, subject: Subject, folder: Path, accelerator: Any
+) -> str:
+    count, trained = (
+        sum(p.numel() for p in subject.net.parameters() if p.requires_grad or frozen) for frozen in (True, False)
+    )
     pictures = config.training.steps * config.training.batch
-    return "\n".join([
-        f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
-        f"Net: {count:,} parameters, {trained:,} of them trained, family '{subject.family}'.",
-        f"Data: {len(collection):,} pictures, {pictures / len(collection):.1f} times each. Result: '{folder}'.",
-        f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
-    ])
+    return "\n".join(
+        [
+            f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
+            f"Net: {count:,} parameters, {trained:,} of them trained, family '{subject.family}'.",
+            f"Data: {len(collection):,} pictures, {pictures / len(collection):.1f} times each. Result: '{folder}'.",
+            f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
+        ]
+    )

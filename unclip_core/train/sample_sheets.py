@@ -36,8 +36,14 @@ def decoder_sheet(subject: Subject, items: DecoderItems, folder: Path) -> Callab
     def draw(step: int) -> Tensor:
         device = next(subject.net.parameters()).device
         part = Decoder(subject.family, subject.net, subject.spec, items.size)
-        drawn = sample_decoder(part, embeds.to(device), text=text.to(device), steps=steps,
-                               guidance_scale=GUIDANCE, seeds=sample_seeds(0, len(chosen)))
+        drawn = sample_decoder(
+            part,
+            embeds.to(device),
+            text=text.to(device),
+            steps=steps,
+            guidance_scale=GUIDANCE,
+            seeds=sample_seeds(0, len(chosen)),
+        )
         return _kept(folder, step, sheet(true, drawn))
 
     return draw
@@ -54,12 +60,24 @@ def upsampler_sheet(subject: Subject, collection: Collection, size: int, folder:
 
     def draw(step: int) -> Tensor:
         given = subject.template
-        part = Upsampler(subject.family, subject.net, subject.spec, scale, None if given is None else given.last,
-                         subject.clamp, "ddim" if given is None else given.sampler)
+        part = Upsampler(
+            subject.family,
+            subject.net,
+            subject.spec,
+            scale,
+            None if given is None else given.last,
+            subject.clamp,
+            "ddim" if given is None else given.sampler,
+        )
         if part.last is not None:
             part.last.to(next(subject.net.parameters()).device)
-        drawn = upscale(part, small, steps=min(UPSAMPLER_STEPS, part.diffusion.train_steps), sampler=part.sampler,
-                        seeds=sample_seeds(0, len(small)))
+        drawn = upscale(
+            part,
+            small,
+            steps=min(UPSAMPLER_STEPS, part.diffusion.train_steps),
+            sampler=part.sampler,
+            seeds=sample_seeds(0, len(small)),
+        )
         return _kept(folder, step, sheet(large, plain, drawn))
 
     return draw

@@ -10,8 +10,17 @@ import torch
 from ..weights.files import CheckpointError, whole_file, write_whole
 
 STATE, LOG, CONFIG = "state.pt", "log.jsonl", "config.json"
-CHANGEABLE = ("steps", "log_every", "save_minutes", "sample_every", "tensorboard", "workers", "save_dtype",
-              "accumulation", "checkpointing")
+CHANGEABLE = (
+    "steps",
+    "log_every",
+    "save_minutes",
+    "sample_every",
+    "tensorboard",
+    "workers",
+    "save_dtype",
+    "accumulation",
+    "checkpointing",
+)
 """Settings of [training] that may differ when a training goes on."""
 
 
@@ -39,8 +48,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        raise CheckpointError(f"The checkpoint '{path}' cannot be read ({error}): delete it to begin anew."
-                              ) from error
+        raise CheckpointError(f"The checkpoint '{path}' cannot be read ({error}): delete it to begin anew.") from error
 
 
 def settle_config(folder: Path, config: dict[str, Any], data: str, write: bool) -> None:
@@ -58,8 +66,10 @@ def settle_config(folder: Path, config: dict[str, Any], data: str, write: bool) 
         differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if fixed := [name for name in differing if name not in free]:
             changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in fixed)
-            raise ValueError(f"'{folder}' holds a training with other settings ({changes}): set them back to go on, "
-                             "or name another folder as --output.")
+            raise ValueError(
+                f"'{folder}' holds a training with other settings ({changes}): set them back to go on, "
+                "or name another folder as --output."
+            )
     if write:
         write_whole(path, (json.dumps(new, indent=2) + "\n").encode())
 

@@ -73,8 +73,10 @@ def open_base(config: Config, output: Path) -> UnclipModel | None:
         return None
     model = load_model(folder)
     if not isinstance(model.reader, NativeFolder | KarloFolder):
-        raise ValueError(f"'{folder}' holds kakaobrain's own files: make a folder of safetensors of them first, "
-                         f"unclip convert '{folder}' NEW_FOLDER, and name that as base.")
+        raise ValueError(
+            f"'{folder}' holds kakaobrain's own files: make a folder of safetensors of them first, "
+            f"unclip convert '{folder}' NEW_FOLDER, and name that as base."
+        )
     if isinstance(model.reader, KarloFolder) and folder.resolve() == output.resolve():
         raise ValueError(f"'{folder}' is base and output: name another folder as --output, so that the weights stay.")
     return model
@@ -87,11 +89,15 @@ def make_subject(stage: str, config: Config, base: UnclipModel | None, output: P
         ValueError: there is no base where one is needed, or the shape or process of the new net is wrong.
     """
     if base is None and (stage in ("prior", "decoder") or config.start == "base"):
-        raise ValueError(f"There is no model to build on: '{output}' holds none yet. Name one as base in the "
-                         'configuration ("bundled" or a folder), or train CLIP into this folder first.')
+        raise ValueError(
+            f"There is no model to build on: '{output}' holds none yet. Name one as base in the "
+            'configuration ("bundled" or a folder), or train CLIP into this folder first.'
+        )
     if base is not None and isinstance(base.reader, KarloFolder) and (stage == "clip" or config.start == "scratch"):
-        raise ValueError(f"'{base.folder}' is a Karlo: its prior, decoder and upsampler can be trained on (start = "
-                         '"base"), but neither its CLIP, which all of them rest on, nor new nets in their place.')
+        raise ValueError(
+            f"'{base.folder}' is a Karlo: its prior, decoder and upsampler can be trained on (start = "
+            '"base"), but neither its CLIP, which all of them rest on, nor new nets in their place.'
+        )
     torch.manual_seed(config.training.seed)
     subject = _BUILDERS[stage](config, base, output)
     subject.net.train().requires_grad_(True)
@@ -127,8 +133,9 @@ def _clip_shape(net: Mapping[str, Any]) -> dict[str, Any]:
 
         below = get_model_config(name)
     if below is None:
-        raise ValueError(f"net.preset must be 'tiny' or the name of an architecture of open_clip, such as ViT-B-32, "
-                         f"got {name!r}.")
+        raise ValueError(
+            f"net.preset must be 'tiny' or the name of an architecture of open_clip, such as ViT-B-32, got {name!r}."
+        )
     return _over(below, given)
 
 
@@ -143,9 +150,11 @@ def _clip_header(net: Mapping[str, Any]) -> dict[str, Any]:
         size, width = model["text_cfg"].get("vocab_size", 49408), model["embed_dim"]
         _ = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"], width
     except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"[net] makes no CLIP of open_clip's ({type(error).__name__}: {error}): it needs a preset, or "
-                         "embed_dim, [net.vision_cfg] with image_size, patch_size, layers, width, head_width and "
-                         "[net.text_cfg] with context_length, layers, width, heads.") from error
+        raise ValueError(
+            f"[net] makes no CLIP of open_clip's ({type(error).__name__}: {error}): it needs a preset, or "
+            "embed_dim, [net.vision_cfg] with image_size, patch_size, layers, width, head_width and "
+            "[net.text_cfg] with context_length, layers, width, heads."
+        ) from error
     if size != 49408:
         raise ValueError(f"net.text_cfg.vocab_size is {size}, and the tokenizer knows 49408 tokens: leave it out.")
     return asdict(config)
@@ -156,20 +165,25 @@ def _clip_of(config: Config, base: UnclipModel) -> AnyClip:
     clip = base.clip.adapter
     if not isinstance(clip, TowerClip):
         if config.image_encoder:
-            raise ValueError(f"image_encoder is for a Karlo that has none, and '{base.folder}' sees by itself: "
-                             "leave it out.")
+            raise ValueError(
+                f"image_encoder is for a Karlo that has none, and '{base.folder}' sees by itself: leave it out."
+            )
         return clip
     if not config.image_encoder:
         if clip.model.vision is None:
-            raise ValueError(f"'{base.folder}' has no image encoder, and what CLIP says of your pictures is needed: "
-                             "name a folder that has it as image_encoder in the configuration, such as "
-                             "karlo-v1-alpha-image-variations (unclip download karlo-variations).")
+            raise ValueError(
+                f"'{base.folder}' has no image encoder, and what CLIP says of your pictures is needed: "
+                "name a folder that has it as image_encoder in the configuration, such as "
+                "karlo-v1-alpha-image-variations (unclip download karlo-variations)."
+            )
         return clip
     seeing = load_model(config.image_encoder).clip.adapter
     vision = seeing.model.vision if isinstance(seeing, TowerClip) else None
     if vision is None or vision.params.embed_dim != clip.embed_dim:
-        raise ValueError(f"image_encoder: '{config.image_encoder}' has no image encoder that gives embeddings of "
-                         f"{clip.embed_dim} numbers, as '{base.folder}' reads them.")
+        raise ValueError(
+            f"image_encoder: '{config.image_encoder}' has no image encoder that gives embeddings of "
+            f"{clip.embed_dim} numbers, as '{base.folder}' reads them."
+        )
     return TowerClip(clip.model.text, vision, clip.tokenizer, seeing.picture_input, config.image_encoder)
 
 
@@ -177,8 +191,11 @@ def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:
     clip = _clip_of(config, base)
     if config.start == "base":
         part = base.prior
-        header = {"net": params_to_dict(part.net.params), "diffusion": asdict(part.diffusion),
-                  "unit_norm": part.unit_norm}
+        header = {
+            "net": params_to_dict(part.net.params),
+            "diffusion": asdict(part.diffusion),
+            "unit_norm": part.unit_norm,
+        }
         return Subject(part.net, header, part.family, part.diffusion, clip)
     width = len(clip.encode_text([""]).states[0, 0])
     fitting = {"embed_dim": clip.embed_dim, "text_width": width, "text_tokens": clip.context_length}
@@ -239,8 +256,11 @@ def _shape(stage: str, net: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _over(below: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name: _over(below[name], value) for name, value in given.items()
-            if isinstance(value, Mapping) and isinstance(below.get(name), dict)}
+    both = {
+        name: _over(below[name], value)
+        for name, value in given.items()
+        if isinstance(value, Mapping) and isinstance(below.get(name), dict)
+    }
     return below | dict(given) | both
 
 
@@ -262,8 +282,10 @@ def _process(stage: str, given: Mapping[str, Any]) -> DiffusionSpec:
 def _check_channels(params: UNetParams, inner: int, spec: DiffusionSpec) -> None:
     wanted = 6 if spec.variance == "learned_range" else 3
     if params.in_channels != inner or params.out_channels != wanted:
-        raise ValueError(f"net: a UNet of {params.in_channels} channels in and {params.out_channels} out does not do: "
-                         f"here it takes {inner}, and with the variance '{spec.variance}' it gives {wanted}.")
+        raise ValueError(
+            f"net: a UNet of {params.in_channels} channels in and {params.out_channels} out does not do: "
+            f"here it takes {inner}, and with the variance '{spec.variance}' it gives {wanted}."
+        )
 
 
 def _check_crop(crop: int, subject: Subject) -> None:

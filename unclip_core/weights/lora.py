@@ -78,8 +78,10 @@ def check_fits(lora: Lora, part: Prior | Decoder) -> None:
     if lora.stage != stage:
         raise CheckpointError(f"'{lora.source}' is a LoRA for the {lora.stage}, not for the {stage}.")
     if lora.family not in (None, part.family):
-        raise CheckpointError(f"'{lora.source}' was trained for the model family '{lora.family}'; this {stage} is of "
-                              f"'{part.family}', whose weights mean something else. Load the model it was trained on.")
+        raise CheckpointError(
+            f"'{lora.source}' was trained for the model family '{lora.family}'; this {stage} is of "
+            f"'{part.family}', whose weights mean something else. Load the model it was trained on."
+        )
     check_shapes(lora, part.net)
 
 
@@ -97,8 +99,10 @@ def check_shapes(lora: Lora, net: nn.Module) -> None:
             continue
         made, wanted = [len(b), *a.shape[1:]], list(weights[name].shape)
         if made != wanted:
-            problems.append(f"'{name}': A {list(a.shape)} and B {list(b.shape)} change a weight of {made}, "
-                            f"the {lora.stage}'s is {wanted}")
+            problems.append(
+                f"'{name}': A {list(a.shape)} and B {list(b.shape)} change a weight of {made}, "
+                f"the {lora.stage}'s is {wanted}"
+            )
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise CheckpointError(f"'{lora.source}' does not fit this {lora.stage}: {'; '.join(problems[:5])}{more}.")

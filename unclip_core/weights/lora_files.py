@@ -26,23 +26,40 @@ PREFIX = "base_model.model."
 
 PEFT_CONFIG = "adapter_config.json"
 _KEY = re.compile(rf"(?:{re.escape(PREFIX)})?(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
-_BEYOND = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "modules_to_save": None, "alpha_pattern": {},
-           "lora_bias": False, "use_qalora": False, "use_bdlora": None, "kasa_config": None,
-           "trainable_token_indices": None, "layer_replication": None}
+_BEYOND = {
+    "use_dora": False,
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "modules_to_save": None,
+    "alpha_pattern": {},
+    "lora_bias": False,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "kasa_config": None,
+    "trainable_token_indices": None,
+    "layer_replication": None,
+}
 """Settings of peft's under which a LoRA is more than B A; they have to be as they are here, or unset."""
 
 
-def write_lora(path: str | Path, factors: Mapping[str, tuple[Tensor, Tensor]], *, family: str, stage: str, rank: int,
-               alpha: float) -> None:
+def write_lora(
+    path: str | Path, factors: Mapping[str, tuple[Tensor, Tensor]], *, family: str, stage: str, rank: int, alpha: float
+) -> None:
     """Save A and B of every module, float32, whole or not at all.
 
     Raises:
         OSError: the file could not be written; nothing is left behind.
     """
-    tensors = {f"{PREFIX}{name}.lora_{letter}.weight": factor.float()
-               for name, pair in factors.items() for letter, factor in zip("AB", pair, strict=True)}
-    save_weights(path, tensors, {"format": FORMAT, "family": family, "stage": stage, "rank": rank, "alpha": alpha,
-                                 "modules": sorted(factors)})
+    tensors = {
+        f"{PREFIX}{name}.lora_{letter}.weight": factor.float()
+        for name, pair in factors.items()
+        for letter, factor in zip("AB", pair, strict=True)
+    }
+    save_weights(
+        path,
+        tensors,
+        {"format": FORMAT, "family": family, "stage": stage, "rank": rank, "alpha": alpha, "modules": sorted(factors)},
+    )
 
 
 def read_lora(path: str | Path) -> Lora:
@@ -60,8 +77,9 @@ def read_lora(path: str | Path) -> Lora:
     if config.get("format") != FORMAT:
         return Lora(path, _stage_by_names(path, factors), None, factors, _peft_scales(path, config, factors))
     _check_own(path, config, factors)
-    return Lora(path, config["stage"], config["family"], factors,
-                dict.fromkeys(factors, config["alpha"] / config["rank"]))
+    return Lora(
+        path, config["stage"], config["family"], factors, dict.fromkeys(factors, config["alpha"] / config["rank"])
+    )
 
 
 @dataclass(frozen=True)
@@ -124,8 +142,10 @@ def read_config(path: Path) -> dict[str, Any]:
             text = (file.metadata() or {}).get(CONFIG_KEY)
         beside = path.with_name(PEFT_CONFIG)
         if text is None and not beside.is_file():
-            raise CheckpointError(f"'{path}' does not say its alpha: its header holds no '{CONFIG_KEY}', and no "
-                                  f"'{PEFT_CONFIG}' lies beside it.")
+            raise CheckpointError(
+                f"'{path}' does not say its alpha: its header holds no '{CONFIG_KEY}', and no "
+                f"'{PEFT_CONFIG}' lies beside it."
+            )
         config = json.loads(beside.read_text(encoding="utf-8") if text is None else text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError) as error:
         raise CheckpointError(f"The configuration of '{path}' cannot be read ({error}).") from error
@@ -144,8 +164,10 @@ def _factors(tensors: Tensors) -> dict[str, tuple[Tensor, Tensor]]:
     for key in tensors.shapes:
         match = _KEY.fullmatch(key)
         if match is None:
-            raise CheckpointError(f"'{tensors.source}' is no LoRA in peft's format: the key '{key}' is not of the form "
-                                  "'<layer>.lora_A.weight'. LoRAs made for other models than unCLIP do not fit.")
+            raise CheckpointError(
+                f"'{tensors.source}' is no LoRA in peft's format: the key '{key}' is not of the form "
+                "'<layer>.lora_A.weight'. LoRAs made for other models than unCLIP do not fit."
+            )
         keys.setdefault(match["module"], {})[match["factor"]] = key
     if not keys:
         raise CheckpointError(f"'{tensors.source}' holds no tensors.")
@@ -154,27 +176,34 @@ def _factors(tensors: Tensors) -> dict[str, tuple[Tensor, Tensor]]:
 
 def _pair(tensors: Tensors, module: str, keys: dict[str, str]) -> tuple[Tensor, Tensor]:
     if lacking := {"A", "B"} - set(keys):
-        raise CheckpointError(f"'{tensors.source}' lacks the '{module}.lora_{lacking.pop()}.weight' that goes with "
-                              f"'{next(iter(keys.values()))}': it is not whole.")
+        raise CheckpointError(
+            f"'{tensors.source}' lacks the '{module}.lora_{lacking.pop()}.weight' that goes with "
+            f"'{next(iter(keys.values()))}': it is not whole."
+        )
     a, b = (tensors.read(keys[letter]) for letter in "AB")
     linear, convolution = (a.ndim, b.ndim) == (2, 2), (a.ndim, b.ndim) == (4, 4) and b.shape[2:] == (1, 1)
     if not (linear or convolution) or b.shape[1] != a.shape[0]:
-        raise CheckpointError(f"'{tensors.source}': '{keys['A']}' {list(a.shape)} and '{keys['B']}' {list(b.shape)} do "
-                              "not go together: B's second number must be A's first, the rank.")
+        raise CheckpointError(
+            f"'{tensors.source}': '{keys['A']}' {list(a.shape)} and '{keys['B']}' {list(b.shape)} do "
+            "not go together: B's second number must be A's first, the rank."
+        )
     return a, b
 
 
 def _check_own(path: Path, config: dict[str, Any], factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     stage, family, rank, alpha = (config.get(key) for key in ("stage", "family", "rank", "alpha"))
     if stage not in STAGES or not isinstance(family, str) or not _positive(rank) or not _finite(alpha):
-        raise CheckpointError(f"The header of '{path}' says stage {stage!r}, family {family!r}, rank {rank!r} and "
-                              f"alpha {alpha!r}; it needs a stage of {list(STAGES)}, a family, a rank above 0 and an "
-                              "alpha.")
+        raise CheckpointError(
+            f"The header of '{path}' says stage {stage!r}, family {family!r}, rank {rank!r} and "
+            f"alpha {alpha!r}; it needs a stage of {list(STAGES)}, a family, a rank above 0 and an "
+            "alpha."
+        )
     named = config.get("modules")
     if named != sorted(factors):
         lacking = sorted(set(named or ()) - set(factors)) or sorted(set(factors) - set(named or ()))
-        raise CheckpointError(f"The header of '{path}' names other layers than the file holds (such as {lacking[:3]}): "
-                              "it is not whole.")
+        raise CheckpointError(
+            f"The header of '{path}' names other layers than the file holds (such as {lacking[:3]}): it is not whole."
+        )
     for name, (a, _) in factors.items():
         if len(a) != rank:
             raise CheckpointError(f"'{path}': the header says rank {rank}, but A of '{name}' is {list(a.shape)}.")
@@ -197,8 +226,9 @@ def _stage_by_names(path: Path, factors: Mapping[str, tuple[Tensor, Tensor]]) ->
     """Which stage the layers belong to: a decoder's lie in its UNet and conditioner, all others are a prior's."""
     decoder = {name.split(".")[0] in ("unet", "conditioner") for name in factors}
     if len(decoder) > 1:
-        raise CheckpointError(f"'{path}' holds layers of a decoder and others (such as {list(factors)[:3]}); a LoRA is "
-                              "for one stage.")
+        raise CheckpointError(
+            f"'{path}' holds layers of a decoder and others (such as {list(factors)[:3]}); a LoRA is for one stage."
+        )
     return "decoder" if decoder.pop() else "prior"
 
 

@@ -30,8 +30,13 @@ class Tensors:
         shapes: shape by key.
     """
 
-    def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor],
-                 files: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        source: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        read: Callable[[str], Tensor],
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
         self.source, self.shapes = source, dict(shapes)
         self._read, self._files = read, files or {}
 
@@ -52,7 +57,6 @@ class Tensors:
         if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
             raise CheckpointError(f"'{self.file(key)}' holds NaN or infinity in '{key}': the file is damaged.")
         return tensor
-
 
     def only(self, wanted: Callable[[str], bool], extra: Mapping[str, Tensor] | None = None) -> "Tensors":
         """The same source with the keys that are `wanted` only, and with `extra` tensors from elsewhere."""
@@ -202,9 +206,7 @@ def planned(
     return net, origins
 
 
-def check_keys(
-    tensors: Tensors, needed: Iterable[tuple[str, tuple[int, ...]]], ignored: tuple[str, ...] = ()
-) -> None:
+def check_keys(tensors: Tensors, needed: Iterable[tuple[str, tuple[int, ...]]], ignored: tuple[str, ...] = ()) -> None:
     """Refuse keys that are missing, unknown (other than `ignored` endings) or misshapen.
 
     Raises:
@@ -246,8 +248,17 @@ class Origin:
     more 1. transpose: the source holds the matrix the other way round.
     """
 
-    def __init__(self, key: str, *, part: int = 0, parts: int = 1, head_dim: int = 0, stacked: bool = False,
-                 squeeze: bool = False, transpose: bool = False) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        part: int = 0,
+        parts: int = 1,
+        head_dim: int = 0,
+        stacked: bool = False,
+        squeeze: bool = False,
+        transpose: bool = False,
+    ) -> None:
         self.key, self.part, self.parts, self.head_dim = key, part, parts, head_dim
         self.stacked, self.squeeze, self.transpose = stacked, squeeze, transpose
 

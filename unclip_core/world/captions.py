@@ -61,9 +61,7 @@ def words() -> frozenset[str]:
     return frozenset(word for phrase in phrases for word in split_words(phrase))
 
 
-def negatives(
-    scene: Scene, rng: random.Random, count: int, allow_held_out: bool = False
-) -> list[tuple[str, str]]:
+def negatives(scene: Scene, rng: random.Random, count: int, allow_held_out: bool = False) -> list[tuple[str, str]]:
     """`count` hard negatives: (kind of change, full paraphrased caption that is false of the scene).
 
     Kinds (NEGATIVE_KINDS) are as different as the scene allows. A caption never names a held-out
@@ -97,9 +95,7 @@ def _thing_phrase(thing: Thing, rng: random.Random | None, full: bool = True) ->
 
 
 def _background_phrase(scene: Scene, rng: random.Random | None) -> str:
-    return _pick(rng, _BACKGROUND_PHRASES).format(
-        _with_article(_pick(rng, BACKGROUND_WORDS[scene.background]))
-    )
+    return _pick(rng, _BACKGROUND_PHRASES).format(_with_article(_pick(rng, BACKGROUND_WORDS[scene.background])))
 
 
 def _canonical_body(scene: Scene) -> str:
@@ -183,9 +179,7 @@ def _change_relation(scene: Scene, rng: random.Random) -> Scene | None:
     if scene.relation is None:
         return None
     flipped = rng.random() < 0.7
-    return replace(
-        scene, relation=OPPOSITE[scene.relation] if flipped else _other(rng, len(RELATIONS), scene.relation)
-    )
+    return replace(scene, relation=OPPOSITE[scene.relation] if flipped else _other(rng, len(RELATIONS), scene.relation))
 
 
 def _swap(attribute: str) -> Callable[[Scene, random.Random], Scene | None]:
@@ -196,8 +190,7 @@ def _swap(attribute: str) -> Callable[[Scene, random.Random], Scene | None]:
         if first == second:
             return None
         swapped = (
-            replace(thing, **{attribute: value})
-            for thing, value in zip(scene.things, (second, first), strict=True)
+            replace(thing, **{attribute: value}) for thing, value in zip(scene.things, (second, first), strict=True)
         )
         return replace(scene, things=tuple(swapped))
 

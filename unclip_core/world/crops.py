@@ -17,8 +17,10 @@ def seen_through(scene: Scene, left: float, top: float, side: float) -> Scene:
 
     Things may lie outside of what is then the frame.
     """
-    things = tuple(replace(thing, x=(thing.x - left) / side, y=(thing.y - top) / side, radius=thing.radius / side)
-                   for thing in scene.things)
+    things = tuple(
+        replace(thing, x=(thing.x - left) / side, y=(thing.y - top) / side, radius=thing.radius / side)
+        for thing in scene.things
+    )
     return replace(scene, things=things)
 
 
@@ -29,13 +31,18 @@ def window_on_outline(scene: Scene, rng: random.Random, cells: int, across: int)
     """
     thing, angle = rng.choice(scene.things), rng.uniform(0, 2 * math.pi)
     reach = thing.radius * rng.uniform(0.4, 1.1)
-    corner = (middle - across / 2 / cells for middle in (thing.x + reach * math.cos(angle),
-                                                         thing.y + reach * math.sin(angle)))
+    corner = (
+        middle - across / 2 / cells for middle in (thing.x + reach * math.cos(angle), thing.y + reach * math.sin(angle))
+    )
     left, top = (min(max(round(place * cells), 0), cells - across) / cells for place in corner)
     return left, top, across / cells
 
 
-def draw_windows(scenes: Sequence[Scene], windows: Sequence[tuple[float, float, float]], size: int,
-                 device: str | torch.device = "cpu") -> Tensor:
+def draw_windows(
+    scenes: Sequence[Scene],
+    windows: Sequence[tuple[float, float, float]],
+    size: int,
+    device: str | torch.device = "cpu",
+) -> Tensor:
     """The windows on their scenes as pictures `[B, 3, size, size]` in 0..1."""
     return render([seen_through(scene, *window) for scene, window in zip(scenes, windows, strict=True)], size, device)

@@ -121,9 +121,7 @@ def _at_reference_width(picture: Tensor) -> Tensor:
             f"H = W of at least {REFERENCE_WIDTH}"
         )
     if not picture.isfinite().all():
-        raise ValueError(
-            "cannot judge a picture with NaN or infinite values: the sampling that made it diverged"
-        )
+        raise ValueError("cannot judge a picture with NaN or infinite values: the sampling that made it diverged")
     return F.adaptive_avg_pool2d(picture.detach().float().cpu(), REFERENCE_WIDTH)
 
 
@@ -159,9 +157,7 @@ def _read_thing(picture: Tensor, ground: Tensor, mask: Tensor, component: Tensor
     shape, x, y, radius, iou = max(fits, key=lambda fit: fit[-1])
     width = picture.shape[-1]
     size = min(range(len(RADII)), key=lambda i: abs(math.log(radius / width / RADII[i])))
-    return FoundThing(
-        shape, _nearest(color, COLORS.values()), size, x / width, y / width, radius / width, iou
-    )
+    return FoundThing(shape, _nearest(color, COLORS.values()), size, x / width, y / width, radius / width, iou)
 
 
 def _inner_color(pixels: Tensor, ground: Tensor) -> Tensor:

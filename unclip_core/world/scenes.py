@@ -91,9 +91,7 @@ def sample_scene(rng: random.Random, kind: str, split: str) -> Scene:
 
 def sample_scenes(rng: random.Random, count: int, split: str, pair_fraction: float = 0.5) -> list[Scene]:
     """`count` random scenes, each a pair with probability `pair_fraction`."""
-    return [
-        sample_scene(rng, "pair" if rng.random() < pair_fraction else "single", split) for _ in range(count)
-    ]
+    return [sample_scene(rng, "pair" if rng.random() < pair_fraction else "single", split) for _ in range(count)]
 
 
 def with_unnamed_colors(scenes: list[Scene], rng: random.Random, fraction: float) -> list[Scene]:
@@ -101,8 +99,13 @@ def with_unnamed_colors(scenes: list[Scene], rng: random.Random, fraction: float
 
     They teach what a shape is in whatever colour, without showing a held-out pair.
     """
-    return [replace(scene, things=tuple(_unnamed(thing, scene, rng) if rng.random() < fraction else thing
-                                        for thing in scene.things)) for scene in scenes]
+    return [
+        replace(
+            scene,
+            things=tuple(_unnamed(thing, scene, rng) if rng.random() < fraction else thing for thing in scene.things),
+        )
+        for scene in scenes
+    ]
 
 
 def _unnamed(thing: Thing, scene: Scene, rng: random.Random) -> Thing:
@@ -141,8 +144,7 @@ def _single(rng: random.Random, look: tuple[int, int]) -> Scene:
     row, column = divmod(place, 3)
     edge = radius + MARGIN
     x, y = (
-        _clamp((cell + 0.5) / 3 + rng.uniform(-PLACE_JITTER, PLACE_JITTER), edge, 1 - edge)
-        for cell in (column, row)
+        _clamp((cell + 0.5) / 3 + rng.uniform(-PLACE_JITTER, PLACE_JITTER), edge, 1 - edge) for cell in (column, row)
     )
     return Scene(rng.randrange(len(BACKGROUNDS)), (Thing(*look, size, x, y, radius),), place, None)
 
@@ -171,9 +173,7 @@ def _along_axis(rng: random.Random, low_radius: float, high_radius: float) -> tu
     return low, high
 
 
-def _across_axis(
-    rng: random.Random, low_radius: float, high_radius: float, reach: float
-) -> tuple[float, float]:
+def _across_axis(rng: random.Random, low_radius: float, high_radius: float, reach: float) -> tuple[float, float]:
     """Centres across the relation's axis, at most `reach` apart, in frame."""
     low_edge, high_edge = low_radius + MARGIN, high_radius + MARGIN
     # The first may not lie where the second, which may be larger, cannot follow.

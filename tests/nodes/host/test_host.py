@@ -99,7 +99,8 @@ def comfyui(monkeypatch, tmp_path):
         "folder_paths",
         models_dir=str(tmp_path),
         add_model_folder_path=add_folder,
-        folder_names_and_paths=seen.folders, get_folder_paths=lambda key: list(seen.folders[key]),
+        folder_names_and_paths=seen.folders,
+        get_folder_paths=lambda key: list(seen.folders[key]),
         get_filename_list=lambda key: [file.name for folder in seen.folders[key] for file in Path(folder).iterdir()],
         get_full_path_or_raise=lambda key, name: str(Path(seen.folders[key][0], name)),
     )

@@ -14,7 +14,11 @@ def test_it_runs_every_stage_in_the_asked_precision(tmp_path, capsys):
     figures = bench_karlo("small", "bf16", steps=2, folder=str(tmp_path / "karlo"), as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert said["picture"] == [1, 64, 64, 3] and list(said["stages"]) == [
-        "clip", "prior", "decoder", "super-resolution"]
+        "clip",
+        "prior",
+        "decoder",
+        "super-resolution",
+    ]
     assert 0 < figures["peak_gib"] < 64
     model = load_model(tmp_path / "karlo", torch.bfloat16)
     assert model.decoder.net.unet.stem.weight.dtype == torch.bfloat16

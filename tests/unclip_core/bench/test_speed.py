@@ -19,8 +19,17 @@ def folder(tmp_path_factory):
 
 def measured(program, folder, tmp_path, dtype="fp32"):
     pictures = tmp_path / f"{program}.pt"
-    figures = worker.measure({"program": program, "folder": str(folder), "dtype": dtype, "batch": 2, "steps": STEPS,
-                              "images": 2, "pictures": str(pictures)})
+    figures = worker.measure(
+        {
+            "program": program,
+            "folder": str(folder),
+            "dtype": dtype,
+            "batch": 2,
+            "steps": STEPS,
+            "images": 2,
+            "pictures": str(pictures),
+        }
+    )
     assert len(figures["per_image"]) == 1 and min(figures["load"], figures["first"], figures["peak_memory"]) > 0
     assert len(figures["cpu_per_image"]) == 1 and figures["cpu_per_image"][0] > 0
     json.dumps(figures)
@@ -42,24 +51,47 @@ def test_both_programs_draw_in_bfloat16_too(folder, tmp_path):
 
 
 def run(load, per_image, memory, value):
-    theirs = {"load": load[0], "first": 4.0, "per_image": [per_image[0]] * 2, "cpu_per_image": [10.0],
-            "peak_memory": memory[0]}
-    ours = {"load": load[1], "first": 2.0, "per_image": [per_image[1]] * 2, "cpu_per_image": [4.0],
-            "peak_memory": memory[1]}
+    theirs = {
+        "load": load[0],
+        "first": 4.0,
+        "per_image": [per_image[0]] * 2,
+        "cpu_per_image": [10.0],
+        "peak_memory": memory[0],
+    }
+    ours = {
+        "load": load[1],
+        "first": 2.0,
+        "per_image": [per_image[1]] * 2,
+        "cpu_per_image": [4.0],
+        "peak_memory": memory[1],
+    }
     picture = torch.full((1, 2, 2, 3), 0.5)
     return {"diffusers": theirs | {"picture": picture}, "ours": ours | {"picture": picture + value}}
 
 
 def test_ratios_by_definition():
-    one = [run((8, 2), (6.0, 3.0), (10, 5), 0.0), run((6, 2), (8.0, 2.0), (10, 4), 0.25),
-           run((9, 2), (9.0, 3.0), (8, 4), 0.0)]
+    one = [
+        run((8, 2), (6.0, 3.0), (10, 5), 0.0),
+        run((6, 2), (8.0, 2.0), (10, 4), 0.25),
+        run((9, 2), (9.0, 3.0), (8, 4), 0.0),
+    ]
     four = [run((8, 2), (4.0, 1.5), (10, 5), 0.0) for _ in range(3)]
     figures = {"ratios": {}, "range": {}, "difference": {}, "medians": {}}
     table._sum_up(figures, "fp32", {1: one, 4: four})
     ratios = figures["ratios"]["fp32"]
-    assert ratios == pytest.approx({"load": 4.0, "first": 2.0, "seconds_per_image": 3.0, "peak_memory": 0.5,
-                                    "batch_4": 4 / 1.5, "batch_4_over_one": 0.5, "cpu_seconds_per_image": 2.5,
-                                    "cpu_batch_4": 2.5, "cpu_batch_4_over_one": 1.0})
+    assert ratios == pytest.approx(
+        {
+            "load": 4.0,
+            "first": 2.0,
+            "seconds_per_image": 3.0,
+            "peak_memory": 0.5,
+            "batch_4": 4 / 1.5,
+            "batch_4_over_one": 0.5,
+            "cpu_seconds_per_image": 2.5,
+            "cpu_batch_4": 2.5,
+            "cpu_batch_4_over_one": 1.0,
+        }
+    )
     assert figures["range"]["fp32"]["seconds_per_image"] == [2.0, 4.0]
     assert figures["difference"]["fp32"] == 0.25
     assert figures["medians"]["fp32"]["ours"]["per_image"] == 3.0

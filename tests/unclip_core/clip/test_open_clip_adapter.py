@@ -153,10 +153,18 @@ def test_pictures_are_prepared_as_open_clip_does(adapter):
         assert torch.equal(adapter.preprocess(levels[None].float() / 255)[0], expected), (height, width)
 
 
-@pytest.mark.parametrize("prompt", [
-    "", "a red circle", "A  RED\tcircle\n", "it's 12 circles, isn't it?", "Ünïcødé 斑马 🦓", "tom &amp;amp; jerry",
-    "~!@#$%^*()_+",
-])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "a red circle",
+        "A  RED\tcircle\n",
+        "it's 12 circles, isn't it?",
+        "Ünïcødé 斑马 🦓",
+        "tom &amp;amp; jerry",
+        "~!@#$%^*()_+",
+    ],
+)
 def test_tokens_are_open_clips(adapter, prompt):
     reference = build_tokenizer(adapter.config)
     assert torch.equal(adapter.tokenize([prompt]), reference([prompt]))
@@ -194,10 +202,12 @@ def test_what_is_no_plain_transformer_is_open_clips_to_build():
 
 def test_the_bundled_model_is_read_without_slow_imports():
     """Each takes as long as drawing a picture, or longer; the last two are what making nets can bring in."""
-    code = ("import sys, torch; from unclip.unclip_core.models import load_model; model = load_model()\n"
-            "model.prior, model.decoder, model.upsampler; clip = model.clip.adapter\n"
-            "clip.encode_text(['a red circle']), clip.encode_image(torch.rand(1, 70, 50, 3))\n"
-            "print(sorted({'open_clip', 'torchvision', 'timm', 'ftfy', 'torch._dynamo', 'sympy'} & set(sys.modules)))")
+    code = (
+        "import sys, torch; from unclip.unclip_core.models import load_model; model = load_model()\n"
+        "model.prior, model.decoder, model.upsampler; clip = model.clip.adapter\n"
+        "clip.encode_text(['a red circle']), clip.encode_image(torch.rand(1, 70, 50, 3))\n"
+        "print(sorted({'open_clip', 'torchvision', 'timm', 'ftfy', 'torch._dynamo', 'sympy'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -17,8 +17,17 @@ from unclip.unclip_core.clip.tokenizer import (
 from unclip.unclip_core.weights.files import CheckpointError
 
 PROMPTS = [
-    "", "a cat", "A  RED\tcat\n on the mat", "it's 1234 o'clock, isn't it?", "Ünïcødé, 斑马 and 🦓",
-    "supercalifragilisticexpialidocious", "x" * 40, "word " * 100, "a-b_c/d", "&amp; &lt;b&gt;", "naïve café",
+    "",
+    "a cat",
+    "A  RED\tcat\n on the mat",
+    "it's 1234 o'clock, isn't it?",
+    "Ünïcødé, 斑马 and 🦓",
+    "supercalifragilisticexpialidocious",
+    "x" * 40,
+    "word " * 100,
+    "a-b_c/d",
+    "&amp; &lt;b&gt;",
+    "naïve café",
 ]
 END = 49407
 
@@ -83,10 +92,17 @@ def test_native_mends_text(real):
     assert openai_tokenizer(conventions="diffusers").encode("tom &amp; jerry") != real.encode("tom & jerry")
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("vocab.json", "{"), ("vocab.json", "[]"), ("vocab.json", "{}"), ("merges.txt", "#version\na b c\n"),
-    ("vocab.json", None), ("merges.txt", None),
-])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("vocab.json", "{"),
+        ("vocab.json", "[]"),
+        ("vocab.json", "{}"),
+        ("merges.txt", "#version\na b c\n"),
+        ("vocab.json", None),
+        ("merges.txt", None),
+    ],
+)
 def test_broken_files_are_named(tmp_path, name, text):
     write_tokenizer(ClipTokenizer(byte_vocabulary([]), [], 12, pad="!"), tmp_path)
     (tmp_path / name).unlink() if text is None else (tmp_path / name).write_text(text)

@@ -63,8 +63,10 @@ def test_a_folder_with_subfolders(tmp_path):
 
 def test_shards(tmp_path):
     write_shard(tmp_path / "0.tar", {name: data for name, data in FILES.items() if name[0] in "ab"})
-    write_shard(tmp_path / "1.tar", {"x/c.png": FILES["c.png"], "x/c.json": json.dumps(
-        {"caption": "the picture c"}).encode(), "x/c.cls": b"3"})
+    write_shard(
+        tmp_path / "1.tar",
+        {"x/c.png": FILES["c.png"], "x/c.json": json.dumps({"caption": "the picture c"}).encode(), "x/c.cls": b"3"},
+    )
     assert by_caption(open_pictures(tmp_path)) == EXPECTED
     assert len(open_pictures(tmp_path / "0.tar")) == 2
 
@@ -79,8 +81,15 @@ def test_a_saved_dataset(tmp_path):
 
 
 def test_bad_samples_are_left_out_and_named(tmp_path):
-    damaged = {"cut.png": png((9, 9, 9), size=(99, 99))[:120], "cut.txt": b"cut", "none.png": FILES["a.png"],
-               "odd.png": FILES["a.png"], "odd.txt": b"\xff\xfe\xff", "text.jpg": b"no picture", "text.txt": b"text"}
+    damaged = {
+        "cut.png": png((9, 9, 9), size=(99, 99))[:120],
+        "cut.txt": b"cut",
+        "none.png": FILES["a.png"],
+        "odd.png": FILES["a.png"],
+        "odd.txt": b"\xff\xfe\xff",
+        "text.jpg": b"no picture",
+        "text.txt": b"text",
+    }
     bad = {}
     collection = open_pictures(write_folder(tmp_path / "f", FILES | damaged))
     assert len(list(samples(collection, bad))) == 3 and set(bad) == {"cut.png", "none.png", "odd.png", "text.jpg"}

@@ -43,8 +43,13 @@ def columns_of(picture, colour):
 
 def test_a_falling_line_falls_on_the_plot_and_its_mark_is_a_dot():
     red = (200, 0, 0)
-    picture = plot([Curve("", [0, 1, 2], [2, math.inf, 0], red), Curve("", [0, 2], [2, 0], red, marks=[1])],
-                   title="falling", x_label="t", y_range=(0, 2), size=(300, 200))
+    picture = plot(
+        [Curve("", [0, 1, 2], [2, math.inf, 0], red), Curve("", [0, 2], [2, 0], red, marks=[1])],
+        title="falling",
+        x_label="t",
+        y_range=(0, 2),
+        size=(300, 200),
+    )
     assert picture.shape == (200, 300, 3) and 0 <= picture.min() <= picture.max() <= 1
     columns, rows = columns_of(picture, red)
     left, right = rows[columns < 100].float().mean(), rows[columns > 200].float().mean()

@@ -158,13 +158,16 @@ def test_impossible_rescales_are_refused(rescale):
         Guided(Net(), COND, UNCOND, 2.0, rescale=rescale)
 
 
-@pytest.mark.parametrize(("uncond", "message"), [
-    ({"w": UNCOND["w"]}, "keys"),
-    ({"w": UNCOND["w"], "deep": {"b": None}}, "condition.deep.b: .*Tensor and NoneType"),
-    ({"w": UNCOND["w"], "deep": {"b": torch.zeros(3, 1)}}, r"condition.deep.b: shape \(2, 1\).*\(3, 1\)"),
-    ({"w": torch.zeros(1, 2), "deep": UNCOND["deep"]}, "condition.w: shape"),
-    (None, "one kind"),
-])
+@pytest.mark.parametrize(
+    ("uncond", "message"),
+    [
+        ({"w": UNCOND["w"]}, "keys"),
+        ({"w": UNCOND["w"], "deep": {"b": None}}, "condition.deep.b: .*Tensor and NoneType"),
+        ({"w": UNCOND["w"], "deep": {"b": torch.zeros(3, 1)}}, r"condition.deep.b: shape \(2, 1\).*\(3, 1\)"),
+        ({"w": torch.zeros(1, 2), "deep": UNCOND["deep"]}, "condition.w: shape"),
+        (None, "one kind"),
+    ],
+)
 def test_conditions_that_do_not_fit_are_refused_by_name(uncond, message):
     with pytest.raises(ValueError, match=message):
         Guided(Net(), COND, uncond, 2.0)

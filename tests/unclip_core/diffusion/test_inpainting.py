@@ -35,8 +35,13 @@ def drawn_right(resamples, known_left=1.5, rows=4000):
     known = torch.tensor([known_left, 0.0]).reshape(1, 1, 1, 2)
     noise = NoiseSource([3], "test")
     x = noise.normal((1, rows, 2))
-    x0 = repaint(KnownPixels(pair, known.expand(1, 1, rows, 2), MASK.expand(1, 1, rows, 2)), x,
-                 make_steps(20, TABLE, "trailing"), noise, resamples=resamples)
+    x0 = repaint(
+        KnownPixels(pair, known.expand(1, 1, rows, 2), MASK.expand(1, 1, rows, 2)),
+        x,
+        make_steps(20, TABLE, "trailing"),
+        noise,
+        resamples=resamples,
+    )
     assert torch.equal(x0[..., 0], torch.full_like(x0[..., 0], known_left))
     return x0[..., 1]
 
@@ -57,8 +62,9 @@ def test_every_sampler_ends_in_the_known_pixels_bit_for_bit(sampler, count):
     known, mask = torch.randn(2, 3, 6, 6, generator=generator), torch.zeros(2, 1, 6, 6)
     mask[..., 2:4, 3:] = 1
     noise = NoiseSource([5, 6])
-    x0 = sample(sampler, KnownPixels(zero, known, mask), noise.normal((3, 6, 6)), make_steps(count, TABLE, "trailing"),
-                noise)
+    x0 = sample(
+        sampler, KnownPixels(zero, known, mask), noise.normal((3, 6, 6)), make_steps(count, TABLE, "trailing"), noise
+    )
     fixed = (mask == 0).expand_as(known)
     if sampler == "ddpm":  # its last mean has a factor of x that is 0 but for rounding
         torch.testing.assert_close(x0[fixed], known[fixed], rtol=0, atol=1e-6)
@@ -73,8 +79,14 @@ def test_the_known_part_stays_a_sample_of_the_forward_process():
     known = torch.full((1, 1, 100, 100), 0.7)
     noise = NoiseSource([9])
     start = noised(known, float(steps.alpha_bar[0]), noise.normal((1, 100, 100)))
-    repaint(KnownPixels(zero, known, torch.zeros_like(known)), start, steps, noise, resamples=2,
-            on_step=lambda info: seen.append(info.x))
+    repaint(
+        KnownPixels(zero, known, torch.zeros_like(known)),
+        start,
+        steps,
+        noise,
+        resamples=2,
+        on_step=lambda info: seen.append(info.x),
+    )
     ends = [ab for i, ab in enumerate(steps.alpha_bar.tolist()[1:]) for _ in range(2 if i < 5 else 1)]
     for x, ab in zip(seen, ends, strict=True):
         assert float(x.mean()) == pytest.approx(0.7 * math.sqrt(ab), abs=0.04)
@@ -87,8 +99,16 @@ def test_a_mask_between_blends():
     assert kept[0] == known[0] and kept[2] == drawn[2] and float(kept[1]) == pytest.approx(0.55)
 
 
-@pytest.mark.parametrize("mask", [torch.ones(1, 1, 5, 6), torch.ones(1, 6, 6), torch.full((1, 1, 6, 6), 1.5),
-                                  torch.full((1, 1, 6, 6), math.nan), torch.full((1, 1, 6, 6), -0.1)])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.ones(1, 1, 5, 6),
+        torch.ones(1, 6, 6),
+        torch.full((1, 1, 6, 6), 1.5),
+        torch.full((1, 1, 6, 6), math.nan),
+        torch.full((1, 1, 6, 6), -0.1),
+    ],
+)
 def test_a_mask_that_does_not_fit_is_refused(mask):
     with pytest.raises(ValueError, match="mask"):
         KnownPixels(zero, torch.zeros(1, 3, 6, 6), mask)

@@ -71,8 +71,10 @@ def test_more_steps_come_nearer_to_the_probability_flow(variance):
 def test_more_iterations_come_nearer_to_the_picture():
     steps, denoiser, x0 = make_steps(10, TABLE, "trailing"), gaussian(0.3), data(0.3)
     end = returned(0.3, steps) * x0
-    errors = [float((back(denoiser, invert(denoiser, x0, steps, iterations=n), steps) - end).abs().max())
-              for n in (1, 2, 4, 8)]
+    errors = [
+        float((back(denoiser, invert(denoiser, x0, steps, iterations=n), steps) - end).abs().max())
+        for n in (1, 2, 4, 8)
+    ]
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 10
 
 

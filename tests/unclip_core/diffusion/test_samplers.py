@@ -111,10 +111,20 @@ def gaussian_moments(name, plan, eta=0.0, fraction=0.0):
     return result[0].item(), (result[1:] - result[0]).square().sum().item()
 
 
-@pytest.mark.parametrize(("name", "eta", "fraction"), [
-    ("ddpm", 0.0, 0.0), ("ddpm", 0.0, 1.0), ("ddpm", 0.0, 0.5), ("ddim", 1.0, 0.0), ("ddim", 0.5, 0.0),
-    ("ddim", 0.0, 0.0), ("dpmpp_2m", 0.0, 0.0), ("dpmpp_sde", 0.0, 0.0), ("deis", 0.0, 0.0),
-])
+@pytest.mark.parametrize(
+    ("name", "eta", "fraction"),
+    [
+        ("ddpm", 0.0, 0.0),
+        ("ddpm", 0.0, 1.0),
+        ("ddpm", 0.0, 0.5),
+        ("ddim", 1.0, 0.0),
+        ("ddim", 0.5, 0.0),
+        ("ddim", 0.0, 0.0),
+        ("dpmpp_2m", 0.0, 0.0),
+        ("dpmpp_sde", 0.0, 0.0),
+        ("deis", 0.0, 0.0),
+    ],
+)
 def test_gaussian_moments_converge_with_the_claimed_order(name, eta, fraction):
     errors = []
     for steps in (80, 160, 320):

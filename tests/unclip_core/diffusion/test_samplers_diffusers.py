@@ -79,7 +79,9 @@ def assert_same(ours, reference, tolerance=1e-5):
 
 
 UNCLIP_CASES = [  # Karlo's prior, decoder and super-resolution
-    ("fixed_small_log", "sample", 5.0), ("learned_range", "epsilon", 1.0), ("fixed_small_log", "epsilon", 1.0)
+    ("fixed_small_log", "sample", 5.0),
+    ("learned_range", "epsilon", 1.0),
+    ("fixed_small_log", "epsilon", 1.0),
 ]
 
 
@@ -92,33 +94,60 @@ def test_ddpm_is_the_unclip_scheduler(variance, prediction, limit, steps):
     scheduler.set_timesteps(steps)
     learned, (x, *noise) = variance == "learned_range", draws(steps - 1)
     reference = reference_states(
-        scheduler, x, learned, generator=continued(),
+        scheduler,
+        x,
+        learned,
+        generator=continued(),
         prev_timestep=lambda i, times: times[i + 1] if i + 1 < len(times) else -1,
     )
     ours = our_states(
-        "ddpm", diffusers_steps(steps, cosine_betas()), COSINE, x, noise, learned=learned,
-        prediction=prediction, variance=variance, clip=clamp_x0(limit),
+        "ddpm",
+        diffusers_steps(steps, cosine_betas()),
+        COSINE,
+        x,
+        noise,
+        learned=learned,
+        prediction=prediction,
+        variance=variance,
+        clip=clamp_x0(limit),
     )
     assert_same(ours, reference)
 
 
-@pytest.mark.parametrize(("variance", "prediction", "spacing"), [
-    ("fixed_small", "epsilon", "leading"), ("fixed_small", "v_prediction", "trailing"),
-    ("fixed_large", "sample", "linspace"), ("learned_range", "epsilon", "leading"),
-    ("fixed_small_log", "v_prediction", "linspace"),
-])
+@pytest.mark.parametrize(
+    ("variance", "prediction", "spacing"),
+    [
+        ("fixed_small", "epsilon", "leading"),
+        ("fixed_small", "v_prediction", "trailing"),
+        ("fixed_large", "sample", "linspace"),
+        ("learned_range", "epsilon", "leading"),
+        ("fixed_small_log", "v_prediction", "linspace"),
+    ],
+)
 def test_ddpm_is_the_ddpm_scheduler(variance, prediction, spacing):
     """Kandinsky's decoder uses this scheduler, with a linear schedule."""
     scheduler = DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, variance_type=variance, prediction_type=prediction,
-        timestep_spacing=spacing, clip_sample=True, clip_sample_range=1.5,
+        beta_start=0.00085,
+        beta_end=0.012,
+        variance_type=variance,
+        prediction_type=prediction,
+        timestep_spacing=spacing,
+        clip_sample=True,
+        clip_sample_range=1.5,
     )
     scheduler.set_timesteps(20)
     table = alpha_bar(linear_betas(1000, 0.00085, 0.012), torch.float32)
     learned, (x, *noise) = variance == "learned_range", draws(19)
     ours = our_states(
-        "ddpm", make_steps(20, table, spacing), table, x, noise, learned=learned,
-        prediction=prediction, variance=variance, clip=clamp_x0(1.5),
+        "ddpm",
+        make_steps(20, table, spacing),
+        table,
+        x,
+        noise,
+        learned=learned,
+        prediction=prediction,
+        variance=variance,
+        clip=clamp_x0(1.5),
     )
     assert_same(ours, reference_states(scheduler, x, learned, generator=continued()))
 
@@ -128,14 +157,22 @@ def test_ddpm_is_the_ddpm_scheduler(variance, prediction, spacing):
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_ddim_is_the_ddim_scheduler(eta, prediction, spacing):
     scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=prediction,
-        timestep_spacing=spacing, clip_sample=True, clip_sample_range=1.2,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type=prediction,
+        timestep_spacing=spacing,
+        clip_sample=True,
+        clip_sample_range=1.2,
     )
     scheduler.set_timesteps(20)
     table = alpha_bar(scaled_linear_betas(), torch.float32)
     x, *noise = draws(20)
     reference = reference_states(
-        scheduler, x, eta=eta, use_clipped_model_output=True,
+        scheduler,
+        x,
+        eta=eta,
+        use_clipped_model_output=True,
         variance_noise=(lambda i, times: noise[i]) if eta else None,
     )
     plan = make_steps(20, table, spacing)
@@ -144,8 +181,12 @@ def test_ddim_is_the_ddim_scheduler(eta, prediction, spacing):
 
 def test_ddim_with_dynamic_thresholding():
     scheduler = DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing", clip_sample=False,
-        thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=3.0,
+        beta_schedule="squaredcos_cap_v2",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        thresholding=True,
+        dynamic_thresholding_ratio=0.9,
+        sample_max_value=3.0,
     )
     scheduler.set_timesteps(10)
     x = draws(0)[0]
@@ -154,15 +195,23 @@ def test_ddim_with_dynamic_thresholding():
 
 
 @pytest.mark.parametrize(("algorithm", "name"), [("dpmsolver++", "dpmpp_2m"), ("sde-dpmsolver++", "dpmpp_sde")])
-@pytest.mark.parametrize(("schedule", "prediction"), [
-    ("linear", "epsilon"), ("linear", "v_prediction"), ("squaredcos_cap_v2", "sample"),
-])
+@pytest.mark.parametrize(
+    ("schedule", "prediction"),
+    [
+        ("linear", "epsilon"),
+        ("linear", "v_prediction"),
+        ("squaredcos_cap_v2", "sample"),
+    ],
+)
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 @pytest.mark.parametrize("steps", [2, 10, 25])
 def test_dpmpp_is_the_dpm_solver_scheduler(algorithm, name, schedule, prediction, spacing, steps):
     """On diffusers' own plan: that scheduler's linspace and leading skip t = 0."""
     scheduler = DPMSolverMultistepScheduler(
-        beta_schedule=schedule, prediction_type=prediction, algorithm_type=algorithm, timestep_spacing=spacing,
+        beta_schedule=schedule,
+        prediction_type=prediction,
+        algorithm_type=algorithm,
+        timestep_spacing=spacing,
     )
     scheduler.set_timesteps(steps)
     table = alpha_bar({"linear": linear_betas, "squaredcos_cap_v2": cosine_betas}[schedule](), torch.float32)
@@ -200,8 +249,14 @@ def test_float64_ddpm_is_improved_diffusion_respaced(learned):
     plan = make_steps(25, plan_table, "karlo")
     x, *noise = draws(24, dtype=torch.float64)
     ours = our_states(
-        "ddpm", plan, plan_table, x, noise, learned=learned,
-        variance="learned_range" if learned else "fixed_small_log", clip=clamp_x0(1.0),
+        "ddpm",
+        plan,
+        plan_table,
+        x,
+        noise,
+        learned=learned,
+        variance="learned_range" if learned else "fixed_small_log",
+        clip=clamp_x0(1.0),
     )
     assert ours[0].dtype == torch.float64
     visited = plan.timesteps.numpy()[::-1]

@@ -71,16 +71,19 @@ def test_schedules_give_descending_tables_of_any_length(name, steps):
     assert bool((table > 0).all() and (table < 1).all() and (table.diff() < 0).all())
 
 
-@pytest.mark.parametrize("call", [
-    lambda: schedules.linear_betas(0),
-    lambda: schedules.linear_betas(10, 0.5, 0.1),
-    lambda: schedules.scaled_linear_betas(10, 0.0, 0.1),
-    lambda: schedules.cosine_betas(10, max_beta=1.0),
-    lambda: schedules.cosine_betas(10, s=math.nan),
-    lambda: alpha_bar(torch.tensor([0.1, -0.1])),
-    lambda: alpha_bar(torch.tensor([0.1, math.nan])),
-    lambda: alpha_bar(torch.ones(2, 2) / 2),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: schedules.linear_betas(0),
+        lambda: schedules.linear_betas(10, 0.5, 0.1),
+        lambda: schedules.scaled_linear_betas(10, 0.0, 0.1),
+        lambda: schedules.cosine_betas(10, max_beta=1.0),
+        lambda: schedules.cosine_betas(10, s=math.nan),
+        lambda: alpha_bar(torch.tensor([0.1, -0.1])),
+        lambda: alpha_bar(torch.tensor([0.1, math.nan])),
+        lambda: alpha_bar(torch.ones(2, 2) / 2),
+    ],
+)
 def test_impossible_schedules_are_refused(call):
     with pytest.raises(ValueError, match="got"):
         call()
@@ -152,14 +155,17 @@ def test_make_steps_reads_the_table_and_ends_clean():
     assert plan.alpha_bar.tolist() == [table[t].item() for t in (999, 749, 499, 249)] + [1.0]
 
 
-@pytest.mark.parametrize(("times", "ab", "message"), [
-    ([2, 1], [0.1, 0.2], "N \\+ 1 alpha-bars"),
-    ([], [1.0], "N >= 1"),
-    ([1, 2], [0.1, 0.2, 1.0], "descending"),
-    ([2, 1], [0.2, 0.2, 1.0], "ascending"),
-    ([2, 1], [0.1, 0.2, 1.5], "ascending"),
-    ([2, 1], [0.1, math.nan, 1.0], "ascending"),
-])
+@pytest.mark.parametrize(
+    ("times", "ab", "message"),
+    [
+        ([2, 1], [0.1, 0.2], "N \\+ 1 alpha-bars"),
+        ([], [1.0], "N >= 1"),
+        ([1, 2], [0.1, 0.2, 1.0], "descending"),
+        ([2, 1], [0.2, 0.2, 1.0], "ascending"),
+        ([2, 1], [0.1, 0.2, 1.5], "ascending"),
+        ([2, 1], [0.1, math.nan, 1.0], "ascending"),
+    ],
+)
 def test_impossible_plans_are_refused(times, ab, message):
     with pytest.raises(ValueError, match=message):
         Steps(torch.tensor(times, dtype=torch.int64), torch.tensor(ab, dtype=torch.float64))

@@ -116,8 +116,12 @@ def test_lerp_is_the_straight_line():
 def test_rows_without_direction_are_refused(bad):
     broken = A.clone()
     broken[3] = bad
-    for call in (lambda: slerp(A, broken, 0.5), lambda: slerp(broken, A, 0.5), lambda: normalize(broken),
-                 lambda: cosine(A, broken)):
+    for call in (
+        lambda: slerp(A, broken, 0.5),
+        lambda: slerp(broken, A, 0.5),
+        lambda: normalize(broken),
+        lambda: cosine(A, broken),
+    ):
         with pytest.raises(ValueError, match="length 0, NaN or infinity"):
             call()
 

@@ -146,8 +146,14 @@ def test_scores_of_known_vectors():
     """Unit vectors at 0, 60, 90 and 180 degrees of their texts: w times the mean of the cosines that are above 0."""
     half = 0.75**0.5
     drawn, texts = [[1, 0], [0.5, half], [0, 1], [-1, 0]], ["1 0"] * 4
-    pairs = Pairs(texts, spelt([[1, 0]] * 4), spelt(drawn), true_embeds=torch.eye(4)[:, :2] + 1,
-                  text_embeds=torch.ones(4, 2), prior_embeds=torch.eye(4)[:, :2] + 1)
+    pairs = Pairs(
+        texts,
+        spelt([[1, 0]] * 4),
+        spelt(drawn),
+        true_embeds=torch.eye(4)[:, :2] + 1,
+        text_embeds=torch.ones(4, 2),
+        prior_embeds=torch.eye(4)[:, :2] + 1,
+    )
     figures = measured(gather([pairs], Given()), neighbours=1)
     assert figures["clip_score"]["drawn"] == pytest.approx(2.5 * 1.5 / 4)
     assert figures["clip_score"]["true"] == pytest.approx(2.5)

@@ -11,19 +11,36 @@ from unclip.unclip_core.families.download import LICENCE, REPOSITORIES, download
 from unclip.unclip_core.weights.files import CheckpointError
 
 HUB = [
-    ".gitattributes", "README.md", "model_index.json", "assets/a.png",
-    "prior/config.json", "prior/diffusion_pytorch_model.bin", "prior/diffusion_pytorch_model.safetensors",
-    "prior/diffusion_pytorch_model.fp16.safetensors", "prior/diffusion_pytorch_model.fp16.bin",
-    "decoder/config.json", "decoder/diffusion_pytorch_model.bin", "decoder/diffusion_pytorch_model.fp16.bin",
-    "decoder_scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
-    "super_res_first/config.json", "super_res_first/diffusion_pytorch_model.safetensors.index.json",
+    ".gitattributes",
+    "README.md",
+    "model_index.json",
+    "assets/a.png",
+    "prior/config.json",
+    "prior/diffusion_pytorch_model.bin",
+    "prior/diffusion_pytorch_model.safetensors",
+    "prior/diffusion_pytorch_model.fp16.safetensors",
+    "prior/diffusion_pytorch_model.fp16.bin",
+    "decoder/config.json",
+    "decoder/diffusion_pytorch_model.bin",
+    "decoder/diffusion_pytorch_model.fp16.bin",
+    "decoder_scheduler/scheduler_config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "super_res_first/config.json",
+    "super_res_first/diffusion_pytorch_model.safetensors.index.json",
     "super_res_first/diffusion_pytorch_model-00001-of-00002.safetensors",
     "super_res_first/diffusion_pytorch_model-00002-of-00002.safetensors",
 ]
 NEEDED = {
-    "model_index.json", "prior/config.json", "prior/diffusion_pytorch_model.safetensors", "decoder/config.json",
-    "decoder/diffusion_pytorch_model.bin", "decoder_scheduler/scheduler_config.json", "tokenizer/vocab.json",
-    "tokenizer/merges.txt", "super_res_first/config.json",
+    "model_index.json",
+    "prior/config.json",
+    "prior/diffusion_pytorch_model.safetensors",
+    "decoder/config.json",
+    "decoder/diffusion_pytorch_model.bin",
+    "decoder_scheduler/scheduler_config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "super_res_first/config.json",
     "super_res_first/diffusion_pytorch_model.safetensors.index.json",
     "super_res_first/diffusion_pytorch_model-00001-of-00002.safetensors",
     "super_res_first/diffusion_pytorch_model-00002-of-00002.safetensors",
@@ -59,8 +76,10 @@ class Hub:
 
             def do_GET(self):
                 if self.path.startswith("/api/models/"):
-                    rows = [{"type": "file", "path": name, "size": len(data), "oid": name}
-                            for name, data in hub.files.items()]
+                    rows = [
+                        {"type": "file", "path": name, "size": len(data), "oid": name}
+                        for name, data in hub.files.items()
+                    ]
                     return self.send(200, json.dumps(rows).encode(), {"Content-Type": "application/json"})
                 return self.answer(body=True)
 
@@ -175,6 +194,9 @@ def test_nothing_but_the_command_fetches():
     root = Path(module.__file__).parents[2]
     patterns = ("*.py", "nodes/**/*.py", "unclip_core/**/*.py")
     sources = [path for pattern in patterns for path in root.glob(pattern)]
-    users = {path.relative_to(root).as_posix() for path in sources
-             if "huggingface_hub import" in (text := path.read_text(encoding="utf-8")) or ".download import" in text}
+    users = {
+        path.relative_to(root).as_posix()
+        for path in sources
+        if "huggingface_hub import" in (text := path.read_text(encoding="utf-8")) or ".download import" in text
+    }
     assert users == {"cli/weights.py", "unclip_core/families/download.py"}

@@ -27,12 +27,22 @@ MAPS = MapConditionerParams(
     embed_dim=12, hidden=20, time_embed_dim=16, map_channels=(0, 3, 5), map_sizes=(0, 4, 2), depth=2
 )
 SMALL_UNET = UNetParams(
-    in_channels=3, out_channels=3, channels=(8, 8, 16), blocks=(1, 1, 1), attention=(False,) * 3,
-    map_channels=(0, 3, 5), time_channels=8, time_embed_dim=16, groups=4, layout="light", patch_size=2,
+    in_channels=3,
+    out_channels=3,
+    channels=(8, 8, 16),
+    blocks=(1, 1, 1),
+    attention=(False,) * 3,
+    map_channels=(0, 3, 5),
+    time_channels=8,
+    time_embed_dim=16,
+    groups=4,
+    layout="light",
+    patch_size=2,
 )
 SMALL = DecoderParams(conditioner=MAPS, unet=SMALL_UNET, image_size=16)
 SMALL_TOKENS = DecoderParams(
-    conditioner=TOKENS, image_size=16,
+    conditioner=TOKENS,
+    image_size=16,
     unet=dataclasses.replace(
         SMALL_UNET, map_channels=(0, 0, 0), context_dim=10, attention=(False, False, True), head_dim=8
     ),
@@ -173,9 +183,11 @@ def test_upsampler_sees_both_pictures():
         net(x, t, low[:, :1])
 
 
-@pytest.mark.parametrize("params", [
-    presets.tiny_decoder(), presets.karlo_decoder(), SMALL, SMALL_TOKENS
-], ids=["tiny", "karlo", "maps", "tokens"])
+@pytest.mark.parametrize(
+    "params",
+    [presets.tiny_decoder(), presets.karlo_decoder(), SMALL, SMALL_TOKENS],
+    ids=["tiny", "karlo", "maps", "tokens"],
+)
 def test_decoder_params_survive_json(params):
     config = json.loads(json.dumps(params.to_dict()))
     assert config == params.to_dict()
@@ -183,27 +195,36 @@ def test_decoder_params_survive_json(params):
 
 
 def test_params_of_the_other_nets_survive_json():
-    for cls, params in ((UpsamplerParams, presets.tiny_upsampler()), (UNetParams, presets.karlo_super_res()),
-                         (PriorParams, presets.tiny_prior())):
+    for cls, params in (
+        (UpsamplerParams, presets.tiny_upsampler()),
+        (UNetParams, presets.karlo_super_res()),
+        (PriorParams, presets.tiny_prior()),
+    ):
         assert params_from_dict(cls, json.loads(json.dumps(params_to_dict(params)))) == params
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    ({"image_size": 32}, "level 1 of a 32 px picture has side 8, conditioner.map_sizes says 4"),
-    ({"conditioner": dataclasses.replace(MAPS, time_embed_dim=24)}, "24 is not unet.time_embed_dim 16"),
-    ({"conditioner": dataclasses.replace(MAPS, map_channels=(0, 2, 5))}, r"\(0, 2, 5\) are not .*0, 3, 5"),
-    ({"conditioner": TOKENS}, "context_dim 10 is not unet.context_dim None"),
-])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"image_size": 32}, "level 1 of a 32 px picture has side 8, conditioner.map_sizes says 4"),
+        ({"conditioner": dataclasses.replace(MAPS, time_embed_dim=24)}, "24 is not unet.time_embed_dim 16"),
+        ({"conditioner": dataclasses.replace(MAPS, map_channels=(0, 2, 5))}, r"\(0, 2, 5\) are not .*0, 3, 5"),
+        ({"conditioner": TOKENS}, "context_dim 10 is not unet.context_dim None"),
+    ],
+)
 def test_decoder_params_that_disagree_are_refused(change, told):
     with pytest.raises(ValueError, match=told):
         dataclasses.replace(SMALL, **change)
 
 
-@pytest.mark.parametrize(("config", "told"), [
-    ({"extra": 1}, r"unknown keys \['extra'\]"),
-    ({"unet": params_to_dict(SMALL_UNET)}, r"missing keys \['conditioner'\]"),
-    ({"conditioner": {"kind": "vector"}}, r"one of \['map', 'token'\], got 'vector'"),
-])
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"extra": 1}, r"unknown keys \['extra'\]"),
+        ({"unet": params_to_dict(SMALL_UNET)}, r"missing keys \['conditioner'\]"),
+        ({"conditioner": {"kind": "vector"}}, r"one of \['map', 'token'\], got 'vector'"),
+    ],
+)
 def test_broken_configs_are_refused(config, told):
     with pytest.raises(ValueError, match=told):
         DecoderParams.from_dict(config)
@@ -242,8 +263,11 @@ def test_karlo_has_the_published_sizes():
 
 def test_the_bundled_model_stays_small():
     """In fp16 the decoder's file must stay below 16 MiB."""
-    sizes = [numbers(DecoderNet(presets.tiny_decoder())), numbers(PriorTransformer(presets.tiny_prior())),
-             numbers(UpsamplerNet(presets.tiny_upsampler()))]
+    sizes = [
+        numbers(DecoderNet(presets.tiny_decoder())),
+        numbers(PriorTransformer(presets.tiny_prior())),
+        numbers(UpsamplerNet(presets.tiny_upsampler())),
+    ]
     assert sizes[0] <= 8_200_000
     assert sizes[1] <= 5_300_000
     assert sizes[2] <= 1_200_000

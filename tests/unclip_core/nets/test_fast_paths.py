@@ -15,8 +15,18 @@ from unclip.unclip_core.nets.layers import ResBlock, TimeTable
 from unclip.unclip_core.nets.unet import UNet, UNetParams
 
 FULL = UNetParams(
-    in_channels=3, out_channels=6, channels=(8, 16, 16), blocks=(1, 2, 1), attention=(False, True, True),
-    map_channels=(0,) * 3, time_channels=8, time_embed_dim=16, mid_attention=True, context_dim=10, head_dim=8, groups=4,
+    in_channels=3,
+    out_channels=6,
+    channels=(8, 16, 16),
+    blocks=(1, 2, 1),
+    attention=(False, True, True),
+    map_channels=(0,) * 3,
+    time_channels=8,
+    time_embed_dim=16,
+    mid_attention=True,
+    context_dim=10,
+    head_dim=8,
+    groups=4,
 )
 TOKENS = TokenConditionerParams(embed_dim=12, text_width=12, time_embed_dim=16, context_dim=10)
 
@@ -53,8 +63,11 @@ def test_winograd_equals_the_sum_it_shortens(monkeypatch, shape, turn):
 def test_convolutions_may_share_their_memory():
     """Larger, smaller and of another dtype, one after the other: nothing of one is left for the next."""
     shapes = [(1, 3, 4, 4), (3, 5, 8, 12), (2, 4, 1, 7), (3, 5, 8, 12)]
-    cases = [(draw(*shape).to(dtype), draw(7, shape[1], 3, 3, seed=2).to(dtype)) for shape in shapes
-             for dtype in (torch.float32, torch.float64)]
+    cases = [
+        (draw(*shape).to(dtype), draw(7, shape[1], 3, 3, seed=2).to(dtype))
+        for shape in shapes
+        for dtype in (torch.float32, torch.float64)
+    ]
     alone = [winograd.winograd(*case) for case in cases]
     with winograd.shared_buffers():
         shared = [winograd.winograd(*case) for case in cases]
@@ -66,8 +79,14 @@ def test_convolutions_may_share_their_memory():
 
 def test_a_block_without_gradients_equals_one_with_them():
     """Without gradients it works in place."""
-    for shift, resample, norm in (("add", None, "group"), ("scale_shift", "up", "group"), ("add", "down", "group"),
-                                  ("scale_shift", None, "group"), ("scale_shift", None, "none"), ("add", None, "none")):
+    for shift, resample, norm in (
+        ("add", None, "group"),
+        ("scale_shift", "up", "group"),
+        ("add", "down", "group"),
+        ("scale_shift", None, "group"),
+        ("scale_shift", None, "none"),
+        ("add", None, "none"),
+    ):
         block = randomised(ResBlock(8, 8, 6, groups=2, eps=1e-5, time_shift=shift, resample=resample, norm=norm))
         x, embed = draw(2, 8, 4, 6), draw(2, 6, seed=2)
         kept, expected = x.clone(), block(x, embed)
@@ -127,8 +146,9 @@ def test_a_picture_of_few_pixels_is_unrolled(dtype):
         made = conv(given)
         assert made.dtype == dtype and made.is_contiguous(memory_format=torch.channels_last)
         assert error(made.double(), expected) < (1e-6 if dtype == torch.float32 else 8e-3)
-    assert error(convolutions.unrolled(x, conv.weight).double(),
-                 F.conv2d(x.double(), conv.weight.double(), padding=1)) < (1e-6 if dtype == torch.float32 else 8e-3)
+    assert error(
+        convolutions.unrolled(x, conv.weight).double(), F.conv2d(x.double(), conv.weight.double(), padding=1)
+    ) < (1e-6 if dtype == torch.float32 else 8e-3)
     assert not convolutions.is_few(draw(3, 6, 3, 5), conv.weight)  # 45 pixels for 300 outputs
     with torch.enable_grad():
         assert not convolutions.is_few(x, conv.weight)

@@ -51,8 +51,17 @@ def test_frames_start_in_the_middle():
 
 def test_every_map_ends_with_what_the_canvases_show():
     torch.manual_seed(1)
-    params = MapConditionerParams(embed_dim=4, hidden=6, time_embed_dim=8, map_channels=(5, 6), map_sizes=(8, 4),
-                                  factors=(1, 1), frames=2, canvas=3, canvas_channels=2)
+    params = MapConditionerParams(
+        embed_dim=4,
+        hidden=6,
+        time_embed_dim=8,
+        map_channels=(5, 6),
+        map_sizes=(8, 4),
+        factors=(1, 1),
+        frames=2,
+        canvas=3,
+        canvas_channels=2,
+    )
     conditioner = MapConditioner(params)
     seen = []
     conditioner.frames.register_forward_hook(lambda module, given, made: seen.append(made))
@@ -66,9 +75,19 @@ def test_every_map_ends_with_what_the_canvases_show():
 
 def conditioner_with_frames():
     torch.manual_seed(1)
-    return MapConditioner(MapConditionerParams(
-        embed_dim=4, hidden=6, time_embed_dim=8, map_channels=(5, 6), map_sizes=(8, 4), factors=(1, 1), frames=2,
-        canvas=3, canvas_channels=2))
+    return MapConditioner(
+        MapConditionerParams(
+            embed_dim=4,
+            hidden=6,
+            time_embed_dim=8,
+            map_channels=(5, 6),
+            map_sizes=(8, 4),
+            factors=(1, 1),
+            frames=2,
+            canvas=3,
+            canvas_channels=2,
+        )
+    )
 
 
 def test_relaid_canvases_are_those_of_a_conditioner_that_puts_its_boxes_there():
@@ -95,12 +114,15 @@ def test_what_has_no_canvases_or_other_boxes_cannot_be_relaid():
         relaid({"embed": condition["embed"]}, BOXES.float())
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ({"frames": 2}, "2 frames with 0 canvas_channels"),
-    ({"canvas_channels": 2}, "0 frames with 2 canvas_channels"),
-    ({"frames": 1, "canvas_channels": 5}, "leave nothing beside 5 canvas_channels"),
-    ({"frames": 1, "canvas_channels": 2, "canvas": 0}, "canvas"),
-])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"frames": 2}, "2 frames with 0 canvas_channels"),
+        ({"canvas_channels": 2}, "0 frames with 2 canvas_channels"),
+        ({"frames": 1, "canvas_channels": 5}, "leave nothing beside 5 canvas_channels"),
+        ({"frames": 1, "canvas_channels": 2, "canvas": 0}, "canvas"),
+    ],
+)
 def test_frames_and_canvases_must_agree(given, said):
     with pytest.raises(ValueError, match=said):
         MapConditionerParams(embed_dim=4, hidden=6, time_embed_dim=8, map_channels=(5,), map_sizes=(8,), **given)

@@ -29,8 +29,14 @@ def test_a_free_map_has_a_weight_row_for_every_value():
 
 
 def params(**changes):
-    given = {"embed_dim": 6, "hidden": 8, "time_embed_dim": 10, "map_channels": (0, 3, 4), "map_sizes": (0, 4, 2),
-             "factors": (0, 2, 0)}
+    given = {
+        "embed_dim": 6,
+        "hidden": 8,
+        "time_embed_dim": 10,
+        "map_channels": (0, 3, 4),
+        "map_sizes": (0, 4, 2),
+        "factors": (0, 2, 0),
+    }
     return MapConditionerParams(**{**given, **changes})
 
 

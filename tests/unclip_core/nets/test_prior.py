@@ -31,15 +31,24 @@ def small_net(params=SMALL):
 @pytest.mark.parametrize("soft_mask", [False, True])
 @torch.no_grad()
 def test_equals_diffusers(soft_mask):
-    oracle = randomise(DiffusersPrior(
-        num_attention_heads=4, attention_head_dim=8, num_layers=3, embedding_dim=12, num_embeddings=6,
-    ))
+    oracle = randomise(
+        DiffusersPrior(
+            num_attention_heads=4,
+            attention_head_dim=8,
+            num_layers=3,
+            embedding_dim=12,
+            num_embeddings=6,
+        )
+    )
     net = PriorTransformer(dataclasses.replace(SMALL, soft_mask=soft_mask))
     net.load_state_dict(rename(oracle.state_dict(), PRIOR), strict=True)
     given = inputs(4)
     reference = oracle(
-        given["x"], given["t"], proj_embedding=given["text_embeds"],
-        encoder_hidden_states=given["text_states"], attention_mask=given["text_mask"],
+        given["x"],
+        given["t"],
+        proj_embedding=given["text_embeds"],
+        encoder_hidden_states=given["text_states"],
+        attention_mask=given["text_mask"],
     ).predicted_image_embedding
     assert error(net(**given), reference) < TOLERANCE
     latents = draw(4, 12, seed=9)

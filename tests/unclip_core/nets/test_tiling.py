@@ -13,8 +13,18 @@ from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.pipelines import upscale
 
 PARAMS = UNetParams(
-    in_channels=6, out_channels=3, channels=(8, 12), blocks=(1, 1), attention=(False, False), map_channels=(0, 0),
-    time_channels=8, time_embed_dim=16, mid_blocks=1, groups=4, patch_size=2, layout="light",
+    in_channels=6,
+    out_channels=3,
+    channels=(8, 12),
+    blocks=(1, 1),
+    attention=(False, False),
+    map_channels=(0, 0),
+    time_channels=8,
+    time_embed_dim=16,
+    mid_blocks=1,
+    groups=4,
+    patch_size=2,
+    layout="light",
 )
 
 

@@ -13,30 +13,63 @@ from unclip.unclip_core.nets.unet import UNet, UNetParams
 TOLERANCE = 1e-5
 CHANNELS = (16, 32, 48, 64)
 DECODER = UNetParams(
-    in_channels=3, out_channels=6, channels=CHANNELS, blocks=(2,) * 4, attention=(False, True, True, True),
-    map_channels=(0,) * 4, time_channels=16, time_embed_dim=64, mid_attention=True, context_dim=24,
-    head_dim=16, groups=8,
+    in_channels=3,
+    out_channels=6,
+    channels=CHANNELS,
+    blocks=(2,) * 4,
+    attention=(False, True, True, True),
+    map_channels=(0,) * 4,
+    time_channels=16,
+    time_embed_dim=64,
+    mid_attention=True,
+    context_dim=24,
+    head_dim=16,
+    groups=8,
 )
 SUPER_RES = dataclasses.replace(
-    DECODER, in_channels=6, out_channels=3, attention=(False,) * 4, mid_attention=False, context_dim=None,
+    DECODER,
+    in_channels=6,
+    out_channels=3,
+    attention=(False,) * 4,
+    mid_attention=False,
+    context_dim=None,
     time_shift="add",
 )
 LIGHT = UNetParams(
-    in_channels=3, out_channels=3, channels=(8, 16), blocks=(1, 2), attention=(False, False),
-    map_channels=(2, 3), time_channels=8, time_embed_dim=12, mid_blocks=2, groups=4, patch_size=2,
+    in_channels=3,
+    out_channels=3,
+    channels=(8, 16),
+    blocks=(1, 2),
+    attention=(False, False),
+    map_channels=(2, 3),
+    time_channels=8,
+    time_embed_dim=12,
+    mid_blocks=2,
+    groups=4,
+    patch_size=2,
     layout="light",
 )
 
 
 def diffusers_decoder(layers):
-    return randomise(UNet2DConditionModel(
-        sample_size=16, in_channels=3, out_channels=6, block_out_channels=CHANNELS, layers_per_block=layers,
-        down_block_types=("ResnetDownsampleBlock2D",) + ("SimpleCrossAttnDownBlock2D",) * 3,
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D",) * 3 + ("ResnetUpsampleBlock2D",),
-        cross_attention_dim=24, attention_head_dim=16, class_embed_type="identity", norm_num_groups=8,
-        resnet_time_scale_shift="scale_shift", norm_eps=1e-5,
-    ))
+    return randomise(
+        UNet2DConditionModel(
+            sample_size=16,
+            in_channels=3,
+            out_channels=6,
+            block_out_channels=CHANNELS,
+            layers_per_block=layers,
+            down_block_types=("ResnetDownsampleBlock2D",) + ("SimpleCrossAttnDownBlock2D",) * 3,
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            up_block_types=("SimpleCrossAttnUpBlock2D",) * 3 + ("ResnetUpsampleBlock2D",),
+            cross_attention_dim=24,
+            attention_head_dim=16,
+            class_embed_type="identity",
+            norm_num_groups=8,
+            resnet_time_scale_shift="scale_shift",
+            norm_eps=1e-5,
+        )
+    )
 
 
 def ours(params, oracle):
@@ -90,11 +123,20 @@ def test_context_mask_equals_diffusers():
 @pytest.mark.parametrize("size", [(16, 16), (24, 8)])
 @torch.no_grad()
 def test_super_resolution_equals_diffusers(size):
-    oracle = randomise(UNet2DModel(
-        sample_size=16, in_channels=6, out_channels=3, block_out_channels=CHANNELS, layers_per_block=2,
-        down_block_types=("ResnetDownsampleBlock2D",) * 4, up_block_types=("ResnetUpsampleBlock2D",) * 4,
-        add_attention=False, norm_num_groups=8, norm_eps=1e-5,
-    ))
+    oracle = randomise(
+        UNet2DModel(
+            sample_size=16,
+            in_channels=6,
+            out_channels=3,
+            block_out_channels=CHANNELS,
+            layers_per_block=2,
+            down_block_types=("ResnetDownsampleBlock2D",) * 4,
+            up_block_types=("ResnetUpsampleBlock2D",) * 4,
+            add_attention=False,
+            norm_num_groups=8,
+            norm_eps=1e-5,
+        )
+    )
     net = ours(SUPER_RES, oracle)
     x, t = draw(2, 6, *size), torch.tensor([166, 832])
     assert error(net(x, t), oracle(x, t).sample) < TOLERANCE
@@ -123,6 +165,7 @@ def reference_block(w, name, x, embed):
 
 def reference_light(w, x, t, embed, maps):
     """LIGHT's forward, step by step; 1x1 convolutions as products, patches by reshaping."""
+
     def linear(name, h):
         weight = w[f"{name}.weight"]
         return torch.einsum("oi,bihw->bohw", weight[:, :, 0, 0], h) + w[f"{name}.bias"][:, None, None]
@@ -187,15 +230,18 @@ def test_half_precision_follows_the_weights():
     assert error(half.float(), full) < 0.05
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    ({"blocks": (1, 2, 3)}, "blocks has 3 levels, channels has 2"),
-    ({"channels": (8, 18)}, "channels 18 is not a multiple of groups 4"),
-    ({"attention": (False, True), "head_dim": 5}, "attended channels 16 is not a multiple of head_dim 5"),
-    ({"time_shift": "scale"}, "scale_shift"),
-    ({"layout": "heavy"}, "light"),
-    ({"time_channels": 7}, "got 7"),
-    ({"mid_blocks": 0}, "mid_blocks must be a positive whole number, got 0"),
-])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"blocks": (1, 2, 3)}, "blocks has 3 levels, channels has 2"),
+        ({"channels": (8, 18)}, "channels 18 is not a multiple of groups 4"),
+        ({"attention": (False, True), "head_dim": 5}, "attended channels 16 is not a multiple of head_dim 5"),
+        ({"time_shift": "scale"}, "scale_shift"),
+        ({"layout": "heavy"}, "light"),
+        ({"time_channels": 7}, "got 7"),
+        ({"mid_blocks": 0}, "mid_blocks must be a positive whole number, got 0"),
+    ],
+)
 def test_params_that_disagree_are_refused(change, told):
     with pytest.raises(ValueError, match=told):
         dataclasses.replace(LIGHT, **change)

@@ -16,8 +16,18 @@ from unclip.unclip_core.pipelines import upscale
 from unclip.unclip_core.pipelines.images import enlarge, to_images
 
 PLAIN = UNetParams(
-    in_channels=6, out_channels=3, channels=(8, 12), blocks=(1, 1), attention=(False, False), map_channels=(0, 0),
-    time_channels=8, time_embed_dim=16, mid_blocks=1, groups=4, patch_size=2, layout="light",
+    in_channels=6,
+    out_channels=3,
+    channels=(8, 12),
+    blocks=(1, 1),
+    attention=(False, False),
+    map_channels=(0, 0),
+    time_channels=8,
+    time_embed_dim=16,
+    mid_blocks=1,
+    groups=4,
+    patch_size=2,
+    layout="light",
 )
 PARAMS = UpsamplerParams(**dataclasses.asdict(PLAIN) | {"norm": "none"}, residual=True, reach=1)
 T = torch.tensor([400])
@@ -46,8 +56,12 @@ def test_an_untrained_net_with_a_residual_only_enlarges(reach):
 @pytest.mark.parametrize("reach", [0, 1])
 def test_a_net_in_half_precision_keeps_the_small_picture_exact(reach, tile):
     """What an untrained net adds is 0: nothing of what is enlarged may be rounded on its way, whole or in tiles."""
-    upsampler = Upsampler("test", UpsamplerNet(dataclasses.replace(PARAMS, reach=reach)).bfloat16(),
-                          DiffusionSpec(prediction="sample"), scale=2)
+    upsampler = Upsampler(
+        "test",
+        UpsamplerNet(dataclasses.replace(PARAMS, reach=reach)).bfloat16(),
+        DiffusionSpec(prediction="sample"),
+        scale=2,
+    )
     small = draw(1, 16, 20, 3).sigmoid()
     made = upscale(upsampler, small, steps=2, seeds=[1], tile=tile)
     expected = enlarge(small.permute(0, 3, 1, 2) * 2 - 1, 2, upsampler.clamp)
@@ -58,8 +72,10 @@ def test_params_of_files_without_a_residual_stay_what_they_were():
     before = {name: value for name, value in params_to_dict(PLAIN).items() if name != "norm"}
     params = params_from_dict(UpsamplerParams, before)
     assert (params.residual, params.reach, params.inner) == (False, 0, PLAIN)
-    assert torch.equal(random_net(params)(draw(1, 3, 8, 8), T, draw(1, 3, 8, 8, seed=2)),
-                       random_net(PLAIN)(draw(1, 3, 8, 8), T, draw(1, 3, 8, 8, seed=2)))
+    assert torch.equal(
+        random_net(params)(draw(1, 3, 8, 8), T, draw(1, 3, 8, 8, seed=2)),
+        random_net(PLAIN)(draw(1, 3, 8, 8), T, draw(1, 3, 8, 8, seed=2)),
+    )
 
 
 @pytest.mark.parametrize("reach", [1, 2])
@@ -70,8 +86,11 @@ def test_the_outlook_is_the_way_to_the_colour_that_differs_most(reach):
     assert along.shape == (1, (2 * reach + 1) ** 2, 5, 6) and way.shape == (1, 3, 5, 6)
     for row, column in itertools.product(range(5), range(6)):
         own = small[0, :, row, column]
-        steps = [small[0, :, min(max(row + down, 0), 4), min(max(column + across, 0), 5)] - own
-                 for down in range(-reach, reach + 1) for across in range(-reach, reach + 1)]
+        steps = [
+            small[0, :, min(max(row + down, 0), 4), min(max(column + across, 0), 5)] - own
+            for down in range(-reach, reach + 1)
+            for across in range(-reach, reach + 1)
+        ]
         furthest = max(steps, key=lambda step: float(step.norm()))
         torch.testing.assert_close(way[0, :, row, column], furthest)
         expected = torch.stack([step @ furthest / (furthest @ furthest + FAINT**2) for step in steps])
@@ -110,14 +129,17 @@ def test_without_norms_tiles_equal_the_whole_in_one_sweep():
     torch.testing.assert_close(made, net(x, T, low), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    ({"out_channels": 6}, "in_channels 6 and out_channels 6"),
-    ({"residual": False}, "reach 1 needs a residual"),
-    ({"map_channels": (4, 0)}, "no map at the first level"),
-    ({"reach": -1}, "reach must be 0 or a positive whole number, got -1"),
-    ({"reach": True}, "got True"),
-    ({"norm": "batch"}, "norm must be one of"),
-])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"out_channels": 6}, "in_channels 6 and out_channels 6"),
+        ({"residual": False}, "reach 1 needs a residual"),
+        ({"map_channels": (4, 0)}, "no map at the first level"),
+        ({"reach": -1}, "reach must be 0 or a positive whole number, got -1"),
+        ({"reach": True}, "got True"),
+        ({"norm": "batch"}, "norm must be one of"),
+    ],
+)
 def test_params_that_disagree_are_refused(change, told):
     with pytest.raises(ValueError, match=told):
         dataclasses.replace(PARAMS, **change)

@@ -37,26 +37,46 @@ def randomised(net, scale=0.3):
 
 
 def unet(in_channels, out_channels, maps):
-    return UNetParams(in_channels=in_channels, out_channels=out_channels, channels=(8, 16), blocks=(1, 1),
-                      attention=(False, False), map_channels=maps, time_channels=8, time_embed_dim=16, mid_blocks=1,
-                      groups=4, patch_size=2, layout="light")
+    return UNetParams(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        channels=(8, 16),
+        blocks=(1, 1),
+        attention=(False, False),
+        map_channels=maps,
+        time_channels=8,
+        time_embed_dim=16,
+        mid_blocks=1,
+        groups=4,
+        patch_size=2,
+        layout="light",
+    )
 
 
 def make_decoder(prediction="sample", variance="fixed_small"):
-    conditioner = MapConditionerParams(embed_dim=WIDTH, hidden=16, time_embed_dim=16, map_channels=(0, 4),
-                                       map_sizes=(0, 4))
+    conditioner = MapConditionerParams(
+        embed_dim=WIDTH, hidden=16, time_embed_dim=16, map_channels=(0, 4), map_sizes=(0, 4)
+    )
     channels = 6 if variance == "learned_range" else 3
     net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, channels, (0, 4)), image_size=SIDE))
-    return Decoder("test", randomised(net), DiffusionSpec(prediction=prediction, variance=variance, clip_range=1.0),
-                   image_size=SIDE)
+    return Decoder(
+        "test",
+        randomised(net),
+        DiffusionSpec(prediction=prediction, variance=variance, clip_range=1.0),
+        image_size=SIDE,
+    )
 
 
 def make_clip():
-    config = ClipConfig(model={
-        "embed_dim": WIDTH,
-        "vision_cfg": {"image_size": SIDE, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8},
-        "text_cfg": {"context_length": 8, "vocab_size": 515, "layers": 1, "width": 16, "heads": 2},
-    }, merges="r e", normalize=True)
+    config = ClipConfig(
+        model={
+            "embed_dim": WIDTH,
+            "vision_cfg": {"image_size": SIDE, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8},
+            "text_cfg": {"context_length": 8, "vocab_size": 515, "layers": 1, "width": 16, "heads": 2},
+        },
+        merges="r e",
+        normalize=True,
+    )
     return Clip("test", ClipAdapter(randomised(build_open_clip(config)), config))
 
 
@@ -95,8 +115,9 @@ def test_what_the_decoder_drew_is_inverted_to_noise_that_draws_it(decoder):
     drawn = pipelines.sample_decoder(decoder, embeds(), seeds=[7], sampler="ddim", **settings)
     found = editing.invert_decoder(decoder, drawn, embeds(), **settings)
     assert found.noise.shape == (1, 3, SIDE, SIDE) and found.error.shape == (1,)
-    again = pipelines.sample_decoder(decoder, embeds(), seeds=[0], sampler="ddim", start=found.noise,
-                                     start_error=found.error, **settings)
+    again = pipelines.sample_decoder(
+        decoder, embeds(), seeds=[0], sampler="ddim", start=found.noise, start_error=found.error, **settings
+    )
     other = pipelines.sample_decoder(decoder, embeds(), seeds=[0], sampler="ddim", **settings)
     assert float(psnr(drawn, again)) > float(psnr(drawn, other)) + 1
 
@@ -115,8 +136,9 @@ def test_more_steps_bring_any_picture_back_whatever_the_net_makes_of_it(decoder)
     for steps in (4, 16, 64):
         settings = {"steps": steps, "guidance_scale": 1.0}
         inverted = editing.invert_decoder(decoder, pictures(), embeds(), **settings)
-        again = pipelines.sample_decoder(decoder, embeds(), seeds=[0], sampler="ddim", start=inverted.noise,
-                                         start_error=inverted.error, **settings)
+        again = pipelines.sample_decoder(
+            decoder, embeds(), seeds=[0], sampler="ddim", start=inverted.noise, start_error=inverted.error, **settings
+        )
         found.append(float(psnr(pictures(), again)))
     assert found == sorted(found) and found[-1] > found[0] + 10
 
@@ -156,10 +178,16 @@ def test_one_start_serves_all_and_a_wrong_one_is_refused(decoder):
             pipelines.sample_decoder(decoder, embeds(2), seeds=[1, 2], start=wrong, **DRAW)
 
 
-@pytest.mark.parametrize(("images", "settings", "message"), [
-    (pictures(2), {}, "2 pictures"), (pictures(1, 8, 16), {}, "16 × 8"), (pictures(), {"steps": 0}, "0"),
-    (pictures() * math.nan, {}, "NaN"), (pictures(), {"iterations": 0}, "iteration"),
-])
+@pytest.mark.parametrize(
+    ("images", "settings", "message"),
+    [
+        (pictures(2), {}, "2 pictures"),
+        (pictures(1, 8, 16), {}, "16 × 8"),
+        (pictures(), {"steps": 0}, "0"),
+        (pictures() * math.nan, {}, "NaN"),
+        (pictures(), {"iterations": 0}, "iteration"),
+    ],
+)
 def test_what_cannot_be_inverted_is_refused(decoder, images, settings, message):
     with pytest.raises(ValueError, match=message):
         editing.invert_decoder(decoder, images, embeds(), **(DRAW | settings))
@@ -196,11 +224,16 @@ def test_an_empty_mask_changes_nothing_and_a_full_one_keeps_nothing(decoder):
     assert torch.equal(new, other)
 
 
-@pytest.mark.parametrize(("mask", "settings", "message"), [
-    (torch.zeros(1, 8, 8), {}, "mask"), (torch.zeros(3, SIDE, SIDE), {}, "mask"),
-    (torch.full((1, SIDE, SIDE), math.nan), {}, "NaN"), (torch.zeros(1, SIDE, SIDE), {"steps": 0}, "0"),
-    (torch.zeros(1, SIDE, SIDE), {"resamples": 0}, "resamples"),
-])
+@pytest.mark.parametrize(
+    ("mask", "settings", "message"),
+    [
+        (torch.zeros(1, 8, 8), {}, "mask"),
+        (torch.zeros(3, SIDE, SIDE), {}, "mask"),
+        (torch.full((1, SIDE, SIDE), math.nan), {}, "NaN"),
+        (torch.zeros(1, SIDE, SIDE), {"steps": 0}, "0"),
+        (torch.zeros(1, SIDE, SIDE), {"resamples": 0}, "resamples"),
+    ],
+)
 def test_what_cannot_be_inpainted_is_refused(decoder, mask, settings, message):
     with pytest.raises(ValueError, match=message):
         editing.inpaint_decoder(decoder, pictures(), mask, embeds(), seeds=[1], **(DRAW | settings))
@@ -269,8 +302,9 @@ def test_the_score_is_the_cosine_by_clips_temperature(clip):
 
 def test_pixels_are_encoded_as_pictures_are(clip):
     levels = (pictures(2) * 255).round() / 255  # what a picture file holds
-    torch.testing.assert_close(clip.adapter.encode_pixels(levels.movedim(-1, 1)), clip.adapter.encode_image(levels),
-                               rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        clip.adapter.encode_pixels(levels.movedim(-1, 1)), clip.adapter.encode_image(levels), rtol=0, atol=1e-4
+    )
 
 
 def similarity(clip, images, wanted):
@@ -298,8 +332,9 @@ def test_guidance_works_on_any_kind_of_net_sampler_and_start(any_decoder, clip):
     start = torch.randn(1, 3, SIDE, SIDE)
     for sampler in ("dpmpp_2m", "ddpm"):
         with torch.inference_mode():
-            drawn = editing.guided_decoder(any_decoder, clip, embeds(1), 5.0, embeds(2), seeds=[1, 2], start=start + 0,
-                                           sampler=sampler, **DRAW)
+            drawn = editing.guided_decoder(
+                any_decoder, clip, embeds(1), 5.0, embeds(2), seeds=[1, 2], start=start + 0, sampler=sampler, **DRAW
+            )
         assert drawn.shape == (2, SIDE, SIDE, 3) and torch.isfinite(drawn).all()
     with pytest.raises(ValueError, match="3 texts"):
         editing.guided_decoder(any_decoder, clip, embeds(3), 5.0, embeds(2), seeds=[1, 2], **DRAW)
@@ -325,12 +360,18 @@ def test_the_ascent_raises_the_similarity(clip, start):
     wanted = embeds(2)
     with torch.inference_mode():
         seen, ascent = [], Ascent(steps=12, cutouts=4, learning_rate=0.1)
-        found = editing.optimise_pictures(clip, wanted + 0, ascent, seeds=[1, 2], images=start, size=(20, 28),
-                                          on_step=seen.append)
+        found = editing.optimise_pictures(
+            clip, wanted + 0, ascent, seeds=[1, 2], images=start, size=(20, 28), on_step=seen.append
+        )
     assert found.shape == (2, 20, 28, 3) and 0 <= found.min() and found.max() <= 1
     assert [info.index for info in seen] == list(range(12)) and seen[0].x0.shape == (2, 3, 20, 28)
-    before = start if start is not None else editing.optimise_pictures(
-        clip, wanted, Ascent(steps=1, cutouts=1, learning_rate=1e-9), seeds=[1, 2], size=(20, 28))
+    before = (
+        start
+        if start is not None
+        else editing.optimise_pictures(
+            clip, wanted, Ascent(steps=1, cutouts=1, learning_rate=1e-9), seeds=[1, 2], size=(20, 28)
+        )
+    )
     assert similarity(clip, found, wanted) > similarity(clip, before, wanted) + 0.01
 
 
@@ -359,8 +400,18 @@ def test_flat_pictures_have_flat_cutouts_of_all_places():
     assert means.min() < 0.05 and means.max() > 0.95 and ((means > 0.3) & (means < 0.7)).any()
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"cutouts": 0}, {"learning_rate": math.nan}, {"learning_rate": 0.0},
-                                 {"smoothness": -1.0}, {"smoothness": math.nan}, {"smallest_cut": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 0},
+        {"cutouts": 0},
+        {"learning_rate": math.nan},
+        {"learning_rate": 0.0},
+        {"smoothness": -1.0},
+        {"smoothness": math.nan},
+        {"smallest_cut": 0.0},
+    ],
+)
 def test_bad_numbers_of_an_ascent_are_refused(bad):
     with pytest.raises(ValueError, match="ascent|rate|smoothness|cutout"):
         Ascent(**bad)

@@ -31,9 +31,20 @@ def randomised(net: torch.nn.Module) -> torch.nn.Module:
 
 
 def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:
-    return UNetParams(in_channels=in_channels, out_channels=3, channels=(8, 16), blocks=(1, 1),
-                      attention=(False, False), map_channels=maps, time_channels=8, time_embed_dim=16, mid_blocks=1,
-                      groups=4, patch_size=2, layout="light")
+    return UNetParams(
+        in_channels=in_channels,
+        out_channels=3,
+        channels=(8, 16),
+        blocks=(1, 1),
+        attention=(False, False),
+        map_channels=maps,
+        time_channels=8,
+        time_embed_dim=16,
+        mid_blocks=1,
+        groups=4,
+        patch_size=2,
+        layout="light",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +55,9 @@ def prior() -> Prior:
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    conditioner = MapConditionerParams(embed_dim=12, hidden=16, time_embed_dim=16, map_channels=(0, 4),
-                                       map_sizes=(0, 4))
+    conditioner = MapConditionerParams(
+        embed_dim=12, hidden=16, time_embed_dim=16, map_channels=(0, 4), map_sizes=(0, 4)
+    )
     net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 4)), image_size=16))
     return Decoder("test", randomised(net), SAMPLE, image_size=16)
 
@@ -59,8 +71,11 @@ def text(count: int) -> TextCondition:
     generator = torch.Generator().manual_seed(5)
 
     def rows(n: int) -> TextCondition:
-        return TextCondition(torch.randn(n, 12, generator=generator), torch.randn(n, 5, 10, generator=generator),
-                             torch.arange(5)[None].expand(n, 5) < 4)
+        return TextCondition(
+            torch.randn(n, 12, generator=generator),
+            torch.randn(n, 5, 10, generator=generator),
+            torch.arange(5)[None].expand(n, 5) < 4,
+        )
 
     null = rows(1)
     every = rows(count)
@@ -153,9 +168,14 @@ def test_one_and_two_steps_work(prior, decoder, steps):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "0"), ({"steps": 10_000}, "10000"), ({"guidance_scale": math.nan}, "nan"),
-        ({"sampler": "euler"}, "euler"), ({"seeds": []}, "seeds"), ({"seeds": [1, 2]}, "2 seeds"),
-        ({"keep": 3, "candidates": 2}, "keep 3 of 2"), ({"eta": 2.0}, "eta"),
+        ({"steps": 0}, "0"),
+        ({"steps": 10_000}, "10000"),
+        ({"guidance_scale": math.nan}, "nan"),
+        ({"sampler": "euler"}, "euler"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 2]}, "2 seeds"),
+        ({"keep": 3, "candidates": 2}, "keep 3 of 2"),
+        ({"eta": 2.0}, "eta"),
     ],
 )
 def test_bad_numbers_are_refused_with_the_number(prior, change, message):

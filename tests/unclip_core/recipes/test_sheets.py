@@ -17,9 +17,22 @@ from unclip.unclip_core.recipes.shapes.upsampler import DIFFUSION, UpsamplerTask
 
 def small_net() -> UpsamplerNet:
     torch.manual_seed(0)
-    return UpsamplerNet(UNetParams(in_channels=6, out_channels=3, channels=(8, 16), blocks=(1, 1),
-                                   attention=(False, False), map_channels=(0, 0), time_channels=8, time_embed_dim=16,
-                                   mid_blocks=1, groups=4, patch_size=4, layout="light"))
+    return UpsamplerNet(
+        UNetParams(
+            in_channels=6,
+            out_channels=3,
+            channels=(8, 16),
+            blocks=(1, 1),
+            attention=(False, False),
+            map_channels=(0, 0),
+            time_channels=8,
+            time_embed_dim=16,
+            mid_blocks=1,
+            groups=4,
+            patch_size=4,
+            layout="light",
+        )
+    )
 
 
 def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path):

@@ -51,8 +51,13 @@ HALF = (0.5, 0.5, 0.5)
 def adapter() -> ClipAdapter:
     torch.manual_seed(0)
     merges = bpe_merges(words())
-    text = {"context_length": 32, "vocab_size": 512 + len(merges.splitlines()) + 2, "layers": 1, "width": 32,
-            "heads": 2}
+    text = {
+        "context_length": 32,
+        "vocab_size": 512 + len(merges.splitlines()) + 2,
+        "layers": 1,
+        "width": 32,
+        "heads": 2,
+    }
     vision = {"image_size": 32, "patch_size": 8, "layers": 1, "width": 32, "head_width": 16}
     model = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
     config = ClipConfig(model=model, merges=merges, mean=HALF, std=HALF, normalize=True)
@@ -60,9 +65,20 @@ def adapter() -> ClipAdapter:
 
 
 def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:
-    return UNetParams(in_channels=in_channels, out_channels=3, channels=(16, 32), blocks=(1, 1),
-                      attention=(False, False), map_channels=maps, time_channels=16, time_embed_dim=32, mid_blocks=1,
-                      groups=4, patch_size=2, layout="light")
+    return UNetParams(
+        in_channels=in_channels,
+        out_channels=3,
+        channels=(16, 32),
+        blocks=(1, 1),
+        attention=(False, False),
+        map_channels=maps,
+        time_channels=16,
+        time_embed_dim=32,
+        mid_blocks=1,
+        groups=4,
+        patch_size=2,
+        layout="light",
+    )
 
 
 def losses_on_one_batch(training: nn.Module, steps: int, lr: float) -> list[float]:
@@ -119,8 +135,9 @@ def test_clip_overfits_a_batch(adapter, shared):
 def test_prior_overfits_a_batch(adapter):
     batches = WorldBatches(adapter, 8, seed=0, pair_fraction=0.5, empty_captions=0.1)
     torch.manual_seed(0)
-    net = PriorTransformer(PriorParams(width=48, layers=2, heads=3, head_dim=16, embed_dim=12, text_width=32,
-                                       text_tokens=32))
+    net = PriorTransformer(
+        PriorParams(width=48, layers=2, heads=3, head_dim=16, embed_dim=12, text_width=32, text_tokens=32)
+    )
     mean, std = embedding_statistics(batches, 4)
     net.clip_mean.data.copy_(mean)
     net.clip_std.data.copy_(std)
@@ -132,16 +149,25 @@ def test_prior_overfits_a_batch(adapter):
 def test_decoder_overfits_a_batch(adapter):
     batches = WorldBatches(adapter, 4, seed=0, pair_fraction=0.5, empty_captions=0.0)
     torch.manual_seed(0)
-    conditioner = MapConditionerParams(embed_dim=12, hidden=64, time_embed_dim=32, map_channels=(0, 8),
-                                       map_sizes=(0, 8))
+    conditioner = MapConditionerParams(
+        embed_dim=12, hidden=64, time_embed_dim=32, map_channels=(0, 8), map_sizes=(0, 8)
+    )
     net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 8)), image_size=32))
     found = losses_on_one_batch(DecoderTraining(net, batches, seed=0), 150, 5e-3)
     assert found[-1] < 0.05 * found[0]
 
 
 def framed_decoder() -> DecoderNet:
-    conditioner = MapConditionerParams(embed_dim=12, hidden=16, time_embed_dim=32, map_channels=(0, 8),
-                                       map_sizes=(0, 8), frames=2, canvas=4, canvas_channels=4)
+    conditioner = MapConditionerParams(
+        embed_dim=12,
+        hidden=16,
+        time_embed_dim=32,
+        map_channels=(0, 8),
+        map_sizes=(0, 8),
+        frames=2,
+        canvas=4,
+        canvas_channels=4,
+    )
     torch.manual_seed(0)
     return DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 8)), image_size=32))
 
@@ -155,7 +181,9 @@ def test_the_unet_sees_canvases_where_things_are_unless_the_embedding_was_droppe
     dropped = []
     condition = training.net.condition
     training.net.condition = lambda *args, drop_image, **rest: (
-        dropped.append(drop_image), condition(*args, drop_image=drop_image, **rest))[1]
+        dropped.append(drop_image),
+        condition(*args, drop_image=drop_image, **rest),
+    )[1]
     training.loss(0)
     wanted, present = true_boxes(batches.draw(0).scenes, 2)
     moved = (given[0] == wanted).all(dim=2)

@@ -41,8 +41,11 @@ def test_the_bundled_model_goes_on(pictures, tmp_path):
 
 
 def test_the_bundled_upsampler_goes_on_beside_the_second(pictures, tmp_path):
-    config = {"base": "bundled", "training": {"steps": 2, "batch": 2, "precision": "no", "warmup": 0},
-              "loss": {"size": 64, "crop": 32}}
+    config = {
+        "base": "bundled",
+        "training": {"steps": 2, "batch": 2, "precision": "no", "warmup": 0},
+        "loss": {"size": 64, "crop": 32},
+    }
     assert train("upsampler", pictures, tmp_path / "m", config) == 0
     made, bundled = load_model(tmp_path / "m").upsampler, load_model().upsampler
     assert made.net.params == bundled.net.params and made.second.from_size == bundled.second.from_size
@@ -69,8 +72,10 @@ def test_karlo_goes_on(pictures, tmp_path, stage):
 def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(pictures, tmp_path):
     """As published: one folder has the prior and no image encoder, the other the image encoder and no prior."""
     sizes = SIZES["small"]()
-    text, image = (write_random_karlo(tmp_path / name, sizes, prior=name == "text", vision=name == "image")
-                   for name in ("text", "image"))
+    text, image = (
+        write_random_karlo(tmp_path / name, sizes, prior=name == "text", vision=name == "image")
+        for name in ("text", "image")
+    )
     config = {"base": str(text), "training": {"steps": 1, "batch": 2}}
     with pytest.raises(ValueError, match="has no image encoder.*image_encoder in the configuration"):
         train("prior", pictures, tmp_path / "m", config, dry_run=True)
@@ -79,8 +84,15 @@ def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(pictures, tmp_p
     assert train("prior", pictures, tmp_path / "m", config | {"image_encoder": str(image)}) == 0
     (index,) = (tmp_path / "m" / "training" / "embeddings").glob("*/index.json")
     store = EmbeddingStore(index.parent)
-    seen = pipelines.encode_image(load_model(image).clip, torch.stack([
-        middle_square(Image.open(pictures / f"{name}.png"), sizes.vision.image_size).float() / 255 for name in NAMES]))
+    seen = pipelines.encode_image(
+        load_model(image).clip,
+        torch.stack(
+            [
+                middle_square(Image.open(pictures / f"{name}.png"), sizes.vision.image_size).float() / 255
+                for name in NAMES
+            ]
+        ),
+    )
     torch.testing.assert_close(torch.stack([store.row(row)["image_embeds"] for row in range(16)]), seen)
     assert load_model(tmp_path / "m").prior.family == load_model(text).family
 
@@ -90,8 +102,11 @@ def test_a_lora_goes_on_and_leaves_the_base(pictures, tmp_path):
     from unclip.unclip_core.weights.lora import check_fits
     from unclip.unclip_core.weights.lora_files import read_lora
 
-    config = {"base": "bundled", "training": {"steps": 2, "batch": 2, "lr": 1e-2, "warmup": 0, "log_every": 1},
-              "lora": {"rank": 2}}
+    config = {
+        "base": "bundled",
+        "training": {"steps": 2, "batch": 2, "lr": 1e-2, "warmup": 0, "log_every": 1},
+        "lora": {"rank": 2},
+    }
     output = tmp_path / "m"
     assert train("prior", pictures, output, config) == 0
     path = output / "prior-lora.safetensors"

@@ -42,8 +42,10 @@ def test_bsr_moves_nothing():
     picture, rng = (bump * 1.6 - 0.8).expand(1, 3, -1, -1), random.Random(2)
     mean = torch.stack([bsr(picture, 4, rng) for _ in range(200)]).mean(dim=(0, 1, 2)) + 0.8
     weight = mean.clamp(min=0.05) - 0.05  # without the floor that noise and JPEG leave
-    middle = [float((weight.sum(dim=1 - axis) * (torch.arange(len(side) // 4) + 0.5)).sum() / weight.sum())
-              for axis, side in enumerate((rows, columns))]
+    middle = [
+        float((weight.sum(dim=1 - axis) * (torch.arange(len(side) // 4) + 0.5)).sum() / weight.sum())
+        for axis, side in enumerate((rows, columns))
+    ]
     assert middle == pytest.approx([43 / 4, 30 / 4], abs=0.05)
 
 

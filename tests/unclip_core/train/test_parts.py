@@ -42,23 +42,26 @@ def test_toml_and_json_say_the_same(tmp_path):
     assert read_config(tmp_path / "a.toml", "prior") == read_config(tmp_path / "a.json", "prior")
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    ({"speed": 1}, r"unknown settings \['speed'\]"),
-    ({"training": {"steps": 5, "speed": 1}}, r"unknown settings \['training.speed'\]"),
-    ({"training": {}}, r"\['training.steps'\] are missing"),
-    ({"training": {"steps": "many"}}, "training.steps must be of the type int, got 'many'"),
-    ({"training": {"steps": True}}, "training.steps must be of the type int, got True"),
-    ({"training": {"steps": 1.5}}, "training.steps must be of the type int"),
-    ({"training": {"steps": 0}}, "training.steps must be 1 or more, got 0"),
-    ({"training": {"steps": 1, "batch": 6, "accumulation": 4}}, "6 is not a multiple of training.accumulation 4"),
-    ({"training": {"steps": 1, "precision": "fp8"}}, r"training.precision must be one of \['no', 'bf16', 'fp16'\]"),
-    ({"training": 5}, "training must be a table, got 5"),
-    ({"loss": {"drop_text": 1.5}}, r"loss.drop_text must be in 0..1, got 1.5"),
-    ({"loss": {"drop_image": 0.1}}, r"unknown settings \['loss.drop_image'\]"),
-    ({"start": "zero"}, "start must be one of"),
-    ({"start": "scratch"}, "needs the shape of the new net"),
-    ({"net": {"preset": "tiny"}}, 'with them write start = "scratch"'),
-])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"speed": 1}, r"unknown settings \['speed'\]"),
+        ({"training": {"steps": 5, "speed": 1}}, r"unknown settings \['training.speed'\]"),
+        ({"training": {}}, r"\['training.steps'\] are missing"),
+        ({"training": {"steps": "many"}}, "training.steps must be of the type int, got 'many'"),
+        ({"training": {"steps": True}}, "training.steps must be of the type int, got True"),
+        ({"training": {"steps": 1.5}}, "training.steps must be of the type int"),
+        ({"training": {"steps": 0}}, "training.steps must be 1 or more, got 0"),
+        ({"training": {"steps": 1, "batch": 6, "accumulation": 4}}, "6 is not a multiple of training.accumulation 4"),
+        ({"training": {"steps": 1, "precision": "fp8"}}, r"training.precision must be one of \['no', 'bf16', 'fp16'\]"),
+        ({"training": 5}, "training must be a table, got 5"),
+        ({"loss": {"drop_text": 1.5}}, r"loss.drop_text must be in 0..1, got 1.5"),
+        ({"loss": {"drop_image": 0.1}}, r"unknown settings \['loss.drop_image'\]"),
+        ({"start": "zero"}, "start must be one of"),
+        ({"start": "scratch"}, "needs the shape of the new net"),
+        ({"net": {"preset": "tiny"}}, 'with them write start = "scratch"'),
+    ],
+)
 def test_a_wrong_setting_is_said(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         config_from_dict(LEAST | change, "prior")
@@ -133,8 +136,12 @@ def test_min_snr_bounds_the_weight_of_x0s_error(prediction):
 
 def bound_batch(spec, times, x0, noise):
     table = torch.cat([torch.ones(1, dtype=torch.float64), spec.table])
-    return {"alpha_bar": table[times + 1], "alpha_bar_before": table[times], "noise": noise,
-            "weight": torch.ones(len(times))}
+    return {
+        "alpha_bar": table[times + 1],
+        "alpha_bar_before": table[times],
+        "noise": noise,
+        "weight": torch.ones(len(times)),
+    }
 
 
 def test_the_bound_is_the_divergence_of_two_normals():
@@ -213,8 +220,16 @@ def test_squares_come_from_the_middle_and_crops_from_the_whole():
 @pytest.mark.parametrize("attention", [False, True])
 def test_recomputed_activations_give_the_same_gradients(attention):
     params = UNetParams(
-        in_channels=3, out_channels=3, channels=(8, 16), blocks=(1, 1), attention=(False, attention),
-        map_channels=(0, 0), time_channels=8, time_embed_dim=16, head_dim=8, groups=4,
+        in_channels=3,
+        out_channels=3,
+        channels=(8, 16),
+        blocks=(1, 1),
+        attention=(False, attention),
+        map_channels=(0, 0),
+        time_channels=8,
+        time_embed_dim=16,
+        head_dim=8,
+        groups=4,
     )
     torch.manual_seed(0)
     nets = [UNet(params) for _ in range(2)]

@@ -107,10 +107,28 @@ def started(stage, data, config, output, launcher=()):
     """A training in a process of its own, or in those of a launcher."""
     path = output.parent / f"{output.name}.json"
     path.write_text(json.dumps(config))
-    command = [sys.executable, "-m", *launcher, "unclip", "train", stage, "--data", data, "--config", path, "--output",
-               output, "--cpu"]
-    return subprocess.Popen(list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"},
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        *launcher,
+        "unclip",
+        "train",
+        stage,
+        "--data",
+        data,
+        "--config",
+        path,
+        "--output",
+        output,
+        "--cpu",
+    ]
+    return subprocess.Popen(
+        list(map(str, command)),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_killed_and_resumed_is_as_undisturbed(model, pictures, tmp_path):

@@ -115,7 +115,8 @@ def test_a_missing_component_is_named(tmp_path):
 
 def test_a_bad_configuration_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text(
-        '{"format": "unclip-v1", "family": "x", "components": {"decoder": "d.safetensors"}}')
+        '{"format": "unclip-v1", "family": "x", "components": {"decoder": "d.safetensors"}}'
+    )
     save_weights(tmp_path / "d.safetensors", {"weight": torch.zeros(1)}, {"net": {"width": 3}, "diffusion": {}})
     with pytest.raises(CheckpointError, match=r"configuration in the header of .*d\.safetensors"):
         _ = load_model(tmp_path).decoder

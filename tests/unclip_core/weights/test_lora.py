@@ -35,8 +35,9 @@ def a_decoder(attention):
         heard = TokenConditionerParams(embed_dim=8, text_width=8, time_embed_dim=16, context_dim=12)
         return randomised(DecoderNet(DecoderParams(heard, shape, image_size=8)))
     shape = UNetParams(**unet, attention=(False, False), map_channels=(4, 4), layout="light")
-    heard = MapConditionerParams(embed_dim=8, hidden=16, time_embed_dim=16, map_channels=(4, 4), map_sizes=(8, 4),
-                                 factors=(0, 2))
+    heard = MapConditionerParams(
+        embed_dim=8, hidden=16, time_embed_dim=16, map_channels=(4, 4), map_sizes=(8, 4), factors=(0, 2)
+    )
     return randomised(DecoderNet(DecoderParams(heard, shape, image_size=8)))
 
 

@@ -41,8 +41,9 @@ def blurred(pictures, sigma):
     places = torch.arange(-12.0, 13.0)
     kernel = torch.exp(-0.5 * (places / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    return F.conv2d(F.pad(pictures, (12,) * 4, mode="replicate"), (kernel[:, None] * kernel).expand(3, 1, -1, -1),
-                    groups=3)
+    return F.conv2d(
+        F.pad(pictures, (12,) * 4, mode="replicate"), (kernel[:, None] * kernel).expand(3, 1, -1, -1), groups=3
+    )
 
 
 @pytest.mark.parametrize(("sigma", "noise"), [(0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (2.0, 0.005)])

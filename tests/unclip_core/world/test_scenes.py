@@ -116,7 +116,12 @@ def test_unnamed_colors_keep_their_distance_and_change_nothing_else():
     for scene, other in zip(scenes, changed, strict=True):
         for thing, new in zip(scene.things, other.things, strict=True):
             assert (thing.shape, thing.size, thing.x, thing.y, thing.radius) == (
-                new.shape, new.size, new.x, new.y, new.radius)
+                new.shape,
+                new.size,
+                new.x,
+                new.y,
+                new.radius,
+            )
             if new.color != UNNAMED:
                 assert new == thing
                 continue

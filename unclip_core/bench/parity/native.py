@@ -48,8 +48,9 @@ class Kind:
 PRIOR, DECODER, SUPER_RES = Kind(True, False, 10.0), Kind(False, True, 1.0), Kind(False, False, 1.0)
 
 
-def ancestral(net: Callable[[Tensor, Tensor, bool], Tensor], kind: Kind, count: int, x: Tensor,
-              draws: Iterator[Tensor]) -> Tensor:
+def ancestral(
+    net: Callable[[Tensor, Tensor, bool], Tensor], kind: Kind, count: int, x: Tensor, draws: Iterator[Tensor]
+) -> Tensor:
     """Sample from `x` [B, …]; `net` is told x, t [B] and whether it is the last step."""
     times = visited(count)
     bars = _alphas()[times]

@@ -45,10 +45,47 @@ class Shape:
 
 SHAPES = (
     Shape("two levels", 16, 77, 2, (2, 16, 2), (32, 64), (False, True), 1, 16, 8, 24, 4, 8, (32, 64), 1, 32, 8),
-    Shape("three levels, other heads", 24, 20, 3, (4, 8, 3), (16, 32, 48), (False, True, True), 2, 8, 8, 40, 3, 16,
-          (32, 48), 2, 32, 16, patch=7, vision_size=28, activation="gelu"),
-    Shape("Karlo's four levels", 16, 77, 2, (2, 32, 2), (32, 32, 64, 96), (False, True, True, True), 3, 32, 32, 48, 4,
-          16, (32, 32, 64, 64), 3, 32, 32),
+    Shape(
+        "three levels, other heads",
+        24,
+        20,
+        3,
+        (4, 8, 3),
+        (16, 32, 48),
+        (False, True, True),
+        2,
+        8,
+        8,
+        40,
+        3,
+        16,
+        (32, 48),
+        2,
+        32,
+        16,
+        patch=7,
+        vision_size=28,
+        activation="gelu",
+    ),
+    Shape(
+        "Karlo's four levels",
+        16,
+        77,
+        2,
+        (2, 32, 2),
+        (32, 32, 64, 96),
+        (False, True, True, True),
+        3,
+        32,
+        32,
+        48,
+        4,
+        16,
+        (32, 32, 64, 64),
+        3,
+        32,
+        32,
+    ),
 )
 """Three that differ in depth, widths, head widths, groups, tokens, sizes and activation."""
 
@@ -63,8 +100,9 @@ def check_installed() -> None:
         import diffusers  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise MissingOracle(f"The comparison needs diffusers and transformers ({error}): "
-                            "pip install diffusers transformers") from error
+        raise MissingOracle(
+            f"The comparison needs diffusers and transformers ({error}): pip install diffusers transformers"
+        ) from error
 
 
 def randomise(net: nn.Module, seed: int) -> nn.Module:
@@ -106,9 +144,13 @@ def components(shape: Shape, folder: Path, seed: int = 0) -> dict[str, Any]:
 
     write_tokenizer(tokenizer_of(shape), folder / "oracle-tokenizer")
     parts = {
-        "text_encoder": CLIPTextModelWithProjection(_text_config(shape)), "image_encoder": Vision(_vision(shape)),
-        "prior": _prior(shape), "text_proj": _text_proj(shape), "decoder": _decoder(shape),
-        "super_res_first": _super_res(shape), "super_res_last": _super_res(shape),
+        "text_encoder": CLIPTextModelWithProjection(_text_config(shape)),
+        "image_encoder": Vision(_vision(shape)),
+        "prior": _prior(shape),
+        "text_proj": _text_proj(shape),
+        "decoder": _decoder(shape),
+        "super_res_first": _super_res(shape),
+        "super_res_last": _super_res(shape),
     }
     parts = {name: randomise(net, seed + number) for number, (name, net) in enumerate(parts.items())}
     calm(parts["decoder"])
@@ -221,9 +263,17 @@ def _text_config(shape: Shape) -> Any:
 
     count = len(byte_vocabulary(MERGES))
     return CLIPTextConfig(
-        vocab_size=count, hidden_size=shape.embed_dim, intermediate_size=2 * shape.embed_dim, num_attention_heads=2,
-        projection_dim=shape.embed_dim, num_hidden_layers=shape.text_layers, hidden_act=shape.activation,
-        max_position_embeddings=shape.context, bos_token_id=count - 2, eos_token_id=count - 1, pad_token_id=0,
+        vocab_size=count,
+        hidden_size=shape.embed_dim,
+        intermediate_size=2 * shape.embed_dim,
+        num_attention_heads=2,
+        projection_dim=shape.embed_dim,
+        num_hidden_layers=shape.text_layers,
+        hidden_act=shape.activation,
+        max_position_embeddings=shape.context,
+        bos_token_id=count - 2,
+        eos_token_id=count - 1,
+        pad_token_id=0,
     )
 
 
@@ -231,8 +281,14 @@ def _vision(shape: Shape) -> Any:
     from transformers import CLIPVisionConfig
 
     return CLIPVisionConfig(
-        hidden_size=32, intermediate_size=48, projection_dim=shape.embed_dim, num_hidden_layers=2,
-        num_attention_heads=4, image_size=shape.vision_size, patch_size=shape.patch, hidden_act=shape.activation,
+        hidden_size=32,
+        intermediate_size=48,
+        projection_dim=shape.embed_dim,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=shape.vision_size,
+        patch_size=shape.patch,
+        hidden_act=shape.activation,
     )
 
 
@@ -240,16 +296,23 @@ def _prior(shape: Shape) -> Any:
     from diffusers import PriorTransformer
 
     heads, width, layers = shape.prior
-    return PriorTransformer(num_attention_heads=heads, attention_head_dim=width, num_layers=layers,
-                            embedding_dim=shape.embed_dim, num_embeddings=shape.context)
+    return PriorTransformer(
+        num_attention_heads=heads,
+        attention_head_dim=width,
+        num_layers=layers,
+        embedding_dim=shape.embed_dim,
+        num_embeddings=shape.context,
+    )
 
 
 def _text_proj(shape: Shape) -> Any:
     from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 
     return UnCLIPTextProjModel(
-        clip_extra_context_tokens=shape.extra_tokens, clip_embeddings_dim=shape.embed_dim,
-        time_embed_dim=4 * shape.channels[0], cross_attention_dim=shape.context_dim,
+        clip_extra_context_tokens=shape.extra_tokens,
+        clip_embeddings_dim=shape.embed_dim,
+        time_embed_dim=4 * shape.channels[0],
+        cross_attention_dim=shape.context_dim,
     )
 
 
@@ -259,11 +322,19 @@ def _decoder(shape: Shape) -> Any:
     down = ["SimpleCrossAttnDownBlock2D" if on else "ResnetDownsampleBlock2D" for on in shape.levels]
     up = ["SimpleCrossAttnUpBlock2D" if on else "ResnetUpsampleBlock2D" for on in reversed(shape.levels)]
     return UNet2DConditionModel(
-        sample_size=shape.image_size, in_channels=3, out_channels=6, block_out_channels=shape.channels,
-        down_block_types=down, up_block_types=up,
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn", layers_per_block=shape.blocks,
-        cross_attention_dim=shape.context_dim, attention_head_dim=shape.head_dim, norm_num_groups=shape.groups,
-        resnet_time_scale_shift="scale_shift", class_embed_type="identity",
+        sample_size=shape.image_size,
+        in_channels=3,
+        out_channels=6,
+        block_out_channels=shape.channels,
+        down_block_types=down,
+        up_block_types=up,
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        layers_per_block=shape.blocks,
+        cross_attention_dim=shape.context_dim,
+        attention_head_dim=shape.head_dim,
+        norm_num_groups=shape.groups,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type="identity",
     )
 
 
@@ -272,7 +343,13 @@ def _super_res(shape: Shape) -> Any:
 
     count = len(shape.super_channels)
     return UNet2DModel(
-        sample_size=shape.super_size, in_channels=6, out_channels=3, block_out_channels=shape.super_channels,
-        down_block_types=("ResnetDownsampleBlock2D",) * count, up_block_types=("ResnetUpsampleBlock2D",) * count,
-        layers_per_block=shape.super_blocks, norm_num_groups=shape.super_groups, add_attention=False,
+        sample_size=shape.super_size,
+        in_channels=6,
+        out_channels=3,
+        block_out_channels=shape.super_channels,
+        down_block_types=("ResnetDownsampleBlock2D",) * count,
+        up_block_types=("ResnetUpsampleBlock2D",) * count,
+        layers_per_block=shape.super_blocks,
+        norm_num_groups=shape.super_groups,
+        add_attention=False,
     )

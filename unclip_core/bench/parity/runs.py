@@ -84,9 +84,13 @@ def forwards(pair: Pair) -> list[Row]:
     """Each net once, at several times, in the order of a run."""
     model, name = pair.model(), pair.shape.name
     draw = _drawer(1)
-    return [*_text_rows(pair, model), _vision_row(pair), *_prior_rows(pair, model, draw),
-            *_decoder_rows(pair, model, draw),
-            *(_super_res_row(pair, model, draw, last, name) for last in (False, True))]
+    return [
+        *_text_rows(pair, model),
+        _vision_row(pair),
+        *_prior_rows(pair, model, draw),
+        *_decoder_rows(pair, model, draw),
+        *(_super_res_row(pair, model, draw, last, name) for last in (False, True)),
+    ]
 
 
 def _text_rows(pair: Pair, model: UnclipModel) -> list[Row]:
@@ -96,8 +100,10 @@ def _text_rows(pair: Pair, model: UnclipModel) -> list[Row]:
     name = pair.shape.name
     if not torch.equal(ours.mask, ids.attention_mask.bool()):
         raise ValueError(f"{name}: the masks of the texts differ")
-    return [compare("text encoder: embedding", name, ours.embeds, reference.text_embeds, FORWARD),
-            compare("text encoder: token states", name, ours.states, reference.last_hidden_state, FORWARD)]
+    return [
+        compare("text encoder: embedding", name, ours.embeds, reference.text_embeds, FORWARD),
+        compare("text encoder: token states", name, ours.states, reference.last_hidden_state, FORWARD),
+    ]
 
 
 def _vision_row(pair: Pair) -> Row:
@@ -105,8 +111,9 @@ def _vision_row(pair: Pair) -> Row:
     pictures = _pictures(pair.shape)
     pixels = adapter.picture_input(pictures)
     reference = pair.parts["image_encoder"](pixels).image_embeds
-    return compare("image encoder", pair.shape.name, encode_image(pair.model(variation=True).clip, pictures),
-                   reference, FORWARD)
+    return compare(
+        "image encoder", pair.shape.name, encode_image(pair.model(variation=True).clip, pictures), reference, FORWARD
+    )
 
 
 def _prior_rows(pair: Pair, model: UnclipModel, draw: Any) -> list[Row]:
@@ -117,8 +124,10 @@ def _prior_rows(pair: Pair, model: UnclipModel, draw: Any) -> list[Row]:
         x, t, proj_embedding=text.embeds, encoder_hidden_states=text.states, attention_mask=text.mask
     ).predicted_image_embedding
     restored = pair.parts["prior"].post_process_latents(x)
-    return [compare("prior", name, ours, reference, FORWARD),
-            compare("prior: CLIP statistics", name, model.prior.net.denormalize_embeds(x), restored, FORWARD)]
+    return [
+        compare("prior", name, ours, reference, FORWARD),
+        compare("prior: CLIP statistics", name, model.prior.net.denormalize_embeds(x), restored, FORWARD),
+    ]
 
 
 def _decoder_rows(pair: Pair, model: UnclipModel, draw: Any) -> list[Row]:
@@ -126,16 +135,21 @@ def _decoder_rows(pair: Pair, model: UnclipModel, draw: Any) -> list[Row]:
     embeds, t = draw(2, pair.shape.embed_dim), torch.tensor([999, 41])
     x = draw(2, 3, pair.shape.image_size, pair.shape.image_size)
     states, added = pair.parts["text_proj"](
-        image_embeddings=embeds, prompt_embeds=text.embeds, text_encoder_hidden_states=text.states,
+        image_embeddings=embeds,
+        prompt_embeds=text.embeds,
+        text_encoder_hidden_states=text.states,
         do_classifier_free_guidance=False,
     )
     net = model.decoder.net
     condition = net.condition(embeds, text.embeds, text.states, text.mask)
-    reference = pair.parts["decoder"](x, t, encoder_hidden_states=states, class_labels=added,
-                                      attention_mask=condition["context_mask"]).sample
-    return [compare("text projection: tokens", name, condition["context"], states, FORWARD),
-            compare("text projection: time", name, condition["embed"], added, FORWARD),
-            compare("decoder", name, net(x, t, condition), reference, FORWARD)]
+    reference = pair.parts["decoder"](
+        x, t, encoder_hidden_states=states, class_labels=added, attention_mask=condition["context_mask"]
+    ).sample
+    return [
+        compare("text projection: tokens", name, condition["context"], states, FORWARD),
+        compare("text projection: time", name, condition["embed"], added, FORWARD),
+        compare("decoder", name, net(x, t, condition), reference, FORWARD),
+    ]
 
 
 def _super_res_row(pair: Pair, model: UnclipModel, draw: Any, last: bool, name: str) -> Row:
@@ -156,9 +170,14 @@ def text_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 
     schedulers = [pair.parts["prior_scheduler"], pair.parts["decoder_scheduler"]]
     with oracle.one_step_defined(pair.parts), oracle.last_states(*schedulers) as states:
         large = oracle.text_pipeline(pair.parts)(
-            list(PROMPTS), prior_num_inference_steps=steps[0], decoder_num_inference_steps=steps[1],
-            super_res_num_inference_steps=steps[2], generator=torch.Generator().manual_seed(seed),
-            prior_guidance_scale=GUIDANCE[0], decoder_guidance_scale=GUIDANCE[1], output_type="np",
+            list(PROMPTS),
+            prior_num_inference_steps=steps[0],
+            decoder_num_inference_steps=steps[1],
+            super_res_num_inference_steps=steps[2],
+            generator=torch.Generator().manual_seed(seed),
+            prior_guidance_scale=GUIDANCE[0],
+            decoder_guidance_scale=GUIDANCE[1],
+            output_type="np",
         ).images
     reference = (pair.parts["prior"].post_process_latents(states[0]), _picture(states[1]), torch.from_numpy(large))
     noise = BatchNoise(torch.Generator().manual_seed(seed), len(PROMPTS))
@@ -174,13 +193,24 @@ def variation_run(pair: Pair, steps: tuple[int, int] = (25, 7), seed: int = 4) -
     with oracle.one_step_defined(pair.parts), oracle.last_states(pair.parts["decoder_scheduler"]) as states:
         large = oracle.variation_pipeline(pair.parts)(
             image_embeddings=pair.parts["image_encoder"](model.clip.adapter.picture_input(picture)).image_embeds,
-            image=None, num_images_per_prompt=2, decoder_num_inference_steps=steps[0],
-            super_res_num_inference_steps=steps[1], generator=torch.Generator().manual_seed(seed),
-            decoder_guidance_scale=GUIDANCE[1], output_type="np",
+            image=None,
+            num_images_per_prompt=2,
+            decoder_num_inference_steps=steps[0],
+            super_res_num_inference_steps=steps[1],
+            generator=torch.Generator().manual_seed(seed),
+            decoder_guidance_scale=GUIDANCE[1],
+            output_type="np",
         ).images
     noise = BatchNoise(torch.Generator().manual_seed(seed), 2)
-    small = sample_decoder(model.decoder, embeds.repeat(2, 1), steps=steps[0], guidance_scale=GUIDANCE[1],
-                           seeds=[0, 0], sampler="ddpm", noise=noise)
+    small = sample_decoder(
+        model.decoder,
+        embeds.repeat(2, 1),
+        steps=steps[0],
+        guidance_scale=GUIDANCE[1],
+        seeds=[0, 0],
+        sampler="ddpm",
+        noise=noise,
+    )
     ours = (embeds, small, upscale(model.upsampler, small, steps=steps[1], seeds=[0, 0], sampler="ddpm", noise=noise))
     reference = (embeds, _picture(states[0]), torch.from_numpy(large))
     return _run_rows(f"image variation, {_said(steps)}", pair, ours, reference)[1:]
@@ -208,15 +238,20 @@ def _native_reference(pair: Pair, steps: tuple[int, int, int], noise: BatchNoise
             yield noise.normal(size)
 
     def prior(x: Tensor, t: Tensor) -> Tensor:
-        return parts["prior"](x, t, proj_embedding=said.text_embeds, encoder_hidden_states=said.last_hidden_state,
-                              attention_mask=mask).predicted_image_embedding
+        return parts["prior"](
+            x, t, proj_embedding=said.text_embeds, encoder_hidden_states=said.last_hidden_state, attention_mask=mask
+        ).predicted_image_embedding
 
     source = draws(shape.embed_dim)
     model = native.guided(prior, GUIDANCE[0])
     latent = native.ancestral(lambda x, t, last: model(x, t), native.PRIOR, steps[0], next(source), source)
     embeds = latent * parts["prior"].clip_std + parts["prior"].clip_mean
-    small = native.ancestral(_native_decoder(pair, embeds, said, mask), native.DECODER, steps[1],
-                             *_start(draws(3, shape.image_size, shape.image_size)))
+    small = native.ancestral(
+        _native_decoder(pair, embeds, said, mask),
+        native.DECODER,
+        steps[1],
+        *_start(draws(3, shape.image_size, shape.image_size)),
+    )
     low = native.enlarged(small, shape.super_size)
 
     def super_res(x: Tensor, t: Tensor, last: bool) -> Tensor:
@@ -230,14 +265,15 @@ def _native_decoder(pair: Pair, embeds: Tensor, said: Any, mask: Tensor) -> Any:
     projection = pair.parts["text_proj"]
     blank = projection.learned_classifier_free_guidance_embeddings.expand(len(embeds), -1)
     states, added = projection(
-        image_embeddings=torch.cat([embeds, blank]), prompt_embeds=said.text_embeds,
-        text_encoder_hidden_states=said.last_hidden_state, do_classifier_free_guidance=False,
+        image_embeddings=torch.cat([embeds, blank]),
+        prompt_embeds=said.text_embeds,
+        text_encoder_hidden_states=said.last_hidden_state,
+        do_classifier_free_guidance=False,
     )
     wide = torch.nn.functional.pad(mask, (pair.shape.extra_tokens, 0), value=True)
 
     def net(x: Tensor, t: Tensor) -> Tensor:
-        return pair.parts["decoder"](x, t, encoder_hidden_states=states, class_labels=added,
-                                     attention_mask=wide).sample
+        return pair.parts["decoder"](x, t, encoder_hidden_states=states, class_labels=added, attention_mask=wide).sample
 
     model = native.guided(net, GUIDANCE[1], channels=3)
     return lambda x, t, last: model(x, t)
@@ -248,22 +284,34 @@ def _native_decoder(pair: Pair, embeds: Tensor, said: Any, mask: Tensor) -> Any:
 
 def _ours(model: UnclipModel, steps: tuple[int, int, int], noise: BatchNoise) -> tuple[Tensor, Tensor, Tensor]:
     text, seeds = encode_text(model.clip, PROMPTS), [0] * len(PROMPTS)
-    embeds = sample_prior(model.prior, text, steps=steps[0], guidance_scale=GUIDANCE[0], seeds=seeds, sampler="ddpm",
-                          noise=noise)
-    small = sample_decoder(model.decoder, embeds, text=text, steps=steps[1], guidance_scale=GUIDANCE[1], seeds=seeds,
-                           sampler="ddpm", noise=noise)
+    embeds = sample_prior(
+        model.prior, text, steps=steps[0], guidance_scale=GUIDANCE[0], seeds=seeds, sampler="ddpm", noise=noise
+    )
+    small = sample_decoder(
+        model.decoder,
+        embeds,
+        text=text,
+        steps=steps[1],
+        guidance_scale=GUIDANCE[1],
+        seeds=seeds,
+        sampler="ddpm",
+        noise=noise,
+    )
     return embeds, small, upscale(model.upsampler, small, steps=steps[2], seeds=seeds, sampler="ddpm", noise=noise)
 
 
 def _run_rows(what: str, pair: Pair, ours: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Row]:
     stages = (("image embeddings", EMBEDS, False), ("small picture", SMALL, True), ("large picture", LARGE, True))
-    return [compare(f"{what}: {stage}", pair.shape.name, mine, theirs, bar, by_mean)
-            for (stage, bar, by_mean), mine, theirs in zip(stages, ours, reference, strict=True)]
+    return [
+        compare(f"{what}: {stage}", pair.shape.name, mine, theirs, bar, by_mean)
+        for (stage, bar, by_mean), mine, theirs in zip(stages, ours, reference, strict=True)
+    ]
 
 
 def _ids(pair: Pair, prompts: list[str]) -> Any:
-    return pair.parts["tokenizer"](prompts, padding="max_length", max_length=pair.shape.context, truncation=True,
-                                   return_tensors="pt")
+    return pair.parts["tokenizer"](
+        prompts, padding="max_length", max_length=pair.shape.context, truncation=True, return_tensors="pt"
+    )
 
 
 def _picture(state: Tensor) -> Tensor:

@@ -12,14 +12,27 @@ from ...nets.unet import UNetParams
 
 def half_size() -> KarloSizes:
     """Karlo at half its widths, one block a level, pictures of 32 px enlarged to 128: 0.4 billion parameters."""
-    unet = {"channels": (160, 320, 480, 640), "blocks": (1,) * 4, "map_channels": (0,) * 4, "time_channels": 160,
-            "time_embed_dim": 640}
+    unet = {
+        "channels": (160, 320, 480, 640),
+        "blocks": (1,) * 4,
+        "map_channels": (0,) * 4,
+        "time_channels": 160,
+        "time_embed_dim": 640,
+    }
     conditioner = TokenConditionerParams(embed_dim=384, text_width=384, time_embed_dim=640, context_dim=768)
-    decoder = UNetParams(in_channels=3, out_channels=6, attention=(False, True, True, True), mid_attention=True,
-                         context_dim=768, head_dim=32, **unet)
+    decoder = UNetParams(
+        in_channels=3,
+        out_channels=6,
+        attention=(False, True, True, True),
+        mid_attention=True,
+        context_dim=768,
+        head_dim=32,
+        **unet,
+    )
     tower = {"width": 384, "mlp_width": 1536, "layers": 6, "heads": 6, "embed_dim": 384}
     return KarloSizes(
-        text=TextTowerParams(vocabulary=514, **tower), vision=VisionTowerParams(image_size=32, patch_size=8, **tower),
+        text=TextTowerParams(vocabulary=514, **tower),
+        vision=VisionTowerParams(image_size=32, patch_size=8, **tower),
         prior=PriorParams(width=1024, layers=10, heads=16, head_dim=64, embed_dim=384, text_width=384, text_tokens=77),
         decoder=DecoderParams(conditioner, decoder, image_size=32),
         super_res=UNetParams(in_channels=6, out_channels=3, attention=(False,) * 4, time_shift="add", **unet),

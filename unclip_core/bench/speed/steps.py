@@ -30,8 +30,12 @@ COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 1
 
 
 def bench_steps(
-    n: int = 24, folder: str | None = None, as_json: bool = False, plot_to: str | None = None,
-    counts: Sequence[int] = COUNTS, reference: int = REFERENCE,
+    n: int = 24,
+    folder: str | None = None,
+    as_json: bool = False,
+    plot_to: str | None = None,
+    counts: Sequence[int] = COUNTS,
+    reference: int = REFERENCE,
 ) -> dict[str, Any]:
     """Measure every solver on the bundled model and on a small random Karlo; print and return the figures.
 
@@ -91,12 +95,20 @@ class Study:
         return found
 
     def _prior(self, text: TextCondition, sampler: str, steps: int) -> Tensor:
-        return sample_prior(self.model.prior, text, steps=steps, guidance_scale=self.guidance[0], seeds=self._seeds,
-                            sampler=sampler)
+        return sample_prior(
+            self.model.prior, text, steps=steps, guidance_scale=self.guidance[0], seeds=self._seeds, sampler=sampler
+        )
 
     def _decoder(self, text: TextCondition, embeds: Tensor, sampler: str, steps: int) -> Tensor:
-        return sample_decoder(self.model.decoder, embeds, text=text, steps=steps, guidance_scale=self.guidance[1],
-                              seeds=self._seeds, sampler=sampler)
+        return sample_decoder(
+            self.model.decoder,
+            embeds,
+            text=text,
+            steps=steps,
+            guidance_scale=self.guidance[1],
+            seeds=self._seeds,
+            sampler=sampler,
+        )
 
     @property
     def _seeds(self) -> list[int]:
@@ -117,14 +129,17 @@ def _text(figures: dict[str, Any]) -> str:
         for measure, rows in figures[model].items():
             counts = list(next(iter(rows.values())))
             lines.append(f"{model} {measure:10}" + "".join(f"{count:>9}" for count in counts))
-            lines += [f"  {sampler:12}" + "".join(f"{value:9.4f}" for value in row.values())
-                      for sampler, row in rows.items()]
+            lines += [
+                f"  {sampler:12}" + "".join(f"{value:9.4f}" for value in row.values()) for sampler, row in rows.items()
+            ]
     return "\n".join(lines)
 
 
 def _plot(rows: dict[str, dict[int, float]], path: str) -> None:
-    curves = [Curve(sampler, list(row), list(row.values()), colour, range(len(row)))
-              for (sampler, row), colour in zip(rows.items(), COLOURS, strict=False)]
+    curves = [
+        Curve(sampler, list(row), list(row.values()), colour, range(len(row)))
+        for (sampler, row), colour in zip(rows.items(), COLOURS, strict=False)
+    ]
     top = max(max(row.values()) for row in rows.values())
     picture = plot(curves, title="Decoder: distance to 250 steps of DDIM", x_label="steps", y_range=(0.0, top * 1.05))
     Image.fromarray((picture * 255).round().to(torch.uint8).numpy()).save(path)

@@ -23,8 +23,13 @@ PROGRAMS = ("diffusers", "ours")
 
 
 def bench_speed(
-    size: str = "small", dtypes: Sequence[str] = ("fp32", "bf16"), batches: Sequence[int] = (1, 4), rounds: int = 3,
-    folder: str | None = None, as_json: bool = False, plot: str | None = None,
+    size: str = "small",
+    dtypes: Sequence[str] = ("fp32", "bf16"),
+    batches: Sequence[int] = (1, 4),
+    rounds: int = 3,
+    folder: str | None = None,
+    as_json: bool = False,
+    plot: str | None = None,
     steps: tuple[int, int, int] | None = None,
 ) -> dict[str, Any]:
     """Measure both programs pair by pair, print the ratios and return all figures.
@@ -52,8 +57,16 @@ def bench_speed(
     """
     check_installed()
     steps = steps or STEPS[size]
-    figures: dict[str, Any] = {"size": size, "steps": steps, "rounds": rounds, "torch": torch.__version__,
-                               "ratios": {}, "range": {}, "difference": {}, "medians": {}}
+    figures: dict[str, Any] = {
+        "size": size,
+        "steps": steps,
+        "rounds": rounds,
+        "torch": torch.__version__,
+        "ratios": {},
+        "range": {},
+        "difference": {},
+        "medians": {},
+    }
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()))
         for dtype in dtypes:
@@ -77,22 +90,37 @@ def _pair(model: Path, dtype: str, batch: int, steps: Sequence[int], scratch: Pa
     run: Run = {}
     for program in reversed(PROGRAMS) if turned else PROGRAMS:
         pictures = scratch / f"{program}.pt"
-        run[program] = _process({
-            "program": program, "folder": str(model), "dtype": dtype, "batch": batch, "steps": list(steps),
-            "images": 2, "pictures": str(pictures),
-        })
+        run[program] = _process(
+            {
+                "program": program,
+                "folder": str(model),
+                "dtype": dtype,
+                "batch": batch,
+                "steps": list(steps),
+                "images": 2,
+                "pictures": str(pictures),
+            }
+        )
         run[program]["picture"] = torch.load(pictures, weights_only=True)
         pictures.unlink()
-        print(f"{dtype} batch {batch} {program}: " + ", ".join(
-            f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory")
-        ) + f", per image {_per_image(run[program])}", file=sys.stderr)
+        print(
+            f"{dtype} batch {batch} {program}: "
+            + ", ".join(f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory"))
+            + f", per image {_per_image(run[program])}",
+            file=sys.stderr,
+        )
     return run
 
 
 def _process(job: dict[str, Any]) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-m", f"{__package__}.worker", json.dumps(job)], env=environment,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", f"{__package__}.worker", json.dumps(job)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise RuntimeError(f"{job['program']} failed with exit code {done.returncode}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -101,7 +129,8 @@ def _process(job: dict[str, Any]) -> dict[str, Any]:
 def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> None:
     first, *others = runs
     pairs = {
-        "load": [_over(run, "load") for run in runs[first]], "first": [_over(run, "first") for run in runs[first]],
+        "load": [_over(run, "load") for run in runs[first]],
+        "first": [_over(run, "first") for run in runs[first]],
         "seconds_per_image": [_over(run, "per_image") for run in runs[first]],
         "cpu_seconds_per_image": [_over(run, "cpu_per_image") for run in runs[first]],
         "peak_memory": [1 / _over(run, "peak_memory") for run in runs[first]],
@@ -120,8 +149,11 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
         float((run["ours"]["picture"] - run["diffusers"]["picture"]).abs().mean()) for run in runs[first]
     )
     figures["medians"][dtype] = {
-        program: {key: statistics.median(_value(run[program], key) for run in runs[first])
-                  for key in ("load", "first", "per_image", "cpu_per_image", "peak_memory")} for program in PROGRAMS
+        program: {
+            key: statistics.median(_value(run[program], key) for run in runs[first])
+            for key in ("load", "first", "per_image", "cpu_per_image", "peak_memory")
+        }
+        for program in PROGRAMS
     }
 
 
@@ -140,17 +172,22 @@ def _value(figures: dict[str, Any], key: str) -> float:
 
 
 def _text(figures: dict[str, Any]) -> str:
-    lines = [f"Karlo's shape, size {figures['size']}, {'/'.join(map(str, figures['steps']))} steps, "
-             f"{figures['rounds']} pairs of fresh processes, torch {figures['torch']}"]
+    lines = [
+        f"Karlo's shape, size {figures['size']}, {'/'.join(map(str, figures['steps']))} steps, "
+        f"{figures['rounds']} pairs of fresh processes, torch {figures['torch']}"
+    ]
     for dtype, ratios in figures["ratios"].items():
-        lines.append(f"{dtype}: pictures differ by {figures['difference'][dtype]:.1e} on average "
-                     f"(fp32 may by {LARGE:.0e})")
+        lines.append(
+            f"{dtype}: pictures differ by {figures['difference'][dtype]:.1e} on average (fp32 may by {LARGE:.0e})"
+        )
         for name, value in ratios.items():
             low, high = figures["range"][dtype][name]
             lines.append(f"  {name:22} {value:6.2f}  ({low:.2f}..{high:.2f})  {_meaning(name)}")
         for program, row in figures["medians"][dtype].items():
-            lines.append(f"  {program}: load {row['load']:.2f} s, first {row['first']:.2f} s, then "
-                         f"{_per_image(row)} an image, peak {row['peak_memory']:.2f} GiB")
+            lines.append(
+                f"  {program}: load {row['load']:.2f} s, first {row['first']:.2f} s, then "
+                f"{_per_image(row)} an image, peak {row['peak_memory']:.2f} GiB"
+            )
     return "\n".join(lines)
 
 
@@ -163,6 +200,10 @@ def _meaning(name: str) -> str:
 
 
 def _plot(figures: dict[str, Any], path: str) -> None:
-    rows = [Bar(f"{dtype} {name}", figures["ratios"][dtype][name], *figures["range"][dtype][name])
-            for dtype in figures["ratios"] for name in figures["ratios"][dtype] if not name.endswith("_over_one")]
+    rows = [
+        Bar(f"{dtype} {name}", figures["ratios"][dtype][name], *figures["range"][dtype][name])
+        for dtype in figures["ratios"]
+        for name in figures["ratios"][dtype]
+        if not name.endswith("_over_one")
+    ]
     save_bars(rows, f"size {figures['size']}: time diffusers / ours, memory ours / diffusers", path)

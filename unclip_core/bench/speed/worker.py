@@ -48,9 +48,14 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - busy)
     torch.save(pictures[0], job["pictures"])
-    return {"load": loaded - began, "first": seconds[0], "per_image": [s / job["batch"] for s in seconds[1:]],
-            "cpu_per_image": [s / job["batch"] for s in cpu[1:]], "peak_memory": peak_gib(),
-            "threads": torch.get_num_threads()}
+    return {
+        "load": loaded - began,
+        "first": seconds[0],
+        "per_image": [s / job["batch"] for s in seconds[1:]],
+        "cpu_per_image": [s / job["batch"] for s in cpu[1:]],
+        "peak_memory": peak_gib(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def load_ours(job: dict[str, Any]) -> Draw:
@@ -102,9 +107,14 @@ class _Functional:
 def _draw_diffusers(pipeline: Any, job: dict[str, Any], seed: int) -> Tensor:
     prior, decoder, super_res = job["steps"]
     made = pipeline(
-        [PROMPT] * job["batch"], prior_num_inference_steps=prior, decoder_num_inference_steps=decoder,
-        super_res_num_inference_steps=super_res, generator=torch.Generator().manual_seed(seed),
-        prior_guidance_scale=GUIDANCE[0], decoder_guidance_scale=GUIDANCE[1], output_type="np",
+        [PROMPT] * job["batch"],
+        prior_num_inference_steps=prior,
+        decoder_num_inference_steps=decoder,
+        super_res_num_inference_steps=super_res,
+        generator=torch.Generator().manual_seed(seed),
+        prior_guidance_scale=GUIDANCE[0],
+        decoder_guidance_scale=GUIDANCE[1],
+        output_type="np",
     )
     return torch.from_numpy(made.images)
 

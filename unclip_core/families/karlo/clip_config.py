@@ -15,32 +15,43 @@ def text_tower_params(config: Config) -> TextTowerParams:
     """Of a CLIPTextModelWithProjection's configuration."""
     return TextTowerParams(
         **_tower(config, width=512, mlp_width=2048, layers=12, heads=8),
-        vocabulary=config.get("vocab_size", 49408), context=config.get("max_position_embeddings", 77),
+        vocabulary=config.get("vocab_size", 49408),
+        context=config.get("max_position_embeddings", 77),
     )
 
 
 def text_tower_config(params: TextTowerParams) -> dict[str, Any]:
     """The configuration that `text_tower_params` reads."""
     return {
-        "architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model", **_tower_config(params),
-        "vocab_size": params.vocabulary, "max_position_embeddings": params.context,
-        "bos_token_id": params.vocabulary - 2, "eos_token_id": params.vocabulary - 1, "pad_token_id": 0,
+        "architectures": ["CLIPTextModelWithProjection"],
+        "model_type": "clip_text_model",
+        **_tower_config(params),
+        "vocab_size": params.vocabulary,
+        "max_position_embeddings": params.context,
+        "bos_token_id": params.vocabulary - 2,
+        "eos_token_id": params.vocabulary - 1,
+        "pad_token_id": 0,
     }
 
 
 def vision_tower_params(config: Config) -> VisionTowerParams:
     """Of a CLIPVisionModelWithProjection's configuration."""
     return VisionTowerParams(
-        **_tower(config, width=768, mlp_width=3072, layers=12, heads=12), image_size=config.get("image_size", 224),
-        patch_size=config.get("patch_size", 32), channels=config.get("num_channels", 3),
+        **_tower(config, width=768, mlp_width=3072, layers=12, heads=12),
+        image_size=config.get("image_size", 224),
+        patch_size=config.get("patch_size", 32),
+        channels=config.get("num_channels", 3),
     )
 
 
 def vision_tower_config(params: VisionTowerParams) -> dict[str, Any]:
     """The configuration that `vision_tower_params` reads."""
     return {
-        "architectures": ["CLIPVisionModelWithProjection"], "model_type": "clip_vision_model",
-        **_tower_config(params), "image_size": params.image_size, "patch_size": params.patch_size,
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        **_tower_config(params),
+        "image_size": params.image_size,
+        "patch_size": params.patch_size,
         "num_channels": params.channels,
     }
 
@@ -55,36 +66,56 @@ def picture_input(config: Config, image_size: int, squash: bool) -> PictureInput
     edge, crop = _edge(config.get("size", 224), "size"), _edge(config.get("crop_size", 224), "crop_size")
     if crop != image_size or edge < crop:
         raise ValueError(f"pictures are resized to {edge} px and cropped to {crop}, but the tower sees {image_size}")
-    return PictureInput(crop, None if squash else edge, config.get("resample", 3),
-                        tuple(config.get("image_mean", OPENAI_MEAN)), tuple(config.get("image_std", OPENAI_STD)))
+    return PictureInput(
+        crop,
+        None if squash else edge,
+        config.get("resample", 3),
+        tuple(config.get("image_mean", OPENAI_MEAN)),
+        tuple(config.get("image_std", OPENAI_STD)),
+    )
 
 
 def picture_input_config(pictures: PictureInput) -> dict[str, Any]:
     """The configuration that `picture_input` reads."""
     return {
-        "image_processor_type": "CLIPImageProcessor", "feature_extractor_type": "CLIPFeatureExtractor",
-        "do_resize": True, "size": {"shortest_edge": pictures.shortest_edge or pictures.crop},
-        "resample": pictures.resample, "do_center_crop": True,
-        "crop_size": {"height": pictures.crop, "width": pictures.crop}, "do_rescale": True,
-        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(pictures.mean),
-        "image_std": list(pictures.std), "do_convert_rgb": True,
+        "image_processor_type": "CLIPImageProcessor",
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "do_resize": True,
+        "size": {"shortest_edge": pictures.shortest_edge or pictures.crop},
+        "resample": pictures.resample,
+        "do_center_crop": True,
+        "crop_size": {"height": pictures.crop, "width": pictures.crop},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(pictures.mean),
+        "image_std": list(pictures.std),
+        "do_convert_rgb": True,
     }
 
 
 def _tower(config: Config, width: int, mlp_width: int, layers: int, heads: int) -> dict[str, Any]:
     return {
-        "width": config.get("hidden_size", width), "mlp_width": config.get("intermediate_size", mlp_width),
-        "layers": config.get("num_hidden_layers", layers), "heads": config.get("num_attention_heads", heads),
-        "embed_dim": config.get("projection_dim", 512), "activation": config.get("hidden_act", "quick_gelu"),
+        "width": config.get("hidden_size", width),
+        "mlp_width": config.get("intermediate_size", mlp_width),
+        "layers": config.get("num_hidden_layers", layers),
+        "heads": config.get("num_attention_heads", heads),
+        "embed_dim": config.get("projection_dim", 512),
+        "activation": config.get("hidden_act", "quick_gelu"),
         "eps": config.get("layer_norm_eps", 1e-5),
     }
 
 
 def _tower_config(params: TextTowerParams | VisionTowerParams) -> dict[str, Any]:
     return {
-        "hidden_size": params.width, "intermediate_size": params.mlp_width, "num_hidden_layers": params.layers,
-        "num_attention_heads": params.heads, "projection_dim": params.embed_dim, "hidden_act": params.activation,
-        "layer_norm_eps": params.eps, "attention_dropout": 0.0,
+        "hidden_size": params.width,
+        "intermediate_size": params.mlp_width,
+        "num_hidden_layers": params.layers,
+        "num_attention_heads": params.heads,
+        "projection_dim": params.embed_dim,
+        "hidden_act": params.activation,
+        "layer_norm_eps": params.eps,
+        "attention_dropout": 0.0,
     }
 
 

@@ -55,9 +55,13 @@ def prior(source: Tensors, settings: Settings, soft_mask: bool) -> PriorParams:
     _, tokens, width = _shape(source, "model.positional_embedding", 3)
     heads = settings.get("xf_heads") or max(1, width // HEAD_WIDTH)
     return PriorParams(
-        width=width, layers=_count(source, r"model\.transformer\.resblocks\.(\d+)\."), heads=heads,
-        head_dim=width // heads, embed_dim=_shape(source, "model.clip_img_proj.weight", 2)[1],
-        text_width=_shape(source, "model.text_enc_proj.weight", 2)[1], text_tokens=tokens - EXTRA_TOKENS,
+        width=width,
+        layers=_count(source, r"model\.transformer\.resblocks\.(\d+)\."),
+        heads=heads,
+        head_dim=width // heads,
+        embed_dim=_shape(source, "model.clip_img_proj.weight", 2)[1],
+        text_width=_shape(source, "model.text_enc_proj.weight", 2)[1],
+        text_tokens=tokens - EXTRA_TOKENS,
         mlp_ratio=_shape(source, "model.transformer.resblocks.0.mlp.c_fc.weight", 2)[0] // width,
         soft_mask=soft_mask,
     )
@@ -68,8 +72,11 @@ def decoder(source: Tensors, settings: Settings) -> DecoderParams:
     shape = unet(source, "model.", settings)
     context_dim, text_width = _shape(source, "model.text_seq_proj.0.weight", 2)
     conditioner = TokenConditionerParams(
-        embed_dim=_shape(source, "model.cf_param", 1)[0], text_width=text_width, time_embed_dim=shape.time_embed_dim,
-        context_dim=context_dim, extra_tokens=_shape(source, "model.clip_tok_proj.weight", 2)[0] // context_dim,
+        embed_dim=_shape(source, "model.cf_param", 1)[0],
+        text_width=text_width,
+        time_embed_dim=shape.time_embed_dim,
+        context_dim=context_dim,
+        extra_tokens=_shape(source, "model.clip_tok_proj.weight", 2)[0] // context_dim,
     )
     return DecoderParams(conditioner, shape, settings.get("image_size", DECODER_SIZE))
 
@@ -85,10 +92,15 @@ def unet(source: Tensors, prefix: str, settings: Settings) -> UNetParams:
     context = source.shapes.get(f"{prefix}middle_block.1.encoder_kv.weight")
     return UNetParams(
         in_channels=_shape(source, f"{prefix}input_blocks.0.0.weight", 4)[1],
-        out_channels=_shape(source, f"{prefix}out.2.weight", 4)[0], channels=tuple(reversed(channels)),
-        blocks=tuple(len(level) - 1 for level in reversed(levels)), attention=tuple(reversed(attention)),
-        map_channels=(0,) * len(levels), time_channels=time_channels, time_embed_dim=time_embed,
-        mid_attention=f"{prefix}middle_block.1.qkv.weight" in source.shapes, context_dim=context and context[1],
+        out_channels=_shape(source, f"{prefix}out.2.weight", 4)[0],
+        channels=tuple(reversed(channels)),
+        blocks=tuple(len(level) - 1 for level in reversed(levels)),
+        attention=tuple(reversed(attention)),
+        map_channels=(0,) * len(levels),
+        time_channels=time_channels,
+        time_embed_dim=time_embed,
+        mid_attention=f"{prefix}middle_block.1.qkv.weight" in source.shapes,
+        context_dim=context and context[1],
         head_dim=settings.get("num_head_channels", HEAD_WIDTH),
         time_shift="scale_shift" if shift == 2 * channels[0] else "add",
     )
@@ -101,14 +113,23 @@ def towers(source: Tensors) -> tuple[TextTowerParams, VisionTowerParams]:
     side = round((_shape(source, "visual.positional_embedding", 2)[0] - 1) ** 0.5)
     embed_dim = _shape(source, "text_projection", 2)[1]
     text = TextTowerParams(
-        width=text_width, mlp_width=_shape(source, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        layers=_count(source, r"transformer\.resblocks\.(\d+)\."), heads=max(1, text_width // HEAD_WIDTH),
-        embed_dim=embed_dim, vocabulary=_shape(source, "token_embedding.weight", 2)[0], context=context,
+        width=text_width,
+        mlp_width=_shape(source, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        layers=_count(source, r"transformer\.resblocks\.(\d+)\."),
+        heads=max(1, text_width // HEAD_WIDTH),
+        embed_dim=embed_dim,
+        vocabulary=_shape(source, "token_embedding.weight", 2)[0],
+        context=context,
     )
     vision = VisionTowerParams(
-        width=width, mlp_width=_shape(source, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        layers=_count(source, r"visual\.transformer\.resblocks\.(\d+)\."), heads=max(1, width // HEAD_WIDTH),
-        embed_dim=embed_dim, image_size=side * patch, patch_size=patch, channels=channels,
+        width=width,
+        mlp_width=_shape(source, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        layers=_count(source, r"visual\.transformer\.resblocks\.(\d+)\."),
+        heads=max(1, width // HEAD_WIDTH),
+        embed_dim=embed_dim,
+        image_size=side * patch,
+        patch_size=patch,
+        channels=channels,
     )
     return text, vision
 
@@ -120,10 +141,13 @@ def diffusion(name: str, settings: Settings, compatible: bool, native_clip: floa
         raise CheckpointError(f"Karlo's {name} has the noise schedule {schedule!r}; supported is 'squaredcos_cap_v2'.")
     limit = 1.0 if name != "prior" else native_clip / 2 if compatible else native_clip
     return DiffusionSpec(
-        schedule="cosine", train_steps=settings.get("steps", 1000),
+        schedule="cosine",
+        train_steps=settings.get("steps", 1000),
         prediction="sample" if settings.get("predict_xstart", _PREDICTS_X0.get(name, False)) else "epsilon",
         variance="learned_range" if settings.get("learn_sigma", _LEARNS_SIGMA.get(name, False)) else "fixed_small_log",
-        clip_range=limit, spacing="karlo" if compatible else "karlo_native", compatible=compatible,
+        clip_range=limit,
+        spacing="karlo" if compatible else "karlo_native",
+        compatible=compatible,
         solver_spacing="trailing",
     )
 

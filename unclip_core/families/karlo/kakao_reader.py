@@ -32,7 +32,9 @@ from .reader import NATIVE_PRIOR_CLIP, STATISTICS, family_of
 
 SCALE = 4
 _SIGNATURES = {
-    "prior": ("model.prd_emb",), "decoder": ("model.cf_param",), "clip": ("token_embedding.weight", "visual.proj"),
+    "prior": ("model.prd_emb",),
+    "decoder": ("model.cf_param",),
+    "clip": ("token_embedding.weight", "visual.proj"),
     "super_res": ("model_first_steps.out.2.weight", "model_last_step.out.2.weight"),
 }
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_scale")
@@ -82,8 +84,13 @@ class KakaoFolder:
         source = self._tensors("prior")
         params = params_of.prior(source, self.settings.get("prior", {}), self.compatible)
         statistics = dict(zip(STATISTICS, self._statistics(params.embed_dim), strict=True))
-        net = fill(lambda: PriorTransformer(params), names.prior_origin(params.head_dim),
-                   source.only(lambda key: True, statistics), self.dtype, keep=STATISTICS)
+        net = fill(
+            lambda: PriorTransformer(params),
+            names.prior_origin(params.head_dim),
+            source.only(lambda key: True, statistics),
+            self.dtype,
+            keep=STATISTICS,
+        )
         return Prior(self.family, net, self.diffusion("prior"), unit_norm=False)
 
     def decoder(self) -> Decoder:
@@ -94,10 +101,15 @@ class KakaoFolder:
             net = DecoderNet(params)
         own = {names.conditioner_origin(key).key for key in net.conditioner.state_dict()}
         fill(lambda: net.conditioner, names.conditioner_origin, source.only(own.__contains__), self.dtype)
-        fill(lambda: net.unet, names.unet_origin(params.unet, "model."), source.only(lambda key: key not in own),
-             self.dtype)
-        return Decoder(self.family, net.eval(), self.diffusion("decoder"), params.image_size,
-                       blank_text=lambda: self._blank)
+        fill(
+            lambda: net.unet,
+            names.unet_origin(params.unet, "model."),
+            source.only(lambda key: key not in own),
+            self.dtype,
+        )
+        return Decoder(
+            self.family, net.eval(), self.diffusion("decoder"), params.image_size, blank_text=lambda: self._blank
+        )
 
     def upsampler(self) -> Upsampler:
         """Both super-resolution nets."""
@@ -109,8 +121,7 @@ class KakaoFolder:
                 net = UpsamplerNet(params)
             fill(lambda net=net: net.unet, names.unet_origin(params, prefix), half, self.dtype)
             nets.append(net.eval())
-        return Upsampler(self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False,
-                         sampler="ddpm")
+        return Upsampler(self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False, sampler="ddpm")
 
     def check(self) -> None:
         """Nothing more: which files there are was looked at, and each is compared as it is read."""
@@ -128,29 +139,44 @@ class KakaoFolder:
     def _clip(self) -> TowerClip:
         source = self._tensors("clip").only(lambda key: key not in _NOT_WEIGHTS)
         text_params, vision_params = params_of.towers(source)
-        text = fill(lambda: TextTower(text_params), names.openai_origin(names.OPENAI_TEXT),
-                    source.only(lambda key: not key.startswith("visual.")), torch.float32)
-        vision = fill(lambda: VisionTower(vision_params), names.openai_origin(names.OPENAI_VISION),
-                      source.only(lambda key: key.startswith("visual.")), torch.float32)
+        text = fill(
+            lambda: TextTower(text_params),
+            names.openai_origin(names.OPENAI_TEXT),
+            source.only(lambda key: not key.startswith("visual.")),
+            torch.float32,
+        )
+        vision = fill(
+            lambda: VisionTower(vision_params),
+            names.openai_origin(names.OPENAI_VISION),
+            source.only(lambda key: key.startswith("visual.")),
+            torch.float32,
+        )
         side = vision_params.image_size
         pictures = PictureInput(side, side if self.compatible else None)
         tokenizer = openai_tokenizer(text_params.context, self.conventions)
         if len(tokenizer.vocabulary) != text_params.vocabulary:
-            raise CheckpointError(f"'{source.source}' knows {text_params.vocabulary:,} tokens, OpenAI's vocabulary "
-                                  f"has {len(tokenizer.vocabulary):,}: it is no CLIP of OpenAI.")
+            raise CheckpointError(
+                f"'{source.source}' knows {text_params.vocabulary:,} tokens, OpenAI's vocabulary "
+                f"has {len(tokenizer.vocabulary):,}: it is no CLIP of OpenAI."
+            )
         return TowerClip(text, vision, tokenizer, pictures, str(self.folder))
 
     def _statistics(self, embed_dim: int) -> tuple[Tensor, Tensor]:
         path = self._file("stats")
         mean, std = load_pickle(path)
         if mean.shape != (embed_dim,) or std.shape != (embed_dim,):
-            raise CheckpointError(f"'{path}' holds statistics of shapes {list(mean.shape)} and {list(std.shape)}, "
-                                  f"the prior needs {[embed_dim]}.")
+            raise CheckpointError(
+                f"'{path}' holds statistics of shapes {list(mean.shape)} and {list(std.shape)}, "
+                f"the prior needs {[embed_dim]}."
+            )
         return mean[None], std[None]
 
     def _embed_dim(self) -> int:
-        for kind, key, axis in (("prior", "model.out_proj.weight", 0), ("decoder", "model.cf_param", 0),
-                                ("clip", "text_projection", 1)):
+        for kind, key, axis in (
+            ("prior", "model.out_proj.weight", 0),
+            ("decoder", "model.cf_param", 0),
+            ("clip", "text_projection", 1),
+        ):
             shape = self._tensors(kind).shapes.get(key, ()) if kind in self.files else ()
             if len(shape) > axis:
                 return shape[axis]

@@ -42,17 +42,27 @@ def full_size() -> KarloSizes:
     return KarloSizes(
         text=TextTowerParams(width=768, mlp_width=3072, layers=12, heads=12, **vit_l),
         vision=VisionTowerParams(width=1024, mlp_width=4096, layers=24, heads=16, **vit_l),
-        prior=presets.karlo_prior(), decoder=presets.karlo_decoder(), super_res=presets.karlo_super_res(),
+        prior=presets.karlo_prior(),
+        decoder=presets.karlo_decoder(),
+        super_res=presets.karlo_super_res(),
     )
 
 
 def small_size() -> KarloSizes:
     """A Karlo of half a million parameters with pictures of 16 px, enlarged to 64."""
-    unet = {"channels": (32, 64), "blocks": (1, 1), "map_channels": (0, 0), "time_channels": 32, "head_dim": 16,
-            "time_embed_dim": 128, "groups": 8}
+    unet = {
+        "channels": (32, 64),
+        "blocks": (1, 1),
+        "map_channels": (0, 0),
+        "time_channels": 32,
+        "head_dim": 16,
+        "time_embed_dim": 128,
+        "groups": 8,
+    }
     conditioner = TokenConditionerParams(embed_dim=16, text_width=16, time_embed_dim=128, context_dim=24)
-    decoder = UNetParams(in_channels=3, out_channels=6, attention=(False, True), mid_attention=True, context_dim=24,
-                         **unet)
+    decoder = UNetParams(
+        in_channels=3, out_channels=6, attention=(False, True), mid_attention=True, context_dim=24, **unet
+    )
     return KarloSizes(
         text=TextTowerParams(width=16, mlp_width=32, layers=2, heads=2, embed_dim=16, vocabulary=514),
         vision=VisionTowerParams(width=16, mlp_width=32, layers=2, heads=2, embed_dim=16, image_size=32, patch_size=8),

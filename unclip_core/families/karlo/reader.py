@@ -65,8 +65,10 @@ class KarloFolder:
             name for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and None not in entry
         }
         if "text_proj" not in self.components:
-            raise CheckpointError(f"'{folder / 'model_index.json'}' names no 'text_proj': it is no unCLIP. "
-                                  f"It names {sorted(self.components) or 'no components at all'}.")
+            raise CheckpointError(
+                f"'{folder / 'model_index.json'}' names no 'text_proj': it is no unCLIP. "
+                f"It names {sorted(self.components) or 'no components at all'}."
+            )
         params = self._configured("text_proj", configs.conditioner_params)
         self.family = family_of(params.embed_dim)
 
@@ -84,8 +86,13 @@ class KarloFolder:
     def prior(self) -> Prior:
         """The prior, with the statistics of CLIP's embeddings."""
         params = self._configured("prior", lambda config: configs.prior_params(config, soft_mask=self.compatible))
-        net = fill(lambda: PriorTransformer(params), names.diffusers_origin(names.PRIOR), self._tensors("prior"),
-                   self.dtype, keep=STATISTICS)
+        net = fill(
+            lambda: PriorTransformer(params),
+            names.diffusers_origin(names.PRIOR),
+            self._tensors("prior"),
+            self.dtype,
+            keep=STATISTICS,
+        )
         return Prior(self.family, net, self.diffusion("prior_scheduler", NATIVE_PRIOR_CLIP), unit_norm=False)
 
     def decoder(self) -> Decoder:
@@ -93,11 +100,20 @@ class KarloFolder:
         params = self.decoder_params()
         with bare():
             net = DecoderNet(params)
-        fill(lambda: net.conditioner, names.diffusers_origin(names.TEXT_PROJECTION), self._tensors("text_proj"),
-             self.dtype)
+        fill(
+            lambda: net.conditioner,
+            names.diffusers_origin(names.TEXT_PROJECTION),
+            self._tensors("text_proj"),
+            self.dtype,
+        )
         self._fill_unet("decoder", net.unet)
-        return Decoder(self.family, net.eval(), self.diffusion("decoder_scheduler"), params.image_size,
-                       blank_text=lambda: self._blank)
+        return Decoder(
+            self.family,
+            net.eval(),
+            self.diffusion("decoder_scheduler"),
+            params.image_size,
+            blank_text=lambda: self._blank,
+        )
 
     def upsampler(self) -> Upsampler:
         """Both super-resolution nets."""
@@ -109,8 +125,9 @@ class KarloFolder:
                 net = UpsamplerNet(params)
             self._fill_unet(name, net.unet)
             nets.append(net.eval())
-        return Upsampler(self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False,
-                         sampler="ddpm")
+        return Upsampler(
+            self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False, sampler="ddpm"
+        )
 
     def check(self) -> None:
         """Compare keys and shapes of every component that is there; no weights are read.
@@ -138,14 +155,17 @@ class KarloFolder:
         """How many times as large as the decoder's pictures those of the super-resolution are."""
         small, large = self.decoder_params().image_size, self._config("super_res_first").get("sample_size")
         if not isinstance(large, int) or large % small:
-            raise CheckpointError(f"'{self.folder}': the super-resolution's pictures of {large} px are no multiple "
-                                  f"of the decoder's {small} px.")
+            raise CheckpointError(
+                f"'{self.folder}': the super-resolution's pictures of {large} px are no multiple "
+                f"of the decoder's {small} px."
+            )
         return large // small
 
     def diffusion(self, scheduler: str, native_clip: float | None = None) -> DiffusionSpec:
         """The process that a scheduler's configuration states."""
         return self._configured(
-            scheduler, lambda config: configs.diffusion_spec(config, self.compatible, native_clip),
+            scheduler,
+            lambda config: configs.diffusion_spec(config, self.compatible, native_clip),
             "scheduler_config.json",
         )
 
@@ -166,7 +186,8 @@ class KarloFolder:
     def _picture_input(self, vision: VisionTower) -> PictureInput:
         side = vision.params.image_size
         return self._configured(
-            "feature_extractor", lambda config: clip_config.picture_input(config, side, squash=not self.compatible),
+            "feature_extractor",
+            lambda config: clip_config.picture_input(config, side, squash=not self.compatible),
             "preprocessor_config.json",
         )
 
@@ -176,8 +197,13 @@ class KarloFolder:
         if name not in self.components:
             return None
         shape = self._configured(name, params)
-        return fill(lambda: build(shape), names.diffusers_origin(rules), self._tensors(name), torch.float32,
-                    ignored=_POSITION_IDS)
+        return fill(
+            lambda: build(shape),
+            names.diffusers_origin(rules),
+            self._tensors(name),
+            torch.float32,
+            ignored=_POSITION_IDS,
+        )
 
     def _fill_unet(self, name: str, net: UNet) -> None:
         fill(lambda: net, names.diffusers_origin(names.UNET), self._tensors(name), self.dtype)
@@ -188,8 +214,10 @@ class KarloFolder:
     def _component(self, name: str) -> Path:
         folder = self.folder / name
         if name not in self.components or not folder.is_dir():
-            raise CheckpointError(f"The model '{self.folder.name}' has no '{name}': there is no folder '{folder}' "
-                                  "that its model_index.json names. Take a model that has one.")
+            raise CheckpointError(
+                f"The model '{self.folder.name}' has no '{name}': there is no folder '{folder}' "
+                "that its model_index.json names. Take a model that has one."
+            )
         return folder
 
     def _config(self, name: str, file: str = "config.json") -> dict[str, Any]:

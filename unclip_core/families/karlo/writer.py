@@ -48,17 +48,33 @@ class FolderWriter:
 
     def text(self, tower: TextTower, tokenizer: ClipTokenizer) -> None:
         """Write the text encoder and its tokenizer."""
-        self._net("text_encoder", tower, names.TEXT_TOWER, clip_config.text_tower_config(tower.params),
-                  (_TRANSFORMERS, "CLIPTextModelWithProjection"), "model.safetensors")
+        self._net(
+            "text_encoder",
+            tower,
+            names.TEXT_TOWER,
+            clip_config.text_tower_config(tower.params),
+            (_TRANSFORMERS, "CLIPTextModelWithProjection"),
+            "model.safetensors",
+        )
         write_tokenizer(tokenizer, self.folder / "tokenizer")
         self.index["tokenizer"] = [_TRANSFORMERS, "CLIPTokenizer"]
 
     def vision(self, tower: VisionTower, pictures: PictureInput) -> None:
         """Write the image encoder and its preparation of pictures."""
-        self._net("image_encoder", tower, names.VISION_TOWER, clip_config.vision_tower_config(tower.params),
-                  (_TRANSFORMERS, "CLIPVisionModelWithProjection"), "model.safetensors")
-        self._json("feature_extractor", "preprocessor_config.json", clip_config.picture_input_config(pictures),
-                   (_TRANSFORMERS, "CLIPImageProcessor"))
+        self._net(
+            "image_encoder",
+            tower,
+            names.VISION_TOWER,
+            clip_config.vision_tower_config(tower.params),
+            (_TRANSFORMERS, "CLIPVisionModelWithProjection"),
+            "model.safetensors",
+        )
+        self._json(
+            "feature_extractor",
+            "preprocessor_config.json",
+            clip_config.picture_input_config(pictures),
+            (_TRANSFORMERS, "CLIPImageProcessor"),
+        )
 
     def prior(self, net: PriorTransformer, spec: DiffusionSpec) -> None:
         """Write the prior and its process (as diffusers states it)."""
@@ -67,17 +83,28 @@ class FolderWriter:
 
     def decoder(self, net: DecoderNet, spec: DiffusionSpec) -> None:
         """Write the decoder, its text projection and its process."""
-        self._net("text_proj", net.conditioner, names.TEXT_PROJECTION,
-                  configs.conditioner_config(net.params.conditioner), (_UNCLIP, "UnCLIPTextProjModel"))
-        self._net("decoder", net.unet, names.UNET, configs.decoder_config(net.params),
-                  (_DIFFUSERS, "UNet2DConditionModel"))
+        self._net(
+            "text_proj",
+            net.conditioner,
+            names.TEXT_PROJECTION,
+            configs.conditioner_config(net.params.conditioner),
+            (_UNCLIP, "UnCLIPTextProjModel"),
+        )
+        self._net(
+            "decoder", net.unet, names.UNET, configs.decoder_config(net.params), (_DIFFUSERS, "UNet2DConditionModel")
+        )
         self._scheduler("decoder_scheduler", spec)
 
     def upsampler(self, first: UpsamplerNet, last: UpsamplerNet, image_size: int, spec: DiffusionSpec) -> None:
         """Write both super-resolution nets, for pictures of `image_size` px, and their process."""
         for name, net in (("super_res_first", first), ("super_res_last", last)):
-            self._net(name, net.unet, names.UNET, configs.super_res_config(net.params, image_size),
-                      (_DIFFUSERS, "UNet2DModel"))
+            self._net(
+                name,
+                net.unet,
+                names.UNET,
+                configs.super_res_config(net.params, image_size),
+                (_DIFFUSERS, "UNet2DModel"),
+            )
         self._scheduler("super_res_scheduler", spec)
 
     def finish(self) -> None:
@@ -89,11 +116,22 @@ class FolderWriter:
     def _scheduler(self, name: str, spec: DiffusionSpec) -> None:
         self._json(name, "scheduler_config.json", configs.scheduler_config(spec), (_DIFFUSERS, "UnCLIPScheduler"))
 
-    def _net(self, name: str, net: nn.Module, rules: names.Rules, config: dict[str, Any], owner: tuple[str, str],
-             file: str = "diffusion_pytorch_model.safetensors") -> None:
+    def _net(
+        self,
+        name: str,
+        net: nn.Module,
+        rules: names.Rules,
+        config: dict[str, Any],
+        owner: tuple[str, str],
+        file: str = "diffusion_pytorch_model.safetensors",
+    ) -> None:
         entries = [
-            Entry(names.renamed(key, rules), torch.float32 if key in STATISTICS else self.dtype, tuple(value.shape),
-                  lambda key=key, value=value: self.make(key, value))
+            Entry(
+                names.renamed(key, rules),
+                torch.float32 if key in STATISTICS else self.dtype,
+                tuple(value.shape),
+                lambda key=key, value=value: self.make(key, value),
+            )
             for key, value in net.state_dict().items()
         ]
         stream_weights(self.folder / name / file, entries)

@@ -27,8 +27,15 @@ class WorldBatch:
 class WorldBatches:
     """Draws the batch of a step; the same step of the same seed gives the same batch."""
 
-    def __init__(self, clip: ClipAdapter, batch: int, seed: int, pair_fraction: float, empty_captions: float,
-                 unnamed: float = 0.0) -> None:
+    def __init__(
+        self,
+        clip: ClipAdapter,
+        batch: int,
+        seed: int,
+        pair_fraction: float,
+        empty_captions: float,
+        unnamed: float = 0.0,
+    ) -> None:
         """`clip` computes in bf16 from here on.
 
         Shares: `pair_fraction` of scenes with two things, `empty_captions` of captions replaced by the empty one,

@@ -29,8 +29,13 @@ def tiny_clip_config() -> ClipConfig:
     vocabulary = tuple(sorted(words()))
     merges = bpe_merges(vocabulary)
     vision = {"image_size": 64, "patch_size": 8, "layers": 5, "width": EMBED_DIM, "head_width": 48}
-    text = {"context_length": CONTEXT, "vocab_size": 512 + merges.count("\n") + 1 + 2, "layers": 3,
-            "width": EMBED_DIM, "heads": 4}
+    text = {
+        "context_length": CONTEXT,
+        "vocab_size": 512 + merges.count("\n") + 1 + 2,
+        "layers": 3,
+        "width": EMBED_DIM,
+        "heads": 4,
+    }
     model = {"embed_dim": EMBED_DIM, "vision_cfg": vision, "text_cfg": text}
     half = (0.5, 0.5, 0.5)
     return ClipConfig(model=model, merges=merges, words=vocabulary, mean=half, std=half, normalize=True)
@@ -76,8 +81,7 @@ def attribute_targets(scenes: Sequence[Scene]) -> tuple[dict[str, Tensor], Tenso
             for part in PARTS:
                 labels[f"{name}_{part}"].append(IGNORE if thing is None else _label(thing, part))
             if thing is not None:
-                layout[row, 3 * index : 3 * index + 3] = torch.tensor(
-                    [thing.x, thing.y, thing.radius * LAYOUT_RADIUS])
+                layout[row, 3 * index : 3 * index + 3] = torch.tensor([thing.x, thing.y, thing.radius * LAYOUT_RADIUS])
                 present[row, 3 * index : 3 * index + 3] = True
     return {name: torch.tensor(values) for name, values in labels.items()}, layout, present
 
@@ -94,8 +98,9 @@ def _in_reading_order(scene: Scene) -> tuple[list, int]:
     return sorted(scene.things, key=lambda thing: thing.x if across else thing.y), 1 if across else 2
 
 
-def attribute_loss(heads: AttributeHeads, embeds: Tensor, scenes: Sequence[Scene], shape_weight: float, layout: bool
-                   ) -> Tensor:
+def attribute_loss(
+    heads: AttributeHeads, embeds: Tensor, scenes: Sequence[Scene], shape_weight: float, layout: bool
+) -> Tensor:
     """Mean cross-entropy of the heads on the embeddings' directions, and with `layout` its squared error (times 4)."""
     labels, positions, present = attribute_targets(scenes)
     logits, found = heads(F.normalize(embeds.float(), dim=-1).to(embeds.dtype))
@@ -142,8 +147,10 @@ class PatchHeads(nn.Module):
         """Mean cross-entropy over the patches that lie on things, shape counting double."""
         labels = patch_labels(scenes, round(tokens.shape[1] ** 0.5)).to(tokens.device)
         logits = self.classes(tokens).float().split(list(self.sizes.values()), dim=-1)
-        losses = [F.cross_entropy(logit.flatten(0, 1), labels[..., index].flatten(), ignore_index=IGNORE)
-                  for index, logit in enumerate(logits)]
+        losses = [
+            F.cross_entropy(logit.flatten(0, 1), labels[..., index].flatten(), ignore_index=IGNORE)
+            for index, logit in enumerate(logits)
+        ]
         return (2 * losses[0] + losses[1] + losses[2]) / 4
 
 

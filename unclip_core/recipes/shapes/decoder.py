@@ -56,8 +56,15 @@ class DecoderTraining(nn.Module):
     the places where the thing may be. A box of the embedding is such a place.
     """
 
-    def __init__(self, net: DecoderNet, batches: WorldBatches, seed: int, true_boxes: float = 0.0,
-                 still: bool = False, noise: float = 0.1) -> None:
+    def __init__(
+        self,
+        net: DecoderNet,
+        batches: WorldBatches,
+        seed: int,
+        true_boxes: float = 0.0,
+        still: bool = False,
+        noise: float = 0.1,
+    ) -> None:
         """The data and all randomness depend on `seed` and the step alone; the other settings are a DecoderPhase's."""
         super().__init__()
         self.net, self._true_boxes, self._noise = net, true_boxes, noise
@@ -94,12 +101,17 @@ class DecoderTraining(nn.Module):
         """What the net hears, and which samples' image embeddings were dropped."""
         count = len(batch.pictures)
         dropped = self._drop(count, DROP_IMAGE, generator)
-        condition = self.net.condition(blurred(batch.image_embeds, generator, self._noise), batch.text.embeds,
-                                       drop_image=dropped, drop_text=self._drop(count, DROP_TEXT, generator))
+        condition = self.net.condition(
+            blurred(batch.image_embeds, generator, self._noise),
+            batch.text.embeds,
+            drop_image=dropped,
+            drop_text=self._drop(count, DROP_TEXT, generator),
+        )
         return condition, dropped
 
-    def _placed(self, condition: Condition, batch: WorldBatch, dropped: Tensor, generator: torch.Generator
-                ) -> Condition:
+    def _placed(
+        self, condition: Condition, batch: WorldBatch, dropped: Tensor, generator: torch.Generator
+    ) -> Condition:
         """The Condition with the boxes of a share of samples moved to where their things are."""
         if self._true_boxes == 0 or self.show is None:
             return condition

@@ -47,8 +47,10 @@ def clip_gate(clip: ClipAdapter, heads: AttributeHeads, count: int, seed: int) -
 
     Retrieval is among 256 captions. Retrieval does not measure binding; the heads and the negatives do.
     """
-    return {split: _gate_of_split(clip, heads, count, split, random.Random(f"gate {seed} {split}"))
-            for split in ("trained", "held_out")}
+    return {
+        split: _gate_of_split(clip, heads, count, split, random.Random(f"gate {seed} {split}"))
+        for split in ("trained", "held_out")
+    }
 
 
 def failures(results: Mapping[str, Mapping[str, float]], bar: float = GATE) -> list[str]:
@@ -56,13 +58,17 @@ def failures(results: Mapping[str, Mapping[str, float]], bar: float = GATE) -> l
     return [f"{name} {value:.3f}" for name, value in results["trained"].items() if value < bar]
 
 
-def _gate_of_split(clip: ClipAdapter, heads: AttributeHeads, count: int, split: str, rng: random.Random
-                   ) -> dict[str, float]:
+def _gate_of_split(
+    clip: ClipAdapter, heads: AttributeHeads, count: int, split: str, rng: random.Random
+) -> dict[str, float]:
     scenes = sample_scenes(rng, count, split)
     images = _image_embeds(clip, scenes)
     texts = _texts(clip, [caption(scene, rng, full=True) for scene in scenes])
-    return {"retrieval": _retrieval(images, texts)} | _heads(heads, images, scenes) | _negatives(
-        clip, images, texts, scenes, rng)
+    return (
+        {"retrieval": _retrieval(images, texts)}
+        | _heads(heads, images, scenes)
+        | _negatives(clip, images, texts, scenes, rng)
+    )
 
 
 @torch.no_grad()
@@ -91,8 +97,9 @@ def _heads(heads: AttributeHeads, images: Tensor, scenes: list[Scene]) -> dict[s
     return found
 
 
-def _negatives(clip: ClipAdapter, images: Tensor, texts: Tensor, scenes: list[Scene], rng: random.Random
-               ) -> dict[str, float]:
+def _negatives(
+    clip: ClipAdapter, images: Tensor, texts: Tensor, scenes: list[Scene], rng: random.Random
+) -> dict[str, float]:
     true = cosine(images, texts)
     right: dict[str, list[bool]] = defaultdict(list)
     wrong = [negatives(scene, rng, 6, allow_held_out=True) for scene in scenes]

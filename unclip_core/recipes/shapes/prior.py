@@ -27,8 +27,13 @@ class PriorTraining(nn.Module):
         times = torch.randint(DIFFUSION.train_steps, (len(target),), generator=generator)
         noisy = diffuse(target, times, self._table, noise_like(target, generator))
         dtype = self.net.clip_mean.dtype
-        x0 = self.net(noisy.to(dtype), times.to(noisy.device), text_embeds=batch.text.embeds.to(dtype),
-                      text_states=batch.text.states.to(dtype), text_mask=batch.text.mask)
+        x0 = self.net(
+            noisy.to(dtype),
+            times.to(noisy.device),
+            text_embeds=batch.text.embeds.to(dtype),
+            text_states=batch.text.states.to(dtype),
+            text_mask=batch.text.mask,
+        )
         return {"loss": (x0.float() - target).square().mean()}
 
 

@@ -33,31 +33,76 @@ FAMILY = "tiny"
 CLIP_PHASES = (
     # Colours, places and retrieval come first; the many small steps of the second phase bring shapes and binding.
     ClipPhase(LoopConfig(steps=1800, stop=1419, lr=1e-3, warmup=150, weight_decay=0.02, ema=0.998), batch=128),
-    ClipPhase(LoopConfig(steps=2600, stop=778, lr=6e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=48,
-              shape_weight=3.0, said_weight=1.0, shared_heads=True),
-    ClipPhase(LoopConfig(steps=1500, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=64,
-              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=2.0),
-    ClipPhase(LoopConfig(steps=450, lr=6e-4, warmup=30, weight_decay=0.02, ema=0.996), batch=64,
-              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0),
+    ClipPhase(
+        LoopConfig(steps=2600, stop=778, lr=6e-4, warmup=50, weight_decay=0.02, ema=0.998),
+        batch=48,
+        shape_weight=3.0,
+        said_weight=1.0,
+        shared_heads=True,
+    ),
+    ClipPhase(
+        LoopConfig(steps=1500, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998),
+        batch=64,
+        shape_weight=3.0,
+        said_weight=0.5,
+        shared_heads=True,
+        patch_weight=2.0,
+    ),
+    ClipPhase(
+        LoopConfig(steps=450, lr=6e-4, warmup=30, weight_decay=0.02, ema=0.996),
+        batch=64,
+        shape_weight=3.0,
+        said_weight=0.5,
+        shared_heads=True,
+        patch_weight=1.0,
+    ),
     # Colours without a name teach what a shape is in whatever colour: the pairs that are held out gain most.
-    ClipPhase(LoopConfig(steps=3300, stop=1938, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998), batch=64,
-              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0, unnamed=0.35),
-    ClipPhase(LoopConfig(steps=900, lr=5e-4, warmup=20, weight_decay=0.02, ema=0.997), batch=64,
-              shape_weight=3.0, said_weight=0.5, shared_heads=True, patch_weight=1.0, unnamed=0.35),
+    ClipPhase(
+        LoopConfig(steps=3300, stop=1938, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998),
+        batch=64,
+        shape_weight=3.0,
+        said_weight=0.5,
+        shared_heads=True,
+        patch_weight=1.0,
+        unnamed=0.35,
+    ),
+    ClipPhase(
+        LoopConfig(steps=900, lr=5e-4, warmup=20, weight_decay=0.02, ema=0.997),
+        batch=64,
+        shape_weight=3.0,
+        said_weight=0.5,
+        shared_heads=True,
+        patch_weight=1.0,
+        unnamed=0.35,
+    ),
 )
 DECODER_PHASES = (
     # What the canvases show, before there is a UNet to lean on them.
-    DecoderPhase(LoopConfig(steps=1000, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.98, muon=True), batch=128,
-                 canvases=True),
+    DecoderPhase(
+        LoopConfig(steps=1000, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.98, muon=True), batch=128, canvases=True
+    ),
     DecoderPhase(LoopConfig(steps=5200, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True)),
     # The canvases now hold nearly every shape rightly, and the UNet, told 2 px wrongly where they lie, blurs them.
-    DecoderPhase(LoopConfig(steps=3000, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998, muon=True),
-                 true_boxes=0.8, still=True, unnamed=0.35),
+    DecoderPhase(
+        LoopConfig(steps=3000, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998, muon=True),
+        true_boxes=0.8,
+        still=True,
+        unnamed=0.35,
+    ),
     # More colours without a name: pairs that are held out still took the shape of a neighbour.
-    DecoderPhase(LoopConfig(steps=2200, lr=1e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
-                 true_boxes=0.8, still=True, unnamed=0.5),
-    DecoderPhase(LoopConfig(steps=1000, lr=6e-4, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
-                 true_boxes=0.8, still=True, unnamed=0.5, noise=0.3),
+    DecoderPhase(
+        LoopConfig(steps=2200, lr=1e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
+        true_boxes=0.8,
+        still=True,
+        unnamed=0.5,
+    ),
+    DecoderPhase(
+        LoopConfig(steps=1000, lr=6e-4, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
+        true_boxes=0.8,
+        still=True,
+        unnamed=0.5,
+        noise=0.3,
+    ),
 )
 LOOPS = {
     "clip": CLIP_PHASES[-1].loop,
@@ -66,14 +111,20 @@ LOOPS = {
     "upsampler": LoopConfig(steps=2000, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995, muon=True),
     "second_upsampler": LoopConfig(steps=800, lr=5e-4, warmup=20, weight_decay=0.0, ema=0.99, muon=True),
 }
-BATCHES = {"clip": CLIP_PHASES[-1].batch, "prior": 128, "decoder": DECODER_PHASES[-1].batch, "upsampler": 16,
-           "second_upsampler": 16}
+BATCHES = {
+    "clip": CLIP_PHASES[-1].batch,
+    "prior": 128,
+    "decoder": DECODER_PHASES[-1].batch,
+    "upsampler": 16,
+    "second_upsampler": 16,
+}
 PRIOR_UNNAMED = 0.1
 """Share of things in colours without a name; a DecoderPhase states its own."""
 
 
-def train_tiny(output: Path, stages: list[str] | None = None, seed: int = 1, steps: int | None = None,
-               device: str = "cpu") -> None:
+def train_tiny(
+    output: Path, stages: list[str] | None = None, seed: int = 1, steps: int | None = None, device: str = "cpu"
+) -> None:
     """Train the stages in order into `output`, going on where an earlier run stopped.
 
     A stage whose weights stand in `output` already is done. The bundled model is such a folder.
@@ -140,8 +191,9 @@ def _shortened(loops: Sequence[LoopConfig], last: LoopConfig) -> list[LoopConfig
 def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
     """Train the prior on the embeddings of a CLIP that passes its gate."""
     check_clip(output)
-    batches = _batches(output, device, BATCHES["prior"], seed, pair_fraction=0.6, empty_captions=0.1,
-                       unnamed=PRIOR_UNNAMED)
+    batches = _batches(
+        output, device, BATCHES["prior"], seed, pair_fraction=0.6, empty_captions=0.1, unnamed=PRIOR_UNNAMED
+    )
     net = PriorTransformer(tiny_prior())
     mean, std = prior.embedding_statistics(batches, 32)
     net.clip_mean.data.copy_(mean)
@@ -176,8 +228,9 @@ def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torc
     write_whole(output / "decoder.safetensors", stands[-1].read_bytes())
 
 
-def _decoder_phase(number: int, phase: DecoderPhase, net: DecoderNet, output: Path, seed: int, device: torch.device
-                   ) -> dict[str, torch.Tensor]:
+def _decoder_phase(
+    number: int, phase: DecoderPhase, net: DecoderNet, output: Path, seed: int, device: torch.device
+) -> dict[str, torch.Tensor]:
     """The averaged weights that the phase arrives at."""
     net.to(memory_format=torch.channels_last)
     batches = _batches(output, device, phase.batch, seed, pair_fraction=0.6, empty_captions=0.0, unnamed=phase.unnamed)
@@ -205,24 +258,48 @@ def train_second_upsampler(output: Path, loop_config: LoopConfig, seed: int, dev
         raise CheckpointError(f"The second upsampler starts from the first: train that before, '{file}' is missing.")
     load_strictly(net, load_weights(file)[0], str(file))
     task = upsampler.SECOND
-    _train_upsampler("second_upsampler", net.to(memory_format=torch.channels_last), task, loop_config, output, seed,
-                     device, from_size=task.cells)
+    _train_upsampler(
+        "second_upsampler",
+        net.to(memory_format=torch.channels_last),
+        task,
+        loop_config,
+        output,
+        seed,
+        device,
+        from_size=task.cells,
+    )
     second = load_model(output).upsampler.second
     _keep(output / "second_upsampler-measure.json", measure_upsampler(second, 8, seed=0, size=task.size))
 
 
-def _train_upsampler(name: str, net: UpsamplerNet, task: upsampler.UpsamplerTask, loop_config: LoopConfig,
-                     output: Path, seed: int, device: torch.device, **more: int) -> None:
+def _train_upsampler(
+    name: str,
+    net: UpsamplerNet,
+    task: upsampler.UpsamplerTask,
+    loop_config: LoopConfig,
+    output: Path,
+    seed: int,
+    device: torch.device,
+    **more: int,
+) -> None:
     training = upsampler.UpsamplerTraining(net, BATCHES[name], seed, task).to(device, torch.bfloat16)
-    averaged = _run(name, training, loop_config, output,
-                    lambda loop, path: save_upsampler_sheet(loop, net, training.pictures(-1, device), path))
+    averaged = _run(
+        name,
+        training,
+        loop_config,
+        output,
+        lambda loop, path: save_upsampler_sheet(loop, net, training.pictures(-1, device), path),
+    )
     config = {"net": params_to_dict(net.params), "diffusion": asdict(upsampler.DIFFUSION), "scale": upsampler.SCALE}
     _export(output / f"{name}.safetensors", averaged, "net.", config | more)
     write_index(output)
 
 
 TRAINERS: dict[str, Callable[[Path, LoopConfig, int, torch.device], None]] = {
-    "clip": train_clip, "prior": train_prior, "decoder": train_decoder, "upsampler": train_upsampler,
+    "clip": train_clip,
+    "prior": train_prior,
+    "decoder": train_decoder,
+    "upsampler": train_upsampler,
     "second_upsampler": train_second_upsampler,
 }
 
@@ -249,16 +326,29 @@ def check_clip(output: Path, count: int = 512) -> None:
         raise CheckpointError(f"CLIP does not pass its gate ({', '.join(missed)}): train it longer before the rest.")
 
 
-def _run(name: str, training: nn.Module, loop_config: LoopConfig, output: Path,
-         save_sheet: Callable[[Loop, Path], None] | None = None) -> dict[str, torch.Tensor]:
+def _run(
+    name: str,
+    training: nn.Module,
+    loop_config: LoopConfig,
+    output: Path,
+    save_sheet: Callable[[Loop, Path], None] | None = None,
+) -> dict[str, torch.Tensor]:
     """Train; with `save_sheet`, a sheet of samples stands beside each checkpoint."""
     loop = Loop(name, training, loop_config, output)
     loop.run(training.loss, None if save_sheet is None else lambda: save_sheet(loop, output / f"{name}-sheet.png"))
     return loop.averaged()
 
 
-def _batches(output: Path, device: torch.device, batch: int, seed: int, *, pair_fraction: float,
-             empty_captions: float, unnamed: float) -> WorldBatches:
+def _batches(
+    output: Path,
+    device: torch.device,
+    batch: int,
+    seed: int,
+    *,
+    pair_fraction: float,
+    empty_captions: float,
+    unnamed: float,
+) -> WorldBatches:
     adapter = read_clip(output, FAMILY).adapter
     adapter.model.to(device)
     return WorldBatches(adapter, batch, seed, pair_fraction, empty_captions, unnamed)

@@ -28,8 +28,13 @@ def save_decoder_sheet(loop: Loop, net: nn.Module, batches: WorldBatches, path: 
     with _averaged(loop):
         part = Decoder("tiny", net, decoder.DIFFUSION, net.params.image_size)
         embeds = batch.image_embeds[:COUNT]
-        drawn = sample_decoder(part, embeds, steps=SETTINGS.decoder_steps, guidance_scale=SETTINGS.decoder_guidance,
-                               seeds=sample_seeds(0, len(embeds)))
+        drawn = sample_decoder(
+            part,
+            embeds,
+            steps=SETTINGS.decoder_steps,
+            guidance_scale=SETTINGS.decoder_guidance,
+            seeds=sample_seeds(0, len(embeds)),
+        )
     _save_rows([to_images(batch.pictures[:COUNT]), drawn], path)
 
 

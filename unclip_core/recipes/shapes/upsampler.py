@@ -102,8 +102,9 @@ class UpsamplerTraining(nn.Module):
     def _corrupted(self, full: Tensor, small: Tensor, rng: random.Random) -> Tensor:
         if not self.task.bsr:
             return degrade(small, torch.Generator().manual_seed(rng.getrandbits(32)))
-        return torch.cat([small[row, None] if rng.random() < CLEAN else bsr(full[row, None], SCALE, rng)
-                          for row in range(len(full))])
+        return torch.cat(
+            [small[row, None] if rng.random() < CLEAN else bsr(full[row, None], SCALE, rng) for row in range(len(full))]
+        )
 
     def _times(self, count: int, generator: torch.Generator) -> Tensor:
         times = logit_normal_times(count, DIFFUSION.train_steps, 0.5, 1.2, generator)

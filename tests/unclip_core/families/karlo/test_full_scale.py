@@ -38,8 +38,11 @@ def nets():
 
 def sources(net, origin):
     """Key -> shape of what a net asks of a source."""
-    return {o.key: list(o.source_shape(tuple(value.shape))) for key, value in net.state_dict().items()
-            for o in [origin(key)]}
+    return {
+        o.key: list(o.source_shape(tuple(value.shape)))
+        for key, value in net.state_dict().items()
+        for o in [origin(key)]
+    }
 
 
 @pytest.mark.parametrize("name", [key.split("/")[1] for key in KEYS if key.startswith("diffusers/")])
@@ -84,8 +87,13 @@ def test_native_shapes_say_the_hyper_parameters():
 def test_the_numbers_of_parameters_are_the_published_ones(nets):
     counts = {name: sum(value.numel() for value in net.state_dict().values()) for name, (net, _) in nets.items()}
     assert counts == {
-        "text_encoder": 123_650_304, "image_encoder": 303_966_208, "prior": 1_022_030_080, "text_proj": 7_878_400,
-        "decoder": 885_439_686, "super_res_first": 691_579_523, "super_res_last": 691_579_523,
+        "text_encoder": 123_650_304,
+        "image_encoder": 303_966_208,
+        "prior": 1_022_030_080,
+        "text_proj": 7_878_400,
+        "decoder": 885_439_686,
+        "super_res_first": 691_579_523,
+        "super_res_last": 691_579_523,
     }
     assert sum(counts.values()) - counts["image_encoder"] == 3_422_157_516
 

@@ -18,7 +18,23 @@ from unclip.unclip_core.weights.files import CheckpointError
 WIDTH, CONTEXT, DIM = 64, 9, 16
 CHANNELS, BLOCKS = (32, 64), 2
 SHAPE = oracle.Shape(
-    "native", DIM, CONTEXT, 2, (2, 64, 2), CHANNELS, (False, True), BLOCKS, 64, 32, 24, 4, 16, CHANNELS, BLOCKS, 64, 32,
+    "native",
+    DIM,
+    CONTEXT,
+    2,
+    (2, 64, 2),
+    CHANNELS,
+    (False, True),
+    BLOCKS,
+    64,
+    32,
+    24,
+    4,
+    16,
+    CHANNELS,
+    BLOCKS,
+    64,
+    32,
 )
 TOLERANCE = 1e-5
 
@@ -33,9 +49,13 @@ def interleaved(parts, head_dim):
 
 def native_prior(state, head_dim):
     plain = {
-        "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-        "proj_in": "clip_img_proj", "embedding_proj": "text_emb_proj", "norm_out": "final_ln",
-        "encoder_hidden_states_proj": "text_enc_proj", "proj_to_clip_embeddings": "out_proj",
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "proj_in": "clip_img_proj",
+        "embedding_proj": "text_emb_proj",
+        "norm_out": "final_ln",
+        "encoder_hidden_states_proj": "text_enc_proj",
+        "proj_to_clip_embeddings": "out_proj",
     }
     native = {"model.positional_embedding": state["positional_embedding"], "model.prd_emb": state["prd_embedding"]}
     for kind in ("weight", "bias"):
@@ -53,23 +73,37 @@ def native_prior(state, head_dim):
 
 
 def res_block(state, old, new):
-    names = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-             "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-    return {f"{new}.{b}.{kind}": state[f"{old}.{a}.{kind}"] for a, b in names.items() for kind in ("weight", "bias")
-            if f"{old}.{a}.{kind}" in state}
+    names = {
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "time_emb_proj": "emb_layers.1",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
+        "conv_shortcut": "skip_connection",
+    }
+    return {
+        f"{new}.{b}.{kind}": state[f"{old}.{a}.{kind}"]
+        for a, b in names.items()
+        for kind in ("weight", "bias")
+        if f"{old}.{a}.{kind}" in state
+    }
 
 
 def attention(state, old, new, head_dim):
     native = {}
     for kind in ("weight", "bias"):
-        flat = {key: state[f"{old}.{key}.{kind}"] for key in
-                ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "to_out.0")}
+        flat = {
+            key: state[f"{old}.{key}.{kind}"]
+            for key in ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "to_out.0")
+        }
         joined = {
-            "qkv": interleaved([flat["to_q"], flat["to_k"], flat["to_v"]], head_dim), "proj_out": flat["to_out.0"],
+            "qkv": interleaved([flat["to_q"], flat["to_k"], flat["to_v"]], head_dim),
+            "proj_out": flat["to_out.0"],
             "encoder_kv": interleaved([flat["add_k_proj"], flat["add_v_proj"]], head_dim),
         }
-        native |= {f"{new}.{key}.{kind}": value[..., None] if kind == "weight" else value
-                   for key, value in joined.items()}
+        native |= {
+            f"{new}.{key}.{kind}": value[..., None] if kind == "weight" else value for key, value in joined.items()
+        }
         native[f"{new}.norm.{kind}"] = state[f"{old}.group_norm.{kind}"]
     return native
 
@@ -77,25 +111,38 @@ def attention(state, old, new, head_dim):
 def native_unet(state, prefix, attended, head_dim):
     """The two levels of SHAPE, block by block: down 1 2 | 3 down | 4 5; up 0 1 2 up | 3 4 5."""
     native = {}
-    ends = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-            "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
+    ends = {
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "conv_in": "input_blocks.0.0",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+    }
     for kind in ("weight", "bias"):
         native |= {f"{prefix}{b}.{kind}": state[f"{a}.{kind}"] for a, b in ends.items()}
     blocks = {
-        "down_blocks.0.resnets.0": "input_blocks.1.0", "down_blocks.0.resnets.1": "input_blocks.2.0",
-        "down_blocks.0.downsamplers.0": "input_blocks.3.0", "down_blocks.1.resnets.0": "input_blocks.4.0",
-        "down_blocks.1.resnets.1": "input_blocks.5.0", "mid_block.resnets.0": "middle_block.0",
+        "down_blocks.0.resnets.0": "input_blocks.1.0",
+        "down_blocks.0.resnets.1": "input_blocks.2.0",
+        "down_blocks.0.downsamplers.0": "input_blocks.3.0",
+        "down_blocks.1.resnets.0": "input_blocks.4.0",
+        "down_blocks.1.resnets.1": "input_blocks.5.0",
+        "mid_block.resnets.0": "middle_block.0",
         "mid_block.resnets.1": "middle_block.2" if attended else "middle_block.1",
-        "up_blocks.0.resnets.0": "output_blocks.0.0", "up_blocks.0.resnets.1": "output_blocks.1.0",
+        "up_blocks.0.resnets.0": "output_blocks.0.0",
+        "up_blocks.0.resnets.1": "output_blocks.1.0",
         "up_blocks.0.resnets.2": "output_blocks.2.0",
         "up_blocks.0.upsamplers.0": "output_blocks.2.2" if attended else "output_blocks.2.1",
-        "up_blocks.1.resnets.0": "output_blocks.3.0", "up_blocks.1.resnets.1": "output_blocks.4.0",
+        "up_blocks.1.resnets.0": "output_blocks.3.0",
+        "up_blocks.1.resnets.1": "output_blocks.4.0",
         "up_blocks.1.resnets.2": "output_blocks.5.0",
     }
     attentions = {
-        "down_blocks.1.attentions.0": "input_blocks.4.1", "down_blocks.1.attentions.1": "input_blocks.5.1",
-        "mid_block.attentions.0": "middle_block.1", "up_blocks.0.attentions.0": "output_blocks.0.1",
-        "up_blocks.0.attentions.1": "output_blocks.1.1", "up_blocks.0.attentions.2": "output_blocks.2.1",
+        "down_blocks.1.attentions.0": "input_blocks.4.1",
+        "down_blocks.1.attentions.1": "input_blocks.5.1",
+        "mid_block.attentions.0": "middle_block.1",
+        "up_blocks.0.attentions.0": "output_blocks.0.1",
+        "up_blocks.0.attentions.1": "output_blocks.1.1",
+        "up_blocks.0.attentions.2": "output_blocks.2.1",
     }
     for old, new in blocks.items():
         native |= res_block(state, old, prefix + new)
@@ -105,9 +152,13 @@ def native_unet(state, prefix, attended, head_dim):
 
 
 def native_decoder(state, projection, head_dim):
-    names = {"embedding_proj": "text_feat_proj", "clip_image_embeddings_project_to_time_embeddings": "clip_emb",
-             "clip_extra_context_tokens_proj": "clip_tok_proj", "encoder_hidden_states_proj": "text_seq_proj.0",
-             "text_encoder_hidden_states_norm": "text_seq_proj.1"}
+    names = {
+        "embedding_proj": "text_feat_proj",
+        "clip_image_embeddings_project_to_time_embeddings": "clip_emb",
+        "clip_extra_context_tokens_proj": "clip_tok_proj",
+        "encoder_hidden_states_proj": "text_seq_proj.0",
+        "text_encoder_hidden_states_norm": "text_seq_proj.1",
+    }
     native = {"model.cf_param": projection["learned_classifier_free_guidance_embeddings"]}
     native |= {f"model.{b}.{kind}": projection[f"{a}.{kind}"] for a, b in names.items() for kind in ("weight", "bias")}
     return native | native_unet(state, "model.", True, head_dim)
@@ -118,8 +169,10 @@ def build_openai_clip():
     from open_clip.model import CLIP
 
     model = CLIP(
-        DIM, {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 64},
-        {"context_length": CONTEXT, "vocab_size": 49408, "width": DIM, "heads": 1, "layers": 2}, quick_gelu=True,
+        DIM,
+        {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 64},
+        {"context_length": CONTEXT, "vocab_size": 49408, "width": DIM, "heads": 1, "layers": 2},
+        quick_gelu=True,
     )
     return oracle.randomise(model, 5)
 
@@ -157,8 +210,10 @@ def openai_clip():
 @pytest.fixture(scope="module")
 def kakao(tmp_path_factory, oracle_parts, openai_clip):
     folder = tmp_path_factory.mktemp("kakao")
-    states = {name: oracle_parts[name].state_dict() for name in
-              ("prior", "decoder", "text_proj", "super_res_first", "super_res_last")}
+    states = {
+        name: oracle_parts[name].state_dict()
+        for name in ("prior", "decoder", "text_proj", "super_res_first", "super_res_last")
+    }
     torch.save({"state_dict": native_prior(states["prior"], 64)}, folder / "a.ckpt")  # names do not matter
     torch.save({"state_dict": native_decoder(states["decoder"], states["text_proj"], 64)}, folder / "b.ckpt")
     both = native_unet(states["super_res_first"], "model_first_steps.", False, 64)
@@ -170,13 +225,19 @@ def kakao(tmp_path_factory, oracle_parts, openai_clip):
     scripted(clip).save(str(folder / "e.pt"))
     (folder / "decoder.yaml").write_text(
         "model: {type: t2i-decoder, hparams: {image_size: 16, num_head_channels: 64}}\n"
-        "diffusion: {steps: 1000, learn_sigma: true, predict_xstart: false, noise_schedule: squaredcos_cap_v2}\n")
+        "diffusion: {steps: 1000, learn_sigma: true, predict_xstart: false, noise_schedule: squaredcos_cap_v2}\n"
+    )
     return folder
 
 
 def test_files_are_told_by_their_keys(kakao):
     assert {kind: path.name for kind, path in weight_files(kakao).items()} == {
-        "prior": "a.ckpt", "decoder": "b.ckpt", "super_res": "c.ckpt", "stats": "d.th", "clip": "e.pt"}
+        "prior": "a.ckpt",
+        "decoder": "b.ckpt",
+        "super_res": "c.ckpt",
+        "stats": "d.th",
+        "clip": "e.pt",
+    }
 
 
 def error(ours, reference):
@@ -209,12 +270,14 @@ def test_nets_compute_what_diffusers_computes(kakao, oracle_parts):
     reference = oracle_parts["prior"](x, t, proj_embedding=embeds, encoder_hidden_states=states, attention_mask=mask)
     assert error(model.prior.net(x, t, embeds, states, mask), reference.predicted_image_embedding) < TOLERANCE
     assert error(model.prior.net.denormalize_embeds(x), oracle_parts["prior"].post_process_latents(x)) < TOLERANCE
-    tokens, added = oracle_parts["text_proj"](image_embeddings=x, prompt_embeds=embeds,
-                                              text_encoder_hidden_states=states, do_classifier_free_guidance=False)
+    tokens, added = oracle_parts["text_proj"](
+        image_embeddings=x, prompt_embeds=embeds, text_encoder_hidden_states=states, do_classifier_free_guidance=False
+    )
     wide = torch.nn.functional.pad(mask, (4, 0), value=True)
     noisy = draw(2, 3, 16, 16)
-    reference = oracle_parts["decoder"](noisy, t, encoder_hidden_states=tokens, class_labels=added,
-                                        attention_mask=wide).sample
+    reference = oracle_parts["decoder"](
+        noisy, t, encoder_hidden_states=tokens, class_labels=added, attention_mask=wide
+    ).sample
     condition = model.decoder.net.condition(x, embeds, states, mask)
     assert error(model.decoder.net(noisy, t, condition), reference) < TOLERANCE
     noisy, low = draw(2, 3, 64, 64), draw(2, 3, 64, 64)
@@ -225,8 +288,12 @@ def test_nets_compute_what_diffusers_computes(kakao, oracle_parts):
 
 def weights(model):
     """Every tensor of the nets, by part and name."""
-    nets = {"prior": model.prior.net, "decoder": model.decoder.net, "first": model.upsampler.net,
-            "last": model.upsampler.last}
+    nets = {
+        "prior": model.prior.net,
+        "decoder": model.decoder.net,
+        "first": model.upsampler.net,
+        "last": model.upsampler.last,
+    }
     return {(part, name): tensor.clone() for part, net in nets.items() for name, tensor in net.state_dict().items()}
 
 

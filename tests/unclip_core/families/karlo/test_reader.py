@@ -23,8 +23,15 @@ from unclip.unclip_core.weights.tensors import fill, open_component
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NETS = ("prior", "decoder", "text_proj", "super_res_first", "super_res_last", "text_encoder", "image_encoder")
-PART_OF = {"prior": "prior", "decoder": "decoder", "text_proj": "decoder", "super_res_first": "upsampler",
-           "super_res_last": "upsampler", "text_encoder": "clip", "image_encoder": "clip"}
+PART_OF = {
+    "prior": "prior",
+    "decoder": "decoder",
+    "text_proj": "decoder",
+    "super_res_first": "upsampler",
+    "super_res_last": "upsampler",
+    "text_encoder": "clip",
+    "image_encoder": "clip",
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +93,9 @@ def test_every_sampler_runs_in_both_modes(karlo, sampler, mode):
     text = encode_text(model.clip, ["cat"])
     for steps in (1, 2, 21, 23, 31):  # from 21 on those where the two modes visit other timesteps
         embeds = sample_prior(model.prior, text, steps=steps, guidance_scale=4.0, seeds=[1], sampler=sampler)
-        small = sample_decoder(model.decoder, embeds, text=text, steps=steps, guidance_scale=8.0, seeds=[1],
-                               sampler=sampler, eta=0.5)
+        small = sample_decoder(
+            model.decoder, embeds, text=text, steps=steps, guidance_scale=8.0, seeds=[1], sampler=sampler, eta=0.5
+        )
         large = upscale(model.upsampler, small, steps=min(steps, 3), seeds=[1], sampler=sampler)
         assert large.shape == (1, 64, 64, 3) and torch.isfinite(embeds).all() and torch.isfinite(large).all()
 
@@ -239,20 +247,23 @@ def test_a_folder_for_variations_has_no_prior_and_says_so(tmp_path):
         _ = load_model(folder).prior
 
 
-@pytest.mark.parametrize(("component", "change", "told"), [
-    ("decoder", {"class_embed_type": "timestep"}, "class_embed_type"),
-    ("decoder", {"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "DownBlock2D"),
-    ("decoder", {"up_block_types": ["ResnetUpsampleBlock2D"] * 2}, "does not mirror"),
-    ("decoder", {"block_out_channels": None}, "block_out_channels"),
-    ("decoder", {"attention_head_dim": [8, 16]}, "attention_head_dim"),
-    ("decoder", {"addition_embed_type": "text"}, "addition_embed_type"),
-    ("decoder", {"cross_attention_dim": 99}, "99"),
-    ("prior", {"num_attention_heads": 0}, "positive"),
-    ("prior", {"embedding_proj_norm_type": "layer"}, "embedding_proj_norm_type"),
-    ("super_res_first", {"resnet_time_scale_shift": "ada_group"}, "ada_group"),
-    ("text_encoder", {"hidden_act": "relu"}, "relu"),
-    ("image_encoder", {"patch_size": 7}, "image_size 32 is not a multiple of patch_size 7"),
-])
+@pytest.mark.parametrize(
+    ("component", "change", "told"),
+    [
+        ("decoder", {"class_embed_type": "timestep"}, "class_embed_type"),
+        ("decoder", {"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "DownBlock2D"),
+        ("decoder", {"up_block_types": ["ResnetUpsampleBlock2D"] * 2}, "does not mirror"),
+        ("decoder", {"block_out_channels": None}, "block_out_channels"),
+        ("decoder", {"attention_head_dim": [8, 16]}, "attention_head_dim"),
+        ("decoder", {"addition_embed_type": "text"}, "addition_embed_type"),
+        ("decoder", {"cross_attention_dim": 99}, "99"),
+        ("prior", {"num_attention_heads": 0}, "positive"),
+        ("prior", {"embedding_proj_norm_type": "layer"}, "embedding_proj_norm_type"),
+        ("super_res_first", {"resnet_time_scale_shift": "ada_group"}, "ada_group"),
+        ("text_encoder", {"hidden_act": "relu"}, "relu"),
+        ("image_encoder", {"patch_size": 7}, "image_size 32 is not a multiple of patch_size 7"),
+    ],
+)
 def test_a_configuration_that_our_nets_cannot_follow(broken, component, change, told):
     path = broken / component / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -260,9 +271,15 @@ def test_a_configuration_that_our_nets_cannot_follow(broken, component, change, 
     assert told in said and component in said
 
 
-@pytest.mark.parametrize("index", [
-    {"_class_name": "KandinskyV22Pipeline"}, {"_class_name": "UnCLIPPipeline"}, {"_class_name": ["x"]}, {},
-])
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"_class_name": "KandinskyV22Pipeline"},
+        {"_class_name": "UnCLIPPipeline"},
+        {"_class_name": ["x"]},
+        {},
+    ],
+)
 def test_an_index_of_something_else(broken, index):
     (broken / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"model_index\.json"):

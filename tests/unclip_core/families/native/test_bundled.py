@@ -65,8 +65,11 @@ def test_the_upsamplers_bring_out_what_bicubic_enlargement_blurs(model, reduced)
 
 def test_what_the_decoder_draws_comes_out_sharp(drawn):
     prompts, drawing = drawn
-    widths = [edge_width(picture.permute(2, 0, 1)) for (_, kind, _, _), picture
-              in zip(prompts, drawing.large, strict=True) if kind == "single"]
+    widths = [
+        edge_width(picture.permute(2, 0, 1))
+        for (_, kind, _, _), picture in zip(prompts, drawing.large, strict=True)
+        if kind == "single"
+    ]
     assert sorted(widths)[len(widths) // 2] <= 1.5
 
 
