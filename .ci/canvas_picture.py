@@ -1,10 +1,10 @@
-"""Draw the README's pictures: text_to_image on ComfyUI's canvas after it has run, and all nodes side by side.
+"""Draw the README's images: text_to_image on ComfyUI's canvas after it has run, and all nodes side by side.
 
-    COMFYUI_PATH=/path/to/ComfyUI python .ci/canvas_picture.py
+    COMFYUI_PATH=/path/to/ComfyUI python .ci/canvas_image.py
 
 Starts that ComfyUI with the pack in it, opens its page in a headless Chromium (as tests/comfyui do), runs the workflow
 with the bundled model, and saves what is on the canvas. The seeds stand in the workflow: the same weights, the same
-picture.
+image.
 """
 
 import json
@@ -43,7 +43,7 @@ TITLE = 30
 
 
 def main() -> None:
-    """Start ComfyUI and save both pictures."""
+    """Start ComfyUI and save both images."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(*find_comfyui(), Path(folder))
         try:
@@ -68,7 +68,7 @@ def draw_workflow(canvas: Canvas) -> list[Box]:
     ending, details = canvas.run()
     if ending != "execution_success":
         raise RuntimeError(f"The workflow ended with {ending}: {details}")
-    canvas.wait_for_picture()
+    canvas.wait_for_image()
     canvas.fit()
     return [group["bounding"] for group in workflow["groups"]]
 
@@ -107,10 +107,10 @@ def save(canvas: Canvas, boxes: list[Box], target: Path) -> None:
             "width": (right - left) * scale + 2 * MARGIN, "height": (bottom - top) * scale + 2 * MARGIN}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         canvas.page.screenshot(path=Path(folder, "page.png"), clip=clip)
-        picture = Image.open(Path(folder, "page.png")).convert("RGB")
-    picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-    picture.save(target, quality=QUALITY, optimize=True)
-    print(f"{target.relative_to(ROOT)}: {picture.width} x {picture.height} px")
+        image = Image.open(Path(folder, "page.png")).convert("RGB")
+    image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
+    image.save(target, quality=QUALITY, optimize=True)
+    print(f"{target.relative_to(ROOT)}: {image.width} x {image.height} px")
 
 
 if __name__ == "__main__":

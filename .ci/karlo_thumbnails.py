@@ -27,7 +27,7 @@ DIAGRAMS = {
     "karlo_image_variations": (
         "Karlo: image variations",
         [
-            ("Picture", "yours", BLUE),
+            ("Image", "yours", BLUE),
             ("CLIP ViT-L/14", "image embedding", VIOLET),
             ("Decoder", "25 steps, four at 64 px", OCHRE),
             ("Super-resolution", "7 steps, four at 256 px", RED),

@@ -1,8 +1,8 @@
-"""Run bundled workflows, and make of their pictures the thumbnails and the pictures of the help pages.
+"""Run bundled workflows, and make of their images the thumbnails and the images of the help pages.
 
     python .ci/thumbnails.py [NAME …]      all that need no other model, or those named
 
-Each workflow's pictures are put below one another and saved as workflows/NAME.jpg; where a help page shows it, also
+Each workflow's images are put below one another and saved as workflows/NAME.jpg; where a help page shows it, also
 beside that page. Seeds stand in the workflows, so that the same weights give the same thumbnails.
 """
 
@@ -42,7 +42,7 @@ SHOWN_BY = {
     "text_to_image_candidates": "UnclipPriorSample",
     "variations": "UnclipImageEncode",
 }
-"""Workflow: the help page that shows its picture, and what follows its name where it shows more than one."""
+"""Workflow: the help page that shows its image, and what follows its name where it shows more than one."""
 
 
 def main(names: list[str]) -> int:
@@ -57,29 +57,29 @@ def main(names: list[str]) -> int:
                 print(f"{name}: {report.status} {report.errors}", file=sys.stderr)
                 failed += 1
                 continue
-            pictures = [saved for saved in report.outputs if saved.path.suffix == ".png"]
-            by_node = sorted(pictures, key=lambda saved: int(saved.node))
+            images = [saved for saved in report.outputs if saved.path.suffix == ".png"]
+            by_node = sorted(images, key=lambda saved: int(saved.node))
             save(name, below_one_another([Image.open(saved.path).convert("RGB") for saved in by_node]))
         print(name)
     return failed
 
 
-def below_one_another(pictures: list[Image.Image]) -> Image.Image:
-    """The pictures as one, on white, no side longer than LONGEST."""
-    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+def below_one_another(images: list[Image.Image]) -> Image.Image:
+    """The images as one, on white, no side longer than LONGEST."""
+    sheet = Image.new("RGB", (max(p.width for p in images), sum(p.height for p in images)), PAPER)
     top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height
     sheet.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     return sheet
 
 
-def save(name: str, picture: Image.Image) -> None:
-    """Write the thumbnail, and the help page's picture where one shows it."""
+def save(name: str, image: Image.Image) -> None:
+    """Write the thumbnail, and the help page's image where one shows it."""
     pages = [PAGES / f"{SHOWN_BY[name]}.jpg"] if name in SHOWN_BY else []
     for path in [WORKFLOWS / f"{name}.jpg", *pages]:
-        picture.save(path, quality=QUALITY)
+        image.save(path, quality=QUALITY)
 
 
 if __name__ == "__main__":

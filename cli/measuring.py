@@ -27,8 +27,8 @@ def add_evaluate(commands: Commands) -> None:
         "model",
         nargs="?",
         choices=["tiny", "describe", "edits"],
-        help="of the bundled model's world (left out with --model and --data). tiny: pictures of captions; "
-        "describe: CLIP's words for pictures; edits: interpolation and text diff",
+        help="of the bundled model's world (left out with --model and --data). tiny: images of captions; "
+        "describe: CLIP's words for images; edits: interpolation and text diff",
     )
     evaluate.add_argument("--n", type=int, help="captions or scenes a split (default: 500; edits: 200 scenes in all)")
     evaluate.add_argument("--seed", type=int, default=0, help="of captions and noise (default: %(default)s)")
@@ -43,7 +43,7 @@ def add_evaluate(commands: Commands) -> None:
     evaluate.add_argument(
         "--inverted",
         action="store_true",
-        help="edits: start the text diff from the noise of the unedited picture (DDIM inversion)",
+        help="edits: start the text diff from the noise of the unedited image (DDIM inversion)",
     )
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_evaluate_own(evaluate)
@@ -52,30 +52,29 @@ def add_evaluate(commands: Commands) -> None:
 
 def _add_evaluate_own(evaluate: argparse.ArgumentParser) -> None:
     own = evaluate.add_argument_group(
-        "any model on any pictures",
-        "CLIP score, the prior's cosine, CLIP-FID and "
-        "CLIP-KID (not Inception's), precision and recall; of --n pictures.",
+        "any model on any images",
+        "CLIP score, the prior's cosine, CLIP-FID and CLIP-KID (not Inception's), precision and recall; of --n images.",
     )
     own.add_argument("--model", dest="measured", metavar="DIR", help="a model folder, or 'bundled'")
     own.add_argument(
         "--data",
         metavar="PATH",
-        help="a folder of pictures with .txt captions, a saved Hugging Face dataset, or webdataset shards",
+        help="a folder of images with .txt captions, a saved Hugging Face dataset, or webdataset shards",
     )
     own.add_argument(
         "--output",
         metavar="DIR",
-        help="for evaluation.json and evaluation.html, a page with pictures (of tiny: contact sheets)",
+        help="for evaluation.json and evaluation.html, a page with images (of tiny: contact sheets)",
     )
     own.add_argument(
         "--from",
         dest="source",
         choices=["text", "pictures"],
         default="text",
-        help="draw from captions, or from the true pictures' own embeddings (default: %(default)s)",
+        help="draw from captions, or from the true images' own embeddings (default: %(default)s)",
     )
-    own.add_argument("--small", action="store_true", help="measure the decoder's pictures, without the upsampler")
-    own.add_argument("--batch", type=int, default=8, help="pictures drawn together (default: %(default)s)")
+    own.add_argument("--small", action="store_true", help="measure the decoder's images, without the upsampler")
+    own.add_argument("--batch", type=int, default=8, help="images drawn together (default: %(default)s)")
     own.add_argument(
         "--lora",
         nargs=2,
@@ -152,7 +151,7 @@ def add_bench(commands: Commands) -> None:
         help="tiny: the bundled model; karlo: the real size with random weights; "
         "parity: how far Karlo is from diffusers (which has to be installed); "
         "speed: time and memory beside diffusers; steps: quality by solver and steps; "
-        "inversion: how well pictures come back from their embedding and noise",
+        "inversion: how well images come back from their embedding and noise",
     )
     bench.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
     bench.add_argument("--size", choices=["full", "small"], help="of karlo (default: full) or speed (default: small)")
@@ -173,9 +172,9 @@ def add_bench(commands: Commands) -> None:
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.add_argument("--plot", metavar="FILE.png", help="speed, steps: draw the figures too")
     bench.add_argument("--rounds", type=int, default=3, help="speed: pairs of processes (default: %(default)s)")
-    bench.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="speed: pictures drawn together")
+    bench.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="speed: images drawn together")
     bench.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of speed")
-    bench.add_argument("--n", type=int, default=24, help="steps, inversion: pictures a point (default: %(default)s)")
+    bench.add_argument("--n", type=int, default=24, help="steps, inversion: images a point (default: %(default)s)")
     bench.set_defaults(call=partial(_bench, bench))
 
 

@@ -6,20 +6,20 @@ from .exits import Commands, said
 
 
 def add_train(commands: Commands) -> None:
-    """`unclip train`: the bundled model, or a net on own pictures."""
+    """`unclip train`: the bundled model, or a net on own images."""
     train = commands.add_parser(
         "train",
         help="train a model",
         description="Train the bundled model from scratch, or "
-        "one net on own pictures; a run that was stopped goes on where it was.",
+        "one net on own images; a run that was stopped goes on where it was.",
     )
     models = train.add_subparsers(dest="model", required=True, metavar="MODEL")
     _add_train_tiny(models)
     for stage, what in (
-        ("clip", "texts and pictures to embeddings"),
+        ("clip", "texts and images to embeddings"),
         ("prior", "a text to an image embedding"),
-        ("decoder", "an image embedding to a picture"),
-        ("upsampler", "a picture to a larger one"),
+        ("decoder", "an image embedding to an image"),
+        ("upsampler", "an image to a larger one"),
     ):
         _add_train_own(models, stage, what)
 
@@ -50,15 +50,15 @@ def _train(options: argparse.Namespace) -> int:
 def _add_train_own(models: Commands, stage: str, what: str) -> None:
     own = models.add_parser(
         stage,
-        help=f"own pictures: {what}",
+        help=f"own images: {what}",
         description=f"Train the {stage} ({what}) on own "
-        "pictures. Exit code: 0 when done, 1 if something does not fit, 130 if interrupted.",
+        "images. Exit code: 0 when done, 1 if something does not fit, 130 if interrupted.",
     )
     own.add_argument(
         "--data",
         required=True,
         metavar="PATH",
-        help="a folder of pictures with .txt captions, a saved Hugging Face dataset, or webdataset shards (.tar)",
+        help="a folder of images with .txt captions, a saved Hugging Face dataset, or webdataset shards (.tar)",
     )
     own.add_argument("--config", required=True, metavar="FILE", help=".toml or .json")
     own.add_argument("--output", required=True, metavar="DIR", help="the model folder that is made")
@@ -76,11 +76,11 @@ def _train_own(options: argparse.Namespace) -> int:
 
 
 def add_embed(commands: Commands) -> None:
-    """`unclip embed`: CLIP's embeddings of own pictures."""
+    """`unclip embed`: CLIP's embeddings of own images."""
     embed = commands.add_parser(
         "embed",
-        help="compute CLIP's embeddings of own pictures",
-        description="Compute CLIP's embeddings of pictures and captions into safetensors "
+        help="compute CLIP's embeddings of own images",
+        description="Compute CLIP's embeddings of images and captions into safetensors "
         "shards, once. The trainings of prior and decoder do it by themselves, and find what "
         "stands in training/embeddings of their output already.",
     )

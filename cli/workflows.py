@@ -10,7 +10,7 @@ def add_run(commands: Commands) -> None:
     run = commands.add_parser(
         "run",
         help="run an API-format workflow",
-        description="Run an API-format workflow and save its pictures. "
+        description="Run an API-format workflow and save its images. "
         "Exit code: 0 if every output was written, 1 after an error, 2 if the workflow is invalid.",
     )
     run.add_argument("workflow", metavar="WORKFLOW.json", help="in ComfyUI: File > Export (API)")
@@ -22,7 +22,7 @@ def add_run(commands: Commands) -> None:
         dest="settings",
         help="set an input; NODE is a node's id or title (may be given several times)",
     )
-    run.add_argument("--output", default="output", metavar="DIR", help="for pictures (default: %(default)s)")
+    run.add_argument("--output", default="output", metavar="DIR", help="for images (default: %(default)s)")
     run.add_argument("--json", action="store_true", help="print the report as JSON")
     run.set_defaults(call=_run)
 

@@ -133,11 +133,11 @@ class UnclipImageEncode:
 
     def run(self, clip: PartValue[Clip], image: Tensor) -> tuple[EmbeddingValue]:
         """Encode `image` `[B, H, W, C]` to `B` embeddings."""
-        pictures = to_rgb(image)
+        images = to_rgb(image)
 
         def encode(rows: slice, on_step: host.OnStep) -> Tensor:
-            return pipelines.encode_image(clip.part, pictures[rows])
+            return pipelines.encode_image(clip.part, images[rows])
 
         with host.loaded(clip):
-            embeds = host.in_turns(encode, len(pictures), defaults.IMAGES_AT_ONCE, 1, "CLIP")
+            embeds = host.in_turns(encode, len(images), defaults.IMAGES_AT_ONCE, 1, "CLIP")
         return (EmbeddingValue(embeds, clip.family, "image"),)

@@ -138,7 +138,7 @@ class UnclipDecoderSample:
 
 @dataclass(frozen=True)
 class Guide:
-    """CLIP's guidance of a run: the CLIP, what it wants of each picture `[N, D]`, and how strongly."""
+    """CLIP's guidance of a run: the CLIP, what it wants of each image `[N, D]`, and how strongly."""
 
     clip: PartValue[Clip]
     wanted: Tensor
@@ -164,7 +164,7 @@ class Guide:
         return cls(clip, wanted, float(strength))
 
     def over(self, rows: slice) -> Callable[..., Tensor]:
-        """The core's `sample_decoder` under this guidance, for these pictures."""
+        """The core's `sample_decoder` under this guidance, for these images."""
         wanted = self.wanted[rows].to(host.device())
 
         def sample(decoder: Decoder, embeds: Tensor, **settings: Any) -> Tensor:
@@ -175,7 +175,7 @@ class Guide:
 
 @dataclass(frozen=True)
 class Luck:
-    """What is random in a run: seed and stream of each picture, and the noise and error it starts from if given."""
+    """What is random in a run: seed and stream of each image, and the noise and error it starts from if given."""
 
     seeds: list[int]
     streams: list[str]
@@ -186,7 +186,7 @@ class Luck:
     def of(
         cls, decoder: PartValue[Decoder], noise: NoiseValue | None, seed: int, own: bool, count: int, batch_size: int
     ) -> "Luck":
-        """The luck of `batch_size` pictures of each of `count` embeddings.
+        """The luck of `batch_size` images of each of `count` embeddings.
 
         Raises:
             FamilyError: the noise is of another family than the decoder.
@@ -206,7 +206,7 @@ class Luck:
         return luck
 
     def rows(self, rows: slice) -> dict[str, Any]:
-        """The core's arguments for these pictures."""
+        """The core's arguments for these images."""
         seeds = self.seeds[rows]
         given = {"start": self.start, "start_error": self.error}
         placed = {name: part[rows].to(host.device()) for name, part in given.items() if part is not None}

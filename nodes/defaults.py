@@ -1,6 +1,6 @@
 """The widgets' defaults and limits, in one place, so that nodes, validation and help pages agree.
 
-What decides how a picture is drawn comes from the core's settings, which the evaluation shares.
+What decides how an image is drawn comes from the core's settings, which the evaluation shares.
 """
 
 from ..unclip_core.pipelines.settings import Settings
@@ -14,7 +14,7 @@ DTYPE = "auto"
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
 PREVIEW_STEPS = 4
-"""Decoder steps of the picture that shows what the prior has so far."""
+"""Decoder steps of the image that shows what the prior has so far."""
 
 SEED = 0
 SEED_MAX = 2**64 - 1

@@ -1,4 +1,4 @@
-"""The describe node: a picture's embedding in words."""
+"""The describe node: an image's embedding in words."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def check_phrases(name: Any) -> Path | None:
 
 
 class UnclipDescribe:
-    """Node: CLIP's words for a picture."""
+    """Node: CLIP's words for an image."""
 
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
@@ -66,7 +66,7 @@ class UnclipDescribe:
                     phrase_names(),
                     {
                         "default": AUTOMATIC,
-                        "tooltip": "What there is to say: world for the bundled model, pictures for CLIPs that know "
+                        "tooltip": "What there is to say: world for the bundled model, images for CLIPs that know "
                         "more, or a text file of the input folder.",
                     },
                 ),

@@ -1,4 +1,4 @@
-"""What the nodes that draw with a decoder share: their inputs, and the text of each picture."""
+"""What the nodes that draw with a decoder share: their inputs, and the text of each image."""
 
 from ..unclip_core.clip.open_clip_adapter import TextCondition
 from ..unclip_core.models import Decoder

@@ -1,4 +1,4 @@
-"""Pictures as ComfyUI carries them, `[B, H, W, C]` in 0..1: checked, made RGB, laid out in a grid."""
+"""Images as ComfyUI carries them, `[B, H, W, C]` in 0..1: checked, made RGB, laid out in a grid."""
 
 import math
 from typing import Any
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..unclip_core.pipelines.editing import fit_picture
+from ..unclip_core.pipelines.editing import fit_image
 from . import defaults
 from .inputs import InputError, check_int, int_widget
 
 
 def check_images(images: Any) -> Tensor:
-    """`images` `[B, H, W, C]` as it came, if it is a batch of at least one picture of at least one pixel.
+    """`images` `[B, H, W, C]` as it came, if it is a batch of at least one image of at least one pixel.
 
     Raises:
         InputError: it is no such batch, or holds NaN or infinity.
@@ -36,29 +36,29 @@ def to_rgb(images: Any) -> Tensor:
     Raises:
         InputError: as `check_images`, or another number of channels.
     """
-    pictures = check_images(images).float().clamp(0, 1)
-    channels = pictures.shape[-1]
+    rgb = check_images(images).float().clamp(0, 1)
+    channels = rgb.shape[-1]
     if channels == 1:
-        return pictures.expand(-1, -1, -1, 3)
+        return rgb.expand(-1, -1, -1, 3)
     if channels == 4:
-        colour, alpha = pictures[..., :3], pictures[..., 3:]
+        colour, alpha = rgb[..., :3], rgb[..., 3:]
         return colour * alpha + (1 - alpha)
     if channels != 3:
         raise InputError(f"An image has 1 (grey), 3 (RGB) or 4 (RGBA) channels, not {channels}.")
-    return pictures
+    return rgb
 
 
-def square(pictures: Tensor, side: int) -> Tensor:
-    """`pictures` `[B, H, W, 3]` resized by their shorter edge and cropped at the centre, `[B, side, side, 3]`."""
-    pictures, _ = fit_picture(pictures, None, side)
-    top, left = (pictures.shape[1] - side) // 2, (pictures.shape[2] - side) // 2
-    return pictures[:, top : top + side, left : left + side].contiguous()
+def square(images: Tensor, side: int) -> Tensor:
+    """`images` `[B, H, W, 3]` resized by their shorter edge and cropped at the centre, `[B, side, side, 3]`."""
+    images, _ = fit_image(images, None, side)
+    top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
+    return images[:, top : top + side, left : left + side].contiguous()
 
 
 def tile(images: Tensor, columns: int = 0) -> Tensor:
-    """Lay `B` pictures `[B, H, W, C]` out row by row as one, `[1, rows * H, columns * W, C]`.
+    """Lay `B` images `[B, H, W, C]` out row by row as one, `[1, rows * H, columns * W, C]`.
 
-    `columns` 0 is as near to a square as may be; never more columns than pictures. Empty cells are white.
+    `columns` 0 is as near to a square as may be; never more columns than images. Empty cells are white.
     """
     count, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
@@ -70,21 +70,21 @@ def tile(images: Tensor, columns: int = 0) -> Tensor:
 
 
 def fitted(images: Any, like: Tensor) -> Tensor:
-    """`images` `[B, H, W, C]` in the height and width of the pictures `like`.
+    """`images` `[B, H, W, C]` in the height and width of the images `like`.
 
     Raises:
         InputError: as `check_images`.
     """
-    pictures = check_images(images).to(like)
-    if pictures.shape[1:3] == like.shape[1:3]:
-        return pictures
+    found = check_images(images).to(like)
+    if found.shape[1:3] == like.shape[1:3]:
+        return found
     size = (like.shape[1], like.shape[2])
-    planes = functional.interpolate(pictures.movedim(-1, 1), size, mode="bilinear", antialias=True)
+    planes = functional.interpolate(found.movedim(-1, 1), size, mode="bilinear", antialias=True)
     return planes.movedim(1, -1).clamp(0, 1)
 
 
 class UnclipImageGrid:
-    """Node: a batch of images as one picture."""
+    """Node: a batch of images as one image."""
 
     CATEGORY = "unCLIP/image"
     DESCRIPTION = "Lays a batch of images out in a grid, row by row, as one image."

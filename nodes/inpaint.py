@@ -78,12 +78,12 @@ class UnclipInpaint:
         text: TextValue | None = None,
     ) -> tuple[Tensor] | dict[str, Any]:
         """Fill the mask of each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
-        pictures = to_rgb(image)
-        holes = fit_mask(mask, *pictures.shape[1:3])
+        images = to_rgb(image)
+        holes = fit_mask(mask, *images.shape[1:3])
         warnings = tell_of(holes)
-        pictures, holes = editing.fit_picture(pictures, holes, decoder.part.image_size)
-        check_canvas(pictures, decoder.part.image_size)
-        filled = fill(decoder, embedding, pictures, holes, text, seed, steps, guidance_scale, resamples, "Inpaint")
+        images, holes = editing.fit_image(images, holes, decoder.part.image_size)
+        check_canvas(images, decoder.part.image_size)
+        filled = fill(decoder, embedding, images, holes, text, seed, steps, guidance_scale, resamples, "Inpaint")
         return host.with_warnings((filled,), warnings)
 
 
@@ -149,7 +149,7 @@ class UnclipOutpaint:
         margins = check_margins(left=left, top=top, right=right, bottom=bottom)
         large = to_rgb(image)
         side = decoder.part.image_size
-        small, _ = editing.fit_picture(large, None, side)
+        small, _ = editing.fit_image(large, None, side)
         canvas, holes = pad(small, margins)
         check_canvas(canvas, side)
         scale = min(large.shape[1:3]) / side
@@ -162,7 +162,7 @@ class UnclipOutpaint:
 def fill(
     decoder: PartValue[Decoder],
     embedding: EmbeddingValue,
-    pictures: Tensor,
+    images: Tensor,
     holes: Tensor,
     text: TextValue | None,
     seed: int,
@@ -171,34 +171,34 @@ def fill(
     resamples: int,
     title: str,
 ) -> Tensor:
-    """Draw the `holes` `[N, H, W]` of `pictures` `[N, H, W, 3]`; batches are of one size or 1."""
+    """Draw the `holes` `[N, H, W]` of `images` `[N, H, W, 3]`; batches are of one size or 1."""
     sockets.require_family(embedding, "embedding", decoder.family, "decoder")
     settings = {
         "steps": inputs.check_steps(steps),
         "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
         "resamples": inputs.check_int("resamples", resamples, 1, defaults.RESAMPLES_MAX),
     }
-    count = common_count(image=len(pictures), mask=len(holes), embedding=len(embedding.embeds))
-    pictures, holes, embeds = (spread(batch, count) for batch in (pictures, holes, embedding.embeds))
+    count = common_count(image=len(images), mask=len(holes), embedding=len(embedding.embeds))
+    images, holes, embeds = (spread(batch, count) for batch in (images, holes, embedding.embeds))
     seeds = sample_seeds(inputs.check_seed(seed), count)
     condition = text_rows(text, decoder, count)
 
     def draw(rows: slice, on_step: host.OnStep) -> Tensor:
-        here = (batch[rows].to(host.device()) for batch in (pictures, holes, embeds))
+        here = (batch[rows].to(host.device()) for batch in (images, holes, embeds))
         said = rows_of(condition, rows)
         return editing.inpaint_decoder(decoder.part, *here, text=said, seeds=seeds[rows], on_step=on_step, **settings)
 
-    squares = pictures[0, :, :, 0].numel() / decoder.part.image_size**2
+    squares = images[0, :, :, 0].numel() / decoder.part.image_size**2
     at_once = max(1, int(defaults.IMAGES_AT_ONCE / squares))
     with host.loaded(decoder):
         return host.in_turns(draw, count, at_once, (steps - 1) * resamples + 1, title)
 
 
-def pad(pictures: Tensor, margins: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """`pictures` `[B, H, W, 3]` with grey margins, and the mask `[1, H', W']` of these."""
+def pad(images: Tensor, margins: dict[str, int]) -> tuple[Tensor, Tensor]:
+    """`images` `[B, H, W, 3]` with grey margins, and the mask `[1, H', W']` of these."""
     around = (margins["left"], margins["right"], margins["top"], margins["bottom"])
-    canvas = F.pad(pictures.movedim(-1, 1), around, value=0.5).movedim(1, -1)
-    mask = F.pad(torch.zeros_like(pictures[:1, :, :, 0]), around, value=1.0)
+    canvas = F.pad(images.movedim(-1, 1), around, value=0.5).movedim(1, -1)
+    mask = F.pad(torch.zeros_like(images[:1, :, :, 0]), around, value=1.0)
     return canvas, mask
 
 
@@ -214,13 +214,13 @@ def check_margins(**margins: Any) -> dict[str, int]:
     return found
 
 
-def check_canvas(pictures: Tensor, side: int) -> None:
+def check_canvas(images: Tensor, side: int) -> None:
     """Refuse a canvas of more pixels than can be drawn in reason.
 
     Raises:
         InputError: there are too many.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     if height * width > defaults.CANVAS_SIDES_MAX * side**2:
         raise InputError(
             f"The canvas is {width} × {height} pixels in the decoder's scale; {defaults.CANVAS_SIDES_MAX} squares of "

@@ -80,17 +80,17 @@ class UnclipDdimInversion:
             "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
             "iterations": inputs.check_int("iterations", iterations, 1, defaults.INVERSION_ITERATIONS_MAX),
         }
-        pictures = square(to_rgb(image), decoder.part.image_size)
-        count = common_count(image=len(pictures), embedding=len(embedding.embeds))
-        pictures, embeds = spread(pictures, count), spread(embedding.embeds, count)
+        images = square(to_rgb(image), decoder.part.image_size)
+        count = common_count(image=len(images), embedding=len(embedding.embeds))
+        images, embeds = spread(images, count), spread(embedding.embeds, count)
         condition, error = text_rows(text, decoder, count), torch.zeros(count)
 
         def invert(rows: slice, on_step: host.OnStep) -> Tensor:
             seen, said = embeds[rows].to(host.device()), rows_of(condition, rows)
-            found = editing.invert_decoder(decoder.part, pictures[rows], seen, text=said, on_step=on_step, **settings)
+            found = editing.invert_decoder(decoder.part, images[rows], seen, text=said, on_step=on_step, **settings)
             error[rows] = found.error.to(error)
             return found.noise
 
         with host.loaded(decoder):
             noise = host.in_turns(invert, count, defaults.IMAGES_AT_ONCE, (steps - 1) * iterations + 1, "Inversion")
-        return (NoiseValue(noise, decoder.family, error), pictures.to(host.intermediate_device()))
+        return (NoiseValue(noise, decoder.family, error), images.to(host.intermediate_device()))

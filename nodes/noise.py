@@ -61,5 +61,5 @@ class UnclipNoiseInterpolate:
 
 
 def errors_of(noise: NoiseValue) -> Tensor:
-    """How far the decoder errs about each of the pictures of a noise, `[B]`; 0 where it comes of none."""
+    """How far the decoder errs about each of the images of a noise, `[B]`; 0 where it comes of none."""
     return torch.zeros(len(noise.noise)) if noise.error is None else noise.error.cpu()

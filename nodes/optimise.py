@@ -1,4 +1,4 @@
-"""The node that needs CLIP alone: pictures by gradient ascent."""
+"""The node that needs CLIP alone: images by gradient ascent."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ class UnclipClipOptimise:
         smoothness: float = defaults.ASCENT_SMOOTHNESS,
         image: Tensor | None = None,
     ) -> tuple[Tensor]:
-        """Climb to each prompt, from its image `[B, H, W, C]` or the one for all; picture i by seed + i."""
+        """Climb to each prompt, from its image `[B, H, W, C]` or the one for all; image i by seed + i."""
         sockets.require_family(text, "text", clip.family, "CLIP")
         ascent = Ascent(
             steps=inputs.check_steps(steps),
@@ -99,7 +99,7 @@ class UnclipClipOptimise:
 
         def climb(rows: slice, on_step: host.OnStep) -> Tensor:
             here = None if start is None else start[rows].to(host.device())
-            return editing.optimise_pictures(
+            return editing.optimise_images(
                 clip.part,
                 wanted[rows].to(host.device()),
                 ascent,
@@ -113,16 +113,16 @@ class UnclipClipOptimise:
             return (host.in_turns(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP"),)
 
 
-def check_start(pictures: Tensor) -> Tensor:
-    """`pictures` `[B, H, W, 3]` if they are not too large to climb on.
+def check_start(images: Tensor) -> Tensor:
+    """`images` `[B, H, W, 3]` if they are not too large to climb on.
 
     Raises:
         InputError: they are.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     if max(height, width) > defaults.ASCENT_SIZE_MAX:
         raise InputError(
             f"The image is {width} × {height} pixels; CLIP Optimise takes at most {defaults.ASCENT_SIZE_MAX} on a "
             "side. Scale it down first."
         )
-    return pictures
+    return images

@@ -101,11 +101,11 @@ class UnclipPriorSample:
             "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
         }
         condition = text.condition.to(host.device())
-        parts, pictures = [prior], None
+        parts, images = [prior], None
         if decoder is not None and host.wants_preview():
             sockets.require_family(prior, "prior", decoder.family, "decoder")
-            parts, pictures = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
-        with host.loaded_together(*parts), host.progress(steps, "Prior", pictures) as bar:
+            parts, images = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
+        with host.loaded_together(*parts), host.progress(steps, "Prior", images) as bar:
             embeds = pipelines.draw_candidates(prior.part, condition, on_step=bar, **settings)
             embeds = embeds.to(host.intermediate_device())
         ranking = rank(embeds, text.condition.embeds, keep)
@@ -115,14 +115,14 @@ class UnclipPriorSample:
         return host.with_text((kept, scores), scores)
 
 
-def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToPictures:
-    """Makes the prior's x0 `[B, D]` a rough picture `[1, 3, H, W]` in -1..1: its first row, in a few steps."""
+def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToImages:
+    """Makes the prior's x0 `[B, D]` a rough image `[1, 3, H, W]` in -1..1: its first row, in a few steps."""
 
-    def pictures(x0: Tensor) -> Tensor:
+    def images(x0: Tensor) -> Tensor:
         embeds = pipelines.prior_embeds(prior, x0[:1])
         drawn = pipelines.sample_decoder(
             decoder, embeds, text=text.select([0]), steps=defaults.PREVIEW_STEPS, guidance_scale=1.0, seeds=[seed]
         )
         return drawn.movedim(-1, 1) * 2 - 1
 
-    return pictures
+    return images

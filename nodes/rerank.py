@@ -1,4 +1,4 @@
-"""The rerank node: of several pictures, those that CLIP finds nearest to a text."""
+"""The rerank node: of several images, those that CLIP finds nearest to a text."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .sockets import PartValue, TextValue
 
 
 class UnclipRerank:
-    """Node: keeps the pictures that go best with a text."""
+    """Node: keeps the images that go best with a text."""
 
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = "Keeps those of several images that CLIP finds nearest to the text, the best first."
@@ -47,13 +47,13 @@ class UnclipRerank:
         """Keep the best `keep` images of each prompt of `text`."""
         sockets.require_family(text, "text", clip.family, "CLIP")
         keep = inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX)
-        pictures, prompts = to_rgb(image), len(text.prompts)
-        if len(pictures) % prompts or keep > len(pictures) // prompts:
+        images, prompts = to_rgb(image), len(text.prompts)
+        if len(images) % prompts or keep > len(images) // prompts:
             raise InputError(
-                f"Cannot keep {keep} images a prompt: there are {len(pictures)} images for {prompts} prompts. "
+                f"Cannot keep {keep} images a prompt: there are {len(images)} images for {prompts} prompts. "
                 "Draw more, or lower 'keep'."
             )
         with host.loaded(clip) as part:
-            ranking = rank(pipelines.encode_image(part, pictures), text.condition.embeds, keep)
+            ranking = rank(pipelines.encode_image(part, images), text.condition.embeds, keep)
         scores = scores_text(ranking, text.prompts)
-        return host.with_text((pictures[ranking.rows.to(pictures.device)], scores), scores)
+        return host.with_text((images[ranking.rows.to(images.device)], scores), scores)

@@ -59,7 +59,7 @@ class PartValue(Generic[Part]):
 
 
 class LateValue(Generic[Part]):
-    """A part of a large model, which is read when a stage first needs it: a picture needs no prior.
+    """A part of a large model, which is read when a stage first needs it: an image needs no prior.
 
     It is used as a `PartValue` is; `part` reads.
     """
@@ -120,7 +120,7 @@ class EmbeddingValue:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what points nowhere where it arises: whatever is drawn of it would only look like a picture."""
+        """Refuse what points nowhere where it arises: whatever is drawn of it would only look like an image."""
         check_finite(self.embeds, f"image embeddings ({self.source})")
         if silent := (self.embeds == 0).all(dim=1).nonzero().flatten().tolist():
             raise BrokenValue(
@@ -139,12 +139,12 @@ class BasisValue:
 
 @dataclass(frozen=True, eq=False)
 class NoiseValue:
-    """The noise that a decoder makes pictures from.
+    """The noise that a decoder makes images from.
 
     Attributes:
         noise: `[B, 3, S, S]`, about standard normal.
         family: the model family whose decoder it is for.
-        error: `[B]`, how far that decoder errs about the pictures that the noise was found of; None is 0.
+        error: `[B]`, how far that decoder errs about the images that the noise was found of; None is 0.
     Raises:
         BrokenValue: a row holds NaN or infinity.
     """
@@ -154,7 +154,7 @@ class NoiseValue:
     error: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse noise that would make every picture black."""
+        """Refuse noise that would make every image black."""
         check_finite(self.noise, "noise")
 
 

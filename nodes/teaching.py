@@ -69,9 +69,9 @@ class UnclipForwardDiffusion:
         """Walk the chain from each of the images `[B, H, W, C]`."""
         diffusion = decoder.part.diffusion
         times = check_timesteps(timesteps, diffusion.train_steps)
-        pictures = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1).cpu() * 2 - 1
-        noise = NoiseSource(sample_seeds(inputs.check_seed(seed), len(pictures)), "forward")
-        states = diffuse(pictures, diffusion.table[times].tolist(), noise)
+        images = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1).cpu() * 2 - 1
+        noise = NoiseSource(sample_seeds(inputs.check_seed(seed), len(images)), "forward")
+        states = diffuse(images, diffusion.table[times].tolist(), noise)
         frames = to_images(torch.stack(list(states), dim=1).flatten(0, 1))
         strip = strip_of(frames, [f"t = {time}" for time in times])
         place = host.intermediate_device()

@@ -64,35 +64,35 @@ class UnclipUpscale:
 
         Where `mask` is 0 the result is `known`, to the bit if that has the result's size; else it is resized to it.
         """
-        pictures = to_rgb(image)
-        at_once = check_area(pictures)
+        images = to_rgb(image)
+        at_once = check_area(images)
         steps = inputs.check_steps(steps)
-        seeds = sample_seeds(inputs.check_seed(seed), 1) * len(pictures)
-        part = upscaler.part.fitting(*pictures.shape[1:3])
-        kept = known_pixels(known, mask, pictures, part.scale)
+        seeds = sample_seeds(inputs.check_seed(seed), 1) * len(images)
+        part = upscaler.part.fitting(*images.shape[1:3])
+        kept = known_pixels(known, mask, images, part.scale)
 
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
-            small = pictures[rows].to(host.device())
+            small = images[rows].to(host.device())
             here = {name: part[rows].to(host.device()) for name, part in kept.items()}
             return pipelines.upscale(
                 part, small, seeds=seeds[rows], steps=steps, sampler=part.sampler, on_step=on_step, **here
             )
 
         with host.loaded(upscaler):
-            return (host.in_turns(enlarge, len(pictures), at_once, steps, "Upscale"),)
+            return (host.in_turns(enlarge, len(images), at_once, steps, "Upscale"),)
 
 
-def known_pixels(known: Tensor | None, mask: Tensor | None, pictures: Tensor, scale: int) -> dict[str, Tensor]:
-    """The core's `known` and `mask` for each of `pictures` `[B, H, W, 3]`, in their size times `scale`; none for none.
+def known_pixels(known: Tensor | None, mask: Tensor | None, images: Tensor, scale: int) -> dict[str, Tensor]:
+    """The core's `known` and `mask` for each of `images` `[B, H, W, 3]`, in their size times `scale`; none for none.
 
     Raises:
-        InputError: one comes without the other, or they do not fit the pictures.
+        InputError: one comes without the other, or they do not fit the images.
     """
     if known is None and mask is None:
         return {}
     if known is None or mask is None:
         raise InputError("'known' and 'mask' go together: connect both, or neither.")
-    count, height, width = len(pictures), pictures.shape[1] * scale, pictures.shape[2] * scale
+    count, height, width = len(images), images.shape[1] * scale, images.shape[2] * scale
     known = to_rgb(known)
     rows, columns = known.shape[1:3]
     if abs(rows * width / (columns * height) - 1) > SHAPE_TOLERANCE:
@@ -101,17 +101,17 @@ def known_pixels(known: Tensor | None, mask: Tensor | None, pictures: Tensor, sc
     common_count(image=count, known=len(known), mask=len(holes))
     if max(len(known), len(holes)) > count:
         raise InputError(f"There are more known images or masks than the {count} to upscale.")
-    known = editing.resize_picture(known, (height, width))
+    known = editing.resize_image(known, (height, width))
     return {"known": spread(known, count), "mask": spread(holes, count)}
 
 
-def check_area(pictures: Tensor) -> int:
-    """How many of `pictures` `[B, H, W, 3]` to enlarge in one go.
+def check_area(images: Tensor) -> int:
+    """How many of `images` `[B, H, W, 3]` to enlarge in one go.
 
     Raises:
         InputError: one of them is too large.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     if height * width > defaults.UPSCALED_PIXELS_MAX:
         raise InputError(
             f"The image is {width} × {height} pixels; Upscale takes at most {defaults.UPSCALED_PIXELS_MAX:,} pixels, "

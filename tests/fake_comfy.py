@@ -1,4 +1,4 @@
-"""A small ComfyUI over HTTP: /prompt, /queue, /history, /view; its "pictures" are the prompts that made them.
+"""A small ComfyUI over HTTP: /prompt, /queue, /history, /view; its "images" are the prompts that made them.
 
 It can be killed and started again on its port, as a server is that loses its memory, and be made to misbehave.
 """

@@ -1,4 +1,4 @@
-"""Sixteen pictures with captions, and trainings of small nets on them."""
+"""Sixteen images with captions, and trainings of small nets on them."""
 
 import json
 import math
@@ -58,8 +58,8 @@ LOSSES = {
 }
 
 
-def write_pictures(folder, count=16, size=20):
-    """Smooth pictures that differ in colour and direction, `size` px high and a little wider."""
+def write_images(folder, count=16, size=20):
+    """Smooth images that differ in colour and direction, `size` px high and a little wider."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(NAMES[:count]):
         angle = 2 * math.pi * number / count

@@ -109,7 +109,7 @@ def test_nothing_but_the_door_of_the_command_line_imports_its_commands():
     assert not offenders(lambda path: [t for t in inside(path) if t.startswith("nodes.commands")], others)
 
 
-def test_the_nodes_know_neither_training_nor_the_picture_world():
+def test_the_nodes_know_neither_training_nor_the_image_world():
     nodes = [path for path in SOURCES if below(path, "nodes") and not below(path, COMMANDS)]
     assert len(nodes) > 10
     unknown = ("unclip_core.train", "unclip_core.world")

@@ -1,19 +1,109 @@
-"""The four parts of an unCLIP model, as the pipelines take them, and where they come from."""
+"""The parts of an unCLIP model as the pipelines take them, and the contracts that every family of models meets.
+
+Text -> `Clip` -> `Prior` -> `Decoder` (with its `ImageCodec`) -> `Upsampler` -> image. A family may lack parts; a part
+states the settings that it is sampled with unless the user chooses others (`StageSettings`). Nothing here reads files.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from .clip.open_clip_adapter import ClipAdapter, TextCondition
 from .clip.tower_adapter import TowerClip
 from .diffusion.spec import DiffusionSpec
-from .nets.decoder import DecoderNet
 from .nets.prior import PriorTransformer
 from .nets.upsampler import UpsamplerNet
+
+PARTS = ("clip", "prior", "decoder", "upsampler")
+"""The names of a model's parts, in the order in which data flows."""
+
+
+class MissingPart(ValueError):
+    """The model has no such part, and it was asked for."""
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """How a stage is sampled.
+
+    Attributes:
+        steps: sampling steps, 1 or more; a prior of one pass does not read them.
+        guidance_scale: of classifier-free guidance, 1 is none.
+        sampler: a name in `SAMPLERS`.
+    """
+
+    steps: int
+    guidance_scale: float = 1.0
+    sampler: str = "ddim"
+
+    def over(
+        self, steps: int | None = None, guidance_scale: float | None = None, sampler: str | None = None
+    ) -> "StageSettings":
+        """These settings with what is given in their place; None leaves one as it is."""
+        given = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+PRIOR_SETTINGS = StageSettings(10, 2.0, "ddim")
+DECODER_SETTINGS = StageSettings(8, 1.5, "dpmpp_2m")
+UPSAMPLER_SETTINGS = StageSettings(4, 1.0, "ddim")
+"""Those of parts that state none: models that were trained here before indexes told them."""
+
+
+class ImageCodec(Protocol):
+    """What a decoder's diffusion draws in, and the way from there to images and back.
+
+    `encode` and `decode` are inverse to each other as far as the codec can tell images apart; both keep the batch's
+    order and the device, and work in float32 outside of their own nets.
+    """
+
+    channels: int
+    """Channels of the latents."""
+
+    factor: int
+    """How many times as wide and high as its latents an image is."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What holds the codec's weights, to be placed beside the decoder's; None where there are none."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` in -1..1 to latents `[B, channels, H / factor, W / factor]`."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents `[B, channels, h, w]` to images `[B, 3, h * factor, w * factor]`, in -1..1 but for overshoot."""
+        ...
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """A rough and cheap `decode` at any size, for live previews: `[B, 3, h', w']`."""
+        ...
+
+
+class PixelCodec:
+    """The codec of decoders that draw pixels: images are their own latents."""
+
+    channels, factor, module = 3, 1, None
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The images as they are."""
+        return images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The latents as they are."""
+        return latents
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """The latents as they are."""
+        return latents
+
+
+PIXELS = PixelCodec()
 
 
 @dataclass(frozen=True)
@@ -29,55 +119,87 @@ class Clip:
         return self.adapter.model
 
 
+class OnePassPriorNet(Protocol):
+    """What a prior without diffusion is: `net(noise, text_embeds, text_states, text_mask)` -> image embeddings.
+
+    noise `[B, D]` is standard normal, each row of its own seed (a net that takes none ignores it); text_embeds
+    `[B, D]`, text_states `[B, T, W]` and text_mask `[B, T]` as in `TextCondition`. Returns `[B, D]`. It is an
+    `nn.Module` (Patel et al. 2023, ECLIPSE, section 4).
+    """
+
+    def __call__(self, noise: Tensor, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> Tensor:
+        """Return the image embeddings."""
+        ...
+
+
 @dataclass(frozen=True)
 class Prior:
-    """Text embedding to image embedding (Ramesh et al. 2022, section 2.2).
+    """Text embedding to image embedding (Ramesh et al. 2022, section 2.2), by diffusion or in one pass.
 
     Attributes:
         family: whose embeddings these are.
-        net: the transformer, with the statistics of the embeddings.
-        diffusion: the process.
+        net: a `PriorTransformer` or its like with the statistics of the embeddings; with `diffusion` None, a
+            `OnePassPriorNet`.
+        diffusion: the process; None for a prior that maps text to image embedding in one pass: steps, guidance and
+            sampler then have no meaning.
         unit_norm: whether the family's image embeddings have length 1.
+        settings: what it is sampled with by default.
     """
 
     family: str
-    net: PriorTransformer
-    diffusion: DiffusionSpec
+    net: Any
+    diffusion: DiffusionSpec | None
     unit_norm: bool
+    settings: StageSettings = PRIOR_SETTINGS
 
     @property
     def module(self) -> nn.Module:
         """What holds the weights."""
         return self.net
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether it maps in one pass, without steps."""
+        return self.diffusion is None
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Image embedding to a small picture (Ramesh et al. 2022, section 2.1).
+    """Image embedding to an image (Ramesh et al. 2022, section 2.1), drawn in a codec's latents.
 
     Attributes:
         family: whose embeddings it reads.
-        net: the conditioner and the UNet.
+        net: the conditioner and the UNet, see `nets.decoder.DecoderNet` for the contract.
         diffusion: the process.
-        image_size: side of its pictures, in px.
+        image_size: side of its images, in px.
         blank_text: what CLIP says of the empty prompt, for a net that cannot do without a text and gets none.
+        codec: latents to images and back.
+        settings: what it is sampled with by default.
     """
 
     family: str
-    net: DecoderNet
+    net: Any
     diffusion: DiffusionSpec
     image_size: int
     blank_text: Callable[[], TextCondition] | None = None
+    codec: ImageCodec = PIXELS
+    settings: StageSettings = DECODER_SETTINGS
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """What holds the weights, those of the codec too."""
+        return self.net if self.codec.module is None else nn.ModuleList([self.net, self.codec.module])
 
     @property
-    def module(self) -> nn.Module:
-        """What holds the weights."""
-        return self.net
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape `(C, s, s)` of an image's latents at the decoder's own size."""
+        side = self.image_size // self.codec.factor
+        return self.codec.channels, side, side
 
 
 @dataclass(frozen=True)
 class Upsampler:
-    """A small picture to one `scale` times as large.
+    """A small image to one `scale` times as large.
 
     Attributes:
         family: the family whose decoder it goes with.
@@ -85,10 +207,10 @@ class Upsampler:
         diffusion: the process.
         scale: how many times as wide and high.
         last: the UNet of the last step, where that is another (Karlo tuned it for fine detail).
-        clamp: whether the enlarged picture is kept within -1..1; Karlo lets it overshoot.
-        sampler: the name of the sampler that it was made for.
+        clamp: whether the enlarged image is kept within -1..1; Karlo lets it overshoot.
+        settings: what it is sampled with by default.
         second: the upsampler of what this one has made, where the model has one (Ramesh et al. 2022, section 2.1).
-        from_size: side, in px, of the small pictures that a second upsampler is for.
+        from_size: side, in px, of the small images that a second upsampler is for.
     """
 
     family: str
@@ -97,7 +219,7 @@ class Upsampler:
     scale: int
     last: UpsamplerNet | None = None
     clamp: bool = True
-    sampler: str = "ddim"
+    settings: StageSettings = UPSAMPLER_SETTINGS
     second: "Upsampler | None" = None
     from_size: int = 1
 
@@ -112,24 +234,29 @@ class Upsampler:
         return nets[0] if len(nets) == 1 else nn.ModuleList(nets)
 
     def fitting(self, height: int, width: int) -> "Upsampler":
-        """The one for small pictures of that size: the second where both sides are as long as those it is for."""
+        """The one for small images of that size: the second where both sides are as long as those it is for."""
         takes_second = self.second is not None and min(height, width) >= self.second.from_size
         return self.second if takes_second else self
 
 
 class PartReader(Protocol):
-    """A model folder of some format: what reads its parts."""
+    """A model folder of some family: what reads its parts. Made by the family's `read`, see `families.registry`."""
 
     family: str
+    """Whose embeddings its parts exchange; parts of another family are refused."""
+
     small: bool
     """Whether it is quick to read all of it at once."""
+
+    parts: frozenset[str]
+    """Which of `PARTS` the folder has."""
 
     def check(self) -> None:
         """Compare keys and shapes of all parts that are there with their configuration, without reading weights."""
         ...
 
     def clip(self) -> Clip:
-        """Read the text and picture encoders."""
+        """Read the text and image encoders."""
         ...
 
     def prior(self) -> Prior:
@@ -147,7 +274,10 @@ class PartReader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class UnclipModel:
-    """A model folder; each part is read when it is first asked for."""
+    """A model folder; each part is read when it is first asked for.
+
+    Asking for a part that the model does not have raises `MissingPart`; `has` tells beforehand.
+    """
 
     name: str
     folder: Path
@@ -158,22 +288,32 @@ class UnclipModel:
         """The family that all parts belong to."""
         return self.reader.family
 
+    def has(self, part: str) -> bool:
+        """Whether the model has that one of `PARTS`."""
+        return part in self.reader.parts
+
     @cached_property
     def clip(self) -> Clip:
-        """Text and picture encoders."""
-        return self.reader.clip()
+        """Text and image encoders."""
+        return self._read("clip")
 
     @cached_property
     def prior(self) -> Prior:
         """The prior."""
-        return self.reader.prior()
+        return self._read("prior")
 
     @cached_property
     def decoder(self) -> Decoder:
         """The decoder."""
-        return self.reader.decoder()
+        return self._read("decoder")
 
     @cached_property
     def upsampler(self) -> Upsampler:
         """The upsampler."""
-        return self.reader.upsampler()
+        return self._read("upsampler")
+
+    def _read(self, part: str) -> Any:
+        if not self.has(part):
+            there = ", ".join(name for name in PARTS if self.has(name)) or "no part at all"
+            raise MissingPart(f"The model '{self.name}' has no {part}; it has {there}. Take a model that has one.")
+        return getattr(self.reader, part)()

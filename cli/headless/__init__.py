@@ -2,13 +2,13 @@
 
 `run_workflow` is the function, `run_file` is what the `unclip run` command calls. One subject a file:
 `prompt` (the JSON and its overrides), `values` (one widget value), `validate` (the whole graph),
-`run` (execution and report), `stock` (stand-ins for ComfyUI's own nodes), `pictures` (files),
-`canvas` (the UI workflow that travels in the pictures), `terminal` and `command` (the command line).
+`run` (execution and report), `stock` (stand-ins for ComfyUI's own nodes), `images` (files),
+`canvas` (the UI workflow that travels in the images), `terminal` and `command` (the command line).
 """
 
 from .command import run_file
 from .problems import InvalidWorkflow, Problem
-from .run import Event, NodeRun, Report, SavedPicture, run_workflow
+from .run import Event, NodeRun, Report, SavedImage, run_workflow
 
 __all__ = [
     "Event",
@@ -16,7 +16,7 @@ __all__ = [
     "NodeRun",
     "Problem",
     "Report",
-    "SavedPicture",
+    "SavedImage",
     "run_file",
     "run_workflow",
 ]

@@ -1,5 +1,5 @@
-"""The UI (canvas) twin of an API workflow: carried in the pictures, so that dropping one on ComfyUI's canvas
-brings the laid-out graph back with the values that made the picture."""
+"""The UI (canvas) twin of an API workflow: carried in the images, so that dropping one on ComfyUI's canvas
+brings the laid-out graph back with the values that made the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unclip run`: a workflow file in, pictures and a report out."""
+"""`unclip run`: a workflow file in, images and a report out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_file(
     """Run a workflow file and say what came of it; returns the exit code.
 
     settings: `NODE.INPUT=VALUE` each. Progress and errors go to stderr; stdout gets the times and the paths
-    of the pictures, or with as_json the whole report as one JSON object.
+    of the images, or with as_json the whole report as one JSON object.
     """
     path, terminal = Path(path), Terminal()
     try:
@@ -87,6 +87,6 @@ def _canvas_twin(path: Path) -> dict[str, Any] | None:
     try:
         workflow = json.loads(twin.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        print(f"The pictures carry the API workflow only: {twin} cannot be read ({error}).", file=sys.stderr)
+        print(f"The images carry the API workflow only: {twin} cannot be read ({error}).", file=sys.stderr)
         return None
     return workflow if isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list) else None

@@ -1,4 +1,4 @@
-"""Picture files: read into ComfyUI's image tensors, written whole or not at all, never over another file."""
+"""Image files: read into ComfyUI's image tensors, written whole or not at all, never over another file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-_NO_ALPHA = (64, 64)  # the size of the empty mask that the stock LoadImage gives for opaque pictures
+_NO_ALPHA = (64, 64)  # the size of the empty mask that the stock LoadImage gives for opaque images
 
 
 class SaveError(OSError):
-    """A picture that could not be written, and why."""
+    """An image that could not be written, and why."""
 
 
 def png_bytes(image: Tensor, text: Mapping[str, Any]) -> bytes:
-    """One picture as PNG.
+    """One image as PNG.
 
     image: [H, W, C] float 0..1, C 1, 3 or 4; values outside are clipped, and the fraction is cut off as in
     ComfyUI's SaveImage, so that both give the same pixels. text: stored as JSON in text chunks, by name.
@@ -58,7 +58,7 @@ def expand_prefix(prefix: str, width: int, height: int, now: time.struct_time) -
 
 
 def target(output: Path, prefix: str) -> tuple[Path, str]:
-    """The folder and the name's stem for a prefix such as "set/picture", inside the output folder.
+    """The folder and the name's stem for a prefix such as "set/image", inside the output folder.
 
     Raises ValueError for an empty prefix and for one that leaves the output folder.
     """
@@ -81,7 +81,7 @@ def next_number(folder: Path, stem: str) -> int:
 def write_numbered(data: bytes, folder: Path, stem: str, number: int) -> tuple[Path, int]:
     """Write `<stem>_<number>_.png`, or the next number that is free; returns the path and that number.
 
-    The data goes to a file aside first, onto the disk, and is then renamed: a picture is there whole, or not
+    The data goes to a file aside first, onto the disk, and is then renamed: an image is there whole, or not
     at all. Raises SaveError where it cannot be written; nothing is left behind.
     """
     aside = folder / f".{stem}.{uuid.uuid4().hex}.part"
@@ -115,17 +115,17 @@ def _reason(error: OSError, folder: Path, stem: str) -> str:
     return f"{stem} was not written to {folder}: {error.strerror or error}."
 
 
-def read_picture(path: Path) -> tuple[Tensor, Tensor]:
-    """A picture file as ComfyUI's LoadImage gives it: every frame of the first one's size.
+def read_image(path: Path) -> tuple[Tensor, Tensor]:
+    """An image file as ComfyUI's LoadImage gives it: every frame of the first one's size.
 
     Returns image [B, H, W, 3] float32 0..1 and mask [B, H, W], 1 where transparent ([B, 64, 64] of zeros for
-    an opaque picture). Raises ValueError for a file that is no picture.
+    an opaque image). Raises ValueError for a file that is no image.
     """
     try:
         with Image.open(path) as file:
             frames = [ImageOps.exif_transpose(frame) for frame in ImageSequence.Iterator(file)]
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
     frames = [frame for frame in frames if frame.size == frames[0].size]
     images = torch.stack([_channels(frame, "RGB") for frame in frames])
     return images, torch.stack([_mask(frame) for frame in frames])

@@ -77,7 +77,7 @@ def _node(key: str, raw: Mapping[str, Any]) -> Node:
 
 
 def as_api(nodes: Mapping[str, Node]) -> dict[str, Any]:
-    """The API format of these nodes: what ComfyUI writes under "prompt" into a picture."""
+    """The API format of these nodes: what ComfyUI writes under "prompt" into an image."""
     return {
         node.id: {"inputs": node.inputs, "class_type": node.class_type, "_meta": {"title": node.title}}
         for node in nodes.values()

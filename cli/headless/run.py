@@ -35,8 +35,8 @@ class NodeRun:
 
 
 @dataclass(frozen=True)
-class SavedPicture:
-    """A written file, mostly a picture, and the node that wrote it."""
+class SavedImage:
+    """A written file, mostly an image, and the node that wrote it."""
 
     node: str
     title: str
@@ -68,12 +68,12 @@ class Report:
     """What came of a run.
 
     status: "invalid" before anything ran, "failed" or "interrupted" on the way, or "ok".
-    texts: what nodes show besides pictures. warnings: what they have to say about a result that they gave. notes:
+    texts: what nodes show besides images. warnings: what they have to say about a result that they gave. notes:
     what the run itself has to say.
     """
 
     status: Literal["ok", "invalid", "failed", "interrupted"] = "ok"
-    outputs: list[SavedPicture] = field(default_factory=list)
+    outputs: list[SavedImage] = field(default_factory=list)
     nodes: list[NodeRun] = field(default_factory=list)
     errors: list[Problem] = field(default_factory=list)
     texts: list[ShownText] = field(default_factory=list)
@@ -132,7 +132,7 @@ def run_workflow(
     workflow: the API format, or a `POST /prompt` body. overrides: "NODE.INPUT" → value, NODE an id or a
     title. output_dir: made if missing. on_event: told of every node. classes: node classes by id (default:
     this package's and the stock stand-ins). input_dirs: where LoadImage looks. canvas: the UI workflow of the
-    same graph, put into the pictures with the values used. Never raises for what is wrong with the workflow
+    same graph, put into the images with the values used. Never raises for what is wrong with the workflow
     or goes wrong on the way: the report says it.
     """
     report, began = Report(), time.perf_counter()
@@ -161,13 +161,13 @@ def _with_canvas(
     classes: Mapping[str, type],
     report: Report,
 ) -> Mapping[str, Any] | None:
-    """What goes into the pictures besides the prompt: the canvas workflow, where it is this graph."""
+    """What goes into the images besides the prompt: the canvas workflow, where it is this graph."""
     if canvas is None:
         return pnginfo
     try:
         return {**(pnginfo or {}), "workflow": canvas_twin.with_values(canvas, nodes, classes)}
     except ValueError as error:
-        report.notes.append(f"The pictures carry the API workflow only: {error}.")
+        report.notes.append(f"The images carry the API workflow only: {error}.")
         return pnginfo
 
 
@@ -265,7 +265,7 @@ def _take_ui(shown: Mapping[str, Any], node: Node, context: _Context, report: Re
     """Put what a node would show on the canvas into the report: saved files, texts and warnings."""
     for entry in (*shown.get("images", ()), *shown.get("files", ())):
         path = context.folders.output / entry["subfolder"] / entry["filename"]
-        report.outputs.append(SavedPicture(node.id, node.title, path))
+        report.outputs.append(SavedImage(node.id, node.title, path))
     for text in shown.get("text", ()):
         report.texts.append(ShownText(node.id, node.title, text))
     for warning in shown.get("warnings", ()):

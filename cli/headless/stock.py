@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .image_files import expand_prefix, next_number, png_bytes, read_picture, target, write_numbered
+from .image_files import expand_prefix, next_number, png_bytes, read_image, target, write_numbered
 
 FOLDERS = "UNCLIP_FOLDERS"
 """The type of the hidden input by which a stand-in gets the run's folders."""
@@ -20,7 +20,7 @@ FOLDERS = "UNCLIP_FOLDERS"
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run writes pictures, and where it looks for those it loads, in this order."""
+    """Where a run writes images, and where it looks for those it loads, in this order."""
 
     output: Path
     inputs: tuple[Path, ...]
@@ -31,7 +31,7 @@ class Folders:
 
 
 class LoadImage:
-    """Loads a picture: a path, absolute or below the current folder or the workflow's."""
+    """Loads an image: a path, absolute or below the current folder or the workflow's."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -48,18 +48,18 @@ class LoadImage:
         if folders is None or image is None or folders.find(str(image)):
             return True
         looked = ", ".join(str(folder) for folder in folders.inputs)
-        return f"there is no picture {image} in {looked}."
+        return f"there is no image {image} in {looked}."
 
     def load_image(self, image: str, folders: Folders) -> tuple[Tensor, Tensor]:
         """image [B, H, W, 3] float32 0..1 and mask [B, H, W]. Raises FileNotFoundError, ValueError."""
         path = folders.find(image)
         if path is None:
-            raise FileNotFoundError(f"there is no picture {image}.")
-        return read_picture(path)
+            raise FileNotFoundError(f"there is no image {image}.")
+        return read_image(path)
 
 
 class SaveImage:
-    """Saves pictures as PNG below the output folder, with the workflow in them, as the stock node does."""
+    """Saves images as PNG below the output folder, with the workflow in them, as the stock node does."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class SaveImage:
 
 
 class PreviewImage(SaveImage):
-    """Saves pictures named `preview_…`: without a canvas to show them on, a file is the preview."""
+    """Saves images named `preview_…`: without a canvas to show them on, a file is the preview."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

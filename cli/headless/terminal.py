@@ -23,14 +23,14 @@ class Terminal:
 
 
 def summary(report: Report) -> str:
-    """The time of each node, what nodes showed as text, then the paths of the pictures."""
+    """The time of each node, what nodes showed as text, then the paths of the images."""
     rows = [(run.title, "cached" if run.cached else f"{run.seconds:.2f} s") for run in report.nodes]
     rows.append(("Total", f"{report.seconds:.2f} s"))
     width = max(len(title) for title, _ in rows)
     lines = ["Time:", *(f"  {title:<{width}}  {seconds:>9}" for title, seconds in rows)]
     for shown in report.texts:
         lines += [f"{shown.title}:", *(f"  {line}" for line in shown.text.splitlines())]
-    lines += ["Pictures:", *(f"  {saved.path}" for saved in report.outputs)]
+    lines += ["Images:", *(f"  {saved.path}" for saved in report.outputs)]
     return "\n".join(lines)
 
 

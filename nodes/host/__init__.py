@@ -42,7 +42,7 @@ from .memory import (
 )
 from .node_messages import notify, show, with_text, with_warnings
 from .oom_retry import in_turns
-from .progress_bar import OnStep, Progress, ToPictures, check_interrupt, preview_image, progress, wants_preview
+from .progress_bar import OnStep, Progress, ToImages, check_interrupt, preview_image, progress, wants_preview
 
 __all__ = [
     "FOLDER_KEY",
@@ -50,7 +50,7 @@ __all__ = [
     "LORA_VARIABLE",
     "OnStep",
     "Progress",
-    "ToPictures",
+    "ToImages",
     "adapted",
     "announce",
     "check_interrupt",

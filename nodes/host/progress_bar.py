@@ -16,8 +16,8 @@ PREVIEWED = 16
 PREVIEW_SIDE = 512
 
 OnStep = Callable[[StepInfo], None]
-ToPictures = Callable[[Tensor], Tensor]
-"""Pictures `[B, 3, H, W]` in -1..1 of what a sampler has so far, where that is something else."""
+ToImages = Callable[[Tensor], Tensor]
+"""Images `[B, 3, H, W]` in -1..1 of what a sampler has so far, where that is something else."""
 
 
 def check_interrupt() -> None:
@@ -29,15 +29,15 @@ def check_interrupt() -> None:
 
 
 class Progress:
-    """A bar that counts steps, shows a preview of pictures, and stops when the user interrupts.
+    """A bar that counts steps, shows a preview of images, and stops when the user interrupts.
 
     Used as a context, and called with a `StepInfo` after each step: it is the `on_step` of the core.
     """
 
-    def __init__(self, total: int, title: str, pictures: ToPictures | None = None) -> None:
+    def __init__(self, total: int, title: str, images: ToImages | None = None) -> None:
         self.total = total
         self.title = title
-        self.pictures = pictures
+        self.images = images
         self.done = 0
 
     def __enter__(self) -> "Progress":
@@ -46,13 +46,13 @@ class Progress:
         return self
 
     def __call__(self, info: StepInfo) -> None:
-        """Count a step; `info.x0` is previewed if it is a batch of pictures, or can be made one."""
+        """Count a step; `info.x0` is previewed if it is a batch of images, or can be made one."""
         check_interrupt()
         self.done += 1
         self._show(info.x0)
 
     def advance(self) -> None:
-        """Count a step that has no picture."""
+        """Count a step that has no image."""
         check_interrupt()
         self.done += 1
         self._show(None)
@@ -86,22 +86,22 @@ class ComfyProgress(Progress):
         self._bar.update_absolute(self.done, self.total, self._preview(x0))
 
     def _preview(self, x0: Tensor | None) -> Any:
-        if x0 is None or not wants_preview() or (x0.ndim != 4 and self.pictures is None):
-            return None  # embeddings have no picture of their own
-        return ("JPEG", preview_image(x0 if self.pictures is None else self.pictures(x0)), PREVIEW_SIDE)
+        if x0 is None or not wants_preview() or (x0.ndim != 4 and self.images is None):
+            return None  # embeddings have no image of their own
+        return ("JPEG", preview_image(x0 if self.images is None else self.images(x0)), PREVIEW_SIDE)
 
     def _close(self) -> None:
         """ComfyUI ends the bar with the node."""
 
 
-def progress(total: int, title: str, pictures: ToPictures | None = None) -> Progress:
+def progress(total: int, title: str, images: ToImages | None = None) -> Progress:
     """A bar of `total` steps under the name `title`, on the canvas or the terminal.
 
     Args:
-        pictures: makes the pictures to preview of the sampler's x0; None where x0 is a batch of pictures, or where
+        images: makes the images to preview of the sampler's x0; None where x0 is a batch of images, or where
             there is nothing to show.
     """
-    return ComfyProgress(total, title, pictures) if in_comfyui() else Progress(total, title, pictures)
+    return ComfyProgress(total, title, images) if in_comfyui() else Progress(total, title, images)
 
 
 def wants_preview() -> bool:
@@ -114,13 +114,13 @@ def wants_preview() -> bool:
 
 
 def preview_image(x0: Tensor) -> Any:
-    """The first pictures of `x0` `[B, 3, H, W]` in -1..1, side by side, as a PIL image."""
+    """The first images of `x0` `[B, 3, H, W]` in -1..1, side by side, as a PIL image."""
     from PIL import Image
 
     shown = x0[:PREVIEWED].detach()
     # Pixels that the preview has no room for are left out before anything is computed of them.
     across = math.ceil(math.sqrt(len(shown))) * max(shown.shape[-2:])
     shown = shown[..., :: max(1, across // PREVIEW_SIDE), :: max(1, across // PREVIEW_SIDE)]
-    pictures = (shown.float().cpu().movedim(1, -1) + 1) / 2
-    levels = (tile(pictures.clamp(0, 1))[0] * 255).round().to(torch.uint8)
+    images = (shown.float().cpu().movedim(1, -1) + 1) / 2
+    levels = (tile(images.clamp(0, 1))[0] * 255).round().to(torch.uint8)
     return Image.fromarray(levels.numpy())

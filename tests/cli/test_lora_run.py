@@ -1,4 +1,4 @@
-"""The whole way of a LoRA: trained on a Karlo with own pictures, laid among the LoRAs, and drawn with in a run."""
+"""The whole way of a LoRA: trained on a Karlo with own images, laid among the LoRAs, and drawn with in a run."""
 
 import json
 from pathlib import Path
@@ -19,18 +19,18 @@ FEW = {"3.steps": 2, "4.steps": 2, "5.steps": 2}
 
 @pytest.fixture
 def folders(karlo_models, tmp_path, monkeypatch):
-    """The pictures and where a LoRA belongs."""
+    """The images and where a LoRA belongs."""
     for name, level in (("dark", 40), ("bright", 200)):
-        (tmp_path / "pictures").mkdir(exist_ok=True)
-        Image.new("RGB", (24, 20), (level, 80, 120)).save(tmp_path / "pictures" / f"{name}.png")
-        (tmp_path / "pictures" / f"{name}.txt").write_text(f"a {name} one")
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (24, 20), (level, 80, 120)).save(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "images" / f"{name}.txt").write_text(f"a {name} one")
     monkeypatch.setenv(host.FOLDER_VARIABLE, str(karlo_models))
     monkeypatch.setenv(host.LORA_VARIABLE, str(tmp_path / "loras"))
     return tmp_path
 
 
 def drawn(folder, name, **inputs):
-    """The picture of the workflow with Apply LoRA between the loader and the stages."""
+    """The image of the workflow with Apply LoRA between the loader and the stages."""
     prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     prompt["7"] = {
         "class_type": "UnclipApplyLora",
@@ -63,7 +63,7 @@ def test_a_lora_trained_on_karlo_changes_what_a_run_draws(folders, karlo_models,
             }
         )
     )
-    assert train_own(stage, str(folders / "pictures"), str(config), str(folders / "out")) == 0
+    assert train_own(stage, str(folders / "images"), str(config), str(folders / "out")) == 0
     (folders / "loras").mkdir()
     (folders / "out" / f"{stage}-lora.safetensors").rename(folders / "loras" / "mine.safetensors")
     plain = drawn(folders, "plain", lora_name="(none)")

@@ -39,8 +39,8 @@ def test_a_bin_folder_becomes_one_that_a_workflow_draws_with(karlo, tmp_path, mo
     settings = ["1.model=mine", "3.steps=2", "4.steps=2", "5.steps=2"]
     flags = [part for setting in settings for part in ("--set", setting)]
     assert main(["run", str(WORKFLOW), *flags, "--output", str(tmp_path / "drawn")]) == 0
-    (picture,) = (tmp_path / "drawn").glob("*.png")
-    with Image.open(picture) as drawn:
+    (image,) = (tmp_path / "drawn").glob("*.png")
+    with Image.open(image) as drawn:
         assert drawn.size == (64, 64) and json.loads(drawn.text["prompt"])["1"]["inputs"]["model"] == "mine"
 
 

@@ -1,4 +1,4 @@
-"""ComfyUI's page in a headless browser: opens it offline, loads workflows, queues them, takes pictures."""
+"""ComfyUI's page in a headless browser: opens it offline, loads workflows, queues them, takes images."""
 
 import os
 import shutil
@@ -166,8 +166,8 @@ class Canvas:
         self.page.wait_for_function("window.ending", timeout=RUN_LIMIT)
         return self.page.evaluate("window.ending")
 
-    def wait_for_picture(self):
-        """Return once a node shows a picture."""
+    def wait_for_image(self):
+        """Return once a node shows an image."""
         self.page.wait_for_function(SHOWN[self.vue], timeout=LOAD_LIMIT)
 
     def nodes(self):

@@ -27,7 +27,7 @@ KARLO = {"karlo-v1-alpha": wide_size(), "karlo-v1-alpha-image-variations": small
 
 
 def furnished(base):
-    """The base folder with what the workflows name: random Karlos, and the picture of ComfyUI's own.
+    """The base folder with what the workflows name: random Karlos, and the image of ComfyUI's own.
 
     Stable Diffusion's file is an empty one until `write_stable_diffusion`: it is listed, but cannot be loaded.
     """

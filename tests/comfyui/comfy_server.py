@@ -108,7 +108,7 @@ class Watch:
     def events(self, prompt_id):
         """(type, data) of each of the prompt's events up to its end.
 
-        A text on a node is ("text", {node, text}), a live picture ("preview", {picture}).
+        A text on a node is ("text", {node, text}), a live image ("preview", {image}).
         """
         limit = time.monotonic() + RUN_LIMIT
         while time.monotonic() < limit:
@@ -118,7 +118,7 @@ class Watch:
                 if kind == BINARY_TEXT:
                     yield "text", {"node": message[8 : 8 + length].decode(), "text": message[8 + length :].decode()}
                 if kind == BINARY_PREVIEW:
-                    yield "preview", {"picture": Image.open(io.BytesIO(message[8:]))}
+                    yield "preview", {"image": Image.open(io.BytesIO(message[8:]))}
                 continue
             event = json.loads(message)
             if event["data"].get("prompt_id") == prompt_id:
@@ -136,7 +136,7 @@ class Watch:
             elif kind == "progress":
                 run.steps.setdefault(data["node"], []).append((data["value"], data["max"]))
             elif kind == "preview":
-                run.previews.setdefault(run.executed[-1], []).append(data["picture"])
+                run.previews.setdefault(run.executed[-1], []).append(data["image"])
             elif kind == "execution_cached":
                 run.cached.update(data["nodes"])
             elif kind == "executed":
@@ -234,8 +234,8 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"Prompt {prompt_id} ended but is not in the history.")
 
-    def pictures(self, prompt_id):
-        """The pictures that a prompt saved, through /view."""
+    def images(self, prompt_id):
+        """The images that a prompt saved, through /view."""
         outputs = sorted(self.history(prompt_id)["outputs"].items(), key=lambda item: int(item[0]))  # run in any order
         return [self.view(entry) for _, output in outputs for entry in output.get("images", [])]
 
@@ -244,10 +244,10 @@ class Server:
         assert status == 200 and body.startswith(b"\x89PNG"), f"/view of {entry} answered {status}: {body[:80]!r}"
         return Image.open(io.BytesIO(body))
 
-    def upload(self, name, picture):
+    def upload(self, name, image):
         """Put a PIL image among ComfyUI's inputs through /upload/image."""
         data = io.BytesIO()
-        picture.save(data, "PNG")
+        image.save(data, "PNG")
         boundary = uuid.uuid4().hex
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
         body = head.encode() + b"Content-Type: image/png\r\n\r\n" + data.getvalue() + f"\r\n--{boundary}--\r\n".encode()

@@ -106,9 +106,9 @@ def test_the_workflow_runs_through_stable_diffusion_and_shows_what_the_prior_dre
         prompt = quick(seed)
         run = server.run(prompt)
         assert run.ending == "execution_success", run.details
-        (picture,) = server.pictures(run.prompt_id)
-        assert picture.size == (64, 64)
-        drawn.append(picture.convert("RGB").tobytes())
+        (image,) = server.images(run.prompt_id)
+        assert image.size == (64, 64)
+        drawn.append(image.convert("RGB").tobytes())
     changed = {prompt[node]["class_type"] for node in run.executed}
     assert changed == {"UnclipPriorSample", "UnclipToClipVision", "unCLIPConditioning", "KSampler", "VAEDecode",
                        "SaveImage"}  # fmt: skip

@@ -1,4 +1,4 @@
-"""A first picture as a newcomer makes it: nodes out of the search box, wires by mouse, a prompt typed, Run pressed."""
+"""A first image as a newcomer makes it: nodes out of the search box, wires by mouse, a prompt typed, Run pressed."""
 
 import numpy as np
 import pytest
@@ -33,12 +33,12 @@ def test_a_graph_made_by_hand_draws_what_was_typed(canvas, screenshots):
     hands.write(PROMPT)
     ending, details = hands.press_run()
     assert ending == "execution_success", details
-    canvas.wait_for_picture()
+    canvas.wait_for_image()
     canvas.screenshot(screenshots / f"by-hand-{'vue' if canvas.vue else 'classic'}.png")
     assert canvas.complaints() == []
-    (picture,) = canvas.server.pictures(details["prompt_id"])
-    assert picture.size == (64, 64) and PROMPT in picture.text["prompt"]
-    levels = np.asarray(picture.convert("RGB"), dtype=np.float32)
+    (image,) = canvas.server.images(details["prompt_id"])
+    assert image.size == (64, 64) and PROMPT in image.text["prompt"]
+    levels = np.asarray(image.convert("RGB"), dtype=np.float32)
     red, green, blue = levels[24:40, 24:40].mean((0, 1))
     assert red > 150 and green < 120 and blue < 120  # the circle
     assert levels[:6, :6].mean() > 200  # the background

@@ -1,6 +1,6 @@
 """The workflows on ComfyUI's real canvas in a headless browser, classic and Vue: they open clean, look right, run.
 
-Pictures of the canvas go to $UNCLIP_SCREENSHOTS if set, else to pytest's temporary folder.
+Images of the canvas go to $UNCLIP_SCREENSHOTS if set, else to pytest's temporary folder.
 """
 
 import itertools
@@ -102,14 +102,14 @@ def test_text_to_image_runs_on_the_canvas(canvas, screenshots):
     canvas.load(workflow, "text_to_image")
     ending, details = canvas.run()
     assert ending == "execution_success", details
-    canvas.wait_for_picture()
+    canvas.wait_for_image()
     canvas.fit()
     canvas.screenshot(screenshots / f"text_to_image-{mode(canvas)}-run.png")
     assert canvas.complaints() == []
-    (picture,) = canvas.server.pictures(details["prompt_id"])
-    assert picture.size == (256, 256)
-    # Dropped on a canvas, the picture brings its workflow back.
-    carried = json.loads(picture.text["workflow"])
+    (image,) = canvas.server.images(details["prompt_id"])
+    assert image.size == (256, 256)
+    # Dropped on a canvas, the image brings its workflow back.
+    carried = json.loads(image.text["workflow"])
     assert {(node["id"], node["type"]) for node in carried["nodes"]} == {
         (node["id"], node["type"]) for node in workflow["nodes"]
     }
@@ -122,7 +122,7 @@ def test_a_workflow_runs_on_the_canvas(canvas, screenshots, name):
     canvas.load(ui(name), name)
     ending, details = canvas.run()
     assert ending == "execution_success", details
-    canvas.wait_for_picture()
+    canvas.wait_for_image()
     canvas.fit()
     canvas.screenshot(screenshots / f"{name}-classic-run.png")
     assert canvas.complaints() == []
@@ -140,13 +140,13 @@ def test_karlos_workflows_run_on_the_canvas(canvas, screenshots, stable_diffusio
     canvas.load(workflow, name)
     ending, details = canvas.run()
     assert ending == "execution_success", details
-    canvas.wait_for_picture()
+    canvas.wait_for_image()
     canvas.fit()
     canvas.screenshot(screenshots / f"{name}-{mode(canvas)}-run.png")
     assert canvas.complaints() == []
     sizes = {"karlo_text_to_image": 64, "karlo_image_variations": 128, "karlo_to_sd21_unclip": 128}
-    (picture,) = canvas.server.pictures(details["prompt_id"])
-    assert picture.size == (sizes[name], sizes[name]) and picture.getextrema()[0][0] < picture.getextrema()[0][1]
+    (image,) = canvas.server.images(details["prompt_id"])
+    assert image.size == (sizes[name], sizes[name]) and image.getextrema()[0][0] < image.getextrema()[0][1]
 
 
 def test_the_canvas_is_in_the_users_language(browser, server, screenshots):

@@ -47,11 +47,11 @@ def prompt(strength=None):
 
 
 def drawn(server, nodes):
-    """(bytes of the picture, ids of the nodes that ran)."""
+    """(bytes of the image, ids of the nodes that ran)."""
     run = server.run(nodes)
     assert run.ending == "execution_success", run.details
-    (picture,) = server.pictures(run.prompt_id)
-    return picture.convert("RGB").tobytes(), set(run.executed)
+    (image,) = server.images(run.prompt_id)
+    return image.convert("RGB").tobytes(), set(run.executed)
 
 
 def test_a_lora_changes_what_is_drawn_and_nothing_else(server, file):

@@ -51,13 +51,13 @@ def stock(turn, checkpoint):
 
 
 def test_alternating_with_stable_diffusion_leaves_no_growth(server, stable_diffusion):
-    sizes, pictures = [], set()
+    sizes, images = [], set()
     for turn in range(RUNS):
         run = server.run(ours(turn) if turn % 2 == 0 else stock(turn, stable_diffusion("sd15")))
         assert run.ending == "execution_success", run.details
         sizes.append(round(resident(server)))
-        (picture,) = server.pictures(run.prompt_id)
-        pictures.add(picture.convert("RGB").tobytes())
+        (image,) = server.images(run.prompt_id)
+        images.add(image.convert("RGB").tobytes())
     print("MiB after each run:", sizes)
-    assert len(pictures) == RUNS  # every run drew, and nothing came from a cache
+    assert len(images) == RUNS  # every run drew, and nothing came from a cache
     assert max(sizes[SETTLED:]) - max(sizes[:SETTLED]) < GROWTH, sizes

@@ -1,4 +1,4 @@
-"""Workflows over POST /prompt: to the end, with the pictures that they promise, cached, interrupted, fed by upload."""
+"""Workflows over POST /prompt: to the end, with the images that they promise, cached, interrupted, fed by upload."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.comfyui
 
 API = ROOT / "workflows" / "api"
 NAMES = sorted(path.stem for path in API.glob("*.json"))
-# Sizes of the pictures that each workflow saves: decoder 64 px, Upscale x 4, the grid's columns and rows.
+# Sizes of the images that each workflow saves: decoder 64 px, Upscale x 4, the grid's columns and rows.
 SIZES = {
     "text_to_image": [(256, 256)],
     "text_to_image_1024": [(1024, 1024)],
@@ -79,18 +79,18 @@ def without(prompt, *class_types):
     return {key: node for key, node in prompt.items() if node["class_type"] not in class_types}
 
 
-def levels(picture):
-    return np.asarray(picture.convert("RGB"), dtype=np.float32)
+def levels(image):
+    return np.asarray(image.convert("RGB"), dtype=np.float32)
 
 
 def drawing():
-    """A picture to load: a red disc on white, larger than any model's input and not square."""
+    """An image to load: a red disc on white, larger than any model's input and not square."""
     y, x = np.mgrid[:120, :160]
     inside = (x - 80) ** 2 + (y - 60) ** 2 < 40**2
     return Image.fromarray(np.where(inside[..., None], [220, 30, 30], [255, 255, 255]).astype(np.uint8))
 
 
-def test_every_workflow_has_its_expected_pictures():
+def test_every_workflow_has_its_expected_images():
     assert set(NAMES) == set(SIZES) | NOT_RUN
 
 
@@ -109,16 +109,16 @@ def test_a_workflow_draws_in_comfyui_what_it_draws_headless(server, name, tmp_pa
 
     row = server.history(run.prompt_id)
     assert row["status"]["status_str"] == "success" and row["status"]["completed"]
-    pictures = server.pictures(run.prompt_id)
-    assert [picture.size for picture in pictures] == SIZES[name]
-    carried = json.loads(pictures[0].text["prompt"])
+    images = server.images(run.prompt_id)
+    assert [image.size for image in images] == SIZES[name]
+    carried = json.loads(images[0].text["prompt"])
     assert {key: node["inputs"] for key, node in carried.items()} == {key: prompt[key]["inputs"] for key in prompt}
 
     report = run_workflow(prompt, output_dir=tmp_path, input_dirs=(server.base / "input",))
     assert report.status == "ok", report.errors
     drawn = [saved for saved in report.outputs if saved.path.suffix == ".png"]
     by_node = sorted(drawn, key=lambda saved: int(saved.node))
-    for ours, saved in zip(pictures, by_node, strict=True):
+    for ours, saved in zip(images, by_node, strict=True):
         # The two differ in their torch, so in the last bits of every step.
         assert np.abs(levels(ours) - levels(Image.open(saved.path))).mean() < 2
 
@@ -158,7 +158,7 @@ def test_each_dtype_draws(server, dtype):
     prompt = with_inputs(quick(), "UnclipLoadModel", dtype=dtype)
     run = server.run(prompt)
     assert run.ending == "execution_success", run.details
-    assert [picture.size for picture in server.pictures(run.prompt_id)] == [(64, 64)]
+    assert [image.size for image in server.images(run.prompt_id)] == [(64, 64)]
 
 
 def sampling(seed):
@@ -171,7 +171,7 @@ def sampling(seed):
     return prompt, {ids(prompt, name)[0]: side for name, side in sides.items()}
 
 
-def test_every_stage_shows_its_steps_and_a_live_picture(server):
+def test_every_stage_shows_its_steps_and_a_live_image(server):
     prompt, sides = sampling(seed=11)
     run = server.run(prompt, preview_method="auto")
     assert run.ending == "execution_success", run.details
@@ -179,11 +179,11 @@ def test_every_stage_shows_its_steps_and_a_live_picture(server):
         assert run.steps[node_id][-1] == (steps, steps)
         assert len(run.previews[node_id]) == steps
         # The server enlarges a preview to what the canvas shows, and keeps its shape.
-        assert all(picture.size == (512, 512) for picture in run.previews[node_id])
+        assert all(image.size == (512, 512) for image in run.previews[node_id])
     assert set(run.previews) == set(sides)
 
 
-def test_no_picture_is_sent_where_previews_are_off_and_none_of_a_prior_alone(server):
+def test_no_image_is_sent_where_previews_are_off_and_none_of_a_prior_alone(server):
     prompt, sides = sampling(seed=12)
     run = server.run(prompt, preview_method="none")
     assert run.ending == "execution_success" and run.previews == {} and set(run.steps) >= set(sides)
@@ -198,10 +198,10 @@ def test_the_largest_seed_and_full_batches_work(server):
     prompt = quick(seed=2**64 - 1, batch_size=3)
     run = server.run(prompt)
     assert run.ending == "execution_success", run.details
-    assert [picture.size for picture in server.pictures(run.prompt_id)] == [(64, 64)] * 3
+    assert [image.size for image in server.images(run.prompt_id)] == [(64, 64)] * 3
 
 
-def test_an_uploaded_picture_goes_through_clip_and_decoder(server):
+def test_an_uploaded_image_goes_through_clip_and_decoder(server):
     server.upload("disc.png", drawing())
     prompt = quick(batch_size=2)
     (loader,), (decoder,) = ids(prompt, "UnclipLoadModel"), ids(prompt, "UnclipDecoderSample")
@@ -213,10 +213,10 @@ def test_an_uploaded_picture_goes_through_clip_and_decoder(server):
     run = server.run(prompt)
     assert run.ending == "execution_success", run.details
     assert {"20", "21", decoder} <= set(run.executed)
-    assert [picture.size for picture in server.pictures(run.prompt_id)] == [(64, 64)] * 2
+    assert [image.size for image in server.images(run.prompt_id)] == [(64, 64)] * 2
 
 
-def test_unknown_words_are_named_and_the_picture_comes_all_the_same(server):
+def test_unknown_words_are_named_and_the_image_comes_all_the_same(server):
     prompt = with_inputs(quick(), "UnclipTextEncode", text="a large red zebra in the center of Paris")
     (node_id,) = ids(prompt, "UnclipTextEncode")
     run = server.run(prompt)
@@ -224,7 +224,7 @@ def test_unknown_words_are_named_and_the_picture_comes_all_the_same(server):
     said = "\n".join(run.outputs[node_id]["warnings"])
     assert "'zebra'" in said and "'paris'" in said and "'red'" not in said
     assert "'zebra'" in run.texts[node_id]  # what the canvas shows on the node
-    assert len(server.pictures(run.prompt_id)) == 1
+    assert len(server.images(run.prompt_id)) == 1
 
     again = server.run(with_inputs(prompt, "UnclipDecoderSample", seed=99))
     assert node_id in again.cached and node_id not in again.executed

@@ -1,4 +1,4 @@
-"""`unclip queue` on a real server: every row's picture, what nodes said of it, and what the server refuses."""
+"""`unclip queue` on a real server: every row's image, what nodes said of it, and what the server refuses."""
 
 import json
 import threading
@@ -22,12 +22,12 @@ WORKFLOW = {
 
 
 def colours(folder):
-    """row -> the colour of its picture as one number."""
+    """row -> the colour of its image as one number."""
     pixels = {int(path.name[3:8]): np.asarray(Image.open(path).convert("RGB"))[0, 0] for path in folder.glob("*.png")}
     return {row: int(r) << 16 | int(g) << 8 | int(b) for row, (r, g, b) in pixels.items()}
 
 
-def test_every_row_has_the_picture_that_it_asked_for(server, tmp_path):
+def test_every_row_has_the_image_that_it_asked_for(server, tmp_path):
     batch = Batch(WORKFLOW, varied={"1.color": [5, 70_000, 16_777_215, 5]})
     report = run_batch(batch, [ComfyServer(server.url)], tmp_path)
     assert report.exit_code == 0, report.as_dict()

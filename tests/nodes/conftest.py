@@ -44,7 +44,7 @@ def random_weights(net, seed):
 
 
 def write_model(folder: Path, family="test"):
-    """A model folder of one family: text and picture embeddings of WIDTH numbers, pictures of SIDE px."""
+    """A model folder of one family: text and image embeddings of WIDTH numbers, images of SIDE px."""
     clip = ClipConfig(
         model={
             "embed_dim": WIDTH,
@@ -78,7 +78,7 @@ def write_model(folder: Path, family="test"):
 
 
 def add_second_upsampler(folder: Path, from_size: int, seed: int = 9):
-    """A second upsampler of random weights, for pictures of `from_size` px."""
+    """A second upsampler of random weights, for images of `from_size` px."""
     params = unet(6, (0, 0))
     config = {
         "net": params_to_dict(params),
@@ -122,7 +122,7 @@ def mine(models):
 
 @pytest.fixture(scope="session")
 def with_second(tmp_path_factory):
-    """The parts of a model whose upscaler has a second net, for pictures of 4 * SIDE px."""
+    """The parts of a model whose upscaler has a second net, for images of 4 * SIDE px."""
     root = tmp_path_factory.mktemp("with_second")
     add_second_upsampler(write_model(root / "both"), 4 * SIDE)
     return load(root, "both")
@@ -136,7 +136,7 @@ def other(models):
 
 @pytest.fixture(scope="session")
 def karlo_models(tmp_path_factory):
-    """A models folder with small random Karlos under the published names, and a picture beside them."""
+    """A models folder with small random Karlos under the published names, and an image beside them."""
     root = tmp_path_factory.mktemp("karlo")
     for name in ("karlo-v1-alpha", "karlo-v1-alpha-image-variations"):
         write_random_karlo(root / name, small_size())

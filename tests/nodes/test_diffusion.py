@@ -26,7 +26,7 @@ def run(node_id, *values, **widgets):
     return returned["result"] if isinstance(returned, dict) else returned
 
 
-def pictures(*shape, seed=1):
+def images(*shape, seed=1):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -49,7 +49,7 @@ def half(height, width):
 
 
 def test_inversion_hands_its_widgets_to_the_core_and_the_noise_to_the_decoder(mine):
-    image, settings = pictures(2, SIDE, SIDE, 3), {"steps": 3, "guidance_scale": 1.5}
+    image, settings = images(2, SIDE, SIDE, 3), {"steps": 3, "guidance_scale": 1.5}
     noise, seen = run("UnclipDdimInversion", mine.decoder, embedding(), image, iterations=2, **settings)
     expected = editing.invert_decoder(
         mine.decoder.part, image, embedding().embeds.expand(2, -1), iterations=2, **settings
@@ -71,7 +71,7 @@ def test_inversion_hands_its_widgets_to_the_core_and_the_noise_to_the_decoder(mi
 
 
 def test_the_error_of_a_noise_goes_with_each_of_its_images(mine):
-    noise = run("UnclipDdimInversion", mine.decoder, embedding(2), pictures(2, SIDE, SIDE, 3), steps=3)[0]
+    noise = run("UnclipDdimInversion", mine.decoder, embedding(2), images(2, SIDE, SIDE, 3), steps=3)[0]
     settings = {"sampler": "ddim", "steps": 3}
     drawn = run("UnclipDecoderSample", mine.decoder, embedding(2), noise=noise, batch_size=2, **settings)[0]
     for i in (0, 1):
@@ -82,12 +82,12 @@ def test_the_error_of_a_noise_goes_with_each_of_its_images(mine):
 
 
 def test_an_image_of_another_size_is_made_the_decoders_square(mine):
-    noise, seen = run("UnclipDdimInversion", mine.decoder, embedding(), pictures(1, 40, 25, 4), steps=1, iterations=1)
+    noise, seen = run("UnclipDdimInversion", mine.decoder, embedding(), images(1, 40, 25, 4), steps=1, iterations=1)
     assert noise.noise.shape == (1, 3, SIDE, SIDE) and seen.shape == (1, SIDE, SIDE, 3)
 
 
 def test_one_noise_serves_every_embedding_and_image(mine):
-    noise = NoiseValue(pictures(1, 3, SIDE, SIDE), "test")
+    noise = NoiseValue(images(1, 3, SIDE, SIDE), "test")
     drawn = run("UnclipDecoderSample", mine.decoder, embedding(2), steps=2, batch_size=2, noise=noise)[0]
     assert torch.equal(drawn[0], drawn[1]) and (drawn[0] - drawn[2]).abs().max() > 1e-3
     varied = run(
@@ -98,9 +98,9 @@ def test_one_noise_serves_every_embedding_and_image(mine):
 
 def test_noise_that_does_not_fit_is_refused(mine):
     with pytest.raises(FamilyError, match="'another'"):
-        run("UnclipDecoderSample", mine.decoder, embedding(), noise=NoiseValue(pictures(1, 3, SIDE, SIDE), "another"))
+        run("UnclipDecoderSample", mine.decoder, embedding(), noise=NoiseValue(images(1, 3, SIDE, SIDE), "another"))
     with pytest.raises(InputError, match="3 noises do not fit 2 embeddings"):
-        run("UnclipDecoderSample", mine.decoder, embedding(2), noise=NoiseValue(pictures(3, 3, SIDE, SIDE), "test"))
+        run("UnclipDecoderSample", mine.decoder, embedding(2), noise=NoiseValue(images(3, 3, SIDE, SIDE), "test"))
 
 
 def test_embeddings_may_have_noise_of_their_own(mine):
@@ -120,9 +120,9 @@ def test_embeddings_may_have_noise_of_their_own(mine):
 )
 def test_inversion_refuses(mine, widgets, words):
     with pytest.raises(InputError, match=words):
-        run("UnclipDdimInversion", mine.decoder, embedding(), pictures(1, SIDE, SIDE, 3), **widgets)
+        run("UnclipDdimInversion", mine.decoder, embedding(), images(1, SIDE, SIDE, 3), **widgets)
     with pytest.raises(InputError, match="3 of 'image', 2 of 'embedding'"):
-        run("UnclipDdimInversion", mine.decoder, embedding(2), pictures(3, SIDE, SIDE, 3))
+        run("UnclipDdimInversion", mine.decoder, embedding(2), images(3, SIDE, SIDE, 3))
 
 
 # ---- inpainting and outpainting ----
@@ -132,7 +132,7 @@ FILL = {"steps": 2, "resamples": 1}
 
 
 def test_inpaint_keeps_the_rest_to_the_bit(mine):
-    image, mask = pictures(2, SIDE, SIDE, 3), half(SIDE, SIDE)
+    image, mask = images(2, SIDE, SIDE, 3), half(SIDE, SIDE)
     filled = run("UnclipInpaint", mine.decoder, embedding(), image, mask, seed=4, **FILL)[0]
     assert torch.equal(filled[:, :, : SIDE // 2], image[:, :, : SIDE // 2])
     assert (filled - image)[:, :, SIDE // 2 :].abs().mean() > 0.01
@@ -150,12 +150,12 @@ def test_inpaint_keeps_the_rest_to_the_bit(mine):
 
 @pytest.mark.parametrize(("size", "result"), [((40, 24), (27, 16)), ((16, 50), (16, 50)), ((5, 5), (16, 16))])
 def test_inpaint_takes_images_of_any_size(mine, size, result):
-    filled = run("UnclipInpaint", mine.decoder, embedding(), pictures(1, *size, 3), half(*size), **FILL)[0]
+    filled = run("UnclipInpaint", mine.decoder, embedding(), images(1, *size, 3), half(*size), **FILL)[0]
     assert filled.shape == (1, *result, 3)
 
 
 def test_a_mask_in_other_pixels_but_of_the_same_shape_fits(mine):
-    image = pictures(1, SIDE, SIDE, 3)
+    image = images(1, SIDE, SIDE, 3)
     for mask in (half(64, 64), half(8, 8), half(SIDE, SIDE)[0], half(SIDE, SIDE)[None]):
         filled = run("UnclipInpaint", mine.decoder, embedding(), image, mask, **FILL)[0]
         assert torch.equal(filled[:, :, : SIDE // 2], image[:, :, : SIDE // 2])
@@ -163,7 +163,7 @@ def test_a_mask_in_other_pixels_but_of_the_same_shape_fits(mine):
 
 def test_an_empty_mask_is_said_and_a_full_one_draws_all(mine, caplog):
     """ComfyUI gives a 64 x 64 mask of zeros where an image has none, whatever the image's size."""
-    image = pictures(1, SIDE, 2 * SIDE, 3)
+    image = images(1, SIDE, 2 * SIDE, 3)
     assert torch.equal(run("UnclipInpaint", mine.decoder, embedding(), image, torch.zeros(1, 64, 64), **FILL)[0], image)
     assert "The mask is empty: the image stays as it is." in caplog.messages
     full = run("UnclipInpaint", mine.decoder, embedding(), image, torch.ones(1, SIDE, 2 * SIDE), **FILL)[0]
@@ -187,15 +187,15 @@ def test_an_empty_mask_is_said_and_a_full_one_draws_all(mine, caplog):
 def test_inpaint_refuses(mine, mask, widgets, words):
     count = 3 if "3 of" in words else 1
     with pytest.raises(InputError, match=words):
-        run("UnclipInpaint", mine.decoder, embedding(), pictures(count, SIDE, SIDE, 3), mask, **widgets)
+        run("UnclipInpaint", mine.decoder, embedding(), images(count, SIDE, SIDE, 3), mask, **widgets)
 
 
 def test_outpaint_adds_its_margins_and_keeps_the_image(mine):
-    image = pictures(1, 2 * SIDE, 2 * SIDE, 3)  # twice the decoder's scale
+    image = images(1, 2 * SIDE, 2 * SIDE, 3)  # twice the decoder's scale
     margins = {"left": 9, "top": 0, "right": 20, "bottom": 3}
     drawn, known, mask = run("UnclipOutpaint", mine.decoder, embedding(), image, **margins, **FILL)
     assert drawn.shape == (1, SIDE + 3, SIDE + 29, 3)
-    small, _ = editing.fit_picture(image, None, SIDE)
+    small, _ = editing.fit_image(image, None, SIDE)
     assert torch.equal(drawn[:, :SIDE, 9 : 9 + SIDE], small)
     assert known.shape == (1, 2 * SIDE + 6, 2 * SIDE + 58, 3) and mask.shape == (1, 2 * SIDE + 6, 2 * SIDE + 58)
     assert torch.equal(known[:, : 2 * SIDE, 18 : 18 + 2 * SIDE], image)
@@ -216,13 +216,13 @@ def test_outpaint_adds_its_margins_and_keeps_the_image(mine):
 )
 def test_outpaint_refuses(mine, margins, words):
     with pytest.raises(InputError, match=words):
-        run("UnclipOutpaint", mine.decoder, embedding(), pictures(1, SIDE, SIDE, 3), **margins)
+        run("UnclipOutpaint", mine.decoder, embedding(), images(1, SIDE, SIDE, 3), **margins)
 
 
 def test_two_upscales_in_a_row_take_the_two_nets_of_one_loader(mine, with_second):
-    """The second node goes through the second net, whatever the pictures' shape; a model without one uses its first."""
+    """The second node goes through the second net, whatever the images' shape; a model without one uses its first."""
     upscaler = with_second.upsampler
-    small = pictures(1, SIDE, SIDE + 4, 3)
+    small = images(1, SIDE, SIDE + 4, 3)
     middle = run("UnclipUpscale", upscaler, small, seed=3, steps=2)[0]
     large = run("UnclipUpscale", upscaler, middle, seed=3, steps=2)[0]
     assert large.shape == (1, 16 * SIDE, 16 * (SIDE + 4), 3)
@@ -237,28 +237,28 @@ def test_two_upscales_in_a_row_take_the_two_nets_of_one_loader(mine, with_second
 
 
 def test_upscale_keeps_known_pixels_at_full_size(mine):
-    small, known, mask = pictures(2, 8, 10, 3), pictures(1, 32, 40, 3), half(32, 40)
+    small, known, mask = images(2, 8, 10, 3), images(1, 32, 40, 3), half(32, 40)
     large = run("UnclipUpscale", mine.upsampler, small, steps=1, known=known, mask=mask)[0]
     assert torch.equal(large[:, :, :20], known[:, :, :20].expand(2, -1, -1, -1))
     assert (large[:, :, 20:] - known[:, :, 20:]).abs().mean() > 0.01
-    resized = run("UnclipUpscale", mine.upsampler, small, steps=1, known=pictures(1, 16, 20, 3), mask=half(64, 80))[0]
+    resized = run("UnclipUpscale", mine.upsampler, small, steps=1, known=images(1, 16, 20, 3), mask=half(64, 80))[0]
     assert resized.shape == (2, 32, 40, 3)
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"known": pictures(1, 32, 32, 3)}, "go together"),
+        ({"known": images(1, 32, 32, 3)}, "go together"),
         ({"mask": half(32, 32)}, "go together"),
-        ({"known": pictures(1, 32, 64, 3), "mask": half(32, 64)}, "differ in shape"),
-        ({"known": pictures(1, 32, 32, 3), "mask": half(32, 64)}, "64 × 32 pixels, the image 32 × 32"),
-        ({"known": pictures(2, 32, 32, 3), "mask": half(32, 32)}, "more known images"),
-        ({"known": pictures(1, 32, 32, 3) * math.nan, "mask": half(32, 32)}, "NaN"),
+        ({"known": images(1, 32, 64, 3), "mask": half(32, 64)}, "differ in shape"),
+        ({"known": images(1, 32, 32, 3), "mask": half(32, 64)}, "64 × 32 pixels, the image 32 × 32"),
+        ({"known": images(2, 32, 32, 3), "mask": half(32, 32)}, "more known images"),
+        ({"known": images(1, 32, 32, 3) * math.nan, "mask": half(32, 32)}, "NaN"),
     ],
 )
 def test_upscale_refuses_known_pixels_that_do_not_fit(mine, more, words):
     with pytest.raises(InputError, match=words):
-        run("UnclipUpscale", mine.upsampler, pictures(1, 8, 8, 3), steps=1, **more)
+        run("UnclipUpscale", mine.upsampler, images(1, 8, 8, 3), steps=1, **more)
 
 
 def test_the_stock_masks_do_as_comfyuis(mine):
@@ -273,7 +273,7 @@ def test_the_stock_masks_do_as_comfyuis(mine):
 
 
 def test_forward_diffusion_shows_its_timesteps(mine):
-    image = pictures(2, SIDE, SIDE, 3)
+    image = images(2, SIDE, SIDE, 3)
     strip, frames, plot = run("UnclipForwardDiffusion", mine.decoder, image, timesteps="0, 500;999 0")
     assert frames.shape == (6, SIDE, SIDE, 3) and strip.shape == (1, 18 + 2 * SIDE, 3 * SIDE, 3)
     torch.testing.assert_close(frames[0], image[0], rtol=0, atol=0.1)  # hardly any noise at t = 0
@@ -285,7 +285,7 @@ def test_forward_diffusion_shows_its_timesteps(mine):
 @pytest.mark.parametrize("timesteps", ["", "x", "-1", "1000", "1.5", "5,, five", None, "²", "9" * 5000])
 def test_forward_diffusion_refuses(mine, timesteps):
     with pytest.raises(InputError, match="'timesteps'"):
-        run("UnclipForwardDiffusion", mine.decoder, pictures(1, SIDE, SIDE, 3), timesteps=timesteps)
+        run("UnclipForwardDiffusion", mine.decoder, images(1, SIDE, SIDE, 3), timesteps=timesteps)
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddpm"])
@@ -371,7 +371,7 @@ def test_clip_optimise_climbs_with_progress_and_preview(mine, text, monkeypatch)
     again = run("UnclipClipOptimise", mine.clip, text, **widgets)[0]
     other = run("UnclipClipOptimise", mine.clip, text, seed=1, **widgets)[0]
     assert torch.equal(image, again) and (image - other).abs().max() > 1e-3
-    start = pictures(2, 24, 18, 3)
+    start = images(2, 24, 18, 3)
     changed = run("UnclipClipOptimise", mine.clip, text, image=start, steps=2, cutouts=2)[0]
     assert changed.shape == start.shape and (changed - start).abs().mean() < 0.2
 
@@ -396,8 +396,8 @@ def test_clip_optimise_refuses(mine, text, widgets, words):
 @pytest.mark.parametrize("node_id", ["UnclipDdimInversion", "UnclipInpaint", "UnclipOutpaint", "UnclipDenoisingFilm"])
 def test_embeddings_and_texts_of_another_family_are_refused(mine, other, node_id):
     foreign = run("UnclipTextEncode", other.clip, "a red circle")[0]
-    more = {"UnclipDenoisingFilm": [], "UnclipInpaint": [pictures(1, SIDE, SIDE, 3), half(SIDE, SIDE)]}
-    values = more.get(node_id, [pictures(1, SIDE, SIDE, 3)])
+    more = {"UnclipDenoisingFilm": [], "UnclipInpaint": [images(1, SIDE, SIDE, 3), half(SIDE, SIDE)]}
+    values = more.get(node_id, [images(1, SIDE, SIDE, 3)])
     with pytest.raises(FamilyError, match="'another'"):
         run(node_id, mine.decoder, embedding(family="another"), *values)
     with pytest.raises(FamilyError, match="'another'"):

@@ -183,8 +183,8 @@ def test_pca_refuses_one_embedding_too_many_dimensions_and_other_families():
 
 
 def test_similarity_compares_images_with_texts_and_names_them():
-    picture, matrix, told = run("UnclipEmbeddingSimilarity", value(2, prompts=("a fox", "a cat")), text(3))
-    assert picture.ndim == 4 and picture.shape[0] == 1 and picture.shape[3] == 3 and matrix == told
+    image, matrix, told = run("UnclipEmbeddingSimilarity", value(2, prompts=("a fox", "a cat")), text(3))
+    assert image.ndim == 4 and image.shape[0] == 1 and image.shape[3] == 3 and matrix == told
     for word in ("image 1: a fox", "image 2: a cat", "1: prompt 1", "3: prompt 3"):
         assert word in matrix
 
@@ -244,7 +244,7 @@ def test_noises_turn_evenly_and_keep_their_shape():
 
 
 def test_the_error_goes_from_that_of_one_noise_to_that_of_the_other():
-    """A noise that was found of no picture has none."""
+    """A noise that was found of no image has none."""
     noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     found, drawn = NoiseValue(noise, "test", torch.tensor([0.1, 0.3])), NoiseValue(noise[:1] + 1, "test")
     between = run("UnclipNoiseInterpolate", found, drawn, t=0.0, frames=3)[0]

@@ -1,4 +1,4 @@
-"""Pictures of every kind that a canvas can send."""
+"""Images of every kind that a canvas can send."""
 
 import math
 
@@ -56,13 +56,13 @@ def test_any_size_is_taken(shape):
         (None, "NoneType"),
     ],
 )
-def test_what_is_no_picture_is_refused(images, words):
+def test_what_is_no_image_is_refused(images, words):
     with pytest.raises(InputError, match=words):
         to_rgb(images)
 
 
-def test_a_grid_lays_pictures_out_row_by_row():
-    """Against plain slicing: picture i lies at row i // columns, column i % columns."""
+def test_a_grid_lays_images_out_row_by_row():
+    """Against plain slicing: image i lies at row i // columns, column i % columns."""
     images = noise(5, 2, 3, 3)
     (grid,) = UnclipImageGrid().run(images, columns=2)
     assert grid.shape == (1, 3 * 2, 2 * 3, 3)

@@ -37,7 +37,7 @@ def karlo(karlo_models):
 
 @pytest.fixture(scope="module")
 def image():
-    """Two pictures larger than the decoder's square."""
+    """Two images larger than the decoder's square."""
     return torch.rand(2, 24, 24, 3, generator=torch.Generator().manual_seed(1))
 
 
@@ -67,7 +67,7 @@ def test_arithmetic_of_its_embeddings_keeps_their_length_and_is_drawn(karlo):
     check_images(drawn(karlo, batch), 5, 16, 16, 3)
 
 
-def test_candidates_are_ranked_and_pictures_reranked(karlo):
+def test_candidates_are_ranked_and_images_reranked(karlo):
     embedding, scores = run("UnclipPriorSample", karlo.prior, karlo.text, candidates=3, keep=2, **FAST)
     assert len(embedding.embeds) == 4 and scores.count("kept") == 4
     best, said = run("UnclipRerank", karlo.clip, karlo.text, drawn(karlo, embedding), keep=1)
@@ -75,7 +75,7 @@ def test_candidates_are_ranked_and_pictures_reranked(karlo):
     assert said.count("kept") == 2
 
 
-def test_a_picture_is_inverted_interpolated_and_varied(karlo, image):
+def test_an_image_is_inverted_interpolated_and_varied(karlo, image):
     own = run("UnclipImageEncode", karlo.clip, image)[0]
     noise, seen = run("UnclipDdimInversion", karlo.decoder, own, image, steps=2)
     check_images(seen, 2, 16, 16, 3)
@@ -87,7 +87,7 @@ def test_a_picture_is_inverted_interpolated_and_varied(karlo, image):
     assert (check_images(again[0], 2, 16, 16, 3) - check_images(again[1], 2, 16, 16, 3)).abs().max() > 1e-3
 
 
-def test_the_known_part_of_a_picture_stays_through_the_upsampler(karlo, image):
+def test_the_known_part_of_an_image_stays_through_the_upsampler(karlo, image):
     own, mask = run("UnclipImageEncode", karlo.clip, image)[0], torch.zeros(1, 24, 24)
     mask[:, :, 12:] = 1
     filled = run("UnclipInpaint", karlo.decoder, own, image, mask, resamples=2, text=karlo.text, **FAST)[0]

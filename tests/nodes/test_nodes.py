@@ -408,11 +408,11 @@ def test_every_stage_runs_in_low_precision(model_folder, dtype):
 # ---- the prior's preview ----
 
 
-def test_the_priors_preview_is_a_picture_of_its_first_embedding(mine, text):
+def test_the_priors_preview_is_an_image_of_its_first_embedding(mine, text):
     part = mine.prior.part
-    pictures = prior.previewer(part, mine.decoder.part, text.condition, seed=3)
+    images = prior.previewer(part, mine.decoder.part, text.condition, seed=3)
     x0 = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0))
-    shown = pictures(x0)
+    shown = images(x0)
     assert shown.shape == (1, 3, SIDE, SIDE) and -1 <= float(shown.min()) and float(shown.max()) <= 1
     embeds = pipelines.prior_embeds(part, x0[:1])
     drawn = pipelines.sample_decoder(
@@ -427,7 +427,7 @@ def test_a_decoder_for_the_preview_changes_nothing_of_the_result(mine, text, mon
     class Shown(host.Progress):
         def _show(self, x0):
             super()._show(x0)
-            shown.append(self.pictures(x0).shape)
+            shown.append(self.images(x0).shape)
 
     monkeypatch.setattr(host, "wants_preview", lambda: True)
     plain = run("UnclipPriorSample", mine.prior, text, seed=1, steps=2)

@@ -346,7 +346,7 @@ def test_the_help_page_names_every_input_and_output(node_id):
 
 
 @each_node
-def test_the_help_page_has_a_picture(node_id):
+def test_the_help_page_has_an_image(node_id):
     """If it is missing: .ci/thumbnails.py draws it."""
     docs = ROOT / unclip.WEB_DIRECTORY / "docs"
     shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (docs / f"{node_id}.md").read_text(encoding="utf-8"))

@@ -78,7 +78,7 @@ def object_info():
 
 @pytest.fixture
 def furnished(karlo_models, monkeypatch):
-    """Small random Karlos under the names that the workflows have, and a picture to load; the folder of both."""
+    """Small random Karlos under the names that the workflows have, and an image to load; the folder of both."""
     monkeypatch.setenv(host.FOLDER_VARIABLE, str(karlo_models))
     return karlo_models
 
@@ -235,8 +235,8 @@ def test_karlos_workflows_run_to_the_end(name, tmp_path, furnished):
     report = run.run_workflow(prompt, output_dir=tmp_path, input_dirs=(furnished,))
     assert report.status == "ok", report.errors
     (saved,) = report.outputs
-    with Image.open(saved.path) as picture:
-        assert picture.size == {"karlo_text_to_image": (64, 64), "karlo_image_variations": (128, 128)}[name]
+    with Image.open(saved.path) as image:
+        assert image.size == {"karlo_text_to_image": (64, 64), "karlo_image_variations": (128, 128)}[name]
 
 
 def test_a_wire_between_families_is_refused_with_a_sentence(tmp_path, furnished):

@@ -1,4 +1,4 @@
-"""How well pictures come back from their embedding and their found noise: PSNR by steps and iterations."""
+"""How well images come back from their embedding and their found noise: PSNR by steps and iterations."""
 
 import json
 import random
@@ -23,7 +23,7 @@ ITERATIONS = (1, 3)
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement: the mean and the lowest PSNR in dB of pictures drawn again, at these settings."""
+    """A measurement: the mean and the lowest PSNR in dB of images drawn again, at these settings."""
 
     steps: int
     iterations: int
@@ -48,37 +48,37 @@ def bench_inversion(
         ValueError: there are no scenes.
     """
     if count < 1:
-        raise ValueError(f"inversion cannot be measured on {count} pictures: at least 1 is needed")
+        raise ValueError(f"inversion cannot be measured on {count} images: at least 1 is needed")
     model = load_model(folder)
-    pictures = held_out(count, model.decoder.image_size, seed)
-    embeds = encode_image(model.clip, pictures)
-    rows = [_measure(model, pictures, embeds, number, times) for times in iterations for number in steps]
+    images = held_out(count, model.decoder.image_size, seed)
+    embeds = encode_image(model.clip, images)
+    rows = [_measure(model, images, embeds, number, times) for times in iterations for number in steps]
     print(json.dumps([asdict(row) for row in rows]) if as_json else _table(rows, count))
     return rows
 
 
 def held_out(count: int, side: int, seed: int) -> Tensor:
-    """Pictures [count, side, side, 3] in 0..1 of scenes with looks that no training has seen."""
+    """Images [count, side, side, 3] in 0..1 of scenes with looks that no training has seen."""
     scenes = sample_scenes(random.Random(seed), count, "held_out")
     return render(scenes, side).movedim(1, -1).contiguous()
 
 
-def redrawn(model: UnclipModel, pictures: Tensor, embeds: Tensor, steps: int, iterations: int) -> Tensor:
-    """Pictures [B, S, S, 3] drawn again from their embeddings [B, D] and the noise that is found for them."""
+def redrawn(model: UnclipModel, images: Tensor, embeds: Tensor, steps: int, iterations: int) -> Tensor:
+    """Images [B, S, S, 3] drawn again from their embeddings [B, D] and the noise that is found for them."""
     settings = {"steps": steps, "guidance_scale": 1.0}
-    found = invert_decoder(model.decoder, pictures, embeds, iterations=iterations, **settings)
-    seeds = list(range(len(pictures)))
+    found = invert_decoder(model.decoder, images, embeds, iterations=iterations, **settings)
+    seeds = list(range(len(images)))
     return sample_decoder(
         model.decoder, embeds, seeds=seeds, sampler="ddim", start=found.noise, start_error=found.error, **settings
     )
 
 
 @torch.no_grad()
-def _measure(model: UnclipModel, pictures: Tensor, embeds: Tensor, steps: int, iterations: int) -> Row:
-    found = psnr(pictures, redrawn(model, pictures, embeds, steps, iterations).cpu())
+def _measure(model: UnclipModel, images: Tensor, embeds: Tensor, steps: int, iterations: int) -> Row:
+    found = psnr(images, redrawn(model, images, embeds, steps, iterations).cpu())
     return Row(steps, iterations, float(found.mean()), float(found.min()))
 
 
 def _table(rows: Sequence[Row], count: int) -> str:
-    lines = [f"{count} pictures drawn again from embedding and noise: PSNR in dB", "iterations  steps   mean  lowest"]
+    lines = [f"{count} images drawn again from embedding and noise: PSNR in dB", "iterations  steps   mean  lowest"]
     return "\n".join(lines + [f"{r.iterations:10d}  {r.steps:5d}  {r.mean:5.1f}  {r.lowest:6.1f}" for r in rows])

@@ -25,7 +25,7 @@ PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 def bench_karlo(
     size: str = "full", dtype: str = "bf16", steps: int = 2, folder: str | None = None, as_json: bool = False
 ) -> dict[str, Any]:
-    """Draw one picture from a prompt; each component is read, run and released before the next.
+    """Draw one image from a prompt; each component is read, run and released before the next.
 
     Args:
         size: "full" or "small", of the random model.
@@ -36,7 +36,7 @@ def bench_karlo(
 
     Returns:
         `stages`: by name, `read_seconds`, `run_seconds`, `peak_gib` (of the process, so far); `peak_gib` in all;
-        `picture`: its shape; `parameters`.
+        `image`: its shape; `parameters`.
 
     Raises:
         CheckpointError: the folder holds something other than a model.
@@ -89,7 +89,7 @@ def _run(model: UnclipModel, steps: int) -> dict[str, Any]:
     )
     large: Tensor = stage("super-resolution", model.reader.upsampler, lambda part: upscale(part, small, **settings))
     if not bool(torch.isfinite(large).all()):
-        raise ArithmeticError("the picture holds NaN or infinity")
+        raise ArithmeticError("the image holds NaN or infinity")
     return {"stages": stages, "picture": list(large.shape), "parameters": counted[0]}
 
 
@@ -101,7 +101,7 @@ def _peak_gib() -> float:
 def _text(figures: dict[str, Any]) -> str:
     lines = [
         f"{figures['parameters']:,} parameters in {figures['dtype']}, {figures['steps']} steps a stage, "
-        f"{figures['threads']} threads; picture {figures['picture']}"
+        f"{figures['threads']} threads; image {figures['picture']}"
     ]
     for name, s in figures["stages"].items():
         lines.append(

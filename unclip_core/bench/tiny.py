@@ -31,7 +31,7 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
 
     Returns:
         `seconds` by stage and in all for batch 1, `batch_seconds` by stage and in all for `batch`, `batch_over_one`
-        the ratio of both in all, `cold_seconds` from a command's start to its first picture (see `cold_seconds`; in
+        the ratio of both in all, `cold_seconds` from a command's start to its first image (see `cold_seconds`; in
         fp32), `peak_memory_gib` of this process, `threads`.
     """
     model, settings = load_model(dtype=DTYPES[dtype]), Settings()

@@ -1,4 +1,4 @@
-"""How a picture is made ready for a vision tower: resized, cropped, normalised."""
+"""How an image is made ready for a vision tower: resized, cropped, normalised."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
-class PictureInput:
-    """How a picture is brought into the shape that a vision tower sees.
+class ImageInput:
+    """How an image is brought into the shape that a vision tower sees.
 
     Attributes:
         crop: side of the square that is cut from the middle, in px: the tower's own size.
-        shortest_edge: the picture's shorter edge is resized to this first; None resizes both edges to `crop`,
+        shortest_edge: the image's shorter edge is resized to this first; None resizes both edges to `crop`,
             which squashes what is not square (kakaobrain's own code does that).
         resample: PIL's number of the filter, 3 is bicubic.
-        mean: per-channel mean subtracted from pictures in 0..1.
+        mean: per-channel mean subtracted from images in 0..1.
         std: per-channel standard deviation that divides them.
         half_even: where an odd number of pixels is cut off, the half that goes first is rounded to the even number
             (torchvision, and with it open_clip) and not down (transformers).
@@ -33,19 +33,19 @@ class PictureInput:
     half_even: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures `[B, H, W, 3]` in 0..1 to normalised ones `[B, 3, crop, crop]`, float32 on the CPU."""
+        """Images `[B, H, W, 3]` in 0..1 to normalised ones `[B, 3, crop, crop]`, float32 on the CPU."""
         levels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-        rows = [self._cut(Image.fromarray(picture.numpy())) for picture in levels]
+        rows = [self._cut(Image.fromarray(image.numpy())) for image in levels]
         return self.normalized(torch.stack(rows).permute(0, 3, 1, 2).float() / 255)
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Pictures `[B, 3, S, S]` in 0..1 with mean and standard deviation taken out; gradients pass."""
+        """Images `[B, 3, S, S]` in 0..1 with mean and standard deviation taken out; gradients pass."""
         mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (self.mean, self.std))
         return (pixels - mean) / std
 
-    def _cut(self, picture: Image.Image) -> Tensor:
-        """One picture resized and cropped, uint8 `[crop, crop, 3]`."""
-        resized = picture.resize(self._size(*picture.size), self.resample)
+    def _cut(self, image: Image.Image) -> Tensor:
+        """One image resized and cropped, uint8 `[crop, crop, 3]`."""
+        resized = image.resize(self._size(*image.size), self.resample)
         spare = [edge - self.crop for edge in resized.size]
         left, top = (round(rest / 2) if self.half_even else rest // 2 for rest in spare)
         cut = resized.crop((left, top, left + self.crop, top + self.crop))

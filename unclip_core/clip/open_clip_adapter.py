@@ -1,7 +1,7 @@
-"""CLIP behind one adapter over open_clip: text to embedding, token states and mask; picture to embedding.
+"""CLIP behind one adapter over open_clip: text to embedding, token states and mask; image to embedding.
 
 open_clip itself is imported to train a CLIP and for towers that are not plain vision transformers, and not before: its
-import takes longer than drawing a picture. What stands in for it gives the same numbers.
+import takes longer than drawing an image. What stands in for it gives the same numbers.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..nets.meta_init import bare
 from ..nets.open_clip_vit import OpenClipVit, plain_params
 from ..weights.files import load_strictly
-from .image_input import OPENAI_MEAN, OPENAI_STD, PictureInput
+from .image_input import OPENAI_MEAN, OPENAI_STD, ImageInput
 from .tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
 
 
@@ -57,7 +57,7 @@ class ClipConfig:
         model: keyword arguments of `open_clip.model.CLIP` (`embed_dim`, `vision_cfg`, `text_cfg`, …).
         merges: the BPE merges of its tokenizer, one pair a line; None takes open_clip's own vocabulary.
         words: the words it was trained on, where that is a closed list; empty where it is open.
-        mean: per-channel mean subtracted from pictures in 0..1.
+        mean: per-channel mean subtracted from images in 0..1.
         std: per-channel standard deviation that divides them.
         normalize: whether embeddings are scaled to unit length.
     """
@@ -157,13 +157,13 @@ class ClipAdapter:
 
     @property
     def image_size(self) -> int:
-        """Side of the square picture that the vision tower sees, in px."""
+        """Side of the square image that the vision tower sees, in px."""
         return int(self.config.model["vision_cfg"]["image_size"])
 
     @cached_property
-    def _picture_input(self) -> PictureInput:
+    def _image_input(self) -> ImageInput:
         size, config = self.image_size, self.config
-        return PictureInput(size, size, mean=config.mean, std=config.std, half_even=True)
+        return ImageInput(size, size, mean=config.mean, std=config.std, half_even=True)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids `[B, T]`, padded with 0 and, where too long, cut with the end of text kept."""
@@ -201,18 +201,18 @@ class ClipAdapter:
         return TextCondition(self._in_norm(pooled.float()), states.float(), mask.to(device))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Encode pictures `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.
+        """Encode images `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.
 
-        The picture is resized so that its shortest edge fits (bicubic), cropped at the centre and normalised.
+        The image is resized so that its shortest edge fits (bicubic), cropped at the centre and normalised.
         """
         parameter = next(self.model.parameters())
         pixels = self.preprocess(images).to(parameter.device, parameter.dtype)
         return self._in_norm(self.model.encode_image(pixels).float())
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Encode pictures `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass."""
+        """Encode images `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass."""
         dtype = next(self.model.parameters()).dtype
-        return self._in_norm(self.model.encode_image(self._picture_input.normalized(pixels).to(dtype)).float())
+        return self._in_norm(self.model.encode_image(self._image_input.normalized(pixels).to(dtype)).float())
 
     @property
     def temperature(self) -> float:
@@ -221,7 +221,7 @@ class ClipAdapter:
 
     def preprocess(self, images: Tensor) -> Tensor:
         """As open_clip's evaluation transform: `[B, H, W, 3]` in 0..1 to normalised `[B, 3, S, S]` float32."""
-        return self._picture_input(images)
+        return self._image_input(images)
 
     def _in_norm(self, embeds: Tensor) -> Tensor:
         return F.normalize(embeds, dim=-1) if self.config.normalize else embeds

@@ -1,4 +1,4 @@
-"""CLIP as two towers that stand alone, with the tokenizer and the picture preparation of their own folder."""
+"""CLIP as two towers that stand alone, with the tokenizer and the image preparation of their own folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nets.clip_towers import TextTower, VisionTower
-from .image_input import PictureInput
+from .image_input import ImageInput
 from .open_clip_adapter import TextCondition
 from .tokenizer import ClipTokenizer
 
@@ -47,12 +47,12 @@ class TowerClip:
         text: TextTower | None,
         vision: VisionTower | None,
         tokenizer: ClipTokenizer | None,
-        picture_input: PictureInput | None,
+        image_input: ImageInput | None,
         source: str,
     ) -> None:
         """Wrap built towers; `source` names their folder in errors."""
         self.model = Towers(text, vision).eval().requires_grad_(False)
-        self.tokenizer, self.picture_input, self.source = tokenizer, picture_input, source
+        self.tokenizer, self.image_input, self.source = tokenizer, image_input, source
         self._null: TextCondition | None = None
 
     @property
@@ -68,7 +68,7 @@ class TowerClip:
 
     @property
     def image_size(self) -> int:
-        """Side of the square picture that the vision tower sees, in px."""
+        """Side of the square image that the vision tower sees, in px."""
         return self._vision().params.image_size
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
@@ -99,23 +99,23 @@ class TowerClip:
         return replace(self._encode_text(tower, prompts), null=self._null.to(tower.positions.device))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Encode pictures `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.
+        """Encode images `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.
 
         Raises:
             MissingTower: the folder has no image encoder.
         """
         tower = self._vision()
-        pixels = self.picture_input(images).to(tower.positions.device, tower.positions.dtype)
+        pixels = self.image_input(images).to(tower.positions.device, tower.positions.dtype)
         return tower(pixels).float()
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Encode pictures `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass.
+        """Encode images `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass.
 
         Raises:
             MissingTower: the folder has no image encoder.
         """
         tower = self._vision()
-        return tower(self.picture_input.normalized(pixels).to(tower.positions.dtype)).float()
+        return tower(self.image_input.normalized(pixels).to(tower.positions.dtype)).float()
 
     @property
     def temperature(self) -> float:
@@ -142,7 +142,7 @@ class TowerClip:
     def _vision(self) -> VisionTower:
         if self.model.vision is None:
             raise MissingTower(
-                f"'{self.source}' has no image encoder: its CLIP cannot read pictures. For image "
+                f"'{self.source}' has no image encoder: its CLIP cannot read images. For image "
                 "variations take the model folder that has one (karlo-v1-alpha-image-variations)."
             )
         return self.model.vision

@@ -1,1 +1,1 @@
-"""People's own pictures with captions: folders, Hugging Face datasets and webdataset shards behind one interface."""
+"""People's own images with captions: folders, Hugging Face datasets and webdataset shards behind one interface."""

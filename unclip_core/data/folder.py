@@ -1,24 +1,24 @@
-"""A folder of pictures, each with its caption beside it: `cat.jpg` and `cat.txt`, subfolders too."""
+"""A folder of images, each with its caption beside it: `cat.jpg` and `cat.txt`, subfolders too."""
 
 from pathlib import Path
 
 from .fingerprint import digest, file_print
-from .samples import PICTURE_ENDINGS, BadSample, Sample, checked_caption, decode_picture
+from .samples import IMAGE_ENDINGS, BadSample, Sample, checked_caption, decode_image
 
 
-class PictureFolder:
-    """The pictures below a folder, by their paths' order; hidden files are left out."""
+class ImageFolder:
+    """The images below a folder, by their paths' order; hidden files are left out."""
 
     def __init__(self, folder: Path) -> None:
-        """List the files. Raises ValueError where there is no picture."""
+        """List the files. Raises ValueError where there is no image."""
         self.folder = folder
-        found = (path for path in folder.rglob("*") if path.suffix[1:].lower() in PICTURE_ENDINGS)
+        found = (path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_ENDINGS)
         inner = sorted(path.relative_to(folder).as_posix() for path in found)
         self._names = [name for name in inner if not any(part.startswith(".") for part in name.split("/"))]
         if not self._names:
             raise ValueError(
-                f"There is no picture below '{folder}': files ending in "
-                f"{', '.join('.' + ending for ending in PICTURE_ENDINGS)} are looked for, each with a "
+                f"There is no image below '{folder}': files ending in "
+                f"{', '.join('.' + ending for ending in IMAGE_ENDINGS)} are looked for, each with a "
                 "caption of the same name ending in .txt."
             )
 
@@ -35,7 +35,7 @@ class PictureFolder:
             said = text.read_bytes() if text.is_file() else None
         except OSError as error:
             raise BadSample(name, f"the file cannot be read ({error})") from error
-        return Sample(decode_picture(data, name), checked_caption(said, name, captions), name)
+        return Sample(decode_image(data, name), checked_caption(said, name, captions), name)
 
     def fingerprint(self) -> str:
         """Of names, sizes and times of change."""

@@ -4,19 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from .fingerprint import digest, file_print
-from .samples import BadSample, Sample, checked_caption, decode_picture
+from .samples import BadSample, Sample, checked_caption, decode_image
 
 CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "sentence", "sentences")
 
 
 class SavedDataset:
-    """The rows of a saved dataset: its first column of pictures, and the first of texts with a usual name."""
+    """The rows of a saved dataset: its first column of images, and the first of texts with a usual name."""
 
     def __init__(self, folder: Path) -> None:
         """Open it; of a dict of splits, "train" is taken.
 
         Raises:
-            ValueError: the package is missing, the folder cannot be read, or has no column of pictures.
+            ValueError: the package is missing, the folder cannot be read, or has no column of images.
         """
         try:
             import datasets
@@ -36,8 +36,8 @@ class SavedDataset:
                     "folder of one of them."
                 )
             self.folder, rows = folder / "train", rows["train"]
-        self._picture, self._caption = _columns(rows, folder, datasets.Image)
-        self._rows = rows.cast_column(self._picture, datasets.Image(decode=False))
+        self._image, self._caption = _columns(rows, folder, datasets.Image)
+        self._rows = rows.cast_column(self._image, datasets.Image(decode=False))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -47,16 +47,16 @@ class SavedDataset:
         name = f"{self.folder.name}[{index}]"
         try:
             row = self._rows[index]
-            cell = row[self._picture] or {}
+            cell = row[self._image] or {}
             data = cell.get("bytes")
             if data is None and cell.get("path"):
                 data = Path(cell["path"]).read_bytes()
         except (OSError, ValueError) as error:
             raise BadSample(name, f"the row cannot be read ({error})") from error
         if data is None:
-            raise BadSample(name, "it has no picture")
+            raise BadSample(name, "it has no image")
         said = _first_text(row[self._caption]) if self._caption else None
-        return Sample(decode_picture(data, name), checked_caption(said, name, captions), name)
+        return Sample(decode_image(data, name), checked_caption(said, name, captions), name)
 
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times of change."""
@@ -64,15 +64,15 @@ class SavedDataset:
         return digest([*(path.name for path in files), *map(file_print, files)])
 
 
-def _columns(rows: Any, folder: Path, picture_type: type) -> tuple[str, str | None]:
-    pictures = [name for name, kind in rows.features.items() if isinstance(kind, picture_type)]
-    if not pictures:
+def _columns(rows: Any, folder: Path, image_type: type) -> tuple[str, str | None]:
+    images = [name for name, kind in rows.features.items() if isinstance(kind, image_type)]
+    if not images:
         raise ValueError(
-            f"The dataset in '{folder}' has no column of pictures; its columns are "
+            f"The dataset in '{folder}' has no column of images; its columns are "
             f"{list(rows.features)}. Cast one to datasets.Image()."
         )
     named = [name for name in CAPTION_COLUMNS if name in rows.features]
-    return pictures[0], named[0] if named else None
+    return images[0], named[0] if named else None
 
 
 def _first_text(cell: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What every collection of pictures gives: a picture, its caption and a name; and how pictures are decoded."""
+"""What every collection of images gives: an image, its caption and a name; and how images are decoded."""
 
 import io
 from collections.abc import Iterator, MutableMapping
@@ -6,13 +6,13 @@ from typing import NamedTuple, Protocol
 
 from PIL import Image, ImageOps
 
-PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp")
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp")
 
 
 class Sample(NamedTuple):
-    """A picture (RGB, of any size), its caption ("" where none is asked for and there is none), and its name."""
+    """An image (RGB, of any size), its caption ("" where none is asked for and there is none), and its name."""
 
-    picture: Image.Image
+    image: Image.Image
     caption: str
     name: str
 
@@ -29,7 +29,7 @@ class BadSample(ValueError):
 
 
 class Collection(Protocol):
-    """Pictures by number, in an order that stays the same for the same files."""
+    """Images by number, in an order that stays the same for the same files."""
 
     def __len__(self) -> int:
         """How many samples there are, bad ones included."""
@@ -39,7 +39,7 @@ class Collection(Protocol):
         """Sample number `index`, 0..len - 1; with `captions` one without a caption is a bad one.
 
         Raises:
-            BadSample: the picture is damaged or the caption is missing or no text.
+            BadSample: the image is damaged or the caption is missing or no text.
         """
         ...
 
@@ -60,15 +60,15 @@ def samples(
                 bad[error.name] = error.reason
 
 
-def decode_picture(data: bytes, name: str) -> Image.Image:
-    """The RGB picture in an encoded file, turned as its EXIF says, transparency over white.
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """The RGB image in an encoded file, turned as its EXIF says, transparency over white.
 
     Raises:
         BadSample: it is damaged, truncated, of an unknown format, or suspiciously large.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            turned = ImageOps.exif_transpose(picture)
+        with Image.open(io.BytesIO(data)) as image:
+            turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I"):  # 16 bits a pixel, which a plain conversion would cut off at 255
                 turned = turned.point(lambda level: level / 257).convert("L")
             if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
@@ -76,7 +76,7 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
                 turned = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
             return turned.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BadSample(name, f"the picture cannot be read ({error or type(error).__name__})") from error
+        raise BadSample(name, f"the image cannot be read ({error or type(error).__name__})") from error
 
 
 def checked_caption(text: str | bytes | None, name: str, needed: bool) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .fingerprint import digest, file_print
-from .samples import PICTURE_ENDINGS, BadSample, Sample, checked_caption, decode_picture
+from .samples import IMAGE_ENDINGS, BadSample, Sample, checked_caption, decode_image
 
 CAPTION_ENDINGS = ("txt", "caption", "text", "json")
 JSON_KEYS = ("caption", "text", "prompt")
@@ -33,7 +33,7 @@ class Shards:
         """Read the members' headers; a shard that breaks off counts up to there, and as one bad sample more.
 
         Raises:
-            ValueError: there is no picture in them, or a shard is compressed.
+            ValueError: there is no image in them, or a shard is compressed.
         """
         self.paths = sorted(paths)
         self._entries: list[_Entry] = []
@@ -42,7 +42,7 @@ class Shards:
             self._entries += self._scan(number, path)
         if len(self._entries) == len(self._broken):
             raise ValueError(
-                f"There is no picture in the shards {[path.name for path in self.paths]}: members such as "
+                f"There is no image in the shards {[path.name for path in self.paths]}: members such as "
                 "0001.jpg with 0001.txt are looked for, in .tar files that are not compressed."
             )
 
@@ -54,11 +54,11 @@ class Shards:
         if index in self._broken:
             raise BadSample(self._entries[index].name, self._broken[index])
         entry = self._entries[index]
-        pictures = [ending for ending in PICTURE_ENDINGS if ending in entry.parts]
-        if not pictures:
-            raise BadSample(entry.name, f"it has no picture, only {sorted(entry.parts)}")
-        picture = decode_picture(self._bytes(entry, pictures[0]), entry.name)
-        return Sample(picture, self._caption(entry, captions), entry.name)
+        images = [ending for ending in IMAGE_ENDINGS if ending in entry.parts]
+        if not images:
+            raise BadSample(entry.name, f"it has no image, only {sorted(entry.parts)}")
+        image = decode_image(self._bytes(entry, images[0]), entry.name)
+        return Sample(image, self._caption(entry, captions), entry.name)
 
     def fingerprint(self) -> str:
         """Of the shards' names, sizes and times of change."""
@@ -86,7 +86,7 @@ class Shards:
         folder, slash, base = member.name.rpartition("/")
         stem, dot, ending = base.partition(".")
         ending = ending.lower()
-        if stem and dot and (ending in PICTURE_ENDINGS or ending in CAPTION_ENDINGS):
+        if stem and dot and (ending in IMAGE_ENDINGS or ending in CAPTION_ENDINGS):
             key = folder + slash + stem
             entry = entries.setdefault(key, _Entry(number, f"{path.name}/{key}"))
             entry.parts[ending] = (member.offset_data, member.size)

@@ -1,4 +1,4 @@
-"""The forward process: the Markov chain that turns a picture to noise (Ho et al. 2020, section 2)."""
+"""The forward process: the Markov chain that turns an image to noise (Ho et al. 2020, section 2)."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ def diffuse(x0: Tensor, levels: Sequence[float], noise: Noise) -> Tensor:
 
     Each state is drawn from the one before, ``q(x_t | x_s) = N(sqrt(ab_t / ab_s) x_s, (1 - ab_t / ab_s) I)``, which
     is what the chain's single steps between them amount to; so each is a draw of ``q(x_t | x0) = N(sqrt(ab_t) x0,
-    (1 - ab_t) I)`` (eq. 4), and together they are a film of one and the same picture.
-    levels: alpha-bars in 0..1, none above the one before; 1.0 is the picture itself.
+    (1 - ab_t) I)`` (eq. 4), and together they are a film of one and the same image.
+    levels: alpha-bars in 0..1, none above the one before; 1.0 is the image itself.
     Raises ValueError for levels that are not so, for none, and an x0 with NaN or infinity.
     """
     if not levels:
@@ -25,7 +25,7 @@ def diffuse(x0: Tensor, levels: Sequence[float], noise: Noise) -> Tensor:
     if not all(0 <= low <= high <= 1 for high, low in zip([1.0, *levels], levels, strict=False)):
         raise ValueError(f"alpha-bars must lie in 0..1 and never rise, got {list(levels)}")
     if not bool(torch.isfinite(x0).all()):
-        raise ValueError("the pictures hold NaN or infinity")
+        raise ValueError("the images hold NaN or infinity")
     states, x, before = [], x0, 1.0
     for level in levels:
         if level < before:

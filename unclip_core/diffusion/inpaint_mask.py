@@ -1,4 +1,4 @@
-"""A picture of which some pixels are known: from ComfyUI's image and mask into a diffusion, and out again."""
+"""An image of which some pixels are known: from ComfyUI's image and mask into a diffusion, and out again."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from torch.nn import functional as F
 from .denoiser import Denoiser
 from .inpainting import KnownPixels, keep_known, noised
 
-__all__ = ["KnownPicture"]
+__all__ = ["KnownImage"]
 
 
 @dataclass(frozen=True)
-class KnownPicture:
-    """What is known of pictures, and where.
+class KnownImage:
+    """What is known of images, and where.
 
     images: [B or 1, H, W, 3] in 0..1. mask: [B or 1, H, W] in 0..1: 0 is known, 1 is to be drawn.
-    shape: [B, 3, H, W], of the pictures that are drawn.
+    shape: [B, 3, H, W], of the images that are drawn.
     Raises ValueError for counts and sizes that do not fit, and for NaN.
     """
 
@@ -31,22 +31,22 @@ class KnownPicture:
         if self.mask is None:
             raise ValueError("Known pixels need a mask that says where they are.")
         for name, found, wanted in (
-            ("known picture", self.images.shape, (height, width, 3)),
+            ("known image", self.images.shape, (height, width, 3)),
             ("mask", self.mask.shape, (height, width)),
         ):
             if tuple(found[1:]) != wanted or found[0] not in (1, count):
                 raise ValueError(
-                    f"A {name} of shape {list(found)} does not fit {count} pictures of {height} × {width} "
+                    f"A {name} of shape {list(found)} does not fit {count} images of {height} × {width} "
                     "pixels: give one for all, or one each, of that size."
                 )
         if not bool(torch.isfinite(self.images).all()):
-            raise ValueError("The known picture holds NaN or infinity.")
+            raise ValueError("The known image holds NaN or infinity.")
 
-    def padded(self, shape: torch.Size) -> "KnownPicture":
-        """The same at the top left of larger pictures, of which nothing else is known."""
+    def padded(self, shape: torch.Size) -> "KnownImage":
+        """The same at the top left of larger images, of which nothing else is known."""
         extra = (0, shape[-1] - self.shape[-1], 0, shape[-2] - self.shape[-2])
         images = F.pad(self.images.movedim(-1, 1), extra).movedim(1, -1)
-        return KnownPicture(images, F.pad(self.mask, extra, value=1.0), torch.Size(shape))
+        return KnownImage(images, F.pad(self.mask, extra, value=1.0), torch.Size(shape))
 
     def enter(self, denoiser: Denoiser, start: Tensor, ab: float) -> tuple[Denoiser, Tensor]:
         """The denoiser that knows these pixels, and the start [B, 3, H, W], at alpha-bar `ab`, as noise of them."""
@@ -55,5 +55,5 @@ class KnownPicture:
         return KnownPixels(denoiser, known, mask), keep_known(start, noised(known, ab, start), mask)
 
     def into(self, drawn: Tensor) -> Tensor:
-        """Drawn pictures [B, H, W, 3] in 0..1 with the known pixels put back, to the bit."""
+        """Drawn images [B, H, W, 3] in 0..1 with the known pixels put back, to the bit."""
         return keep_known(drawn, self.images.to(drawn), self.mask[..., None].to(drawn))

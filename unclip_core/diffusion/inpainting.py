@@ -96,6 +96,6 @@ def _posterior_draw(x: Tensor, x0: Tensor, s: float, t: float, noise: Noise) -> 
 
 def _check_mask(mask: Tensor, known: Tensor) -> None:
     if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[-2:] != known.shape[-2:]:
-        raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit pictures of {tuple(known.shape)}")
+        raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit images of {tuple(known.shape)}")
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise ValueError("a mask must hold numbers from 0 (known) to 1 (to be drawn), without NaN")

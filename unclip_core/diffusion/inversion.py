@@ -1,11 +1,11 @@
-"""DDIM inversion: the noise from which a sampler draws a given picture.
+"""DDIM inversion: the noise from which a sampler draws a given image.
 
 "DDIM inversion" (Ramesh et al. 2022, section 3; Dhariwal & Nichol 2021, appendix F) runs deterministic DDIM
 backwards. What a net says at the noisier end of a step is not known before that end is: evaluated at the cleaner
 end instead, as is usual, the error is of the size of the step. Here each step is solved for its noisier end, so
-that DDIM over the same plan comes back to the picture, in few steps too.
+that DDIM over the same plan comes back to the image, in few steps too.
 
-What the net then says of the picture without noise is the last word. A net that predicts epsilon or v cannot err
+What the net then says of the image without noise is the last word. A net that predicts epsilon or v cannot err
 there; one that predicts x0 can, and what it gets wrong no noise brings back, in however many steps. So inversion
 measures that error (``clean_error``), and both ways are gone with a denoiser that knows of it (``ErrorAware``).
 """
@@ -26,7 +26,7 @@ __all__ = ["ErrorAware", "Inverted", "clean_error", "invert", "own_share", "psnr
 
 @dataclass(frozen=True)
 class Inverted:
-    """What inversion finds of pictures.
+    """What inversion finds of images.
 
     noise: [B, …], the state that a sampler starts from. error: [B], of the net, as ``clean_error`` measures it.
     """
@@ -117,12 +117,12 @@ def invert(
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of pictures [B, …] in 0..1, in dB, [B]; inf where they are equal.
+    """Return the peak signal-to-noise ratio of images [B, …] in 0..1, in dB, [B]; inf where they are equal.
 
     Raises ValueError for shapes that differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"pictures of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")
+        raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")
     return -10 * (a.double() - b.double()).square().flatten(1).mean(dim=1).log10()
 
 

@@ -23,7 +23,7 @@ class DiffusionSpec:
         variance: "fixed_small", "fixed_small_log", "fixed_large" or "learned_range".
         clip_range: x0 is clamped to ± this after guidance; None leaves it.
         spacing: how sampling timesteps are chosen, a name in `SPACINGS`.
-        compatible: with diffusers' float32 tables in place of exact ones, to repeat its pictures.
+        compatible: with diffusers' float32 tables in place of exact ones, to repeat its images.
         solver_spacing: the spacing for samplers of order 2, which extrapolate too far where a plan visits t = 0;
             None takes `spacing`.
     """

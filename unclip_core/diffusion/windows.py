@@ -13,7 +13,7 @@ __all__ = ["Windowed", "starts", "window_weight"]
 class Windowed:
     """A denoiser of squares made a denoiser of canvases (MultiDiffusion, Bar-Tal et al. 2023, eq. 5 and 6).
 
-    Every window is denoised on its own, as if it were the picture; the clean samples and variance fractions are
+    Every window is denoised on its own, as if it were the image; the clean samples and variance fractions are
     averaged where windows overlap, each weighed by its distance from its window's edge, so that no seam shows.
     denoiser: takes [B, C, size, size]. stride: between windows, 1..size; the last one ends at the canvas's edge.
     """

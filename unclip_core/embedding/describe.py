@@ -1,6 +1,6 @@
-"""A picture in words: phrases ranked against its CLIP embedding and put together, part by part, into a caption.
+"""An image in words: phrases ranked against its CLIP embedding and put together, part by part, into a caption.
 
-CLIP scores how well a text goes with a picture (Radford et al. 2021, section 3.1, "zero-shot"); it does not write. So
+CLIP scores how well a text goes with an image (Radford et al. 2021, section 3.1, "zero-shot"); it does not write. So
 captions are built from a list of phrases: the part that every caption has is filled in the best way, then each further
 part in turn (one that may be left out is kept only where it raises the similarity), then single phrases are exchanged
 as long as that helps.
@@ -24,7 +24,7 @@ ROUNDS_MAX = 8
 """Rounds of exchanging single phrases; two or three are usual."""
 
 MEMORY_MAX = 200_000
-"""Captions whose embeddings are remembered from one picture to the next."""
+"""Captions whose embeddings are remembered from one image to the next."""
 
 AT_ONCE = 256
 
@@ -34,7 +34,7 @@ Encode = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class Choice:
-    """A text and its cosine with the picture."""
+    """A text and its cosine with the image."""
 
     text: str
     score: float
@@ -42,10 +42,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Description:
-    """What CLIP says of a picture.
+    """What CLIP says of an image.
 
     Attributes:
-        caption: the best caption, and its cosine with the picture.
+        caption: the best caption, and its cosine with the image.
         slots: what fills each slot of the caption that is said.
         captions: the best captions that were met, best first; the first is `caption`.
         alternatives: of each slot of the caption the best phrases, with the rest of it unchanged, best first.
@@ -66,15 +66,15 @@ class _Draft:
 
 @dataclass
 class _Search:
-    """The direction of a picture's embedding `[D]`, every caption met so far, and those with all that must be said."""
+    """The direction of an image's embedding `[D]`, every caption met so far, and those with all that must be said."""
 
-    picture: Tensor
+    image: Tensor
     scores: dict[str, float] = field(default_factory=dict)
     whole: dict[str, float] = field(default_factory=dict)
 
 
 class Describer:
-    """Describes one picture after the other with one phrase list; captions are encoded once."""
+    """Describes one image after the other with one phrase list; captions are encoded once."""
 
     def __init__(self, encode: Encode, phrases: Phrases, width: int = WIDTH) -> None:
         """Describe with `phrases`, as the CLIP behind `encode` reads them.
@@ -90,7 +90,7 @@ class Describer:
         self._memory: dict[str, Tensor] = {}
 
     def describe(self, embedding: Tensor, top_k: int = 5) -> Description:
-        """Describe the picture of one image embedding `[D]`; the best `top_k` texts are told.
+        """Describe the image of one image embedding `[D]`; the best `top_k` texts are told.
 
         Raises:
             ValueError: `top_k` is less than 1, or the embedding has length 0, NaN or infinity.
@@ -161,7 +161,7 @@ class Describer:
         captions = [template.caption(filling) for filling in fillings]
         new = [caption for caption in dict.fromkeys(captions) if caption not in search.scores]
         if new:
-            scores = (self._embeds(new) @ search.picture).clamp(-1, 1)
+            scores = (self._embeds(new) @ search.image).clamp(-1, 1)
             search.scores.update(zip(new, scores.tolist(), strict=True))
         for caption, filling in zip(captions, fillings, strict=True):
             if template.is_whole(filling):

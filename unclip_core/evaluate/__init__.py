@@ -1,1 +1,1 @@
-"""Measuring any model on any pictures with captions: how well it follows texts, and how much its pictures look true."""
+"""Measuring any model on any images with captions: how well it follows texts, and how much its images look true."""

@@ -1,4 +1,4 @@
-"""Contact sheets of an evaluation: the first pictures of each split, and the first that are not all right."""
+"""Contact sheets of an evaluation: the first images of each split, and the first that are not all right."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,44 +15,44 @@ PAPER = 255
 
 
 class ContactSheets:
-    """Collects pictures while they are judged; no more than MOST a sheet are kept."""
+    """Collects images while they are judged; no more than MOST a sheet are kept."""
 
     def __init__(self) -> None:
         """Start with empty sheets: one a split, and `failures`."""
         self._sheets: dict[str, list[Tensor]] = {name: [] for name in (*SPLITS, "failures")}
         self.failed: list[str] = []
 
-    def add(self, prompts: Sequence[Prompt], pictures: Tensor, scores: Sequence[Mapping[str, bool]]) -> None:
-        """Take pictures `[B, H, W, 3]` in 0..1 with their prompts and scores; `failed` keeps failures' prompts."""
-        for (split, _, _, prompt), picture, right in zip(prompts, pictures, scores, strict=True):
-            self._keep(split, picture)
-            if not right["all"] and self._keep("failures", picture):
+    def add(self, prompts: Sequence[Prompt], images: Tensor, scores: Sequence[Mapping[str, bool]]) -> None:
+        """Take images `[B, H, W, 3]` in 0..1 with their prompts and scores; `failed` keeps failures' prompts."""
+        for (split, _, _, prompt), image, right in zip(prompts, images, scores, strict=True):
+            self._keep(split, image)
+            if not right["all"] and self._keep("failures", image):
                 wrong = ", ".join(name for name in right if not right[name] and name != "all") or "crispness"
                 self.failed.append(f"{prompt} ({wrong})")
 
     def save(self, folder: Path) -> None:
-        """Write `<sheet>.png` for each sheet with a picture, over an earlier one, and `failures.txt` in its order."""
+        """Write `<sheet>.png` for each sheet with an image, over an earlier one, and `failures.txt` in its order."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, pictures in self._sheets.items():
+        for name, images in self._sheets.items():
             (folder / f"{name}.png").unlink(missing_ok=True)
-            if pictures:
-                _sheet(pictures).save(folder / f"{name}.png")
+            if images:
+                _sheet(images).save(folder / f"{name}.png")
         (folder / "failures.txt").write_text("".join(f"{line}\n" for line in self.failed), encoding="utf-8")
 
-    def _keep(self, name: str, picture: Tensor) -> bool:
+    def _keep(self, name: str, image: Tensor) -> bool:
         """Whether there was room for it."""
         room = len(self._sheets[name]) < MOST
         if room:
-            self._sheets[name].append((picture.cpu() * 255).round().to(torch.uint8))
+            self._sheets[name].append((image.cpu() * 255).round().to(torch.uint8))
         return room
 
 
-def _sheet(pictures: Sequence[Tensor]) -> Image.Image:
-    """Pictures `[H, W, 3]` uint8 of one size in rows of COLUMNS, on white."""
-    height, width, _ = pictures[0].shape
-    rows = -(-len(pictures) // COLUMNS)
+def _sheet(images: Sequence[Tensor]) -> Image.Image:
+    """Images `[H, W, 3]` uint8 of one size in rows of COLUMNS, on white."""
+    height, width, _ = images[0].shape
+    rows = -(-len(images) // COLUMNS)
     sheet = torch.full((rows * height, COLUMNS * width, 3), PAPER, dtype=torch.uint8)
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         top, left = index // COLUMNS * height, index % COLUMNS * width
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return Image.fromarray(sheet.numpy())

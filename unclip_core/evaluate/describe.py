@@ -31,7 +31,7 @@ from ..world.vocabulary import (
 WORDS = {"size": SIZE_WORDS, "color": COLOR_WORDS, "shape": SHAPE_WORDS}
 
 BATCH = 64
-"""Pictures that are encoded together."""
+"""Images that are encoded together."""
 
 
 def evaluate_describe(
@@ -52,7 +52,7 @@ def evaluate_describe(
         seed: of the scenes.
         model: a model folder; None for the bundled model.
         as_json: print JSON in place of a table.
-        split: "trained" or "held_out" (pairs of shape and colour that are in no training picture); None for both.
+        split: "trained" or "held_out" (pairs of shape and colour that are in no training image); None for both.
         width: captions that are carried on from part to part.
 
     Returns:

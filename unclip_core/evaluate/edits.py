@@ -31,10 +31,10 @@ THETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 BATCH = 50
 
 KEPT = ("count", "shape", "place")
-"""What a picture halfway between a thing in two colours must show of it: one thing, its shape, in its place."""
+"""What an image halfway between a thing in two colours must show of it: one thing, its shape, in its place."""
 
 EDITED = ("color", "shape", "place")
-"""What an edited picture must show: the new colour, the old shape and place."""
+"""What an edited image must show: the new colour, the old shape and place."""
 
 
 def evaluate_edits(
@@ -54,12 +54,12 @@ def evaluate_edits(
         model: a model folder; None for the bundled model.
         as_json: print JSON in place of a table.
         thetas: the text diff's ways to try, each in 0..1.
-        inverted: whether the text diff is drawn from the noise of the unedited picture (DDIM inversion, without
+        inverted: whether the text diff is drawn from the noise of the unedited image (DDIM inversion, without
             guidance), which keeps its content; otherwise from fresh noise.
         settings: how to draw; None for the defaults.
 
     Returns:
-        `halfway`: of the pictures halfway (slerp) between the thing in one colour and in the other, the shares that
+        `halfway`: of the images halfway (slerp) between the thing in one colour and in the other, the shares that
         show what is `KEPT`, and `all` of it. `text_diff`: for each θ the shares of what is `EDITED`, and `all` of it.
         `theta`: the θ with the largest share of all.
 
@@ -111,7 +111,7 @@ def recolored(n: int, seed: int) -> tuple[list[Scene], list[Scene]]:
 
 @dataclass(frozen=True)
 class Studio:
-    """Draws and judges a model's pictures; picture i of a measurement has seed + i."""
+    """Draws and judges a model's images; image i of a measurement has seed + i."""
 
     model: UnclipModel
     seed: int
@@ -120,15 +120,15 @@ class Studio:
     def embeds(self, scenes: Sequence[Scene]) -> Tensor:
         """The image embeddings `[N, D]` of rendered scenes."""
         size = self.model.clip.adapter.image_size
-        parts = [encode_image(self.model.clip, _pictures(scenes[rows], size)) for rows in _batches(len(scenes))]
+        parts = [encode_image(self.model.clip, _images(scenes[rows], size)) for rows in _batches(len(scenes))]
         return torch.cat(parts)
 
     def noise_of(self, scenes: Sequence[Scene], embeds: Tensor) -> Inverted:
-        """The noise, of `N` pictures, from which the decoder draws rendered scenes under their embeddings `[N, D]`."""
+        """The noise, of `N` images, from which the decoder draws rendered scenes under their embeddings `[N, D]`."""
         decoder, steps = self.model.decoder, self.settings.inversion_steps
         parts = [
             invert_decoder(
-                decoder, _pictures(scenes[rows], decoder.image_size), embeds[rows], steps=steps, guidance_scale=1.0
+                decoder, _images(scenes[rows], decoder.image_size), embeds[rows], steps=steps, guidance_scale=1.0
             )
             for rows in _batches(len(scenes), "inversion")
         ]
@@ -137,14 +137,14 @@ class Studio:
     def judged(
         self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Inverted | None = None
     ) -> list[dict[str, bool]]:
-        """What the decoder's pictures of the embeddings have right of the scenes."""
+        """What the decoder's images of the embeddings have right of the scenes."""
         steps, guidance = self.settings.decoder_steps, self.settings.decoder_guidance
         sampler = self.settings.decoder_sampler
         if noise is not None:
             steps, guidance, sampler = self.settings.inversion_steps, 1.0, "ddim"  # as the noise was found
         seeds, scores = sample_seeds(self.seed, len(scenes)), []
         for rows in _batches(len(scenes), title):
-            pictures = sample_decoder(
+            images = sample_decoder(
                 self.model.decoder,
                 embeds[rows],
                 steps=steps,
@@ -154,12 +154,12 @@ class Studio:
                 start=None if noise is None else noise.noise[rows],
                 start_error=None if noise is None else noise.error[rows],
             )
-            found = zip(pictures.permute(0, 3, 1, 2), scenes[rows], strict=True)
-            scores += [score(judge(picture), scene) for picture, scene in found]
+            found = zip(images.permute(0, 3, 1, 2), scenes[rows], strict=True)
+            scores += [score(judge(image), scene) for image, scene in found]
         return scores
 
 
-def _pictures(scenes: Sequence[Scene], size: int) -> Tensor:
+def _images(scenes: Sequence[Scene], size: int) -> Tensor:
     return render(scenes, size).permute(0, 2, 3, 1)
 
 

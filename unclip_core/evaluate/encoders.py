@@ -1,4 +1,4 @@
-"""The CLIP that pictures and texts are compared with: the model's own, or one of open_clip's, its weights in a file."""
+"""The CLIP that images and texts are compared with: the model's own, or one of open_clip's, its weights in a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from ..weights.files import CheckpointError
 
 
 class Encoder(Protocol):
-    """Pictures and texts to vectors of length 1, float64, on the CPU."""
+    """Images and texts to vectors of length 1, float64, on the CPU."""
 
     name: str
     """How a report calls it."""
 
-    def images(self, pictures: Tensor) -> Tensor:
+    def images(self, images: Tensor) -> Tensor:
         """`[B, H, W, 3]` in 0..1 to `[B, D]`."""
         ...
 
@@ -37,9 +37,9 @@ class OwnEncoder:
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
 
-    def images(self, pictures: Tensor) -> Tensor:
+    def images(self, images: Tensor) -> Tensor:
         """`[B, H, W, 3]` in 0..1 to `[B, D]`."""
-        return unit(encode_image(self._clip, pictures))
+        return unit(encode_image(self._clip, images))
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """`B` texts to `[B, D]`."""
@@ -69,10 +69,10 @@ class OpenClipEncoder:
         self._tokenize = open_clip.get_tokenizer(architecture)
 
     @torch.no_grad()
-    def images(self, pictures: Tensor) -> Tensor:
+    def images(self, images: Tensor) -> Tensor:
         """`[B, H, W, 3]` in 0..1 to `[B, D]`, prepared as open_clip does."""
-        levels = (pictures.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-        prepared = torch.stack([self._prepare(Image.fromarray(picture.numpy())) for picture in levels])
+        levels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+        prepared = torch.stack([self._prepare(Image.fromarray(image.numpy())) for image in levels])
         return unit(self._model.encode_image(prepared.to(self._device)))
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class OpenClipEncoder:
 
 
 def _open(architecture: str, weights: Path) -> tuple[Any, Any]:
-    """open_clip's model and its preparation of pictures; nothing is fetched, and no pickle runs code."""
+    """open_clip's model and its preparation of images; nothing is fetched, and no pickle runs code."""
     from open_clip import create_model_and_transforms
 
     if not weights.is_file():

@@ -1,4 +1,4 @@
-"""Evaluating a model on pictures: the figures of one run, as a dictionary, a JSON file and a page."""
+"""Evaluating a model on images: the figures of one run, as a dictionary, a JSON file and a page."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..data.opening import open_pictures
+from ..data.opening import open_images
 from ..data.samples import summary
 from ..families.loading import load_model
 from ..models import UnclipModel
@@ -27,21 +27,21 @@ BUNDLED = "bundled"
 """How the bundled model is called on the command line."""
 
 SHOWN = 24
-"""Pairs of pictures on the page."""
+"""Pairs of images on the page."""
 
 CLIP_SCORE_WEIGHT = 2.5
 """w of CLIPScore = w · max(cos, 0) (Hessel et al. 2021, arXiv 2104.08718, section 3)."""
 
 NOTE = (
     "CLIP-FID and CLIP-KID are computed on CLIP's embeddings, scaled to a mean square of 1, and not on "
-    "Inception's: they do not compare with FIDs from papers. CLIP-FID falls with the number of pictures: compare "
+    "Inception's: they do not compare with FIDs from papers. CLIP-FID falls with the number of images: compare "
     "runs of the same number only. CLIP-KID is unbiased, and may be below 0."
 )
 
 
 @dataclass
 class _Gathered:
-    """What the batches leave behind: vectors, and the first pictures."""
+    """What the batches leave behind: vectors, and the first images."""
 
     true: list[Tensor] = field(default_factory=list)
     drawn: list[Tensor] = field(default_factory=list)
@@ -65,11 +65,11 @@ def evaluate_model(
     output: str | Path | None = None,
     as_json: bool = False,
 ) -> dict[str, Any]:
-    """Draw pictures for the captions of `data`, measure them beside the true ones, print and return the figures.
+    """Draw images for the captions of `data`, measure them beside the true ones, print and return the figures.
 
     Args:
         model: a model folder, or "bundled".
-        data: a folder of pictures with captions, a saved Hugging Face dataset, or webdataset shards.
+        data: a folder of images with captions, a saved Hugging Face dataset, or webdataset shards.
         count: the first so many good samples are used.
         how: how to draw; None for the defaults.
         loras: files and strengths of LoRAs to draw with.
@@ -81,7 +81,7 @@ def evaluate_model(
         as_json: print JSON in place of a table.
 
     Raises:
-        ValueError: data or settings are not usable, or too few pictures are good.
+        ValueError: data or settings are not usable, or too few images are good.
         CheckpointError: the model, a LoRA, or the CLIP to compare with cannot be read, does not fit or lacks a part.
         OSError: the output cannot be written.
     """
@@ -90,7 +90,7 @@ def evaluate_model(
     loaded = adapted_model(loaded, [(read_lora(path), strength) for path, strength in loras])
     encoder = _encoder(loaded, clip, clip_weights, device)
     _place(loaded, how, device)
-    collection, bad = open_pictures(data), {}
+    collection, bad = open_images(data), {}
     pairs = draw_pairs(loaded, collection, count, how, bad)
     total = -(-min(count, len(collection)) // how.batch)
     gathered = gather(tqdm(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
@@ -124,7 +124,7 @@ def _said_of(how: Draw) -> dict[str, Any]:
 
 
 def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
-    """What the measures need of all batches, and the pictures of the page."""
+    """What the measures need of all batches, and the images of the page."""
     kept = _Gathered()
     for pairs in batches:
         kept.true.append(encoder.images(pairs.true))
@@ -143,17 +143,17 @@ def measured(gathered: _Gathered, neighbours: int = 3) -> dict[str, Any]:
     """The figures of what was gathered.
 
     `clip_fid`, `clip_kid`: of CLIP's vectors scaled to a mean square of 1; `precision`, `recall` with k `neighbours`;
-    `similarity`: mean cosine of a drawn picture and its true one. Drawn from texts also `clip_score`, of drawn and true
-    pictures with their captions, and `prior_cosine`: mean cosine of the true image embedding with the prior's, and with
+    `similarity`: mean cosine of a drawn image and its true one. Drawn from texts also `clip_score`, of drawn and true
+    images with their captions, and `prior_cosine`: mean cosine of the true image embedding with the prior's, and with
     the text's, which a prior has to beat (not there where the model's CLIP has no image encoder).
 
     Raises:
-        ValueError: there are too few pictures.
+        ValueError: there are too few images.
     """
     count = sum(map(len, gathered.true))
     if count <= max(neighbours, 1):
         raise ValueError(
-            f"Only {count} pictures could be measured; with {neighbours} neighbours at least "
+            f"Only {count} images could be measured; with {neighbours} neighbours at least "
             f"{max(neighbours, 1) + 1} are needed, and some hundreds for figures that mean something."
         )
     true, drawn = torch.cat(gathered.true), torch.cat(gathered.drawn)

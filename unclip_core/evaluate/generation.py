@@ -1,4 +1,4 @@
-"""What is measured: people's pictures beside what a model draws for the same captions, batch by batch."""
+"""What is measured: people's images beside what a model draws for the same captions, batch by batch."""
 
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from ..pipelines import encode_image, encode_text, sample_decoder, sample_prior,
 from ..pipelines.settings import Settings
 
 SOURCES = ("text", "pictures")
-"""What a picture is drawn from: its caption, through the prior, or the true picture's own embedding."""
+"""What an image is drawn from: its caption, through the prior, or the true image's own embedding."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """`B` true pictures and what was drawn for them.
+    """`B` true images and what was drawn for them.
 
     Attributes:
-        captions: the `B` captions, "" where drawn from pictures alone.
-        true: the middle squares of the true pictures at the size of the drawn ones, `[B, S, S, 3]` in 0..1.
+        captions: the `B` captions, "" where drawn from images alone.
+        true: the middle squares of the true images at the size of the drawn ones, `[B, S, S, 3]` in 0..1.
         drawn: `[B, S, S, 3]` in 0..1.
-        true_embeds: CLIP's embeddings `[B, D]` of the true pictures, of the model's own CLIP; None where that has no
+        true_embeds: CLIP's embeddings `[B, D]` of the true images, of the model's own CLIP; None where that has no
             image encoder (Karlo's folder for text).
-        text_embeds: those of the captions; None where drawn from pictures.
-        prior_embeds: those that the prior drew; None where drawn from pictures.
+        text_embeds: those of the captions; None where drawn from images.
+        prior_embeds: those that the prior drew; None where drawn from images.
     """
 
     captions: list[str]
@@ -46,9 +46,9 @@ class Draw:
 
     Attributes:
         source: one of `SOURCES`.
-        small: whether the decoder's own pictures are measured, without the upsampler.
-        seed: of the noise; picture number i has the seed + i.
-        batch: pictures drawn together; it does not change them.
+        small: whether the decoder's own images are measured, without the upsampler.
+        seed: of the noise; image number i has the seed + i.
+        batch: images drawn together; it does not change them.
         settings: steps, guidance and samplers. One candidate a caption is drawn: choosing would bias the set.
     """
 
@@ -61,9 +61,9 @@ class Draw:
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown source, or a batch of nothing."""
         if self.source not in SOURCES:
-            raise ValueError(f"Pictures are drawn from {' or '.join(SOURCES)}, not from {self.source!r}.")
+            raise ValueError(f"Images are drawn from {' or '.join(SOURCES)}, not from {self.source!r}.")
         if self.batch < 1:
-            raise ValueError(f"A batch must be of 1 picture or more, not {self.batch}.")
+            raise ValueError(f"A batch must be of 1 image or more, not {self.batch}.")
 
 
 def draw_pairs(
@@ -76,7 +76,7 @@ def draw_pairs(
         CheckpointError: the model lacks a part that is needed.
     """
     if count < 1:
-        raise ValueError(f"The number of pictures must be 1 or more, not {count}.")
+        raise ValueError(f"The number of images must be 1 or more, not {count}.")
     good = islice(samples(collection, bad, captions=how.source == "text"), count)
     seeds = sample_seeds(how.seed, count)
     start = 0
@@ -88,8 +88,8 @@ def draw_pairs(
 @torch.no_grad()
 def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how: Draw) -> Pairs:
     side = model.decoder.image_size * (1 if how.small else model.upsampler.scale)
-    true = torch.stack([middle_square(row.picture, side) for row in rows]).float() / 255
-    # From pictures it is needed, and what lacks is said; from text it only gives the prior's cosine.
+    true = torch.stack([middle_square(row.image, side) for row in rows]).float() / 255
+    # From images it is needed, and what lacks is said; from text it only gives the prior's cosine.
     true_embeds = encode_image(model.clip, true) if how.source == "pictures" or sees(model.clip) else None
     text = encode_text(model.clip, [row.caption for row in rows]) if how.source == "text" else None
     embeds, settings = true_embeds, how.settings

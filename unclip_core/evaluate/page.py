@@ -1,4 +1,4 @@
-"""The page of an evaluation: figures and pictures in one HTML file that needs nothing else."""
+"""The page of an evaluation: figures and images in one HTML file that needs nothing else."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 SIDE = 256
-"""Largest side of a picture on the page, in px."""
+"""Largest side of an image on the page, in px."""
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -27,11 +27,11 @@ figcaption { font-size: .875rem; overflow-wrap: anywhere; }
 """
 
 Shown = tuple[str, Tensor, Tensor]
-"""A caption, the true picture and the drawn one, `[S, S, 3]` in 0..1."""
+"""A caption, the true image and the drawn one, `[S, S, 3]` in 0..1."""
 
 
 def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Sequence[Shown]) -> str:
-    """The HTML of a report: its figures as `lines` of name and value, and pictures with their captions."""
+    """The HTML of a report: its figures as `lines` of name and value, and images with their captions."""
     title = escape(f"{figures['model']} on {figures['data']}")
     rows = "\n".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines)
     loras = "".join(f" with {name} at {strength:g}" for name, strength in figures["loras"].items())
@@ -56,7 +56,7 @@ def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Seque
 </table>
 <p>{escape(figures["note"])}</p>
 {_left_out(figures["left_out"])}
-<h2>True pictures (left) and drawn ones (right)</h2>
+<h2>True images (left) and drawn ones (right)</h2>
 <div class="pairs">
 {pairs}
 </div>
@@ -74,14 +74,14 @@ def _left_out(bad: Mapping[str, str]) -> str:
 def _figure(caption: str, true: Tensor, drawn: Tensor) -> str:
     said = escape(caption)
     images = "".join(
-        f'<img src="{_data(picture)}" alt="{kind}: {said}">' for kind, picture in (("true", true), ("drawn", drawn))
+        f'<img src="{_data(image)}" alt="{kind}: {said}">' for kind, image in (("true", true), ("drawn", drawn))
     )
     return f"<figure><div>{images}</div><figcaption>{said}</figcaption></figure>"
 
 
-def _data(picture: Tensor) -> str:
-    """A picture as a data URI."""
-    levels = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+def _data(pixels: Tensor) -> str:
+    """An image as a data URI."""
+    levels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     image, file = Image.fromarray(levels), io.BytesIO()
     image.thumbnail((SIDE, SIDE))
     image.save(file, "JPEG", quality=90)

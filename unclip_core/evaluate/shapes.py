@@ -26,20 +26,20 @@ def evaluate_tiny(
     settings: Settings | None = None,
     output: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Draw `n` prompts of trained and `n` of held-out pairs, judge the pictures, print and return the figures.
+    """Draw `n` prompts of trained and `n` of held-out pairs, judge the images, print and return the figures.
 
     Args:
         n: prompts a split, half of them single things.
         seed: of prompts and noise; the noise of prompt `i` has seed + i.
         model: a model folder; None for the bundled model.
         as_json: print JSON in place of a table.
-        batch: prompts drawn together; it does not change the pictures.
+        batch: prompts drawn together; it does not change the images.
         settings: how to draw; None for the defaults.
         output: a folder for the figures (`evaluation.json`) and contact sheets; None writes nothing.
 
     Returns:
-        `trained` and `held_out`, each with `single` and `pair`: fractions of pictures of the last stage whose
-        FRACTIONS are right, and `n`; under `at_64` the same for the decoder's pictures; and how it was measured.
+        `trained` and `held_out`, each with `single` and `pair`: fractions of images of the last stage whose
+        FRACTIONS are right, and `n`; under `at_64` the same for the decoder's images; and how it was measured.
     """
     prompts = evaluation_scenes(n, seed)
     seeds = sample_seeds(seed, len(prompts))
@@ -51,9 +51,9 @@ def evaluate_tiny(
     for at in tqdm(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
         rows = slice(at, at + batch)
         drawing = text_to_image(drawn_by, [p[3] for p in prompts[rows]], seeds[rows], settings or Settings())
-        scores = large.add_pictures(prompts[rows], drawing.large.permute(0, 3, 1, 2))
+        scores = large.add_images(prompts[rows], drawing.large.permute(0, 3, 1, 2))
         sheets.add(prompts[rows], drawing.large, scores)
-        small.add_pictures(prompts[rows], drawing.small.permute(0, 3, 1, 2))
+        small.add_images(prompts[rows], drawing.small.permute(0, 3, 1, 2))
     figures = {
         **large.fractions(),
         "at_64": small.fractions(),

@@ -43,10 +43,10 @@ def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, 
 def measure_upsampler(
     upsampler: Upsampler, count: int, seed: int, size: int = 256, reduced: bool = False
 ) -> dict[str, float]:
-    """Against true pictures of `size` px, from their true smaller ones: of ours and of bicubic enlargement.
+    """Against true images of `size` px, from their true smaller ones: of ours and of bicubic enlargement.
 
     "upsampler" and "bicubic" are mean PSNR in dB; "upsampler_edge", "bicubic_edge" and "true_edge" the mean width of
-    the outlines of single things, in px (`edge_width`). The small pictures are drawn at their size, as those that the
+    the outlines of single things, in px (`edge_width`). The small images are drawn at their size, as those that the
     decoder learns from; or, if `reduced`, they are means of the large ones' pixels.
     """
     scenes = sample_scenes(random.Random(f"upsampler {seed}"), count, "trained")
@@ -58,7 +58,7 @@ def measure_upsampler(
 
 
 def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: int, reduced: bool) -> dict[str, float]:
-    """The figures of one picture; the outline's only where there is one thing."""
+    """The figures of one image; the outline's only where there is one thing."""
     true = render(scene, size)
     small = F.avg_pool2d(true, upsampler.scale) if reduced else render(scene, size // upsampler.scale)
     drawn = upscale(
@@ -72,12 +72,12 @@ def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: 
     figures = {"upsampler": _psnr(drawn, true), "bicubic": _psnr(bicubic, true)}
     if len(scene[0].things) == 1:
         figures |= {
-            name + "_edge": edge_width(pictures[0])
-            for name, pictures in (("upsampler", drawn), ("bicubic", bicubic), ("true", true))
+            name + "_edge": edge_width(images[0])
+            for name, images in (("upsampler", drawn), ("bicubic", bicubic), ("true", true))
         }
     return figures
 
 
-def _psnr(picture: Tensor, true: Tensor) -> float:
+def _psnr(image: Tensor, true: Tensor) -> float:
     """10 log10(1 / mean squared error)."""
-    return float(-10 * torch.log10((picture - true).square().mean()))
+    return float(-10 * torch.log10((image - true).square().mean()))

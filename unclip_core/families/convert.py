@@ -61,7 +61,7 @@ def _write_clip(model: UnclipModel, writer: FolderWriter) -> None:
     if towers.text is not None:
         writer.text(towers.text, adapter.tokenizer)
     if towers.vision is not None:
-        writer.vision(towers.vision, adapter.picture_input)
+        writer.vision(towers.vision, adapter.image_input)
 
 
 def _components(model: UnclipModel) -> set[str]:

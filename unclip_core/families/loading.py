@@ -20,7 +20,7 @@ def load_model(
             kakaobrain's own Karlo files.
         dtype: what the weights of prior, decoder and upsampler are cast to; CLIP stays float32.
         conventions: "native" or "diffusers", where the two differ over Karlo: tables, timesteps, clipping, tokens
-            and preparation of pictures.
+            and preparation of images.
 
     Raises:
         CheckpointError: the folder holds no model that can be read.

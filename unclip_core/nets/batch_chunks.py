@@ -37,16 +37,16 @@ def in_turns(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
 
 
 def rows_a_turn(x: Tensor, params: UNetParams) -> int:
-    """How many pictures like those of x [B, C, H, W] a turn takes, 1 or more; turns are of even size."""
+    """How many images like those of x [B, C, H, W] a turn takes, 1 or more; turns are of even size."""
     if x.device.type != "cpu":
         return len(x)
     numbers = NUMBERS_A_THIN_TURN if params.channels[0] <= THIN else NUMBERS_A_TURN
-    most = max(1, numbers // numbers_a_picture(x.shape[-2] * x.shape[-1], params))
+    most = max(1, numbers // numbers_an_image(x.shape[-2] * x.shape[-1], params))
     return -(-len(x) // -(-len(x) // most))
 
 
-def numbers_a_picture(pixels: int, params: UNetParams) -> int:
-    """Size of the widest features that a UNet makes of a picture of that many pixels."""
+def numbers_an_image(pixels: int, params: UNetParams) -> int:
+    """Size of the widest features that a UNet makes of an image of that many pixels."""
     return max(1, params.channels[0] * pixels // params.patch_size**2)
 
 

@@ -52,7 +52,7 @@ class TextTowerParams(TowerParams):
 
 @dataclass(frozen=True)
 class VisionTowerParams(TowerParams):
-    """Shape of a vision tower for square pictures of `image_size` px, cut into patches of `patch_size` px."""
+    """Shape of a vision tower for square images of `image_size` px, cut into patches of `patch_size` px."""
 
     image_size: int = 224
     patch_size: int = 14
@@ -120,7 +120,7 @@ class TextTower(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Pictures to embeddings: a vision transformer that reads its answer off the class token."""
+    """Images to embeddings: a vision transformer that reads its answer off the class token."""
 
     def __init__(self, params: VisionTowerParams) -> None:
         """Build the tower that `params` describes."""
@@ -138,12 +138,12 @@ class VisionTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [B, channels, image_size, image_size], normalised -> embeddings [B, embed_dim], not normalised.
 
-        Raises ValueError for pictures of another size.
+        Raises ValueError for images of another size.
         """
         side = self.params.image_size
         if tuple(pixels.shape[1:]) != (self.params.channels, side, side):
             raise ValueError(
-                f"VisionTower: pictures of {tuple(pixels.shape[1:])} given, the tower sees "
+                f"VisionTower: images of {tuple(pixels.shape[1:])} given, the tower sees "
                 f"{(self.params.channels, side, side)}"
             )
         patches = self.patches(pixels).flatten(2).transpose(1, 2)

@@ -107,7 +107,7 @@ class TokenConditioner(nn.Module):
     """
 
     def __init__(self, params: TokenConditionerParams) -> None:
-        """Make the projections and the learned embedding of "no picture given"."""
+        """Make the projections and the learned embedding of "no image given"."""
         super().__init__()
         self.params = params
         self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
@@ -157,7 +157,7 @@ class MapConditioner(nn.Module):
     """
 
     def __init__(self, params: MapConditionerParams) -> None:
-        """Make the MLP, its heads, and the learned vectors that stand for a missing picture or text."""
+        """Make the MLP, its heads, and the learned vectors that stand for a missing image or text."""
         super().__init__()
         self.params = params
         self.null_image = nn.Parameter(torch.zeros(params.embed_dim))

@@ -9,7 +9,7 @@ from .winograd import winograd
 
 # Below any of these Winograd's transforms (of pixels, of kernels, of both) cost what its products save.
 FEWEST_CHANNELS, FEWEST_PIXELS, FEWEST_NUMBERS = 128, 1024, 400_000
-OUTPUTS_A_PIXEL = 8  # from so many output channels for each pixel on, unrolling the picture pays
+OUTPUTS_A_PIXEL = 8  # from so many output channels for each pixel on, unrolling the image pays
 
 
 class Conv3x3(nn.Conv2d):
@@ -34,8 +34,8 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether winograd is the faster way to convolve x [B, C, H, W] with weight [O, C, 3, 3].
 
     Measured in milliseconds, direct against winograd, with one thread and with two (AMD EPYC of Zen 5): 320 channels
-    at 64 x 64, 27.1 : 17.6 and 14.3 : 10.1; 480 at 32 x 32, 16.2 : 12.5 and 8.3 : 7.7; 160 at 32 x 32, two pictures,
-    3.5 : 2.7 but 1.8 : 2.1; 64 at 64 x 64, eight pictures, 9.0 : 8.7 but 4.4 : 5.0.
+    at 64 x 64, 27.1 : 17.6 and 14.3 : 10.1; 480 at 32 x 32, 16.2 : 12.5 and 8.3 : 7.7; 160 at 32 x 32, two images,
+    3.5 : 2.7 but 1.8 : 2.1; 64 at 64 x 64, eight images, 9.0 : 8.7 but 4.4 : 5.0.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return False
@@ -46,8 +46,8 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 def is_few(x: Tensor, weight: Tensor) -> bool:
     """Whether x [B, C, H, W] has so few pixels that unrolled is the faster way to convolve it with weight [O, C, 3, 3].
 
-    For any other way torch brings all the weights into another order, for every picture anew: 1280 channels at 8 x 8,
-    two pictures, take 25 ms in float32 and 16 in bfloat16, unrolled 22 and 12; from 2560 channels 96 and 59, unrolled
+    For any other way torch brings all the weights into another order, for every image anew: 1280 channels at 8 x 8,
+    two images, take 25 ms in float32 and 16 in bfloat16, unrolled 22 and 12; from 2560 channels 96 and 59, unrolled
     45 and 24 (one thread of an AMD EPYC of Zen 5).
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or not weight.is_contiguous():
@@ -69,8 +69,8 @@ def unrolled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def weighs_more(x: Tensor, weight: Tensor) -> bool:
     """Whether a layout is dearer to change for weight [O, C, 3, 3] than for x [B, C, H, W] and the result.
 
-    Torch turns plain weights round for every picture that is channels last: 129 ms in place of 67 for 1280 channels at
-    8 x 8, two pictures (one CPU thread).
+    Torch turns plain weights round for every image that is channels last: 129 ms in place of 67 for 1280 channels at
+    8 x 8, two images (one CPU thread).
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
         return False

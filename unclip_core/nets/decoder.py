@@ -23,7 +23,7 @@ from .unet import UNet, UNetParams
 
 @dataclass(frozen=True)
 class DecoderParams:
-    """Shape of a decoder; `image_size` is the side in pixels of the square pictures it was trained on."""
+    """Shape of a decoder; `image_size` is the side in pixels of the square images it was trained on."""
 
     conditioner: ConditionerParams
     unet: UNetParams
@@ -56,7 +56,7 @@ class DecoderParams:
             side = self.image_size // (self.unet.patch_size * 2**level)
             if channels and self.conditioner.map_sizes[level] != side:
                 raise ValueError(
-                    f"DecoderParams: level {level} of a {self.image_size} px picture has side "
+                    f"DecoderParams: level {level} of a {self.image_size} px image has side "
                     f"{side}, conditioner.map_sizes says {self.conditioner.map_sizes[level]}"
                 )
 
@@ -81,7 +81,7 @@ class DecoderParams:
 
 
 class DecoderNet(nn.Module):
-    """(noisy picture, time, Condition) -> raw output. Compute the Condition once a run, not once a step."""
+    """(noisy image, time, Condition) -> raw output. Compute the Condition once a run, not once a step."""
 
     def __init__(self, params: DecoderParams) -> None:
         """Build conditioner and UNet."""
@@ -109,7 +109,7 @@ class DecoderNet(nn.Module):
         text_states: Tensor | None = None,
         text_mask: Tensor | None = None,
     ) -> Condition:
-        """The unconditional Condition of `count` pictures: no image embedding, and no text.
+        """The unconditional Condition of `count` images: no image embedding, and no text.
 
         A TokenConditioner (Karlo) has no learned "no text": give it the encoding of "". A MapConditioner
         takes its learned one when text is left out. Raises ValueError as the conditioner's forward does.

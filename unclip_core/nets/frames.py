@@ -1,4 +1,4 @@
-"""Small canvases that an embedding paints and places: the things of a picture, each in a frame of its own."""
+"""Small canvases that an embedding paints and places: the things of an image, each in a frame of its own."""
 
 import torch
 import torch.nn.functional as F
@@ -8,15 +8,15 @@ SPAN = 1.3
 """Half a canvas's side, in radii of its frame: it reaches a little over what it shows."""
 
 RADIUS = 0.15
-"""Radius of a frame at the start, as a fraction of the picture's width."""
+"""Radius of a frame at the start, as a fraction of the image's width."""
 
 
 class Frames(nn.Module):
     """Embeddings [B, width] → boxes [B, K, 3]; h [B, hidden] → canvases [B, K, C, n, n].
 
-    A box is (x, y, radius) as fractions of the picture's width. What a thing looks like is learned once, in its own
+    A box is (x, y, radius) as fractions of the image's width. What a thing looks like is learned once, in its own
     frame, and not anew for each place and size (as in spatial transformers, Jaderberg et al. 2015, section 3, and
-    attend-infer-repeat, Eslami et al. 2016, section 2.1, there to read pictures).
+    attend-infer-repeat, Eslami et al. 2016, section 2.1, there to read images).
     """
 
     def __init__(self, width: int, hidden: int, count: int, channels: int, side: int) -> None:

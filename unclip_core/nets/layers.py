@@ -89,7 +89,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def make_norm(norm: str, groups: int, channels: int, eps: float) -> nn.Module:
-    """The normalisation of that name in NORMS: over groups of channels and the whole picture, or none at all."""
+    """The normalisation of that name in NORMS: over groups of channels and the whole image, or none at all."""
     return nn.GroupNorm(groups, channels, eps) if norm == "group" else nn.Identity()
 
 
@@ -109,10 +109,10 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 class AddedKVAttention(nn.Module):
-    """Self-attention of a picture whose keys and values are led by those of a context (GLIDE, section 3).
+    """Self-attention of an image whose keys and values are led by those of a context (GLIDE, section 3).
 
-    The picture is group-normalised; the context (if any) has key and value projections of its own and
-    stands before the picture's. Heads are `head_dim` wide. The result is added to the input.
+    The image is group-normalised; the context (if any) has key and value projections of its own and
+    stands before the image's. Heads are `head_dim` wide. The result is added to the input.
     """
 
     def __init__(self, channels: int, head_dim: int, context_dim: int | None, *, groups: int, eps: float) -> None:
@@ -149,7 +149,7 @@ class AddedKVAttention(nn.Module):
             read = self.read_context(context) if isinstance(context, Tensor) else context
             k, v = torch.cat([read[0], k], dim=1), torch.cat([read[1], v], dim=1)
         bias = None
-        if context_bias is not None:  # the picture's own keys are never masked
+        if context_bias is not None:  # the image's own keys are never masked
             bias = F.pad(context_bias, (0, tokens.shape[1]))[:, None, None, :]
         heads = (split_heads(part, self.head_dim) for part in (q, k, v))
         out = self.to_out(merge_heads(attend(*heads, bias)))

@@ -20,7 +20,7 @@ class Linear(nn.Linear):
 
 
 class Conv1x1(nn.Conv2d):
-    """nn.Conv2d(in, out, 1); without gradients, a picture that is channels last goes through `product`.
+    """nn.Conv2d(in, out, 1); without gradients, an image that is channels last goes through `product`.
 
     Arguments are nn.Conv2d's, as peft makes others of the same class.
     """

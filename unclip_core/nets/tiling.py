@@ -1,8 +1,8 @@
-"""Large pictures through a convolutional net in tiles: memory does not grow with the picture, and nothing shows.
+"""Large images through a convolutional net in tiles: memory does not grow with the image, and nothing shows.
 
 Two things tell a tile from its place in the whole. It does not see beyond its edge: tiles overlap, and what lies near
 an edge is not used. And group normalisation divides by the statistics of what it is given: here all tiles share
-those of the whole picture, which are gathered in a sweep over the tiles first. So every tile computes the same
+those of the whole image, which are gathered in a sweep over the tiles first. So every tile computes the same
 function of what it sees, and two tiles agree where both see enough.
 """
 
@@ -14,19 +14,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .batch_chunks import ConditionedNet, in_turns, numbers_a_picture
+from .batch_chunks import ConditionedNet, in_turns, numbers_an_image
 from .layers import TimeTable
 from .upsampler import UpsamplerNet
 
 NUMBERS_A_TILE = 2**25
-"""Size of the widest features of a picture that is run whole: 128 MB in float32."""
+"""Size of the widest features of an image that is run whole: 128 MB in float32."""
 OVERLAP = 64
 """How far a tile reaches beyond its own part on each side, px."""
 TOLERANCE = 1e-5
 """Sweeps end when no norm's statistics move more than this any longer, in its own standard deviations.
 
 The first norm's are right after one sweep, the second's after two, and so on, so as many sweeps as norms make all of
-them exact; all come about four times nearer with each sweep (measured on a picture of uneven contrast). Later steps
+them exact; all come about four times nearer with each sweep (measured on an image of uneven contrast). Later steps
 start from the statistics of the step before.
 """
 
@@ -34,14 +34,14 @@ start from the statistics of the step before.
 def in_tiles_if_large(
     net: UpsamplerNet, height: int, width: int, tile: int | None = None, times: TimeTable | None = None
 ) -> ConditionedNet:
-    """The net (x, t, low) for pictures of that size: as it is, or in tiles of `tile` px.
+    """The net (x, t, low) for images of that size: as it is, or in tiles of `tile` px.
 
-    tile: None tiles pictures whose features are more than NUMBERS_A_TILE, into parts that are not; 0 never tiles.
+    tile: None tiles images whose features are more than NUMBERS_A_TILE, into parts that are not; 0 never tiles.
     times: the embeddings of the run's steps, if they were computed beforehand.
-    Raises ValueError for a tile below 0, or for a net that attends over the whole picture.
+    Raises ValueError for a tile below 0, or for a net that attends over the whole image.
     """
     if tile is None:
-        whole = numbers_a_picture(height * width, net.params) <= NUMBERS_A_TILE
+        whole = numbers_an_image(height * width, net.params) <= NUMBERS_A_TILE
         tile = 0 if whole else _largest_tile(net)
     if tile < 0:
         raise ValueError(f"a tile has a side of 1 px or more (0: no tiles), got {tile}")
@@ -88,23 +88,23 @@ def spans(length: int, own: int, overlap: int, stride: int) -> list[Span]:
 
 
 class Tiled:
-    """An upsampler's net (x [B, C, H, W], t [B], low) -> raw output, run tile by tile, picture by picture."""
+    """An upsampler's net (x [B, C, H, W], t [B], low) -> raw output, run tile by tile, image by image."""
 
     def __init__(
         self, net: UpsamplerNet, tile: int, overlap: int | None = None, times: TimeTable | None = None
     ) -> None:
         """`tile`: side of a tile's own part, px; `overlap`: None for OVERLAP. Raises ValueError for attention."""
         if any(net.params.attention) or net.params.mid_attention:
-            raise ValueError("a net that attends over the whole picture cannot be run in tiles")
+            raise ValueError("a net that attends over the whole image cannot be run in tiles")
         self._net, self._tile, self._overlap = net, tile, OVERLAP if overlap is None else overlap
         self._times = times
-        self._norms: dict[int, SharedNorms] = {}  # by the picture's row, from step to step
+        self._norms: dict[int, SharedNorms] = {}  # by the image's row, from step to step
 
     def __call__(self, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
-        """Run the net on all tiles of all pictures."""
-        return torch.cat([self._picture(row, x[row, None], t[row, None], low[row, None]) for row in range(len(x))])
+        """Run the net on all tiles of all images."""
+        return torch.cat([self._image(row, x[row, None], t[row, None], low[row, None]) for row in range(len(x))])
 
-    def _picture(self, row: int, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
+    def _image(self, row: int, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
         norms = self._norms.setdefault(row, SharedNorms(self._net))
         with norms:
             for _ in range(norms.count):
@@ -134,7 +134,7 @@ class Tiled:
 
 
 class SharedNorms:
-    """All group norms of a net with statistics of a picture that they see in tiles, while the context is open.
+    """All group norms of a net with statistics of an image that they see in tiles, while the context is open.
 
     Each tile's own part is counted once. Until `settle` was called, a tile has its own statistics.
     """

@@ -17,7 +17,7 @@ LAYOUTS = ("full", "light")
 
 @dataclass(frozen=True)
 class UNetParams:
-    """Shape of a UNet; tuples have one entry a level, from the widest picture to the smallest.
+    """Shape of a UNet; tuples have one entry a level, from the widest image to the smallest.
 
     layout "full" (Dhariwal & Nichol 2021; Karlo): resampling by residual blocks, every state of the way
     down concatenated on the way up, which has one block a level more. layout "light" (bundled model):
@@ -86,7 +86,7 @@ class UNetParams:
 
 
 class UNet(nn.Module):
-    """Noisy picture and time -> raw output of the diffusion (noise, or x0, with or without a variance)."""
+    """Noisy image and time -> raw output of the diffusion (noise, or x0, with or without a variance)."""
 
     def __init__(self, params: UNetParams) -> None:
         """Build the net that `params` describes; its output starts at zero."""
@@ -190,7 +190,7 @@ class UNet(nn.Module):
     def _check_maps(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
         height, width = x.shape[-2:]
         if height % self.stride or width % self.stride:
-            raise ValueError(f"UNet: picture of {height} x {width}: both must be multiples of {self.stride}")
+            raise ValueError(f"UNet: image of {height} x {width}: both must be multiples of {self.stride}")
         for level, channels in enumerate(self.params.map_channels):
             if channels == 0 and level in maps:
                 raise ValueError(f"UNet: a map was given for level {level}, which takes none")
@@ -198,7 +198,7 @@ class UNet(nn.Module):
             wanted = (channels, height // side, width // side)
             if channels and (level not in maps or tuple(maps[level].shape[1:]) != wanted):
                 got = tuple(maps[level].shape[1:]) if level in maps else "none"
-                raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this picture, got {got}")
+                raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this image, got {got}")
 
 
 def _laid_out(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The upsampler: a UNet that sees the noisy large picture beside the enlarged small one."""
+"""The upsampler: a UNet that sees the noisy large image beside the enlarged small one."""
 
 from dataclasses import dataclass, fields
 
@@ -10,15 +10,15 @@ from .layers import TimeTable
 from .unet import UNet, UNetParams
 
 FAINT = 0.02
-"""Contrasts well below this, in a picture of -1..1, are not seen as outlines."""
+"""Contrasts well below this, in an image of -1..1, are not seen as outlines."""
 
 
 @dataclass(frozen=True)
 class UpsamplerParams(UNetParams):
-    """A UNet's shape, and what of the large picture it makes.
+    """A UNet's shape, and what of the large image it makes.
 
-    residual: whether the enlarged small picture is added to the UNet's output, which is then what that one lacks.
-    reach: with a residual, how many pixels of the small picture far each of its pixels (one of the net's patches)
+    residual: whether the enlarged small image is added to the UNet's output, which is then what that one lacks.
+    reach: with a residual, how many pixels of the small image far each of its pixels (one of the net's patches)
         looks for the colour that differs most from its own; 0 for no such look. The UNet is shown how far along the
         line between the two colours the pixels around lie, and says how far along it each large pixel lies. So where
         an outline runs is learned once, and not for every pair of colours.
@@ -51,10 +51,10 @@ class UpsamplerParams(UNetParams):
 
 
 class UpsamplerNet(nn.Module):
-    """(noisy picture, time, enlarged small picture) -> raw output (Ho et al. 2021, cascaded diffusion)."""
+    """(noisy image, time, enlarged small image) -> raw output (Ho et al. 2021, cascaded diffusion)."""
 
     def __init__(self, params: UNetParams) -> None:
-        """Build the UNet; its input channels are those of both pictures together.
+        """Build the UNet; its input channels are those of both images together.
 
         Plain UNetParams stand for those of an upsampler without a residual.
         """
@@ -69,11 +69,11 @@ class UpsamplerNet(nn.Module):
 
         low_res may be more precise than x and the weights: a residual is then added, and returned, as it is.
         times: the embeddings of the run's steps, if they were computed beforehand.
-        Raises ValueError where the two pictures differ in size or do not fill the UNet's input channels.
+        Raises ValueError where the two images differ in size or do not fill the UNet's input channels.
         """
         if x.shape[-2:] != low_res.shape[-2:]:
             raise ValueError(
-                f"UpsamplerNet: picture is {tuple(x.shape[-2:])}, low_res "
+                f"UpsamplerNet: image is {tuple(x.shape[-2:])}, low_res "
                 f"{tuple(low_res.shape[-2:])}; enlarge low_res first"
             )
         if x.shape[1] + low_res.shape[1] != self.params.in_channels:
@@ -108,7 +108,7 @@ def outlook(low_res: Tensor, cell: int, reach: int) -> tuple[Tensor, Tensor]:
 
 
 def _middles(low_res: Tensor, cell: int) -> Tensor:
-    """The colour in the middle of each cell, [B, C, H', W']: nearly that of the small picture's pixel."""
+    """The colour in the middle of each cell, [B, C, H', W']: nearly that of the small image's pixel."""
     inner = slice((cell - 1) // 2, cell // 2 + 1)
     cells = low_res.unflatten(-1, (-1, cell)).unflatten(-3, (-1, cell))  # [B, C, H', cell, W', cell]
     return cells[:, :, :, inner][..., inner].mean(dim=(3, 5))

@@ -39,17 +39,17 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Returns [B, O, H, W], channels last. With 320 channels rounding leaves 0.6e-6 to 1.2e-6 of the result (root mean
     squares) in float32, where the direct sum leaves 0.3e-6 to 0.9e-6, and 7e-3 in bfloat16, where it leaves 1.7e-3. Of
-    a picture drawn in bfloat16, in which all layers round, 6 % more of it is lost than with direct sums.
+    an image drawn in bfloat16, in which all layers round, 6 % more of it is lost than with direct sums.
     """
     batch, channels, height, width = x.shape
     groups = -(-height // OUT)
     out = x.new_empty(batch, groups, OUT, width * len(weight))
     lines = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
     kernels = _Kernels(weight, bias)
-    for pictures, down in _turns(batch, groups, IN * width * channels):
-        spectrum = _analysed(lines[pictures], down)
+    for images, down in _turns(batch, groups, IN * width * channels):
+        spectrum = _analysed(lines[images], down)
         products = _convolved(spectrum.view(IN, 1, -1, width, channels), kernels)
-        _synthesise(products, out[pictures, down])
+        _synthesise(products, out[images, down])
     return out.view(batch, OUT * groups, width, -1)[:, :height].permute(0, 3, 1, 2)
 
 
@@ -109,15 +109,15 @@ class _Kernels:
 
 def _analysed(lines: Tensor, down: slice) -> Tensor:
     """The spectrum [6, b, g, W * C] of the groups `down`, of four lines each, of lines [b, H, W * C]."""
-    pictures, height, numbers = lines.shape
+    images, height, numbers = lines.shape
     count = down.stop - down.start
-    spectrum = _buffer("spectrum", lines, IN, pictures, count, numbers)
+    spectrum = _buffer("spectrum", lines, IN, images, count, numbers)
     seen = _buffer("seen", lines, OUT * count + 2, numbers)
     top, bottom = OUT * down.start - 1, OUT * down.stop + 1  # bottom: behind the last
     first, behind = max(0, top), min(height, bottom)
-    for picture, into in zip(lines, spectrum.unbind(1), strict=True):
+    for image, into in zip(lines, spectrum.unbind(1), strict=True):
         seen[: first - top].zero_()
-        seen[first - top : behind - top] = picture[first:behind]
+        seen[first - top : behind - top] = image[first:behind]
         seen[behind - top :].zero_()
         _analyse(seen.as_strided((IN, count, numbers), (numbers, OUT * numbers, 1)), into)
     return spectrum
@@ -144,13 +144,13 @@ def _convolved(spectrum: Tensor, kernels: _Kernels) -> Tensor:
         products = spectrum.flatten(1)[:, : rows.numel() * outputs].view(IN, *rows, outputs)
     else:
         products = _buffer("products", spectrum, IN, *rows, outputs)
-    pictures = spectrum.permute(0, 1, 4, 2, 3)
+    images = spectrum.permute(0, 1, 4, 2, 3)
     for part in kernels.parts:
         kernel, biases = kernels.spectrum(part), kernels.biases(part)
         for line in range(IN):
             taps = kernel[line].permute(1, 2, 0)[:, :, None]  # [o, C, 1, 3]
             bias = None if biases is None else biases[line]
-            made = F.conv2d(pictures[line], taps, bias, padding=(0, 1))
+            made = F.conv2d(images[line], taps, bias, padding=(0, 1))
             products[line, :, :, part] = made[0].permute(1, 2, 0)
     return products
 
@@ -169,11 +169,11 @@ def _even_slices(length: int, most: int) -> list[slice]:
 
 
 def _turns(batch: int, groups: int, numbers: int) -> Iterator[tuple[slice, slice]]:
-    """The pictures, and the groups of lines in them, of each turn; a group's spectrum has so many `numbers`."""
+    """The images, and the groups of lines in them, of each turn; a group's spectrum has so many `numbers`."""
     most = max(1, NUMBERS_A_TURN // numbers)
-    for pictures in _even_slices(batch, max(1, most // groups)):
+    for images in _even_slices(batch, max(1, most // groups)):
         for down in _even_slices(groups, most):
-            yield pictures, down
+            yield images, down
 
 
 @cache

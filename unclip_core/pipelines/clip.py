@@ -1,4 +1,4 @@
-"""What CLIP does: texts and pictures to embeddings, and which pictures show their text best."""
+"""What CLIP does: texts and images to embeddings, and which images show their text best."""
 
 from collections.abc import Sequence
 
@@ -25,10 +25,10 @@ def encode_text(clip: Clip, prompts: Sequence[str]) -> TextCondition:
 
 @torch.no_grad()
 def encode_image(clip: Clip, images: Tensor) -> Tensor:
-    """CLIP's image embeddings `[B, D]` of pictures `[B, H, W, 3]` in 0..1, of any size.
+    """CLIP's image embeddings `[B, D]` of images `[B, H, W, 3]` in 0..1, of any size.
 
     Raises:
-        ValueError: the tensor is not a batch of RGB pictures.
+        ValueError: the tensor is not a batch of RGB images.
     """
     check_images(images)
     return clip.adapter.encode_image(images)
@@ -36,7 +36,7 @@ def encode_image(clip: Clip, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rerank(clip: Clip, text: TextCondition, images: Tensor, keep: int) -> Tensor:
-    """The `keep` pictures that CLIP finds nearest to their text, best first: `[B * keep, H, W, 3]`.
+    """The `keep` images that CLIP finds nearest to their text, best first: `[B * keep, H, W, 3]`.
 
     CLIP ranks what a model draws ("we draw samples and rerank them with CLIP", as DALL·E did, Ramesh et al. 2021,
     section 2.6).
@@ -47,7 +47,7 @@ def rerank(clip: Clip, text: TextCondition, images: Tensor, keep: int) -> Tensor
         keep: 1..N.
 
     Raises:
-        ValueError: the pictures are not as many for each text, or `keep` is out of range.
+        ValueError: the images are not as many for each text, or `keep` is out of range.
     """
     check_images(images)
     check_shares(len(images), len(text.embeds), keep)

@@ -1,7 +1,7 @@
-"""Pictures by gradient ascent of CLIP's similarity: no decoder, only CLIP and pixels.
+"""Images by gradient ascent of CLIP's similarity: no decoder, only CLIP and pixels.
 
 The way of VQGAN+CLIP (Crowson et al. 2022, "VQGAN-CLIP", section 3): what CLIP sees are random cutouts of the
-picture, so that it must like all of it. In place of VQGAN's codes, the pixels: as a pyramid, of which the coarse
+image, so that it must like all of it. In place of VQGAN's codes, the pixels: as a pyramid, of which the coarse
 levels move large areas at once.
 """
 
@@ -27,7 +27,7 @@ START_STD = 0.5
 class Ascent:
     """How to climb.
 
-    steps: 1 or more. learning_rate: of Adam, on the logits of the pixels, > 0. cutouts: pictures that CLIP sees a
+    steps: 1 or more. learning_rate: of Adam, on the logits of the pixels, > 0. cutouts: images that CLIP sees a
     step, 1 or more. smoothness: weight of the total variation against the similarity, 0 or more. smallest_cut:
     share of the shorter edge that a cutout covers at least, in (0, 1]. jitter: standard deviation of the noise on a
     cutout's pixels, which are in 0..1.
@@ -63,18 +63,18 @@ def ascend(
     *,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Return pictures [B, 3, H, W] in 0..1 that CLIP finds like their texts [B, D].
+    """Return images [B, 3, H, W] in 0..1 that CLIP finds like their texts [B, D].
 
     Gradients must be on (see ``gradients``). Each sample has its own noise and climbs on its own.
-    start: pictures [B, 3, H, W] in 0..1 to begin with, or None for noise of that ``size`` (height, width).
-    on_step: called after each step, with the pictures in -1..1 as x and x0.
+    start: images [B, 3, H, W] in 0..1 to begin with, or None for noise of that ``size`` (height, width).
+    on_step: called after each step, with the images in -1..1 as x and x0.
     """
     base, levels = _pyramid(start, len(text_embeds), size, noise, text_embeds.device)
     optimizer = torch.optim.Adam(levels, lr=ascent.learning_rate)
     wanted = normalize(text_embeds)
     for index in range(ascent.steps):
-        pictures = _render(base, levels)
-        loss = -_similarity(clip, pictures, wanted, ascent, noise) + ascent.smoothness * _variation(pictures)
+        images = _render(base, levels)
+        loss = -_similarity(clip, images, wanted, ascent, noise) + ascent.smoothness * _variation(images)
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
@@ -84,35 +84,35 @@ def ascend(
     return _render(base, levels).detach()
 
 
-def cutouts(pictures: Tensor, side: int, ascent: Ascent, noise: Noise) -> Tensor:
-    """Return random square cutouts of pictures [B, 3, H, W] at CLIP's size, [B * cutouts, 3, side, side].
+def cutouts(images: Tensor, side: int, ascent: Ascent, noise: Noise) -> Tensor:
+    """Return random square cutouts of images [B, 3, H, W] at CLIP's size, [B * cutouts, 3, side, side].
 
     Size and place are uniform; where they lie is a sample's own luck. Differentiable.
     """
-    height, width = pictures.shape[-2:]
+    height, width = images.shape[-2:]
     luck = torch.special.ndtr(noise.normal((ascent.cutouts, 3), dtype=torch.float64)).tolist()
     cuts = []
-    for picture, own in zip(pictures, luck, strict=True):
+    for image, own in zip(images, luck, strict=True):
         for share, down, right in own:
             edge = max(1, round(min(height, width) * (ascent.smallest_cut + share * (1 - ascent.smallest_cut))))
             top, left = int(down * (height - edge + 1)), int(right * (width - edge + 1))
-            cut = picture[None, :, top : top + edge, left : left + edge]
+            cut = image[None, :, top : top + edge, left : left + edge]
             cuts.append(F.interpolate(cut, (side, side), mode="bilinear", align_corners=False, antialias=True))
-    grain = noise.normal((ascent.cutouts, 3, side, side), device=pictures.device).flatten(0, 1)
+    grain = noise.normal((ascent.cutouts, 3, side, side), device=images.device).flatten(0, 1)
     return torch.cat(cuts) + ascent.jitter * grain
 
 
-def _similarity(clip: Clip, pictures: Tensor, wanted: Tensor, ascent: Ascent, noise: Noise) -> Tensor:
-    """The mean cosine of each picture's cutouts with its text, [B]."""
-    seen = cutouts(pictures, clip.adapter.image_size, ascent, noise)
+def _similarity(clip: Clip, images: Tensor, wanted: Tensor, ascent: Ascent, noise: Noise) -> Tensor:
+    """The mean cosine of each image's cutouts with its text, [B]."""
+    seen = cutouts(images, clip.adapter.image_size, ascent, noise)
     embeds = F.normalize(clip.adapter.encode_pixels(seen), dim=-1)
-    return (embeds.view(len(pictures), ascent.cutouts, -1) * wanted[:, None]).sum(dim=-1).mean(dim=1)
+    return (embeds.view(len(images), ascent.cutouts, -1) * wanted[:, None]).sum(dim=-1).mean(dim=1)
 
 
-def _variation(pictures: Tensor) -> Tensor:
+def _variation(images: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels, [B]."""
-    down, across = pictures.diff(dim=-2).abs(), pictures.diff(dim=-1).abs()
-    return sum(d.flatten(1).mean(dim=1) if d.numel() else pictures.new_zeros(len(pictures)) for d in (down, across))
+    down, across = images.diff(dim=-2).abs(), images.diff(dim=-1).abs()
+    return sum(d.flatten(1).mean(dim=1) if d.numel() else images.new_zeros(len(images)) for d in (down, across))
 
 
 def _pyramid(
@@ -132,7 +132,7 @@ def _pyramid(
 
 
 def _render(base: Tensor, levels: list[Tensor]) -> Tensor:
-    """The pictures [B, 3, H, W] in 0..1 that base and levels make."""
+    """The images [B, 3, H, W] in 0..1 that base and levels make."""
     size = base.shape[-2:]
     layers = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels]
     return torch.sigmoid(base + sum(layers))

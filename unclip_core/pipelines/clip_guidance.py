@@ -16,12 +16,12 @@ Likelihood = Callable[[Tensor], Tensor]
 
 
 class ClipGuided:
-    """A denoiser that leans toward pictures that something likes.
+    """A denoiser that leans toward images that something likes.
 
     GLIDE shifts the mean of a step by ``s * Sigma * grad_x (f(x) . g(c))``. As a shift of epsilon (Dhariwal & Nichol
     2021, algorithm 2), which any sampler can take, that is ``x0 += s * sigma^2 / alpha * grad_x log p(x0(x))``. CLIP
     here looks at the clean sample that the net sees in x, and the gradient runs through the net: for a CLIP that
-    was trained on noised pictures, as GLIDE's was, it need not.
+    was trained on noised images, as GLIDE's was, it need not.
     denoiser: must let gradients pass (see ``gradients``). log_likelihood: clean samples [B, …] -> [B].
     strength: s; 1 is Bayes' rule. alpha_bar: [T] table. clip: applied to the shifted x0 too.
     limit: the shift's root mean square is held to this, sample by sample: at the noisiest level, where
@@ -59,23 +59,23 @@ class ClipGuided:
 
 
 def clip_logits(clip: Clip, text_embeds: Tensor) -> Likelihood:
-    """Return how CLIP scores square pictures [B, 3, S, S] in -1..1 against texts [B or 1, D], differentiably: [B].
+    """Return how CLIP scores square images [B, 3, S, S] in -1..1 against texts [B or 1, D], differentiably: [B].
 
     The score is the cosine by CLIP's temperature (Radford et al. 2021, figure 3), the log-likelihood of the text up
     to a constant.
     """
     wanted = normalize(text_embeds)
 
-    def score(pictures: Tensor) -> Tensor:
-        pixels = resized(pictures * 0.5 + 0.5, clip.adapter.image_size)
+    def score(images: Tensor) -> Tensor:
+        pixels = resized(images * 0.5 + 0.5, clip.adapter.image_size)
         embeds = F.normalize(clip.adapter.encode_pixels(pixels), dim=-1)
         return clip.adapter.temperature * (embeds * wanted.to(embeds)).sum(dim=-1)
 
     return score
 
 
-def resized(pictures: Tensor, side: int) -> Tensor:
-    """Return square pictures [B, 3, S, S] in 0..1 at another size (bicubic, antialiased), differentiably."""
-    if pictures.shape[-1] == side:
-        return pictures
-    return F.interpolate(pictures, (side, side), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+def resized(images: Tensor, side: int) -> Tensor:
+    """Return square images [B, 3, S, S] in 0..1 at another size (bicubic, antialiased), differentiably."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, (side, side), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)

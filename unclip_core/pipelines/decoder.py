@@ -1,4 +1,4 @@
-"""From an image embedding to a small picture."""
+"""From an image embedding to a small image."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,11 +26,11 @@ def sample_decoder(
     decoder: Decoder,
     image_embeds: Tensor,
     *,
-    text: TextCondition | None = None,
-    steps: int,
-    guidance_scale: float,
     seeds: Sequence[int],
-    sampler: str = "dpmpp_2m",
+    text: TextCondition | None = None,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    sampler: str | None = None,
     eta: float = 0.0,
     on_step: OnStep | None = None,
     noise: Noise | None = None,
@@ -39,37 +39,39 @@ def sample_decoder(
     adapt: Callable[[Denoiser], Denoiser] | None = None,
     guidance_interval: Interval = WHOLE_RUN,
 ) -> Tensor:
-    """Draw a picture `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
+    """Draw an image `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
 
     Args:
-        text: what the pictures should show, one row or one a picture; None for none (the empty prompt, where the
+        text: what the images should show, one row or one an image; None for none (the empty prompt, where the
             net cannot do without).
-        steps: 1..train_steps.
+        seeds: one an image.
+        steps: 1..train_steps; None takes the model's own, as for `guidance_scale` and `sampler`.
         guidance_scale: 1 is none.
-        seeds: one a picture.
+        sampler: a name in `SAMPLERS`.
         eta: noise of `ddim`, 0..1.
-        on_step: called after each step; the samples are pictures `[B, 3, S, S]` in -1..1.
+        on_step: called after each step; the samples are latents of the decoder's codec, `[B, C, s, s]`.
         noise: drawn from in place of the seeds, to repeat what another program drew.
-        start: the noise that the pictures are made from, `[B or 1, 3, S, S]`, as `editing.invert_decoder` finds it;
+        start: the noise that the images are made from, `[B or 1, C, s, s]`, as `editing.invert_decoder` finds it;
             None draws it. What else a sampler draws stays the same.
-        start_error: `[B or 1]`, how far the net errs about the pictures of `start`, as `editing.invert_decoder` finds
+        start_error: `[B or 1]`, how far the net errs about the images of `start`, as `editing.invert_decoder` finds
             it too; as far as a sampler keeps that noise, what the net misses then comes out of it. None is 0.
         adapt: makes of the decoder's denoiser the one that is sampled with; None takes it as it is.
-        guidance_interval: as of `draw_candidates`.
+        guidance_interval: as of `sample_prior`.
 
     Raises:
         ValueError: a number is out of range, counts or sizes differ, or the family needs a text and there is none.
     """
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
-    plan = decoder.diffusion.steps(steps, sampler)
-    denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale, guidance_interval, plan)
+    chosen = decoder.settings.over(steps, guidance_scale, sampler)
+    plan = decoder.diffusion.steps(chosen.steps, chosen.sampler)
+    denoiser = decoder_denoiser(decoder, image_embeds, text, chosen.guidance_scale, guidance_interval, plan)
     if start_error is not None:
-        error = start_error.to(placed(decoder.net)[0]) * own_share(sampler, plan, eta) ** 0.5
+        error = start_error.to(placed(decoder.net)[0]) * own_share(chosen.sampler, plan, eta) ** 0.5
         denoiser = ErrorAware(denoiser, decoder.diffusion.table, error)
     noise = noise or NoiseSource(seeds, "decoder")
-    drawn = noise.normal((3, decoder.image_size, decoder.image_size), device=placed(decoder.net)[0])
-    pictures = sample(
-        sampler,
+    drawn = noise.normal(decoder.latent_shape, device=placed(decoder.net)[0])
+    latents = sample(
+        chosen.sampler,
         denoiser if adapt is None else adapt(denoiser),
         _given(start, drawn),
         plan,
@@ -77,7 +79,7 @@ def sample_decoder(
         eta=eta,
         on_step=on_step,
     )
-    return to_images(pictures)
+    return to_images(decoder.codec.decode(latents))
 
 
 @torch.no_grad()
@@ -89,7 +91,7 @@ def decoder_denoiser(
     guidance_interval: Interval = WHOLE_RUN,
     plan: Steps | None = None,
 ) -> Denoiser:
-    """The decoder as a denoiser of pictures `[B, 3, S, S]` in -1..1 that show `B` embeddings; as `sample_decoder`.
+    """The decoder as a denoiser of latents `[B, C, h, w]` of images that show `B` embeddings; as `sample_decoder`.
 
     plan: the steps that it will be asked for, if these are known: their times are then embedded here and now.
     """
@@ -126,7 +128,7 @@ def _given(start: Tensor | None, drawn: Tensor) -> Tensor:
         return drawn
     if start.shape[1:] != drawn.shape[1:] or len(start) not in (1, len(drawn)):
         raise ValueError(
-            f"Noise of shape {list(start.shape)} cannot start pictures of {list(drawn.shape)}: give one "
+            f"Noise of shape {list(start.shape)} cannot start images of {list(drawn.shape)}: give one "
             "for all, or one each, of the decoder's size."
         )
     return start.to(drawn).expand_as(drawn)

@@ -1,4 +1,4 @@
-"""What else a decoder can do: find the noise of a picture, fill in part of one, follow CLIP's gradient."""
+"""What else a decoder can do: find the noise of an image, fill in part of one, follow CLIP's gradient."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..clip.open_clip_adapter import TextCondition
 from ..diffusion.denoiser import Denoiser, clamp_x0
-from ..diffusion.inpaint_mask import KnownPicture
+from ..diffusion.inpaint_mask import KnownImage
 from ..diffusion.inpainting import repaint
 from ..diffusion.inversion import ErrorAware, Inverted, clean_error, invert
 from ..diffusion.noise import NoiseSource
@@ -22,8 +22,8 @@ from . import check_count, check_images, decoder_denoiser, sample_decoder, to_im
 from .clip_ascent import Ascent, ascend
 from .clip_guidance import ClipGuided, clip_logits
 
-__all__ = ["fit_picture", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_pictures", "resize_mask"]
-__all__ += ["resize_picture"]
+__all__ = ["fit_image", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_images", "resize_mask"]
+__all__ += ["resize_image"]
 
 OVERLAP = 2
 """Windows on a canvas overlap by one part in this many."""
@@ -41,27 +41,27 @@ def invert_decoder(
     iterations: int = 1,
     on_step: OnStep | None = None,
 ) -> Inverted:
-    """The noise `[B, 3, S, S]` from which the decoder draws pictures `[B, S, S, 3]` under their embeddings `[B, D]`.
+    """The noise `[B, 3, S, S]` from which the decoder draws images `[B, S, S, 3]` under their embeddings `[B, D]`.
 
     Given to `sample_decoder` as `start`, with its error as `start_error`, `sampler` ddim, the same steps, guidance and
     text, it draws them again.
 
     Raises:
-        ValueError: a number is out of range, counts differ, or the pictures are not of the decoder's size.
+        ValueError: a number is out of range, counts differ, or the images are not of the decoder's size.
     """
     check_images(images)
-    check_count("pictures", len(images), len(image_embeds), "image embeddings")
+    check_count("images", len(images), len(image_embeds), "image embeddings")
     side = decoder.image_size
     if images.shape[1:3] != (side, side):
         raise ValueError(
-            f"The decoder draws {side} × {side} pixels, the picture has {images.shape[2]} × "
+            f"The decoder draws {side} × {side} pixels, the image has {images.shape[2]} × "
             f"{images.shape[1]}: resize it first."
         )
     denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
-    pictures = images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1
-    plan, error = decoder.diffusion.steps(steps), clean_error(denoiser, pictures)
+    x0 = images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1
+    plan, error = decoder.diffusion.steps(steps), clean_error(denoiser, x0)
     aware = ErrorAware(denoiser, decoder.diffusion.table, error)
-    return Inverted(invert(aware, pictures, plan, iterations=iterations, on_step=on_step), error)
+    return Inverted(invert(aware, x0, plan, iterations=iterations, on_step=on_step), error)
 
 
 @torch.no_grad()
@@ -78,9 +78,9 @@ def inpaint_decoder(
     resamples: int = 1,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Draw the part of pictures `[B, H, W, 3]` that `mask` says, under their embeddings, and keep the rest to the bit.
+    """Draw the part of images `[B, H, W, 3]` that `mask` says, under their embeddings, and keep the rest to the bit.
 
-    Pictures may be larger than the decoder's square: it then draws in overlapping windows.
+    Images may be larger than the decoder's square: it then draws in overlapping windows.
 
     Args:
         mask: `[B or 1, H, W]` in 0..1: 0 keeps, 1 draws, between them both are blended.
@@ -88,13 +88,13 @@ def inpaint_decoder(
         on_step: called after each of the `(steps - 1) * resamples + 1` steps.
 
     Raises:
-        ValueError: a number is out of range, counts or sizes differ, or a picture is smaller than the decoder's.
+        ValueError: a number is out of range, counts or sizes differ, or an image is smaller than the decoder's.
     """
     check_images(images)
-    check_count("pictures", len(images), len(image_embeds), "image embeddings")
+    check_count("images", len(images), len(image_embeds), "image embeddings")
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     height, width = images.shape[1:3]
-    known = KnownPicture(images, mask, torch.Size((len(images), 3, height, width)))
+    known = KnownImage(images, mask, torch.Size((len(images), 3, height, width)))
     denoiser = Windowed(
         decoder_denoiser(decoder, image_embeds, text, guidance_scale),
         decoder.image_size,
@@ -134,7 +134,7 @@ def guided_decoder(
         return sample_decoder(decoder, image_embeds, adapt=adapt, start=start, **settings)
 
 
-def optimise_pictures(
+def optimise_images(
     clip: Clip,
     wanted: Tensor,
     ascent: Ascent,
@@ -144,21 +144,21 @@ def optimise_pictures(
     size: tuple[int, int] = (64, 64),
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Pictures `[B, H, W, 3]` in 0..1 that CLIP finds like their texts, by gradient ascent over their pixels.
+    """Images `[B, H, W, 3]` in 0..1 that CLIP finds like their texts, by gradient ascent over their pixels.
 
     Args:
         wanted: CLIP's text embeddings, `[B, D]`.
-        seeds: one a picture.
+        seeds: one an image.
         images: where to begin, `[B, H, W, 3]` in 0..1; None begins with noise of `size` (height, width).
-        on_step: called after each step, with the pictures in -1..1.
+        on_step: called after each step, with the images in -1..1.
 
     Raises:
-        ValueError: counts differ, or the tensor is not a batch of RGB pictures.
+        ValueError: counts differ, or the tensor is not a batch of RGB images.
     """
     check_count("seeds", len(seeds), len(wanted), "texts")
     if images is not None:
         check_images(images)
-        check_count("pictures", len(images), len(wanted), "texts")
+        check_count("images", len(images), len(wanted), "texts")
         size = tuple(images.shape[1:3])
     with gradients(clip.module):
         device = next(clip.module.parameters()).device
@@ -169,23 +169,23 @@ def optimise_pictures(
         return found.movedim(1, -1).contiguous()
 
 
-def fit_picture(images: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor | None]:
-    """Pictures `[B, H, W, 3]` and mask `[N, H', W']`, resized so that the shorter edge has `side` px.
+def fit_image(images: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor | None]:
+    """Images `[B, H, W, 3]` and mask `[N, H', W']`, resized so that the shorter edge has `side` px.
 
-    What has that size stays as it is, to the bit. The mask takes the pictures' new size; of what a pixel covers, any
+    What has that size stays as it is, to the bit. The mask takes the images' new size; of what a pixel covers, any
     part to be drawn makes it one to be drawn.
     """
     height, width = images.shape[1:3]
     short = min(height, width)
     size = (max(side, round(height * side / short)), max(side, round(width * side / short)))
-    images = resize_picture(images, size)
+    images = resize_image(images, size)
     if mask is not None and tuple(mask.shape[1:]) != size:
         mask = resize_mask(mask, size)
     return images, mask
 
 
-def resize_picture(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures `[B, H, W, 3]` in 0..1 at another size (height, width); those that have it come back as they are."""
+def resize_image(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images `[B, H, W, 3]` in 0..1 at another size (height, width); those that have it come back as they are."""
     if tuple(images.shape[1:3]) == size:
         return images
     resized = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", align_corners=False, antialias=True)

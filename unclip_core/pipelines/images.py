@@ -1,4 +1,4 @@
-"""Pictures as the pipelines take them: checked, enlarged, and out of a sampler."""
+"""Images as the pipelines take them: checked, enlarged, and out of a sampler."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,16 +7,16 @@ from torch.nn import functional as F
 def check_images(images: Tensor) -> None:
     """Raise ValueError unless `images` is `[B, H, W, 3]` with at least one pixel."""
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise ValueError(f"Expected pictures of shape [B, H, W, 3] with at least one pixel, got {list(images.shape)}.")
+        raise ValueError(f"Expected images of shape [B, H, W, 3] with at least one pixel, got {list(images.shape)}.")
 
 
-def to_images(pictures: Tensor) -> Tensor:
-    """Pictures `[B, 3, H, W]` in -1..1 as `[B, H, W, 3]` in 0..1."""
-    return (pictures.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+def to_images(images: Tensor) -> Tensor:
+    """Images `[B, 3, H, W]` in -1..1 as `[B, H, W, 3]` in 0..1."""
+    return (images.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
 
-def enlarge(pictures: Tensor, scale: int, clamp: bool = True) -> Tensor:
+def enlarge(images: Tensor, scale: int, clamp: bool = True) -> Tensor:
     """Bicubic enlargement of `[B, 3, H, W]`, float32, antialiased as Karlo's is, kept within -1..1 if `clamp`."""
-    size = (pictures.shape[-2] * scale, pictures.shape[-1] * scale)
-    large = F.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True)
+    size = (images.shape[-2] * scale, images.shape[-1] * scale)
+    large = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
     return large.clamp(-1, 1) if clamp else large

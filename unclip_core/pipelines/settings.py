@@ -1,32 +1,37 @@
-"""How a picture is drawn unless somebody says otherwise; the nodes' widgets start from these."""
+"""How all stages of a model are sampled together."""
 
 from dataclasses import dataclass
+
+from ..models import StageSettings
+
+INVERSION_STEPS = 50
+"""Steps of the way from an image to its noise, and of that back, unless somebody says otherwise."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Steps, guidance and samplers of the three diffusion stages, tuned on the bundled model.
+    """Settings of a whole generation; a stage left at None takes those that its model states.
 
     Attributes:
-        prior_steps: 1..1000.
-        prior_guidance: guidance scale of the prior, 1 is none.
-        prior_sampler: a name in `SAMPLERS`.
-        candidates: embeddings drawn and decoded a prompt; CLIP picks the picture that is upscaled.
-        decoder_steps: 1..1000.
-        decoder_guidance: guidance scale of the decoder, 1 is none.
-        decoder_sampler: a name in `SAMPLERS`.
-        inversion_steps: 1..1000, of the way from a picture to its noise, and of that back.
-        upscaler_steps: 1..1000.
-        upscaler_sampler: a name in `SAMPLERS`.
+        prior: of the prior.
+        decoder: of the decoder.
+        upsampler: of the upsampler.
+        candidates: embeddings drawn and decoded a prompt; CLIP picks the image that is upscaled.
+        inversion_steps: 1..1000, of DDIM inversion, and of the way back.
     """
 
-    prior_steps: int = 10
-    prior_guidance: float = 2.0
-    prior_sampler: str = "ddim"
+    prior: StageSettings | None = None
+    decoder: StageSettings | None = None
+    upsampler: StageSettings | None = None
     candidates: int = 4
-    decoder_steps: int = 8
-    decoder_guidance: float = 1.5
-    decoder_sampler: str = "dpmpp_2m"
-    inversion_steps: int = 50
-    upscaler_steps: int = 4
-    upscaler_sampler: str = "ddim"
+    inversion_steps: int = INVERSION_STEPS
+
+
+def arguments(settings: StageSettings | None) -> dict[str, object]:
+    """The pipelines' arguments `steps`, `guidance_scale` and `sampler` of these settings; none of None."""
+    return {} if settings is None else dict(vars(settings))
+
+
+def upsampler_arguments(settings: StageSettings | None) -> dict[str, object]:
+    """The same of `upscale`, which knows no guidance."""
+    return {name: value for name, value in arguments(settings).items() if name != "guidance_scale"}

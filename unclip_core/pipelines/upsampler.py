@@ -1,4 +1,4 @@
-"""From a picture to a larger one."""
+"""From an image to a larger one."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..diffusion.denoiser import RawModel, number_of
-from ..diffusion.inpaint_mask import KnownPicture
+from ..diffusion.inpaint_mask import KnownImage
 from ..diffusion.noise import Noise, NoiseSource
 from ..diffusion.samplers import OnStep, sample
 from ..models import Upsampler
@@ -22,9 +22,9 @@ def upscale(
     upsampler: Upsampler,
     images: Tensor,
     *,
-    steps: int,
     seeds: Sequence[int],
-    sampler: str = "ddim",
+    steps: int | None = None,
+    sampler: str | None = None,
     eta: float = 0.0,
     on_step: OnStep | None = None,
     noise: Noise | None = None,
@@ -32,36 +32,40 @@ def upscale(
     mask: Tensor | None = None,
     tile: int | None = None,
 ) -> Tensor:
-    """Pictures `[B, H, W, 3]` in 0..1 drawn `scale` times as large, `[B, scale * H, scale * W, 3]`.
+    """Images `[B, H, W, 3]` in 0..1 drawn `scale` times as large, `[B, scale * H, scale * W, 3]`.
 
     Args:
-        known: the large pictures as far as they are known, `[B or 1, scale * H, scale * W, 3]` in 0..1.
+        seeds: one an image.
+        steps: 1..train_steps; None takes the model's own, as for `sampler`.
+        sampler: a name in `SAMPLERS`.
+        known: the large images as far as they are known, `[B or 1, scale * H, scale * W, 3]` in 0..1.
         mask: `[B or 1, scale * H, scale * W]` in 0..1: 0 keeps `known` to the bit, 1 draws. Both or neither.
-        tile: side of the tiles that large pictures are drawn in, px; None tiles where memory asks for it, 0 never.
+        tile: side of the tiles that large images are drawn in, px; None tiles where memory asks for it, 0 never.
 
     Raises:
-        ValueError: a number is out of range, counts or sizes differ, or the tensor is not a batch of RGB pictures.
+        ValueError: a number is out of range, counts or sizes differ, or the tensor is not a batch of RGB images.
     """
     check_images(images)
-    check_count("seeds", len(seeds), len(images), "pictures")
+    check_count("seeds", len(seeds), len(images), "images")
     device, model_dtype = placed(upsampler.net)
     low = enlarge(images.to(device).permute(0, 3, 1, 2).float() * 2 - 1, upsampler.scale, upsampler.clamp)
     padded, (height, width) = _padded(low, upsampler.net.unet.stride)
     noise = noise or NoiseSource(seeds, "upsampler")
     start = noise.normal(padded.shape[1:], device=device)
-    plan = upsampler.diffusion.steps(steps)
-    kept = None if known is None else KnownPicture(known, mask, low.shape)
+    chosen = upsampler.settings.over(steps, sampler=sampler)
+    plan = upsampler.diffusion.steps(chosen.steps)
+    kept = None if known is None else KnownImage(known, mask, low.shape)
     model = _upsampler_model(upsampler, padded, plan.timesteps, tile)
     denoiser = upsampler.diffusion.denoiser(model, model_dtype)
     if kept is not None:
         denoiser, start = kept.padded(padded.shape).enter(denoiser, start, float(plan.alpha_bar[0]))
-    pictures = sample(sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step)
-    large = to_images(pictures[..., :height, :width])
+    samples = sample(chosen.sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step)
+    large = to_images(samples[..., :height, :width])
     return large if kept is None else kept.into(large)
 
 
 def _upsampler_model(upsampler: Upsampler, low: Tensor, steps: Tensor, tile: int | None) -> RawModel:
-    """The net (x, t) -> raw output over the enlarged pictures `low`; the last of `steps` may have a net of its own."""
+    """The net (x, t) -> raw output over the enlarged images `low`; the last of `steps` may have a net of its own."""
     nets = [net for net in (upsampler.net, upsampler.last) if net is not None]
     first, *rest = (
         in_tiles_if_large(net, *low.shape[-2:], tile, TimeTable(net.unet.time_embed, steps)) for net in nets
@@ -76,8 +80,8 @@ def _upsampler_model(upsampler: Upsampler, low: Tensor, steps: Tensor, tile: int
     return model
 
 
-def _padded(pictures: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]]:
-    height, width = pictures.shape[-2:]
+def _padded(images: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]]:
+    height, width = images.shape[-2:]
     extra = (-width % stride, -height % stride)
-    # Edge pixels are repeated: a reflection needs more pixels than a 1 px wide picture has.
-    return F.pad(pictures, (0, extra[0], 0, extra[1]), mode="replicate"), (height, width)
+    # Edge pixels are repeated: a reflection needs more pixels than a 1 px wide image has.
+    return F.pad(images, (0, extra[0], 0, extra[1]), mode="replicate"), (height, width)

@@ -1,4 +1,4 @@
-"""A matrix of similarities, as text and as a picture."""
+"""A matrix of similarities, as text and as an image."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def matrix_text(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> 
 
 
 def heatmap(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Tensor:
-    """A matrix `[R, C]` of numbers in -1..1 as a picture `[H, W, 3]` in 0..1: a cell each, with its number in it.
+    """A matrix `[R, C]` of numbers in -1..1 as an image `[H, W, 3]` in 0..1: a cell each, with its number in it.
 
     Blue is negative, white 0, red positive. Rows are labelled at the left; columns by their numbers at the top and in
     words below.
@@ -49,8 +49,8 @@ def heatmap(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Tens
     _check(matrix, rows, columns)
     height = (len(rows) + 1) * CELL + (len(columns) + 1) * (FONT_SIZE + 6)
     width = LABEL_WIDTH + max(len(columns), 3) * CELL + PAD
-    picture = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
     for row, line in enumerate(matrix.tolist()):
         _text(draw, (PAD, (row + 1.5) * CELL), rows[row], LABEL_WIDTH - 2 * PAD, "lm")
         for column, value in enumerate(line):
@@ -59,7 +59,7 @@ def heatmap(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Tens
         _text(draw, (LABEL_WIDTH + (column + 0.5) * CELL, CELL - PAD), str(column + 1), CELL, "ms")
         place = (PAD, (len(rows) + 1) * CELL + (column + 1) * (FONT_SIZE + 6))
         _text(draw, place, f"{column + 1}: {label}", width - 2 * PAD, "lm")
-    return to_tensor(picture)
+    return to_tensor(image)
 
 
 def color_of(value: float) -> tuple[int, int, int]:

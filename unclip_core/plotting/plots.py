@@ -1,4 +1,4 @@
-"""Curves drawn with Pillow, as pictures: plots need no further package."""
+"""Curves drawn with Pillow, as images: plots need no further package."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def plot(
     y_range: tuple[float, float],
     size: tuple[int, int] = (640, 400),
 ) -> Tensor:
-    """Draw curves over one x axis as a picture [H, W, 3] in 0..1.
+    """Draw curves over one x axis as an image [H, W, 3] in 0..1.
 
     y_range: lowest and highest y shown; what lies beyond is cut off at the edge. size: width and height in px.
     Raises ValueError for no points, or an empty range.
@@ -58,7 +58,7 @@ def plot(
 
 
 def captions(texts: Sequence[str], width: int, height: int = 18) -> Tensor:
-    """Draw short texts side by side, each in the middle of a cell, as a picture [height, N * width, 3] in 0..1."""
+    """Draw short texts side by side, each in the middle of a cell, as an image [height, N * width, 3] in 0..1."""
     image = Image.new("RGB", (width * len(texts), height), PAPER)
     draw = ImageDraw.Draw(image)
     for number, text in enumerate(texts):
@@ -67,13 +67,13 @@ def captions(texts: Sequence[str], width: int, height: int = 18) -> Tensor:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture of Pillow's as [H, W, 3] in 0..1."""
+    """An RGB image of Pillow's as [H, W, 3] in 0..1."""
     data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return data.reshape(image.height, image.width, 3).float() / 255
 
 
 class _Frame:
-    """Where numbers lie on the picture."""
+    """Where numbers lie on the image."""
 
     def __init__(self, size: tuple[int, int], x: tuple[float, float], y: tuple[float, float]) -> None:
         self.x, self.y = x, y

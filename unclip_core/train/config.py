@@ -18,7 +18,7 @@ class Training:
 
     Attributes:
         steps: optimizer steps.
-        batch: pictures a step, over all processes and accumulated parts together.
+        batch: images a step, over all processes and accumulated parts together.
         accumulation: parts that a step's batch is computed in, one after the other.
         lr: peak learning rate of AdamW; a cosine leads from it to a hundredth.
         warmup: steps of linear warm-up.
@@ -28,7 +28,7 @@ class Training:
         ema: decay of the moving average of the weights per step; the average is what is saved as the model.
         precision: "no" (float32), "bf16" or "fp16" (mixed).
         checkpointing: compute activations again on the way back, for less memory and a third more time.
-        workers: processes that read pictures, beside each training process; 0 for none.
+        workers: processes that read images, beside each training process; 0 for none.
         seed: of everything random.
         log_every: steps between lines of the log, each the mean over those steps.
         save_minutes: time between checkpoints.
@@ -80,7 +80,7 @@ class Training:
 
 @dataclass(frozen=True)
 class ClipLoss:
-    """CLIP's loss has no settings: contrast among the pictures that are computed together."""
+    """CLIP's loss has no settings: contrast among the images that are computed together."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class DecoderLoss(DiffusionLoss):
 
 @dataclass(frozen=True)
 class UpsamplerLoss(DiffusionLoss):
-    """Pictures of `size` px (their shorter edge), crops of `crop` px of them; `degrade`: blur and noise on the small.
+    """Images of `size` px (their shorter edge), crops of `crop` px of them; `degrade`: blur and noise on the small.
 
     "we slightly corrupt the conditioning images during training" (Ramesh et al. 2022, section 2.1).
     """

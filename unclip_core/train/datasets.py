@@ -99,7 +99,7 @@ class Process:
 
 
 class ClipItems:
-    """Pictures as CLIP sees them and captions as its tokens."""
+    """Images as CLIP sees them and captions as its tokens."""
 
     def __init__(self, collection: Collection, clip: AnyClip) -> None:
         self.collection, self.clip, self.count = collection, clip, len(collection)
@@ -107,7 +107,7 @@ class ClipItems:
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """ "pixels" `[3, S, S]` in 0..1 and "ids" `[T]`."""
         sample = self.collection.read(index)
-        pixels = middle_square(sample.picture, self.clip.image_size).permute(2, 0, 1).float() / 255
+        pixels = middle_square(sample.image, self.clip.image_size).permute(2, 0, 1).float() / 255
         return {"pixels": pixels, "ids": self.clip.tokenize([sample.caption])[0]}
 
 
@@ -127,7 +127,7 @@ class PriorItems:
 
 
 class DecoderItems:
-    """Pictures with their embeddings, some without the image's and some without their text."""
+    """Images with their embeddings, some without the image's and some without their text."""
 
     def __init__(
         self, collection: Collection, store: EmbeddingStore, spec: DiffusionSpec, loss: DecoderLoss, size: int
@@ -136,19 +136,19 @@ class DecoderItems:
         self._process, self._null = Process(spec, loss), store.null()
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "pictures" `[3, S, S]` in -1..1, a row of the store, "drop_image", "drop_text" (bool), and the process.
+        """ "images" `[3, S, S]` in -1..1, a row of the store, "drop_image", "drop_text" (bool), and the process.
 
         A dropped text is the empty prompt's too, for nets without a learned "no text".
         """
         sample = self.sample(index)
-        pictures = to_net(middle_square(sample.picture, self.size))
+        images = to_net(middle_square(sample.image, self.size))
         row = self.store.row(index)
         chances = torch.rand(2, generator=generator)
         drop_image, drop_text = chances[0] < self.loss.drop_image, chances[1] < self.loss.drop_text
         if drop_text:
             row |= self._null
         drops = {"drop_image": drop_image, "drop_text": drop_text}
-        return {"pictures": pictures} | row | drops | self._process.draw(pictures.shape, generator)
+        return {"images": images} | row | drops | self._process.draw(images.shape, generator)
 
     def sample(self, index: int) -> Sample:
         """The sample of a row."""
@@ -156,7 +156,7 @@ class DecoderItems:
 
 
 class UpsamplerItems:
-    """Crops of large pictures, and what is left of them at a fraction of their size."""
+    """Crops of large images, and what is left of them at a fraction of their size."""
 
     def __init__(
         self, collection: Collection, spec: DiffusionSpec, loss: UpsamplerLoss, scale: int, clamp: bool
@@ -165,11 +165,11 @@ class UpsamplerItems:
         self.scale, self.clamp, self._process = scale, clamp, Process(spec, loss)
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "pictures" and "low" (small, damaged and enlarged again), `[3, C, C]` in -1..1, and the process."""
+        """ "images" and "low" (small, damaged and enlarged again), `[3, C, C]` in -1..1, and the process."""
         sample = self.collection.read(index, captions=False)
-        pictures = to_net(random_crop(sample.picture, self.loss.size, self.loss.crop, generator))
-        small = F.avg_pool2d(pictures[None], self.scale)
+        images = to_net(random_crop(sample.image, self.loss.size, self.loss.crop, generator))
+        small = F.avg_pool2d(images[None], self.scale)
         if self.loss.degrade:
             small = degrade(small, generator)
         low = enlarge(small, self.scale, self.clamp)[0]
-        return {"pictures": pictures, "low": low} | self._process.draw(pictures.shape, generator)
+        return {"images": images, "low": low} | self._process.draw(images.shape, generator)

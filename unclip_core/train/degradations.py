@@ -1,4 +1,4 @@
-"""How the upsamplers' small pictures are corrupted in training, so that they take what another net has drawn.
+"""How the upsamplers' small images are corrupted in training, so that they take what another net has drawn.
 
 "To improve the robustness of our upsamplers, we slightly corrupt the conditioning images during training. For the
 first upsampling stage, we use gaussian blur, and for the second, we use a more diverse BSR degradation" (Ramesh et al.
@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CLEAN = 0.5
-"""Share of the small pictures that are left as they are."""
+"""Share of the small images that are left as they are."""
 UNFINISHED = 0.1
 """The largest standard deviation of each kind of the decoder's noise."""
 
 
 def degrade(small: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur and noise of random strength on the small pictures `[B, 3, H, W]`, half of them left as they are.
+    """Blur and noise of random strength on the small images `[B, 3, H, W]`, half of them left as they are.
 
     The blur is the paper's; the noise is like what the decoder leaves unfinished.
     """
@@ -35,7 +35,7 @@ def degrade(small: Tensor, generator: torch.Generator) -> Tensor:
 def _unfinished(like: Tensor, generator: torch.Generator) -> Tensor:
     """Noise like a decoder's: from pixel to pixel, in smooth clouds, and in the grid of its patches of 2 px.
 
-    Measured on the plain parts of an earlier bundled decoder's pictures: standard deviation 0.01 to 0.08; two pixels
+    Measured on the plain parts of an earlier bundled decoder's images: standard deviation 0.01 to 0.08; two pixels
     apart it correlates more (0.2 to 0.6) than one pixel apart.
     """
     batch, channels, height, width = like.shape
@@ -49,7 +49,7 @@ def _unfinished(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def bsr(full: Tensor, scale: int, rng: random.Random) -> Tensor:
-    """A large picture `[1, 3, H, W]` in -1..1 made `scale` times smaller as pictures come in the wild.
+    """A large image `[1, 3, H, W]` in -1..1 made `scale` times smaller as images come in the wild.
 
     Blind super-resolution's degradation (Zhang et al. 2021, BSRGAN, section 3) in its light form: blur of one width or
     of two, reduction by a random filter, Gaussian noise and JPEG, in random order; without the camera's sensor noise.
@@ -68,7 +68,7 @@ def bsr(full: Tensor, scale: int, rng: random.Random) -> Tensor:
 
 
 def _blurred(x: Tensor, rng: random.Random, pixel: int) -> Tensor:
-    """By a Gaussian whose widths, along two turned axes, are up to 0.8 of a small picture's `pixel`."""
+    """By a Gaussian whose widths, along two turned axes, are up to 0.8 of a small image's `pixel`."""
     widths = torch.tensor([rng.uniform(0.1, 0.8) * pixel for _ in range(2)])
     if rng.random() < 0.5:
         widths[1] = widths[0]
@@ -85,7 +85,7 @@ def _blurred(x: Tensor, rng: random.Random, pixel: int) -> Tensor:
 
 
 def _reduced(x: Tensor, size: tuple[int, int], rng: random.Random) -> Tensor:
-    """To `size`, by one of four filters, none of which moves the picture."""
+    """To `size`, by one of four filters, none of which moves the image."""
     mode, antialias = rng.choice([("area", False), ("bilinear", False), ("bicubic", False), ("bicubic", True)])
     if mode == "area":
         return F.interpolate(x, size, mode=mode)

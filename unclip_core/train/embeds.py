@@ -153,7 +153,7 @@ def _write_shard(collection: Collection, clip: AnyClip, folder: Path, number: in
             sample = collection.read(index, captions=False)
             if not sample.caption:
                 silent[sample.name] = "it has no caption"
-            good.append((index, middle_square(sample.picture, clip.image_size), sample.caption))
+            good.append((index, middle_square(sample.image, clip.image_size), sample.caption))
         except BadSample as error:
             bad[error.name] = error.reason
         if len(good) == BATCH:

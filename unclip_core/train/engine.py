@@ -37,7 +37,7 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
         from accelerate import Accelerator, InitProcessGroupKwargs
     except ImportError as error:
         raise ValueError(
-            "Training on own pictures needs the package 'accelerate': pip install 'unclip[train]'."
+            "Training on own images needs the package 'accelerate': pip install 'unclip[train]'."
         ) from error
     if training.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("training.tensorboard needs the package 'tensorboard': pip install 'unclip[train]'.")
@@ -57,7 +57,7 @@ class Hooks:
 
     Attributes:
         save: after each checkpoint.
-        sample: every `sample_every` steps, with the step's number; returns a picture uint8 `[H, W, 3]` or None.
+        sample: every `sample_every` steps, with the step's number; returns an image uint8 `[H, W, 3]` or None.
     """
 
     save: Callable[[Mapping[str, Tensor]], None]
@@ -278,9 +278,9 @@ class Engine:
         if not self.main or self.hooks.sample is None:
             return
         with self.averaged(), torch.no_grad():
-            picture = self.hooks.sample(self.step)
-        if picture is not None and self._writer() is not None:
-            self._writer().add_image("samples", picture, self.step, dataformats="HWC")
+            image = self.hooks.sample(self.step)
+        if image is not None and self._writer() is not None:
+            self._writer().add_image("samples", image, self.step, dataformats="HWC")
 
     def _writer(self) -> Any:
         """TensorBoard's, where it is asked for."""

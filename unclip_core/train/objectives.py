@@ -19,7 +19,7 @@ RECOMPUTED = (PriorBlock, ResBlock, AddedKVAttention)
 
 
 class ClipStage(nn.Module):
-    """Contrast of pictures and captions (Radford et al. 2021, figure 3)."""
+    """Contrast of images and captions (Radford et al. 2021, figure 3)."""
 
     def __init__(self, clip: ClipAdapter) -> None:
         super().__init__()
@@ -56,13 +56,13 @@ class PriorStage(DiffusionStage):
 
 
 class DecoderStage(DiffusionStage):
-    """The picture from a noisy one, the image embedding and the text (Ramesh et al. 2022, section 2.1)."""
+    """The image from a noisy one, the image embedding and the text (Ramesh et al. 2022, section 2.1)."""
 
     net: DecoderNet
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of DecoderItems: "loss" and "mse"."""
-        noisy = noised(batch["pictures"], batch["noise"], batch["alpha_bar"])
+        noisy = noised(batch["images"], batch["noise"], batch["alpha_bar"])
         condition = self.net.condition(
             batch["image_embeds"],
             batch["text_embeds"],
@@ -71,19 +71,19 @@ class DecoderStage(DiffusionStage):
             drop_image=batch["drop_image"],
             drop_text=None if self.net.needs_text else batch["drop_text"],
         )
-        return diffusion_loss(self.net(noisy, batch["times"], condition), batch["pictures"], batch, self.spec)
+        return diffusion_loss(self.net(noisy, batch["times"], condition), batch["images"], batch, self.spec)
 
 
 class UpsamplerStage(DiffusionStage):
-    """The large picture from a noisy one and the enlarged small one."""
+    """The large image from a noisy one and the enlarged small one."""
 
     net: UpsamplerNet
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of UpsamplerItems: "loss" and "mse"."""
-        noisy = noised(batch["pictures"], batch["noise"], batch["alpha_bar"])
+        noisy = noised(batch["images"], batch["noise"], batch["alpha_bar"])
         raw = self.net(noisy, batch["times"], batch["low"])
-        return diffusion_loss(raw, batch["pictures"], batch, self.spec)
+        return diffusion_loss(raw, batch["images"], batch, self.spec)
 
 
 def recompute_activations(net: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Pictures as tensors: crops, what nets see, and rows for sheets."""
+"""Images as tensors: crops, what nets see, and rows for sheets."""
 
 import torch
 from PIL import Image
@@ -7,19 +7,19 @@ from torch import Tensor
 from ..data.center_crop import levels_of
 
 
-def random_crop(picture: Image.Image, size: int, crop: int, generator: torch.Generator) -> Tensor:
-    """A window of `crop` px of the picture with its shorter edge at `size` px, uint8 `[crop, crop, 3]`."""
-    edge = min(picture.size)
-    width, height = (max(size, round(length * size / edge)) for length in picture.size)
+def random_crop(image: Image.Image, size: int, crop: int, generator: torch.Generator) -> Tensor:
+    """A window of `crop` px of the image with its shorter edge at `size` px, uint8 `[crop, crop, 3]`."""
+    edge = min(image.size)
+    width, height = (max(size, round(length * size / edge)) for length in image.size)
     left, top = (int(torch.randint(length - crop + 1, (), generator=generator)) for length in (width, height))
-    across, down = picture.width / width, picture.height / height
+    across, down = image.width / width, image.height / height
     box = (
         left * across,
         top * down,
-        min(picture.width, (left + crop) * across),
-        min(picture.height, (top + crop) * down),
+        min(image.width, (left + crop) * across),
+        min(image.height, (top + crop) * down),
     )
-    return levels_of(picture.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
+    return levels_of(image.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
 
 
 def to_net(levels: Tensor) -> Tensor:
@@ -28,6 +28,6 @@ def to_net(levels: Tensor) -> Tensor:
 
 
 def sheet(*rows: Tensor) -> Tensor:
-    """Each `[B, H, W, 3]` in 0..1 as one row of a picture, uint8 `[…, …, 3]`."""
+    """Each `[B, H, W, 3]` in 0..1 as one row of an image, uint8 `[…, …, 3]`."""
     lines = [torch.cat(list(row.float().cpu()), dim=1) for row in rows]
     return (torch.cat(lines) * 255).round().to(torch.uint8)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..data.opening import open_pictures
+from ..data.opening import open_images
 from ..data.samples import Collection, summary
 from ..families.loading import load_model
 from ..models import UnclipModel
@@ -28,11 +28,11 @@ INTERRUPTED = 130
 
 
 def train_own(stage: str, data: str, config_path: str, output: str, dry_run: bool = False, cpu: bool = False) -> int:
-    """Train a stage on own pictures into the model folder `output`, going on where an earlier run stopped.
+    """Train a stage on own images into the model folder `output`, going on where an earlier run stopped.
 
     Args:
         stage: "clip", "prior", "decoder" or "upsampler".
-        data: a folder of pictures with captions, a saved Hugging Face dataset, or webdataset shards.
+        data: a folder of images with captions, a saved Hugging Face dataset, or webdataset shards.
         config_path: a .toml or .json file, see Config.
         output: the model folder; what is needed to go on stands in its subfolder "training".
         dry_run: check everything and print what would be done; nothing is written.
@@ -47,7 +47,7 @@ def train_own(stage: str, data: str, config_path: str, output: str, dry_run: boo
         FloatingPointError: the loss or its gradient is not finite; the last checkpoint stands.
     """
     config = read_config(config_path, stage)
-    collection = open_pictures(data)
+    collection = open_images(data)
     folder = Path(output)
     base = open_base(config, folder)
     subject = make_subject(stage, config, base, folder)
@@ -80,11 +80,11 @@ def train_own(stage: str, data: str, config_path: str, output: str, dry_run: boo
 
 
 def embed_own(data: str, output: str, model: str | None = None) -> int:
-    """Compute CLIP's embeddings of own pictures and captions into the folder `output`, once.
+    """Compute CLIP's embeddings of own images and captions into the folder `output`, once.
 
     `model`: a model folder; None for the bundled one. Raises ValueError and OSError as `train_own`.
     """
-    collection = open_pictures(data)
+    collection = open_images(data)
     store = embed_collection(collection, load_model(model).clip.adapter, Path(output), captions=False)
     print(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, len(collection))}")
     return 0
@@ -166,12 +166,12 @@ def _description(
     count, trained = (
         sum(p.numel() for p in subject.net.parameters() if p.requires_grad or frozen) for frozen in (True, False)
     )
-    pictures = config.training.steps * config.training.batch
+    images = config.training.steps * config.training.batch
     return "\n".join(
         [
             f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
             f"Net: {count:,} parameters, {trained:,} of them trained, family '{subject.family}'.",
-            f"Data: {len(collection):,} pictures, {pictures / len(collection):.1f} times each. Result: '{folder}'.",
+            f"Data: {len(collection):,} images, {images / len(collection):.1f} times each. Result: '{folder}'.",
             f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
         ]
     )

@@ -1,4 +1,4 @@
-"""Sheets of samples while a training goes on: true pictures above what the averaged weights draw."""
+"""Sheets of samples while a training goes on: true images above what the averaged weights draw."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ UPSAMPLER_STEPS, UPSAMPLER_COUNT = 8, 4
 def decoder_sheet(subject: Subject, items: DecoderItems, folder: Path) -> Callable[[int], Tensor]:
     """A function of the step: draws the first samples from their image embeddings and captions, into the folder."""
     chosen = _evenly(items.count, COUNT)
-    true = torch.stack([middle_square(items.sample(row).picture, items.size) for row in chosen]).float() / 255
+    true = torch.stack([middle_square(items.sample(row).image, items.size) for row in chosen]).float() / 255
     rows = [items.store.row(row) for row in chosen]
     embeds = torch.stack([row["image_embeds"] for row in rows])
     steps = min(DECODER_STEPS, subject.spec.train_steps)
@@ -92,13 +92,13 @@ def _squares(collection: Collection, side: int) -> Tensor:
     found: list[Tensor] = []
     for index in range(len(collection)):
         try:
-            found.append(middle_square(collection.read(index, captions=False).picture, side))
+            found.append(middle_square(collection.read(index, captions=False).image, side))
         except BadSample:
             continue
         if len(found) == UPSAMPLER_COUNT:
             break
     if not found:
-        raise ValueError("None of the pictures can be read.")
+        raise ValueError("None of the images can be read.")
     return torch.stack(found)
 
 
@@ -107,7 +107,7 @@ def _evenly(count: int, wanted: int) -> list[int]:
     return [number * count // chosen for number in range(chosen)]
 
 
-def _kept(folder: Path, step: int, picture: Tensor) -> Tensor:
+def _kept(folder: Path, step: int, image: Tensor) -> Tensor:
     with whole_file(folder / f"{step:08d}.png") as file:
-        Image.fromarray(picture.numpy()).save(file, "PNG")
-    return picture
+        Image.fromarray(image.numpy()).save(file, "PNG")
+    return image

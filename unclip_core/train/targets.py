@@ -46,7 +46,7 @@ class Subject:
         family: whose embeddings it goes with.
         spec: its diffusion; None for CLIP.
         clip: the CLIP whose embeddings it reads, or that is trained itself; None for the upsampler.
-        clamp: whether the upsampler's enlarged pictures are kept within -1..1.
+        clamp: whether the upsampler's enlarged images are kept within -1..1.
         template: the base's upsampler, for what goes with its net.
     """
 
@@ -140,7 +140,7 @@ def _clip_shape(net: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clip_header(net: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip's arguments, with the pictures' mean and std of OpenAI's models unless given; unit embeddings."""
+    """open_clip's arguments, with the images' mean and std of OpenAI's models unless given; unit embeddings."""
     model = {name: value for name, value in net.items() if name not in ("mean", "std")}
     rest = {name: tuple(net[name]) for name in ("mean", "std") if name in net}
     config = ClipConfig(model=model, normalize=True, **rest)
@@ -172,7 +172,7 @@ def _clip_of(config: Config, base: UnclipModel) -> AnyClip:
     if not config.image_encoder:
         if clip.model.vision is None:
             raise ValueError(
-                f"'{base.folder}' has no image encoder, and what CLIP says of your pictures is needed: "
+                f"'{base.folder}' has no image encoder, and what CLIP says of your images is needed: "
                 "name a folder that has it as image_encoder in the configuration, such as "
                 "karlo-v1-alpha-image-variations (unclip download karlo-variations)."
             )
@@ -184,7 +184,7 @@ def _clip_of(config: Config, base: UnclipModel) -> AnyClip:
             f"image_encoder: '{config.image_encoder}' has no image encoder that gives embeddings of "
             f"{clip.embed_dim} numbers, as '{base.folder}' reads them."
         )
-    return TowerClip(clip.model.text, vision, clip.tokenizer, seeing.picture_input, config.image_encoder)
+    return TowerClip(clip.model.text, vision, clip.tokenizer, seeing.image_input, config.image_encoder)
 
 
 def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:

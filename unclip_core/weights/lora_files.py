@@ -104,7 +104,7 @@ class AdaptedReader:
         self.reader.check()
 
     def clip(self) -> Clip:
-        """Text and picture encoders."""
+        """Text and image encoders."""
         return self.reader.clip()
 
     def prior(self) -> Prior:

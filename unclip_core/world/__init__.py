@@ -1,1 +1,1 @@
-"""The procedural picture world that the bundled model is trained on, and its analytic judge."""
+"""The procedural image world that the bundled model is trained on, and its analytic judge."""

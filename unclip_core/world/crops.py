@@ -1,4 +1,4 @@
-"""Windows on scenes: a part of a large picture drawn without the rest of it."""
+"""Windows on scenes: a part of a large image drawn without the rest of it."""
 
 import math
 import random
@@ -13,7 +13,7 @@ from .scenes import Scene
 
 
 def seen_through(scene: Scene, left: float, top: float, side: float) -> Scene:
-    """The scene in a square window, all in fractions of its width: a picture of that is the window's part of the whole.
+    """The scene in a square window, all in fractions of its width: an image of that is the window's part of the whole.
 
     Things may lie outside of what is then the frame.
     """
@@ -44,5 +44,5 @@ def draw_windows(
     size: int,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """The windows on their scenes as pictures `[B, 3, size, size]` in 0..1."""
+    """The windows on their scenes as images `[B, 3, size, size]` in 0..1."""
     return render([seen_through(scene, *window) for scene, window in zip(scenes, windows, strict=True)], size, device)

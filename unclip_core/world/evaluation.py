@@ -1,4 +1,4 @@
-"""Prompts to evaluate a model with, and the tally of how many pictures the judge finds right."""
+"""Prompts to evaluate a model with, and the tally of how many images the judge finds right."""
 
 import random
 from collections import Counter, defaultdict
@@ -11,13 +11,13 @@ from .judge import SCORES, judge, score
 from .scenes import KINDS, SPLITS, Scene, sample_scene
 
 FRACTIONS = (*SCORES[:-1], "place_if_bound", SCORES[-1])
-"""What `Tally.fractions` tells; `place_if_bound` of the pictures that have the right things, 0 where there are none."""
+"""What `Tally.fractions` tells; `place_if_bound` of the images that have the right things, 0 where there are none."""
 
 Prompt = tuple[str, str, Scene, str]
 """(split, kind, scene, caption)."""
 
 Fractions = dict[str, dict[str, dict[str, float]]]
-"""split → kind → one of FRACTIONS → how many pictures have it right, 0..1; and "n", how many there were."""
+"""split → kind → one of FRACTIONS → how many images have it right, 0..1; and "n", how many there were."""
 
 
 def evaluation_scenes(n: int, seed: int) -> list[Prompt]:
@@ -46,19 +46,19 @@ class Tally:
         self._count: Counter[tuple[str, str]] = Counter()
 
     def add(self, split: str, kind: str, scores: Mapping[str, bool]) -> None:
-        """Count one picture's scores, as `score` gives them."""
+        """Count one image's scores, as `score` gives them."""
         self._count[split, kind] += 1
         right = {name: int(scores[name]) for name in SCORES}
         self._right[split, kind].update(right | {"place_if_bound": right["place"] * right["bound"]})
 
-    def add_pictures(self, prompts: Sequence[Prompt], pictures: Tensor) -> list[dict[str, bool]]:
-        """Judge and count one picture [3, H, W] (0..1) a prompt: pictures is [B, 3, H, W]. Returns each one's scores.
+    def add_images(self, prompts: Sequence[Prompt], images: Tensor) -> list[dict[str, bool]]:
+        """Judge and count one image [3, H, W] (0..1) a prompt: images is [B, 3, H, W]. Returns each one's scores.
 
-        Raises ValueError if there are not as many pictures as prompts.
+        Raises ValueError if there are not as many images as prompts.
         """
-        if len(prompts) != len(pictures):
-            raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
-        judged = [score(judge(picture), scene) for (_, _, scene, _), picture in zip(prompts, pictures, strict=True)]
+        if len(prompts) != len(images):
+            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        judged = [score(judge(image), scene) for (_, _, scene, _), image in zip(prompts, images, strict=True)]
         for (split, kind, _, _), scores in zip(prompts, judged, strict=True):
             self.add(split, kind, scores)
         return judged

@@ -1,4 +1,4 @@
-"""The analytic judge: reads a picture of the world back, without any network, and compares it with a scene.
+"""The analytic judge: reads an image of the world back, without any network, and compares it with a scene.
 
 The border gives the background; what differs from it falls into connected components; each component's
 median colour is named by the palette; all eight shapes are laid over it, at the radius that its area gives,
@@ -32,7 +32,7 @@ MOST_THINGS = 8
 """Only so many components, the largest, are read: with more the count is wrong anyway."""
 
 CRISP = 0.75
-"""A picture is only all right if each thing overlaps its ideal shape by more than this (IoU)."""
+"""An image is only all right if each thing overlaps its ideal shape by more than this (IoU)."""
 
 SCORES = ("background", "count", "color", "shape", "bound", "size", "place", "all")
 """What `score` decides; `place` is the relation for pairs, `bound` every thing's colour and shape together."""
@@ -40,7 +40,7 @@ SCORES = ("background", "count", "color", "shape", "bound", "size", "place", "al
 
 @dataclass(frozen=True)
 class FoundThing:
-    """A thing read from a picture: fields as in `Thing`, and its overlap with the ideal shape, 0..1."""
+    """A thing read from an image: fields as in `Thing`, and its overlap with the ideal shape, 0..1."""
 
     shape: int
     color: int
@@ -53,23 +53,23 @@ class FoundThing:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture shows: the background's index and the things, largest first."""
+    """What an image shows: the background's index and the things, largest first."""
 
     background: int
     things: tuple[FoundThing, ...]
 
 
-def judge(picture: Tensor) -> Reading:
-    """Read a picture, [3, H, W] in 0..1 and square.
+def judge(image: Tensor) -> Reading:
+    """Read an image, [3, H, W] in 0..1 and square.
 
-    Larger pictures are averaged down to 64 px first. Raises ValueError for other shapes, for smaller pictures
+    Larger images are averaged down to 64 px first. Raises ValueError for other shapes, for smaller images
     and for values that are not finite.
     """
-    picture = _at_reference_width(picture)
-    ground = _border(picture).median(dim=1).values
-    mask = torch.linalg.vector_norm(picture - ground[:, None, None], dim=0) > FOREGROUND
+    image = _at_reference_width(image)
+    ground = _border(image).median(dim=1).values
+    mask = torch.linalg.vector_norm(image - ground[:, None, None], dim=0) > FOREGROUND
     components = _components(mask)
-    things = tuple(_read_thing(picture, ground, mask, component) for component in components)
+    things = tuple(_read_thing(image, ground, mask, component) for component in components)
     return Reading(_nearest(ground, BACKGROUNDS.values()), things)
 
 
@@ -113,21 +113,21 @@ def _relation(first: FoundThing, second: FoundThing) -> int:
     return 2 if dy < 0 else 3
 
 
-def _at_reference_width(picture: Tensor) -> Tensor:
-    shape = tuple(picture.shape)
+def _at_reference_width(image: Tensor) -> Tensor:
+    shape = tuple(image.shape)
     if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2] or shape[1] < REFERENCE_WIDTH:
         raise ValueError(
-            f"cannot judge a picture of shape {list(shape)}: it must be [3, H, W] with "
+            f"cannot judge an image of shape {list(shape)}: it must be [3, H, W] with "
             f"H = W of at least {REFERENCE_WIDTH}"
         )
-    if not picture.isfinite().all():
-        raise ValueError("cannot judge a picture with NaN or infinite values: the sampling that made it diverged")
-    return F.adaptive_avg_pool2d(picture.detach().float().cpu(), REFERENCE_WIDTH)
+    if not image.isfinite().all():
+        raise ValueError("cannot judge an image with NaN or infinite values: the sampling that made it diverged")
+    return F.adaptive_avg_pool2d(image.detach().float().cpu(), REFERENCE_WIDTH)
 
 
-def _border(picture: Tensor) -> Tensor:
+def _border(image: Tensor) -> Tensor:
     """The outermost pixels, [3, N]: things keep clear of them."""
-    return torch.cat([picture[:, 0], picture[:, -1], picture[:, 1:-1, 0], picture[:, 1:-1, -1]], dim=1)
+    return torch.cat([image[:, 0], image[:, -1], image[:, 1:-1, 0], image[:, 1:-1, -1]], dim=1)
 
 
 def _nearest(color: Tensor, palette: Iterable[Rgb]) -> int:
@@ -150,12 +150,12 @@ def _components(mask: Tensor) -> list[Tensor]:
     return [labels == names[i] for i in largest if areas[i] >= LEAST_AREA]
 
 
-def _read_thing(picture: Tensor, ground: Tensor, mask: Tensor, component: Tensor) -> FoundThing:
-    color = _inner_color(picture[:, component], ground)
-    alpha = _alpha(picture, ground, color, mask, component)
+def _read_thing(image: Tensor, ground: Tensor, mask: Tensor, component: Tensor) -> FoundThing:
+    color = _inner_color(image[:, component], ground)
+    alpha = _alpha(image, ground, color, mask, component)
     fits = [_fit(alpha, shape) for shape in range(len(DISTANCES))]
     shape, x, y, radius, iou = max(fits, key=lambda fit: fit[-1])
-    width = picture.shape[-1]
+    width = image.shape[-1]
     size = min(range(len(RADII)), key=lambda i: abs(math.log(radius / width / RADII[i])))
     return FoundThing(shape, _nearest(color, COLORS.values()), size, x / width, y / width, radius / width, iou)
 
@@ -169,10 +169,10 @@ def _inner_color(pixels: Tensor, ground: Tensor) -> Tensor:
     return pixels[:, contrast >= contrast.median()].median(dim=1).values
 
 
-def _alpha(picture: Tensor, ground: Tensor, color: Tensor, mask: Tensor, component: Tensor) -> Tensor:
+def _alpha(image: Tensor, ground: Tensor, color: Tensor, mask: Tensor, component: Tensor) -> Tensor:
     """How far each pixel in and close to a component has gone from the background to its colour, [H, W]."""
     ink = color - ground
-    alpha = torch.einsum("chw,c->hw", picture - ground[:, None, None], ink) / ink.square().sum()
+    alpha = torch.einsum("chw,c->hw", image - ground[:, None, None], ink) / ink.square().sum()
     near = F.max_pool2d(component[None].float(), 5, 1, 2)[0] > 0
     return torch.where(near & (component | ~mask), alpha, 0.0)
 
@@ -197,7 +197,7 @@ def _fit(alpha: Tensor, shape: int) -> tuple[int, float, float, float, float]:
     dx, dy = torch.broadcast_tensors((columns[None] - x) / radius, (rows[:, None] - y) / radius)
     ideal = (0.5 - DISTANCES[shape](dx, dy) * radius).clamp(0, 1)
     found = alpha.clamp(0, 1)
-    # What of the ideal lies outside the picture counts against it, hence its area and not its sum.
+    # What of the ideal lies outside the image counts against it, hence its area and not its sum.
     common = torch.minimum(found, ideal).sum()
     iou = common / (found.sum() + area - common)
     return shape, float(x), float(y), float(radius), float(iou)

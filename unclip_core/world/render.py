@@ -16,19 +16,19 @@ _Slot = tuple[int, int, Thing]
 
 
 def render(scenes: Sequence[Scene], size: int, device: str | torch.device = "cpu") -> Tensor:
-    """Pictures of scenes, [B, 3, size, size] float32, sRGB in 0..1; the same at every size.
+    """Images of scenes, [B, 3, size, size] float32, sRGB in 0..1; the same at every size.
 
     An edge is one pixel wide: a pixel's coverage is taken from the distance of its middle to the outline.
     """
     coverage = _coverage(scenes, size, device)
     grounds = torch.tensor(list(BACKGROUNDS.values()), device=device) / 255
     background = torch.tensor([scene.background for scene in scenes], dtype=torch.long, device=device)
-    pictures = grounds[background][:, :, None, None].expand(-1, -1, size, size).contiguous()
+    images = grounds[background][:, :, None, None].expand(-1, -1, size, size).contiguous()
     for slot, alpha in enumerate(coverage):
         inks = [_ink(scene.things[slot]) if slot < len(scene.things) else (0, 0, 0) for scene in scenes]
         ink = torch.tensor(inks, device=device)[:, :, None, None] / 255
-        pictures.add_((ink - pictures).mul_(alpha[:, None]))
-    return pictures
+        images.add_((ink - images).mul_(alpha[:, None]))
+    return images
 
 
 def _ink(thing: Thing) -> Rgb:

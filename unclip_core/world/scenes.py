@@ -1,4 +1,4 @@
-"""Scenes: what a picture shows, and random ones for training and for evaluation."""
+"""Scenes: what an image shows, and random ones for training and for evaluation."""
 
 import math
 import random
@@ -45,7 +45,7 @@ class Thing:
     """One coloured shape: indices into SHAPES, COLORS and SIZES.
 
     `x`, `y` are its centre (from the left, from the top) and `radius` half the side of the box round it,
-    all as fractions of the picture's width. A thing whose `color` is UNNAMED is drawn in `ink`.
+    all as fractions of the image's width. A thing whose `color` is UNNAMED is drawn in `ink`.
     """
 
     shape: int

@@ -2,7 +2,7 @@
 
 Shapes, colours, sizes, backgrounds, places and relations are referred to by their index everywhere else.
 In every tuple of names the first is the canonical one, the others are synonyms that captions may use.
-Lengths are fractions of the picture's width; colours are 8-bit sRGB.
+Lengths are fractions of the image's width; colours are 8-bit sRGB.
 """
 
 import re

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unclip.__main__ import main
 from unclip.cli.headless import command, run, run_workflow
-from unclip.cli.headless import image_files as pictures
+from unclip.cli.headless import image_files as images
 from unclip.cli.headless.stock import STOCK_NODES
 
 CALLS: list[str] = []
@@ -23,7 +23,7 @@ def _fresh_calls():
 
 
 class Number:
-    """A picture of one grey value, or fails in a way that the test asks for."""
+    """An image of one grey value, or fails in a way that the test asks for."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -52,7 +52,7 @@ class Number:
 
 
 class Join:
-    """Two pictures as a batch."""
+    """Two images as a batch."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -96,7 +96,7 @@ def number(value=0, title=None, **more):
     return node("Number", title, **{"value": value, "scale": 1.0, "mode": "plain", **more})
 
 
-def two_pictures():
+def two_images():
     return {
         "9": node("SaveImage", "Save", images=["3", 0], filename_prefix="pair"),
         "3": node("Join", a=["1", 0], b=["2", 0]),
@@ -118,9 +118,9 @@ def greys(report):
     return [Image.open(saved.path).getpixel((0, 0))[0] for saved in report.outputs]
 
 
-def test_runs_what_the_outputs_need_in_order_and_writes_the_pictures(tmp_path):
+def test_runs_what_the_outputs_need_in_order_and_writes_the_images(tmp_path):
     events = []
-    report = go(two_pictures(), tmp_path / "new" / "folder", on_event=events.append)
+    report = go(two_images(), tmp_path / "new" / "folder", on_event=events.append)
     assert (report.status, report.exit_code, report.errors) == ("ok", 0, [])
     assert CALLS[-1] == "join" and sorted(CALLS[:-1]) == ["number 10 1.0  False", "number 200 1.0  False"]
     assert [saved.path.name for saved in report.outputs] == ["pair_00001_.png", "pair_00002_.png"]
@@ -168,12 +168,12 @@ def test_equal_subgraphs_run_once_and_every_output_writes(tmp_path):
     ],
 )
 def test_overrides_by_id_or_title_take_the_type_of_the_input(tmp_path, target, value, called):
-    assert go(two_pictures(), tmp_path, {target: value}).status == "ok"
+    assert go(two_images(), tmp_path, {target: value}).status == "ok"
     assert called in CALLS
 
 
 def test_an_override_can_rewire_a_link(tmp_path):
-    report = go(two_pictures(), tmp_path, {"Join.b": '["1", 0]'})
+    report = go(two_images(), tmp_path, {"Join.b": '["1", 0]'})
     assert greys(report) == [10, 10]
 
 
@@ -193,7 +193,7 @@ def test_everything_wrong_is_listed_at_once_and_nothing_runs(tmp_path):
         "4": node("Jion", a=["1", 0]),
         "5": node("Join", "Five", a=["1", 1], b=["99", 0], c=1),
         "6": node("Join", a=["1", 5], b=["1"]),
-        "7": node("Join", a="picture", b=["5", 0]),
+        "7": node("Join", a="image", b=["5", 0]),
         "8": node("Join", a=["2", 0], b=["3", 0]),
         "9": node("SaveImage", images=["5", 0], filename_prefix="../out"),
         "10": node("SaveImage", images=["6", 0], filename_prefix="x"),
@@ -250,7 +250,7 @@ def test_a_class_that_checks_an_input_itself_answers_for_its_range(tmp_path):
 
 
 def test_a_cycle_is_named(tmp_path):
-    workflow = two_pictures()
+    workflow = two_images()
     workflow["3"]["inputs"]["b"] = ["4", 0]
     workflow["4"] = node("Join", "Back", a=["3", 0], b=["2", 0])
     report = go(workflow, tmp_path)
@@ -259,7 +259,7 @@ def test_a_cycle_is_named(tmp_path):
 
 
 def test_what_no_output_needs_may_be_unfinished(tmp_path):
-    workflow = {**two_pictures(), "8": node("Join", a=["1", 0])}
+    workflow = {**two_images(), "8": node("Join", a=["1", 0])}
     assert go(workflow, tmp_path).status == "ok"
 
 
@@ -288,7 +288,7 @@ def test_a_file_that_is_no_workflow(tmp_path, workflow, kind):
     ],
 )
 def test_an_error_on_the_way_stops_the_run(tmp_path, mode, status, code, message, traced):
-    report = go(two_pictures(), tmp_path, {"2.mode": mode})
+    report = go(two_images(), tmp_path, {"2.mode": mode})
     assert (report.status, report.exit_code, str(report.errors[0])) == (status, code, message)
     assert bool(report.errors[0].traceback) is traced
     assert report.outputs == [] and list(tmp_path.iterdir()) == []
@@ -296,12 +296,12 @@ def test_an_error_on_the_way_stops_the_run(tmp_path, mode, status, code, message
 
 def test_an_output_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    report = go(two_pictures(), tmp_path / "file")
+    report = go(two_images(), tmp_path / "file")
     assert report.exit_code == 1 and CALLS == []
 
 
-def test_pictures_carry_the_prompt_as_it_was_run(tmp_path):
-    workflow = two_pictures()
+def test_images_carry_the_prompt_as_it_was_run(tmp_path):
+    workflow = two_images()
     saved = go({"prompt": workflow, "extra_data": {"extra_pnginfo": {"note": [1]}}}, tmp_path, {"First.value": "20"})
     text = Image.open(saved.outputs[1].path).text
     prompt = json.loads(text["prompt"])
@@ -315,20 +315,20 @@ def test_pictures_carry_the_prompt_as_it_was_run(tmp_path):
 def test_numbers_go_on_and_nothing_is_overwritten(tmp_path):
     for name in ("pair_00007_.png", "pair_00002_.png", "pair_x.png", "pairs_00099_.png"):
         (tmp_path / name).write_text("mine")
-    report = go(two_pictures(), tmp_path)
+    report = go(two_images(), tmp_path)
     assert [saved.path.name for saved in report.outputs] == ["pair_00008_.png", "pair_00009_.png"]
     assert (tmp_path / "pair_00007_.png").read_text() == "mine"
 
 
 def test_a_name_taken_meanwhile_is_passed_over(tmp_path):
     (tmp_path / "a_00001_.png").write_text("mine")
-    path, taken = pictures.write_numbered(b"data", tmp_path, "a", 1)
+    path, taken = images.write_numbered(b"data", tmp_path, "a", 1)
     assert (path.name, taken, path.read_bytes()) == ("a_00002_.png", 2, b"data")
     assert (tmp_path / "a_00001_.png").read_text() == "mine"
 
 
 def test_prefixes_with_folders_and_variables(tmp_path):
-    report = go(two_pictures(), tmp_path, {"9.filename_prefix": "set/%width%x%height%_%batch_num%"})
+    report = go(two_images(), tmp_path, {"9.filename_prefix": "set/%width%x%height%_%batch_num%"})
     names = [saved.path.relative_to(tmp_path).as_posix() for saved in report.outputs]
     assert names == ["set/3x2_0_00001_.png", "set/3x2_1_00002_.png"]
     assert all(saved.path.is_file() for saved in report.outputs)
@@ -336,7 +336,7 @@ def test_prefixes_with_folders_and_variables(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", ".", "..", "a/../../b", "/etc/x"])
 def test_prefixes_that_leave_the_folder_are_refused_before_the_run(tmp_path, prefix):
-    report = go(two_pictures(), tmp_path / "out", {"9.filename_prefix": prefix})
+    report = go(two_images(), tmp_path / "out", {"9.filename_prefix": prefix})
     assert kinds(report) == [("refused", "9", None)] and CALLS == []
 
 
@@ -346,7 +346,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, broken):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, broken, full)
-    report = go(two_pictures(), tmp_path)
+    report = go(two_images(), tmp_path)
     assert report.exit_code == 1 and "the disk is full" in str(report.errors[0])
     assert list(tmp_path.iterdir()) == []
 
@@ -354,23 +354,23 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, broken):
 def test_pixels_are_those_of_comfyuis_own_saving(tmp_path):
     values = torch.tensor([-1.0, 0.0, 0.1, 0.5, 0.999, 1.0, 2.0, 254.9999 / 255])
     image = values[None, :, None].expand(1, 8, 3)
-    (tmp_path / "p.png").write_bytes(pictures.png_bytes(image, {}))
+    (tmp_path / "p.png").write_bytes(images.png_bytes(image, {}))
     row = [Image.open(tmp_path / "p.png").getpixel((x, 0))[0] for x in range(8)]
     assert row == [int(min(max(255.0 * value, 0), 255)) for value in values.tolist()]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_pictures_come_back_as_they_were_saved(tmp_path, channels):
+def test_images_come_back_as_they_were_saved(tmp_path, channels):
     image = torch.arange(4 * 5 * channels).reshape(4, 5, channels) / 255.0
-    (tmp_path / "p.png").write_bytes(pictures.png_bytes(image, {}))
-    loaded, mask = pictures.read_picture(tmp_path / "p.png")
+    (tmp_path / "p.png").write_bytes(images.png_bytes(image, {}))
+    loaded, mask = images.read_image(tmp_path / "p.png")
     shown = image.expand(4, 5, 3) if channels == 1 else image[..., :3]
     assert loaded.dtype == torch.float32 and torch.allclose(loaded[0], shown, atol=1e-6)
     wanted = 1 - image[None, ..., 3] if channels == 4 else torch.zeros(1, 64, 64)
     assert torch.allclose(mask, wanted, atol=1e-6)
 
 
-def test_load_image_looks_beside_the_workflow_and_refuses_what_is_no_picture(tmp_path, monkeypatch):
+def test_load_image_looks_beside_the_workflow_and_refuses_what_is_no_image(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "node_classes", lambda: CLASSES)
     (tmp_path / "flow").mkdir()
     Image.new("RGB", (4, 4), (9, 8, 7)).save(tmp_path / "flow" / "in.png")
@@ -387,7 +387,7 @@ def test_load_image_looks_beside_the_workflow_and_refuses_what_is_no_picture(tmp
 def test_the_command_prints_paths_and_times_or_json(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "node_classes", lambda: CLASSES)
     file = tmp_path / "flow.json"
-    file.write_text(json.dumps(two_pictures()))
+    file.write_text(json.dumps(two_images()))
     out = tmp_path / "out"
     assert main(["run", str(file), "--output", str(out)]) == 0
     text, progress = capsys.readouterr()
@@ -436,7 +436,7 @@ def test_a_canvas_workflow_is_pointed_at_its_api_twin(tmp_path, capsys):
 
 
 def canvas(first=10):
-    """The canvas workflow of two_pictures without its unused node."""
+    """The canvas workflow of two_images without its unused node."""
 
     def drawn(key, kind, values, *names):
         return {
@@ -459,7 +459,7 @@ def canvas(first=10):
 
 
 def test_the_canvas_workflow_travels_with_the_values_of_the_run(tmp_path):
-    workflow = {key: value for key, value in two_pictures().items() if key != "7"}
+    workflow = {key: value for key, value in two_images().items() if key != "7"}
     given = canvas()
     report = go(workflow, tmp_path, {"First.value": "33", "First.flag": "true"}, canvas=given)
     carried = json.loads(Image.open(report.outputs[0].path).text["workflow"])
@@ -470,21 +470,21 @@ def test_the_canvas_workflow_travels_with_the_values_of_the_run(tmp_path):
 
 @pytest.mark.parametrize("change", [{"Join.b": '["1", 0]'}, None])
 def test_a_canvas_workflow_of_another_graph_is_left_out(tmp_path, change):
-    report = go(two_pictures(), tmp_path, change, canvas=canvas())
+    report = go(two_images(), tmp_path, change, canvas=canvas())
     assert "workflow" not in Image.open(report.outputs[0].path).text
     assert len(report.notes) == 1 and report.status == "ok"
 
 
 @pytest.mark.parametrize("broken", [{"nodes": [{}]}, {"nodes": []}, canvas() | {"links": [{}]}])
 def test_a_canvas_workflow_of_another_make_is_left_out(tmp_path, broken):
-    report = go(two_pictures(), tmp_path, canvas=broken)
+    report = go(two_images(), tmp_path, canvas=broken)
     assert report.status == "ok" and len(report.notes) == 1
 
 
 def test_the_command_goes_without_a_broken_canvas_twin(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "node_classes", lambda: CLASSES)
     (tmp_path / "api").mkdir()
-    (tmp_path / "api" / "flow.json").write_text(json.dumps(two_pictures()))
+    (tmp_path / "api" / "flow.json").write_text(json.dumps(two_images()))
     (tmp_path / "flow.json").write_text("{")
     assert command.run_file(tmp_path / "api" / "flow.json", [], tmp_path / "out") == 0
     assert "flow.json cannot be read" in capsys.readouterr().err
@@ -493,7 +493,7 @@ def test_the_command_goes_without_a_broken_canvas_twin(tmp_path, monkeypatch, ca
 def test_the_command_finds_the_canvas_twin(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "node_classes", lambda: CLASSES)
     (tmp_path / "api").mkdir()
-    workflow = {key: value for key, value in two_pictures().items() if key != "7"}
+    workflow = {key: value for key, value in two_images().items() if key != "7"}
     (tmp_path / "api" / "flow.json").write_text(json.dumps(workflow))
     (tmp_path / "flow.json").write_text(json.dumps(canvas(first=99)))
     assert command.run_file(tmp_path / "api" / "flow.json", ["2.value=4"], tmp_path / "out") == 0

@@ -363,7 +363,7 @@ def test_nothing_is_announced_without_comfyui(caplog):
 # ---- progress ----
 
 
-def test_steps_move_the_bar_and_pictures_are_previewed(comfyui):
+def test_steps_move_the_bar_and_images_are_previewed(comfyui):
     x0 = torch.full((2, 3, 4, 4), -1.0)
     x0[1] = 1.0
     with host.progress(3, "Decoder") as bar:
@@ -372,12 +372,12 @@ def test_steps_move_the_bar_and_pictures_are_previewed(comfyui):
     [(total, calls)] = comfyui.bars
     assert total == 3
     assert [(value, of) for value, of, _ in calls] == [(1, 3), (2, 3), (3, 3)]
-    kind, picture, side = calls[0][2]
-    assert (kind, side, picture.size, picture.mode) == ("JPEG", 512, (8, 4), "RGB")
-    assert picture.getpixel((0, 0)) == (0, 0, 0) and picture.getpixel((7, 3)) == (255, 255, 255)
+    kind, image, side = calls[0][2]
+    assert (kind, side, image.size, image.mode) == ("JPEG", 512, (8, 4), "RGB")
+    assert image.getpixel((0, 0)) == (0, 0, 0) and image.getpixel((7, 3)) == (255, 255, 255)
 
 
-def test_no_preview_if_the_user_wants_none_or_there_is_no_picture(comfyui):
+def test_no_preview_if_the_user_wants_none_or_there_is_no_image(comfyui):
     with host.progress(2, "Prior") as bar:
         bar(a_step(x0=torch.zeros(2, 16)))
         comfyui.args.preview_method = "none"
@@ -388,11 +388,11 @@ def test_no_preview_if_the_user_wants_none_or_there_is_no_picture(comfyui):
 def test_embeddings_are_previewed_where_something_draws_them(comfyui):
     seen = []
 
-    def pictures(x0):
+    def images(x0):
         seen.append(x0.shape)
         return torch.ones(1, 3, 4, 4)
 
-    with host.progress(2, "Prior", pictures) as bar:
+    with host.progress(2, "Prior", images) as bar:
         bar(a_step(x0=torch.zeros(2, 16)))
         comfyui.args.preview_method = "none"
         bar(a_step(x0=torch.zeros(2, 16)))
@@ -401,7 +401,7 @@ def test_embeddings_are_previewed_where_something_draws_them(comfyui):
     assert seen == [(2, 16)]  # nothing is drawn that nobody sees
 
 
-def test_a_preview_shows_at_most_sixteen_pictures():
+def test_a_preview_shows_at_most_sixteen_images():
     assert host.preview_image(torch.zeros(40, 3, 2, 2)).size == (8, 8)
 
 

@@ -1,4 +1,4 @@
-"""The figures of inversion on the bundled model: pictures come back, better with more steps."""
+"""The figures of inversion on the bundled model: images come back, better with more steps."""
 
 from unclip.unclip_core.bench.inversion import bench_inversion, held_out, redrawn
 from unclip.unclip_core.diffusion.inversion import psnr
@@ -6,7 +6,7 @@ from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.pipelines import encode_image, sample_decoder
 
 
-def test_more_steps_bring_pictures_back_better(capsys):
+def test_more_steps_bring_images_back_better(capsys):
     rows = bench_inversion(2, steps=(5, 20, 50), iterations=(1,))
     few, more, many = (row.mean for row in rows)
     assert few > 30 and more > few + 1 and many > more + 2
@@ -14,9 +14,9 @@ def test_more_steps_bring_pictures_back_better(capsys):
     assert "PSNR in dB" in capsys.readouterr().out
 
 
-def test_the_found_noise_draws_the_picture_as_no_other_does():
-    model, pictures = load_model(), held_out(2, 64, 1)
-    embeds = encode_image(model.clip, pictures)
+def test_the_found_noise_draws_the_image_as_no_other_does():
+    model, images = load_model(), held_out(2, 64, 1)
+    embeds = encode_image(model.clip, images)
     other = sample_decoder(model.decoder, embeds, seeds=[1, 2], steps=20, guidance_scale=1.0, sampler="ddim")
-    again = redrawn(model, pictures, embeds, 20, 1)
-    assert bool((psnr(pictures, again) > psnr(pictures, other) + 3).all())
+    again = redrawn(model, images, embeds, 20, 1)
+    assert bool((psnr(images, again) > psnr(images, other) + 3).all())

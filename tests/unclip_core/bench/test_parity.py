@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unclip.unclip_core.bench.parity import native, oracle, runs, table
-from unclip.unclip_core.clip.image_input import PictureInput
+from unclip.unclip_core.clip.image_input import ImageInput
 from unclip.unclip_core.diffusion.schedules import timesteps
 
 try:  # the processor that resizes with Pillow, as it did when these pipelines were written
@@ -119,19 +119,19 @@ def test_a_row_that_is_off_does_not_hold():
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 91), (91, 40), (56, 56), (33, 200)])
-def test_pictures_are_prepared_as_transformers_prepares_them(height, width):
+def test_images_are_prepared_as_transformers_prepares_them(height, width):
     levels = torch.randint(0, 256, (2, height, width, 3), generator=torch.Generator().manual_seed(7))
     processor = Processor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     reference = processor(images=list(levels.to(torch.uint8).numpy()), return_tensors="pt").pixel_values
-    ours = PictureInput(32, 32)(levels.float() / 255)
+    ours = ImageInput(32, 32)(levels.float() / 255)
     assert ours.shape == reference.shape
     assert (ours - reference).abs().max() < 1e-5
 
 
-def test_native_mode_squashes_pictures():
+def test_native_mode_squashes_images():
     wide = torch.zeros(1, 8, 32, 3)
     wide[:, :, 16:] = 1.0
-    squashed, cropped = PictureInput(8, None)(wide), PictureInput(8, 8)(wide)
+    squashed, cropped = ImageInput(8, None)(wide), ImageInput(8, 8)(wide)
     assert squashed[0, 0, 4, 0] < squashed[0, 0, 4, -1]
     red = squashed[0, 0]
     assert (red[:, :2] - red.min()).abs().max() < 0.05 and (red[:, -2:] - red.max()).abs().max() < 0.05

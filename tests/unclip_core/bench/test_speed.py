@@ -1,4 +1,4 @@
-"""The measurement beside diffusers: both programs draw the same pictures, and ratios are what they are called."""
+"""The measurement beside diffusers: both programs draw the same images, and ratios are what they are called."""
 
 import json
 
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
 
 
 def measured(program, folder, tmp_path, dtype="fp32"):
-    pictures = tmp_path / f"{program}.pt"
+    images = tmp_path / f"{program}.pt"
     figures = worker.measure(
         {
             "program": program,
@@ -27,16 +27,16 @@ def measured(program, folder, tmp_path, dtype="fp32"):
             "batch": 2,
             "steps": STEPS,
             "images": 2,
-            "pictures": str(pictures),
+            "save_to": str(images),
         }
     )
     assert len(figures["per_image"]) == 1 and min(figures["load"], figures["first"], figures["peak_memory"]) > 0
     assert len(figures["cpu_per_image"]) == 1 and figures["cpu_per_image"][0] > 0
     json.dumps(figures)
-    return torch.load(pictures, weights_only=True)
+    return torch.load(images, weights_only=True)
 
 
-def test_both_programs_draw_the_same_pictures(folder, tmp_path):
+def test_both_programs_draw_the_same_images(folder, tmp_path):
     ours, theirs = (measured(program, folder, tmp_path) for program in ("ours", "diffusers"))
     assert ours.shape == theirs.shape == (2, 64, 64, 3)
     assert theirs.std() > 0.1
@@ -65,8 +65,8 @@ def run(load, per_image, memory, value):
         "cpu_per_image": [4.0],
         "peak_memory": memory[1],
     }
-    picture = torch.full((1, 2, 2, 3), 0.5)
-    return {"diffusers": theirs | {"picture": picture}, "ours": ours | {"picture": picture + value}}
+    image = torch.full((1, 2, 2, 3), 0.5)
+    return {"diffusers": theirs | {"image": image}, "ours": ours | {"image": image + value}}
 
 
 def test_ratios_by_definition():
@@ -100,9 +100,9 @@ def test_ratios_by_definition():
 def test_bars_are_as_long_as_their_values(tmp_path):
     path = tmp_path / "bars.png"
     bars.save_bars([bars.Bar("a", 1.0, 1.0, 1.0), bars.Bar("b", 2.0, 2.0, 2.0)], "title", path)
-    picture = Image.open(path).convert("RGB")
+    image = Image.open(path).convert("RGB")
     middles = [int(bars.TOP + bars.ROW * (row + 0.5)) - 5 for row in range(2)]
-    lengths = [sum(picture.getpixel((x, y)) == bars.BAR for x in range(picture.width)) for y in middles]
+    lengths = [sum(image.getpixel((x, y)) == bars.BAR for x in range(image.width)) for y in middles]
     assert lengths[1] == pytest.approx(2 * lengths[0], abs=4)
     with pytest.raises(ValueError, match="at least one"):
         bars.save_bars([], "title", path)

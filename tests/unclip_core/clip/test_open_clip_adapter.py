@@ -87,9 +87,9 @@ def test_truncation_is_seen(adapter):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (1, 1), (40, 97), (900, 3)])
-def test_pictures_of_any_size_are_encoded(adapter, size):
-    pictures = torch.rand(2, *size, 3)
-    embeds = adapter.encode_image(pictures)
+def test_images_of_any_size_are_encoded(adapter, size):
+    images = torch.rand(2, *size, 3)
+    embeds = adapter.encode_image(images)
     assert embeds.shape == (2, 16)
     assert torch.isfinite(embeds).all()
 
@@ -100,16 +100,16 @@ def test_preprocessing_normalises_with_the_models_own_numbers(adapter):
     torch.testing.assert_close(adapter.preprocess(grey)[0, :, 5, 5], expected)
 
 
-def test_wide_pictures_are_cropped_at_the_centre(adapter):
+def test_wide_images_are_cropped_at_the_centre(adapter):
     wide = torch.zeros(1, 32, 96, 3)
     wide[:, :, 32:64] = 1.0
     assert (adapter.preprocess(wide) > 0).all()
 
 
 def test_image_embedding_is_open_clips(adapter):
-    pictures = torch.rand(2, 32, 32, 3)
-    expected = adapter.model.encode_image(adapter.preprocess(pictures))
-    torch.testing.assert_close(adapter.encode_image(pictures), expected)
+    images = torch.rand(2, 32, 32, 3)
+    expected = adapter.model.encode_image(adapter.preprocess(images))
+    torch.testing.assert_close(adapter.encode_image(images), expected)
 
 
 def test_unit_norm_where_the_family_has_it():
@@ -140,7 +140,7 @@ def test_bpe_refuses_what_a_byte_vocabulary_would_split():
         bpe_merges(["größe"])
 
 
-def test_pictures_are_prepared_as_open_clip_does(adapter):
+def test_images_are_prepared_as_open_clip_does(adapter):
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from PIL import Image
 
@@ -201,7 +201,7 @@ def test_what_is_no_plain_transformer_is_open_clips_to_build():
 
 
 def test_the_bundled_model_is_read_without_slow_imports():
-    """Each takes as long as drawing a picture, or longer; the last two are what making nets can bring in."""
+    """Each takes as long as drawing an image, or longer; the last two are what making nets can bring in."""
     code = (
         "import sys, torch; from unclip.unclip_core.models import load_model; model = load_model()\n"
         "model.prior, model.decoder, model.upsampler; clip = model.clip.adapter\n"

@@ -53,7 +53,7 @@ def test_learned_range_is_the_second_half_mapped_to_a_fraction(case):
     torch.testing.assert_close(result.variance_fraction, (v + 1) / 2)
 
 
-def test_embeddings_without_picture_dimensions_work():
+def test_embeddings_without_image_dimensions_work():
     x0 = torch.randn(4, 6, dtype=torch.float64)
     eps = torch.randn(4, 6, dtype=torch.float64)
     ab = TABLE[T][:, None]

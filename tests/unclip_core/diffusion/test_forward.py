@@ -35,23 +35,23 @@ def test_nan_is_refused():
         diffuse(torch.full((1, 3, 2, 2), math.nan), [0.5], NoiseSource([1]))
 
 
-def columns_of(picture, colour):
+def columns_of(image, colour):
     """Where the colour is found: x and y of each pixel."""
-    rows, columns = torch.where(((picture * 255).round() == torch.tensor(colour).float()).all(-1))
+    rows, columns = torch.where(((image * 255).round() == torch.tensor(colour).float()).all(-1))
     return columns, rows
 
 
 def test_a_falling_line_falls_on_the_plot_and_its_mark_is_a_dot():
     red = (200, 0, 0)
-    picture = plot(
+    image = plot(
         [Curve("", [0, 1, 2], [2, math.inf, 0], red), Curve("", [0, 2], [2, 0], red, marks=[1])],
         title="falling",
         x_label="t",
         y_range=(0, 2),
         size=(300, 200),
     )
-    assert picture.shape == (200, 300, 3) and 0 <= picture.min() <= picture.max() <= 1
-    columns, rows = columns_of(picture, red)
+    assert image.shape == (200, 300, 3) and 0 <= image.min() <= image.max() <= 1
+    columns, rows = columns_of(image, red)
     left, right = rows[columns < 100].float().mean(), rows[columns > 200].float().mean()
     assert left < right  # y grows downwards
     assert (rows[columns > columns.max() - 3].diff() == 1).sum() >= 3  # the dot is thicker than the line

@@ -68,7 +68,7 @@ def test_more_steps_come_nearer_to_the_probability_flow(variance):
     assert errors[2] < 0.02
 
 
-def test_more_iterations_come_nearer_to_the_picture():
+def test_more_iterations_come_nearer_to_the_image():
     steps, denoiser, x0 = make_steps(10, TABLE, "trailing"), gaussian(0.3), data(0.3)
     end = returned(0.3, steps) * x0
     errors = [
@@ -86,7 +86,7 @@ def blind(x, t):
 
 
 def far_off(x, t):
-    """A net that predicts x0, and always the same one: no noise and no picture changes its mind."""
+    """A net that predicts x0, and always the same one: no noise and no image changes its mind."""
     return Prediction(torch.full_like(x, 0.25))
 
 

@@ -1,4 +1,4 @@
-"""Describing with a CLIP that is an exact bag of words: the caption with the picture's words must be found."""
+"""Describing with a CLIP that is an exact bag of words: the caption with the image's words must be found."""
 
 import re
 
@@ -43,7 +43,7 @@ class BagOfWords:
         return torch.tensor(rows)
 
 
-def picture(*words, encode=None):
+def image(*words, encode=None):
     return (encode or BagOfWords())([" ".join(words)])[0]
 
 
@@ -58,7 +58,7 @@ def picture(*words, encode=None):
     ],
 )
 def test_the_caption_says_what_is_there_and_no_more(words, caption, width):
-    found = Describer(BagOfWords(), ANIMALS, width).describe(picture(*words))
+    found = Describer(BagOfWords(), ANIMALS, width).describe(image(*words))
     assert found.caption.text == caption
     assert found.caption.score == pytest.approx(1.0, abs=1e-4)
     assert set(found.slots.values()) == set(words)
@@ -66,7 +66,7 @@ def test_the_caption_says_what_is_there_and_no_more(words, caption, width):
 
 def test_captions_and_alternatives_are_ranked_by_their_cosine():
     encode = BagOfWords()
-    target = picture("dog", "snow", "wild") + 0.5 * picture("fox")
+    target = image("dog", "snow", "wild") + 0.5 * image("fox")
     found = Describer(encode, ANIMALS).describe(target, top_k=3)
     assert found.captions[0] == found.caption and len(found.captions) == 3
     scores = [choice.score for choice in found.captions]
@@ -81,32 +81,32 @@ def test_captions_and_alternatives_are_ranked_by_their_cosine():
 
 def test_a_part_in_parentheses_is_said_even_where_it_does_not_help():
     phrases = parse_phrases("template: a {animal}( in {place})\nanimal:\ncat\ndog\nplace:\nsnow\nrain")
-    found = Describer(BagOfWords(), phrases).describe(picture("dog"))
+    found = Describer(BagOfWords(), phrases).describe(image("dog"))
     assert found.caption.text in ("a dog in snow", "a dog in rain")
     assert all(" in " in choice.text for choice in found.captions)
 
 
 def test_a_list_of_whole_captions_is_ranked():
     phrases = parse_phrases("template: {text}\ntext:\n  one cat\n  a dog in snow\n  snow")
-    found = Describer(BagOfWords(), phrases).describe(picture("snow", "dog"))
+    found = Describer(BagOfWords(), phrases).describe(image("snow", "dog"))
     assert [choice.text for choice in found.captions] == ["a dog in snow", "snow", "one cat"]
 
 
-def test_a_caption_is_encoded_once_whatever_the_pictures():
+def test_a_caption_is_encoded_once_whatever_the_images():
     encode = BagOfWords()
     describer = Describer(encode, ANIMALS)
-    first = describer.describe(picture("fox", "rain"))
-    describer.describe(picture("cat", "snow"))
+    first = describer.describe(image("fox", "rain"))
+    describer.describe(image("cat", "snow"))
     assert len(encode.seen) == len(set(encode.seen))
-    assert describer.describe(picture("fox", "rain")) == first
+    assert describer.describe(image("fox", "rain")) == first
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan")])
 def test_what_cannot_be_described_is_refused(bad):
     with pytest.raises(ValueError, match="length 0, NaN"):
-        Describer(BagOfWords(), ANIMALS).describe(bad * picture("cat"))
+        Describer(BagOfWords(), ANIMALS).describe(bad * image("cat"))
     with pytest.raises(ValueError, match="top_k"):
-        Describer(BagOfWords(), ANIMALS).describe(picture("cat"), top_k=0)
+        Describer(BagOfWords(), ANIMALS).describe(image("cat"), top_k=0)
     with pytest.raises(ValueError, match="at least 1 caption"):
         Describer(BagOfWords(), ANIMALS, width=0)
 

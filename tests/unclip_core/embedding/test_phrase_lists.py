@@ -105,7 +105,7 @@ def test_the_worlds_list_names_everything_in_the_world():
         assert options[name] == tuple(synonyms[0] for synonyms in words)
 
 
-def test_the_list_of_pictures_can_be_read():
+def test_the_list_of_images_can_be_read():
     phrases = read_phrases(BUILT_IN["pictures"])
     filling = {"subject": "a corgi", "medium": "an oil painting", "action": "playing the trumpet"}
     assert phrases.templates[0].caption(filling) == "an oil painting of a corgi playing the trumpet"

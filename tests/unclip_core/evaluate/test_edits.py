@@ -1,4 +1,4 @@
-"""The measure of edits: its scenes, and its shares against pictures whose outcome is known."""
+"""The measure of edits: its scenes, and its shares against images whose outcome is known."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def test_scenes_differ_in_colour_alone_and_show_no_held_out_pair():
 
 
 class FakeModel:
-    """Knows pictures and captions by some numbers of theirs."""
+    """Knows images and captions by some numbers of theirs."""
 
     class clip:  # noqa: N801
         class adapter:  # noqa: N801
@@ -60,7 +60,7 @@ def draws(fake, *sheets):
 
 
 def test_a_decoder_that_draws_the_old_scenes_turns_no_colour_and_keeps_the_rest(fake, capsys):
-    """Pictures of the unedited scenes: halfway all is right, of the text diff only what should stay."""
+    """Images of the unedited scenes: halfway all is right, of the text diff only what should stay."""
     draws(fake, edits.recolored(6, seed=0)[0])
     figures = edits.evaluate_edits(n=6, seed=0)
     assert figures["halfway"] == {"count": 1.0, "shape": 1.0, "place": 1.0, "all": 1.0}
@@ -87,21 +87,21 @@ def test_two_things_halfway_count_as_wrong(fake):
     assert edits.evaluate_edits(n=2, thetas=(0.3,))["halfway"]["count"] == 0.5
 
 
-def test_an_inverted_edit_is_drawn_from_the_pictures_noise_as_it_was_found(fake):
+def test_an_inverted_edit_is_drawn_from_the_images_noise_as_it_was_found(fake):
     """The same noise for every way, by plain ddim without guidance; halfway is drawn as ever."""
     calls = draws(fake, edits.recolored(3, seed=0)[0])
     asked = []
 
-    def invert(decoder, pictures, embeds, **settings):
+    def invert(decoder, images, embeds, **settings):
         asked.append(settings)
-        return Inverted(pictures.permute(0, 3, 1, 2) * 7, torch.full((len(pictures),), 0.5))
+        return Inverted(images.permute(0, 3, 1, 2) * 7, torch.full((len(images),), 0.5))
 
     fake.setattr(edits, "invert_decoder", invert)
     edits.evaluate_edits(n=3, thetas=(0.2, 0.3), inverted=True)
-    pictures = render(edits.recolored(3, seed=0)[0], 64)
+    images = render(edits.recolored(3, seed=0)[0], 64)
     assert calls[0]["start"] is None and calls[0]["sampler"] != "ddim"
     for call in calls[1:]:
-        torch.testing.assert_close(call["start"], pictures * 7)
+        torch.testing.assert_close(call["start"], images * 7)
         assert call["start_error"].tolist() == [0.5] * 3
         assert (call["sampler"], call["guidance_scale"]) == ("ddim", 1.0)
         assert call["steps"] == asked[0]["steps"]

@@ -1,4 +1,4 @@
-"""Evaluating a model on a folder of pictures: the figures against what they are made of, the files, the refusals."""
+"""Evaluating a model on a folder of images: the figures against what they are made of, the files, the refusals."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from PIL import Image
 
 from unclip.__main__ import main
 from unclip.unclip_core.data.center_crop import middle_square
-from unclip.unclip_core.data.opening import open_pictures
+from unclip.unclip_core.data.opening import open_images
 from unclip.unclip_core.diffusion.noise import sample_seeds
 from unclip.unclip_core.evaluate.encoders import OpenClipEncoder, unit
 from unclip.unclip_core.evaluate.evaluation import clip_score, evaluate_model, gather, measured
@@ -25,16 +25,16 @@ CAPTIONS = ["a red circle", "a <b>blue</b> square", "a green star", "a yellow he
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Five pictures with captions, wider than high, and a damaged one."""
+def images(tmp_path_factory):
+    """Five images with captions, wider than high, and a damaged one."""
     folder = tmp_path_factory.mktemp("pictures")
     generator = torch.Generator().manual_seed(0)
     for index, caption in enumerate(CAPTIONS):
         levels = torch.randint(256, (6, 9, 3), generator=generator, dtype=torch.uint8).numpy()
         Image.fromarray(levels).resize((90, 60)).save(folder / f"{index}.png")
         (folder / f"{index}.txt").write_text(caption, encoding="utf-8")
-    (folder / "9.png").write_bytes(b"no picture")
-    (folder / "9.txt").write_text("a damaged picture", encoding="utf-8")
+    (folder / "9.png").write_bytes(b"no image")
+    (folder / "9.txt").write_text("a damaged image", encoding="utf-8")
     return folder
 
 
@@ -44,17 +44,17 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def report(pictures, tmp_path_factory):
+def report(images, tmp_path_factory):
     """The figures of a quick run, and the folder of its files."""
     folder = tmp_path_factory.mktemp("report")
     how = Draw(small=True, seed=3, batch=2, settings=QUICK)
-    return evaluate_model("bundled", pictures, how=how, neighbours=2, output=folder), folder
+    return evaluate_model("bundled", images, how=how, neighbours=2, output=folder), folder
 
 
 # ---- a run ----
 
 
-def test_the_figures_are_of_the_good_pictures(report):
+def test_the_figures_are_of_the_good_images(report):
     figures, _ = report
     assert figures["pictures"] == len(CAPTIONS) and list(figures["left_out"]) == ["9.png"]
     assert figures["family"] == "tiny" and figures["settings"]["candidates"] == 1
@@ -62,9 +62,9 @@ def test_the_figures_are_of_the_good_pictures(report):
     assert "not on Inception's" in figures["note"]
 
 
-def test_the_priors_cosine_is_that_of_its_embeddings(report, pictures, model):
+def test_the_priors_cosine_is_that_of_its_embeddings(report, images, model):
     side = model.decoder.image_size
-    true = torch.stack([middle_square(Image.open(pictures / f"{i}.png"), side) for i in range(5)]) / 255
+    true = torch.stack([middle_square(Image.open(images / f"{i}.png"), side) for i in range(5)]) / 255
     wanted = unit(encode_image(model.clip, true))
     text = encode_text(model.clip, CAPTIONS)
     drawn = sample_prior(model.prior, text, steps=2, guidance_scale=2.0, seeds=sample_seeds(3, 5), sampler="ddim")
@@ -84,33 +84,33 @@ def test_the_files_hold_the_figures_and_need_nothing_else(report):
     assert "<li>9.png: " in text and "CLIP-FID" in text and "not on Inception" in text
 
 
-def test_a_batch_changes_no_picture(pictures, model):
+def test_a_batch_changes_no_image(images, model):
     def drawn(batch, count=5):
         how = Draw(small=True, batch=batch, settings=QUICK)
-        return torch.cat([pairs.drawn for pairs in draw_pairs(model, open_pictures(pictures), count, how, {})])
+        return torch.cat([pairs.drawn for pairs in draw_pairs(model, open_images(images), count, how, {})])
 
     whole = drawn(5)
     torch.testing.assert_close(drawn(2), whole, rtol=0, atol=1e-3)
     torch.testing.assert_close(drawn(8, count=3), whole[:3], rtol=0, atol=1e-3)
 
 
-def test_pictures_without_captions_are_drawn_from_their_own_embeddings(pictures, model, tmp_path):
+def test_images_without_captions_are_drawn_from_their_own_embeddings(images, model, tmp_path):
     for index in range(4):
-        Image.open(pictures / f"{index}.png").save(tmp_path / f"{index}.png")
+        Image.open(images / f"{index}.png").save(tmp_path / f"{index}.png")
     how = Draw("pictures", small=True, settings=QUICK)
     figures = evaluate_model("bundled", tmp_path, how=how, as_json=True)
     assert figures["pictures"] == 4 and figures["drawn_from"] == "pictures"
     assert "clip_score" not in figures and "prior_cosine" not in figures and -1 <= figures["similarity"] <= 1
 
 
-def test_a_lora_is_drawn_with(pictures, model, report, tmp_path):
+def test_a_lora_is_drawn_with(images, model, report, tmp_path):
     layer = "unet.middle.blocks.0.conv1"
     out, *into = model.decoder.net.get_submodule(layer).weight.shape
     factors = {layer: (torch.ones(1, *into), torch.full((out, 1, 1, 1), 0.05))}
     path = tmp_path / "strong.safetensors"
     write_lora(path, factors, family="tiny", stage="decoder", rank=1, alpha=1.0)
     how = Draw(small=True, seed=3, batch=8, settings=QUICK)
-    figures = evaluate_model("bundled", pictures, how=how, neighbours=2, loras=[(path, 1.0)])
+    figures = evaluate_model("bundled", images, how=how, neighbours=2, loras=[(path, 1.0)])
     assert figures["loras"] == {"strong.safetensors": 1.0} and report[0]["loras"] == {}
     assert figures["similarity"] != pytest.approx(report[0]["similarity"], abs=1e-4)
     assert figures["prior_cosine"] == pytest.approx(report[0]["prior_cosine"], abs=1e-5)
@@ -126,12 +126,12 @@ def test_the_square_is_from_the_middle():
 
 
 class Given:
-    """Says the vectors that the pictures' first row spells."""
+    """Says the vectors that the images' first row spells."""
 
     name = "given"
 
-    def images(self, pictures):
-        return unit(pictures[:, 0, :, 0])
+    def images(self, images):
+        return unit(images[:, 0, :, 0])
 
     def texts(self, texts):
         return unit(torch.tensor([[float(word) for word in text.split()] for text in texts]))
@@ -162,7 +162,7 @@ def test_scores_of_known_vectors():
     assert figures["prior_cosine"]["text"] == pytest.approx((2 * 3 / 10**0.5 + 2 * 1) / 4)
 
 
-def test_the_same_pictures_are_at_no_distance():
+def test_the_same_images_are_at_no_distance():
     rows = spelt(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).tolist())
     figures = measured(gather([Pairs([""] * 6, rows, rows)], Given()))
     assert figures["clip_fid"] < 1e-10 and (figures["precision"], figures["recall"]) == (1.0, 1.0)
@@ -190,12 +190,12 @@ def test_an_architecture_of_open_clip_with_weights_from_a_file(tmp_path):
     model, _, prepare = open_clip.create_model_and_transforms("unclip-test-small")
     save_file(model.state_dict(), tmp_path / "small.safetensors")
     encoder = OpenClipEncoder("unclip-test-small", tmp_path / "small.safetensors")
-    picture = torch.rand(1, 20, 30, 3, generator=torch.Generator().manual_seed(0))
-    image = Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy())
+    pixels = torch.rand(1, 20, 30, 3, generator=torch.Generator().manual_seed(0))
+    image = Image.fromarray((pixels[0] * 255).round().to(torch.uint8).numpy())
     with torch.no_grad():
         expected = model.eval().encode_image(prepare(image)[None], normalize=True)
         words = model.encode_text(open_clip.get_tokenizer("unclip-test-small")(["a cat"]), normalize=True)
-    torch.testing.assert_close(encoder.images(picture), expected.double())
+    torch.testing.assert_close(encoder.images(pixels), expected.double())
     torch.testing.assert_close(encoder.texts(["a cat"]), words.double())
     assert encoder.name == "unclip-test-small (small.safetensors)"
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
@@ -210,22 +210,22 @@ def test_an_architecture_of_open_clip_with_weights_from_a_file(tmp_path):
 # ---- refusals ----
 
 
-def test_what_cannot_be_measured_is_said(pictures):
+def test_what_cannot_be_measured_is_said(images):
     how = Draw(small=True, settings=QUICK)
-    with pytest.raises(ValueError, match="Only 2 pictures could be measured; with 3 neighbours at least 4"):
-        evaluate_model("bundled", pictures, count=2, how=how)
-    with pytest.raises(ValueError, match="number of pictures must be 1 or more, not 0"):
-        evaluate_model("bundled", pictures, count=0, how=how)
+    with pytest.raises(ValueError, match="Only 2 images could be measured; with 3 neighbours at least 4"):
+        evaluate_model("bundled", images, count=2, how=how)
+    with pytest.raises(ValueError, match="number of images must be 1 or more, not 0"):
+        evaluate_model("bundled", images, count=0, how=how)
     with pytest.raises(ValueError, match="give both or neither"):
-        evaluate_model("bundled", pictures, how=how, clip="ViT-B-32")
-    with pytest.raises(ValueError, match="drawn from text or pictures, not from 'noise'"):
+        evaluate_model("bundled", images, how=how, clip="ViT-B-32")
+    with pytest.raises(ValueError, match="drawn from text or images, not from 'noise'"):
         Draw("noise")
-    with pytest.raises(ValueError, match="1 picture or more, not 0"):
+    with pytest.raises(ValueError, match="1 image or more, not 0"):
         Draw(batch=0)
 
 
-def test_the_command_says_what_it_needs(pictures, tmp_path, capsys):
+def test_the_command_says_what_it_needs(images, tmp_path, capsys):
     assert main(["evaluate"]) == 2
     assert "or --model and --data" in capsys.readouterr().err
-    assert main(["evaluate", "--model", str(tmp_path), "--data", str(pictures)]) == 1
+    assert main(["evaluate", "--model", str(tmp_path), "--data", str(images)]) == 1
     assert "is no model folder" in capsys.readouterr().err

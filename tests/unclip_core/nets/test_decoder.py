@@ -172,7 +172,7 @@ def test_decoder_with_tokens():
 
 
 @torch.no_grad()
-def test_upsampler_sees_both_pictures():
+def test_upsampler_sees_both_images():
     params = dataclasses.replace(SMALL_UNET, in_channels=6, map_channels=(0, 0, 0))
     net = randomise(UpsamplerNet(params))
     x, low, t = draw(1, 3, 24, 16), draw(1, 3, 24, 16, seed=5), torch.tensor([500])
@@ -206,7 +206,7 @@ def test_params_of_the_other_nets_survive_json():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"image_size": 32}, "level 1 of a 32 px picture has side 8, conditioner.map_sizes says 4"),
+        ({"image_size": 32}, "level 1 of a 32 px image has side 8, conditioner.map_sizes says 4"),
         ({"conditioner": dataclasses.replace(MAPS, time_embed_dim=24)}, "24 is not unet.time_embed_dim 16"),
         ({"conditioner": dataclasses.replace(MAPS, map_channels=(0, 2, 5))}, r"\(0, 2, 5\) are not .*0, 3, 5"),
         ({"conditioner": TOKENS}, "context_dim 10 is not unet.context_dim None"),

@@ -124,7 +124,7 @@ def test_winograds_matrices_multiply_polynomials():
 
 
 @torch.no_grad()
-def test_a_small_picture_and_not_its_weights_changes_layout():
+def test_a_small_image_and_not_its_weights_changes_layout():
     conv, x = randomised(convolutions.Conv3x3(64, 48)), draw(2, 64, 4, 6).contiguous(memory_format=torch.channels_last)
     assert convolutions.weighs_more(x, conv.weight)
     assert error(conv(x), F.conv2d(x.contiguous(), conv.weight, conv.bias, padding=1)) < 1e-6
@@ -138,7 +138,7 @@ def test_a_small_picture_and_not_its_weights_changes_layout():
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_picture_of_few_pixels_is_unrolled(dtype):
+def test_an_image_of_few_pixels_is_unrolled(dtype):
     conv, x = randomised(convolutions.Conv3x3(6, 300)).to(dtype), draw(2, 6, 3, 5).to(dtype)
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):

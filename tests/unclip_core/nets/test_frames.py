@@ -94,7 +94,7 @@ def test_relaid_canvases_are_those_of_a_conditioner_that_puts_its_boxes_there():
     conditioner, embeds = conditioner_with_frames(), torch.randn(2, 4)
     before = conditioner(embeds)
     moved = relaid(before, BOXES.float())
-    # A layer that says BOXES[0] whatever it is given, for the first picture.
+    # A layer that says BOXES[0] whatever it is given, for the first image.
     with torch.no_grad():
         conditioner.frames.boxes.weight.zero_()
         offset, radius = BOXES[0, :, :2] - 0.5, (BOXES[0, :, 2:] / RADIUS).log()

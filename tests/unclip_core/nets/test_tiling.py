@@ -1,4 +1,4 @@
-"""Tiles against the whole picture: no seam, the same numbers, bounded features."""
+"""Tiles against the whole image: no seam, the same numbers, bounded features."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def net():
 
 
 def uneven(batch, height, width):
-    """A picture whose corners differ much in brightness and contrast: the worst for tiles with their own norms."""
+    """An image whose corners differ much in brightness and contrast: the worst for tiles with their own norms."""
     ramp = torch.linspace(-2, 2, width) + torch.linspace(-1, 1, height)[:, None]
     return ramp + ramp.abs() * draw(batch, 3, height, width, seed=5)
 
@@ -102,7 +102,7 @@ def test_a_net_works_as_before_after_tiles(net):
 
 
 @torch.no_grad()
-def test_what_the_net_sees_does_not_grow_with_the_picture(net, monkeypatch):
+def test_what_the_net_sees_does_not_grow_with_the_image(net, monkeypatch):
     monkeypatch.setattr(tiling, "NUMBERS_A_TILE", 8 * 64 * 64 // 4)
     monkeypatch.setattr(tiling, "OVERLAP", 16)
     for side in (64, 128, 256):
@@ -120,11 +120,11 @@ def upsampler(net):
 
 
 def test_upscaling_in_tiles_equals_upscaling_whole(upsampler):
-    pictures = uneven(2, 11, 20).sigmoid().permute(0, 2, 3, 1)  # 44 x 80 px: padded to stride, four tiles
+    images = uneven(2, 11, 20).sigmoid().permute(0, 2, 3, 1)  # 44 x 80 px: padded to stride, four tiles
     given = {"steps": 2, "seeds": [1, 2]}
-    whole, made = upscale(upsampler, pictures, tile=0, **given), upscale(upsampler, pictures, tile=40, **given)
+    whole, made = upscale(upsampler, images, tile=0, **given), upscale(upsampler, images, tile=40, **given)
     assert (made - whole).abs().max() < 1e-4
-    alone = upscale(upsampler, pictures[1:], tile=40, steps=2, seeds=[2])
+    alone = upscale(upsampler, images[1:], tile=40, steps=2, seeds=[2])
     assert (made[1:] - alone).abs().max() < 1e-5
 
 

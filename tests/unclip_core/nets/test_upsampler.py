@@ -1,4 +1,4 @@
-"""The upsampler's net: what it adds to the enlarged picture, what it sees of the colours around, crops and tiles."""
+"""The upsampler's net: what it adds to the enlarged image, what it sees of the colours around, crops and tiles."""
 
 import dataclasses
 import itertools
@@ -54,7 +54,7 @@ def test_an_untrained_net_with_a_residual_only_enlarges(reach):
 
 @pytest.mark.parametrize("tile", [0, 16])
 @pytest.mark.parametrize("reach", [0, 1])
-def test_a_net_in_half_precision_keeps_the_small_picture_exact(reach, tile):
+def test_a_net_in_half_precision_keeps_the_small_image_exact(reach, tile):
     """What an untrained net adds is 0: nothing of what is enlarged may be rounded on its way, whole or in tiles."""
     upsampler = Upsampler(
         "test",
@@ -80,7 +80,7 @@ def test_params_of_files_without_a_residual_stay_what_they_were():
 
 @pytest.mark.parametrize("reach", [1, 2])
 def test_the_outlook_is_the_way_to_the_colour_that_differs_most(reach):
-    """Against loops over the cells of pictures that are flat within each cell."""
+    """Against loops over the cells of images that are flat within each cell."""
     small = draw(1, 3, 5, 6, seed=3)
     along, way = outlook(small.repeat_interleave(4, 2).repeat_interleave(4, 3), 4, reach)
     assert along.shape == (1, (2 * reach + 1) ** 2, 5, 6) and way.shape == (1, 3, 5, 6)
@@ -105,7 +105,7 @@ def test_the_outlook_of_an_outline_is_the_same_in_all_colours():
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0.02)
 
 
-def test_a_plain_picture_has_no_outlines():
+def test_a_plain_image_has_no_outlines():
     along, way = outlook(torch.full((1, 3, 8, 8), 0.4), 2, 2)
     assert float(along.abs().max()) == float(way.abs().max()) == 0.0
 

@@ -100,7 +100,7 @@ def embeds(count=1):
     return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(2))
 
 
-def pictures(count=1, height=SIDE, width=SIDE):
+def random_images(count=1, height=SIDE, width=SIDE):
     return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(3))
 
 
@@ -123,23 +123,23 @@ def test_what_the_decoder_drew_is_inverted_to_noise_that_draws_it(decoder):
 
 
 def test_inversion_works_on_any_kind_of_net(any_decoder):
-    found = editing.invert_decoder(any_decoder, pictures(2), embeds(2), **DRAW)
+    found = editing.invert_decoder(any_decoder, random_images(2), embeds(2), **DRAW)
     assert found.noise.shape == (2, 3, SIDE, SIDE) and torch.isfinite(found.noise).all()
-    alone = editing.invert_decoder(any_decoder, pictures(2)[1:], embeds(2)[1:], **DRAW)
+    alone = editing.invert_decoder(any_decoder, random_images(2)[1:], embeds(2)[1:], **DRAW)
     torch.testing.assert_close(found.noise[1:], alone.noise, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found.error[1:], alone.error)
 
 
-def test_more_steps_bring_any_picture_back_whatever_the_net_makes_of_it(decoder):
+def test_more_steps_bring_any_image_back_whatever_the_net_makes_of_it(decoder):
     """Of an untrained net that predicts x0: its word is worth nothing, and the error that is measured says so."""
     found = []
     for steps in (4, 16, 64):
         settings = {"steps": steps, "guidance_scale": 1.0}
-        inverted = editing.invert_decoder(decoder, pictures(), embeds(), **settings)
+        inverted = editing.invert_decoder(decoder, random_images(), embeds(), **settings)
         again = pipelines.sample_decoder(
             decoder, embeds(), seeds=[0], sampler="ddim", start=inverted.noise, start_error=inverted.error, **settings
         )
-        found.append(float(psnr(pictures(), again)))
+        found.append(float(psnr(random_images(), again)))
     assert found == sorted(found) and found[-1] > found[0] + 10
 
 
@@ -158,7 +158,7 @@ def test_what_the_net_misses_is_let_go_with_the_noise_that_it_lies_in(decoder):
 
 
 def test_a_given_start_replaces_the_drawn_one_and_nothing_else(decoder):
-    """Drawn by hand as the stage does, the same picture comes, with fresh noise in each step too."""
+    """Drawn by hand as the stage does, the same image comes, with fresh noise in each step too."""
     start = NoiseSource([7], "decoder").normal((3, SIDE, SIDE))
     for sampler in ("ddim", "ddpm"):
         own = pipelines.sample_decoder(decoder, embeds(), seeds=[7], sampler=sampler, **DRAW)
@@ -181,11 +181,11 @@ def test_one_start_serves_all_and_a_wrong_one_is_refused(decoder):
 @pytest.mark.parametrize(
     ("images", "settings", "message"),
     [
-        (pictures(2), {}, "2 pictures"),
-        (pictures(1, 8, 16), {}, "16 × 8"),
-        (pictures(), {"steps": 0}, "0"),
-        (pictures() * math.nan, {}, "NaN"),
-        (pictures(), {"iterations": 0}, "iteration"),
+        (random_images(2), {}, "2 images"),
+        (random_images(1, 8, 16), {}, "16 × 8"),
+        (random_images(), {"steps": 0}, "0"),
+        (random_images() * math.nan, {}, "NaN"),
+        (random_images(), {"iterations": 0}, "iteration"),
     ],
 )
 def test_what_cannot_be_inverted_is_refused(decoder, images, settings, message):
@@ -204,7 +204,7 @@ def half_mask(height, width):
 
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (SIDE, 37), (29, 40)])
 def test_known_pixels_come_back_to_the_bit_on_canvases_of_any_size(any_decoder, size):
-    images, mask = pictures(2, *size), half_mask(*size)
+    images, mask = random_images(2, *size), half_mask(*size)
     filled = editing.inpaint_decoder(any_decoder, images, mask, embeds(2), seeds=[1, 2], resamples=2, **DRAW)
     assert filled.shape == images.shape and 0 <= filled.min() and filled.max() <= 1
     kept = (mask == 0).expand(2, *size)
@@ -215,7 +215,7 @@ def test_known_pixels_come_back_to_the_bit_on_canvases_of_any_size(any_decoder, 
 
 
 def test_an_empty_mask_changes_nothing_and_a_full_one_keeps_nothing(decoder):
-    images = pictures()
+    images = random_images()
     same = editing.inpaint_decoder(decoder, images, torch.zeros(1, SIDE, SIDE), embeds(), seeds=[1], **DRAW)
     assert torch.equal(same, images)
     full = torch.ones(1, SIDE, SIDE)
@@ -236,12 +236,12 @@ def test_an_empty_mask_changes_nothing_and_a_full_one_keeps_nothing(decoder):
 )
 def test_what_cannot_be_inpainted_is_refused(decoder, mask, settings, message):
     with pytest.raises(ValueError, match=message):
-        editing.inpaint_decoder(decoder, pictures(), mask, embeds(), seeds=[1], **(DRAW | settings))
+        editing.inpaint_decoder(decoder, random_images(), mask, embeds(), seeds=[1], **(DRAW | settings))
 
 
 def test_the_upsampler_keeps_known_pixels_at_full_size():
     upsampler = Upsampler("test", randomised(UpsamplerNet(unet(6, 3, (0, 0)))), DiffusionSpec(prediction="sample"), 4)
-    small, known = pictures(2, 7, 9), pictures(1, 28, 36)
+    small, known = random_images(2, 7, 9), random_images(1, 28, 36)
     mask = half_mask(28, 36)
     free = pipelines.upscale(upsampler, small, steps=2, seeds=[1, 2])
     large = pipelines.upscale(upsampler, small, steps=2, seeds=[1, 2], known=known, mask=mask)
@@ -254,12 +254,12 @@ def test_the_upsampler_keeps_known_pixels_at_full_size():
 
 
 def test_fitting_keeps_what_fits_and_lets_no_part_of_a_mask_slip_through():
-    images, mask = pictures(1, 16, 24), torch.zeros(1, 16, 24)
-    same, kept = editing.fit_picture(images, mask, 16)
+    images, mask = random_images(1, 16, 24), torch.zeros(1, 16, 24)
+    same, kept = editing.fit_image(images, mask, 16)
     assert same is images and kept is mask
     mask = torch.zeros(1, 60, 90)
     mask[:, 30, 45] = 1
-    small, few = editing.fit_picture(pictures(1, 40, 60), mask, 16)
+    small, few = editing.fit_image(random_images(1, 40, 60), mask, 16)
     assert small.shape == (1, 16, 24, 3) and few.shape == (1, 16, 24)
     assert few.max() == 1 and 1 <= few.sum() <= 4
 
@@ -293,15 +293,15 @@ def test_the_shift_is_held_to_its_limit():
 
 
 def test_the_score_is_the_cosine_by_clips_temperature(clip):
-    wanted, images = embeds(2), pictures(2)
+    wanted, images = embeds(2), random_images(2)
     score = clip_logits(clip, wanted)(images.movedim(-1, 1) * 2 - 1)
     seen = clip.adapter.encode_pixels(images.movedim(-1, 1))
     expected = math.exp(float(clip.adapter.model.logit_scale)) * (normalize(seen) * normalize(wanted)).sum(1)
     torch.testing.assert_close(score, expected)
 
 
-def test_pixels_are_encoded_as_pictures_are(clip):
-    levels = (pictures(2) * 255).round() / 255  # what a picture file holds
+def test_pixels_are_encoded_as_images_are(clip):
+    levels = (random_images(2) * 255).round() / 255  # what an image file holds
     torch.testing.assert_close(
         clip.adapter.encode_pixels(levels.movedim(-1, 1)), clip.adapter.encode_image(levels), rtol=0, atol=1e-4
     )
@@ -355,12 +355,12 @@ def test_weights_of_inference_mode_are_put_back():
 # ---- ascent ----
 
 
-@pytest.mark.parametrize("start", [None, pictures(2, 20, 28)])
+@pytest.mark.parametrize("start", [None, random_images(2, 20, 28)])
 def test_the_ascent_raises_the_similarity(clip, start):
     wanted = embeds(2)
     with torch.inference_mode():
         seen, ascent = [], Ascent(steps=12, cutouts=4, learning_rate=0.1)
-        found = editing.optimise_pictures(
+        found = editing.optimise_images(
             clip, wanted + 0, ascent, seeds=[1, 2], images=start, size=(20, 28), on_step=seen.append
         )
     assert found.shape == (2, 20, 28, 3) and 0 <= found.min() and found.max() <= 1
@@ -368,21 +368,21 @@ def test_the_ascent_raises_the_similarity(clip, start):
     before = (
         start
         if start is not None
-        else editing.optimise_pictures(
+        else editing.optimise_images(
             clip, wanted, Ascent(steps=1, cutouts=1, learning_rate=1e-9), seeds=[1, 2], size=(20, 28)
         )
     )
     assert similarity(clip, found, wanted) > similarity(clip, before, wanted) + 0.01
 
 
-def test_a_picture_climbs_alone_as_in_a_batch(clip):
-    both = editing.optimise_pictures(clip, embeds(2), Ascent(steps=2, cutouts=2), seeds=[1, 2], size=(16, 16))
-    one = editing.optimise_pictures(clip, embeds(2)[1:], Ascent(steps=2, cutouts=2), seeds=[2], size=(16, 16))
+def test_an_image_climbs_alone_as_in_a_batch(clip):
+    both = editing.optimise_images(clip, embeds(2), Ascent(steps=2, cutouts=2), seeds=[1, 2], size=(16, 16))
+    one = editing.optimise_images(clip, embeds(2)[1:], Ascent(steps=2, cutouts=2), seeds=[2], size=(16, 16))
     torch.testing.assert_close(both[1:], one, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (16, 16)])
-def test_cutouts_are_squares_of_the_picture_at_clips_size(size):
+def test_cutouts_are_squares_of_the_image_at_clips_size(size):
     ascent = Ascent(cutouts=5, jitter=0.0, smallest_cut=0.3)
     x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
     cuts = cutouts(x, 8, ascent, NoiseSource([1, 2]))
@@ -392,8 +392,8 @@ def test_cutouts_are_squares_of_the_picture_at_clips_size(size):
         assert own.min() - 1e-5 <= cut.min() and cut.max() <= own.max() + 1e-5
 
 
-def test_flat_pictures_have_flat_cutouts_of_all_places():
-    """A picture of which each half has a colour: some cutouts see one, some the other, some both."""
+def test_flat_images_have_flat_cutouts_of_all_places():
+    """An image of which each half has a colour: some cutouts see one, some the other, some both."""
     x = torch.zeros(1, 3, 32, 32)
     x[..., 16:] = 1
     means = cutouts(x, 8, Ascent(cutouts=64, jitter=0.0, smallest_cut=0.3), NoiseSource([1])).mean(dim=(1, 2, 3))
@@ -417,8 +417,8 @@ def test_bad_numbers_of_an_ascent_are_refused(bad):
         Ascent(**bad)
 
 
-def test_an_ascent_wants_a_seed_and_a_picture_for_each_text(clip):
+def test_an_ascent_wants_a_seed_and_an_image_for_each_text(clip):
     with pytest.raises(ValueError, match="seeds"):
-        editing.optimise_pictures(clip, embeds(2), Ascent(), seeds=[1])
-    with pytest.raises(ValueError, match="pictures"):
-        editing.optimise_pictures(clip, embeds(2), Ascent(), seeds=[1, 2], images=pictures(1))
+        editing.optimise_images(clip, embeds(2), Ascent(), seeds=[1])
+    with pytest.raises(ValueError, match="images"):
+        editing.optimise_images(clip, embeds(2), Ascent(), seeds=[1, 2], images=random_images(1))

@@ -123,7 +123,7 @@ def test_prompts_with_neighbouring_seeds_share_no_candidate(prior):
     assert apart.min() > 1e-3
 
 
-def test_a_picture_does_not_depend_on_its_batch(decoder):
+def test_an_image_does_not_depend_on_its_batch(decoder):
     embeds = torch.randn(3, 12, generator=torch.Generator().manual_seed(2))
     together = pipelines.sample_decoder(decoder, embeds, text=text(3), seeds=[7, 8, 9], **DECODER)
     alone = pipelines.sample_decoder(decoder, embeds[1:2], text=text(3).select([1]), seeds=[8], **DECODER)
@@ -131,7 +131,7 @@ def test_a_picture_does_not_depend_on_its_batch(decoder):
     assert together.std() > 0.01
 
 
-def test_the_text_reaches_the_picture_and_may_be_left_out(decoder):
+def test_the_text_reaches_the_image_and_may_be_left_out(decoder):
     embeds = torch.randn(1, 12)
     with_text = pipelines.sample_decoder(decoder, embeds, text=text(1), seeds=[7], **DECODER)
     without = pipelines.sample_decoder(decoder, embeds, seeds=[7], **DECODER)
@@ -151,7 +151,7 @@ def test_guidance_of_one_is_the_conditional_model(decoder):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (7, 30)])
-def test_pictures_of_any_size_grow_fourfold(upsampler, size):
+def test_images_of_any_size_grow_fourfold(upsampler, size):
     grown = pipelines.upscale(upsampler, torch.rand(2, *size, 3), steps=2, seeds=[1, 2])
     assert grown.shape == (2, 4 * size[0], 4 * size[1], 3)
     assert 0 <= grown.min() <= grown.max() <= 1
@@ -184,8 +184,8 @@ def test_bad_numbers_are_refused_with_the_number(prior, change, message):
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (1, 8, 8, 4), (8, 8, 3), (1, 0, 8, 3)])
-def test_what_is_no_batch_of_pictures_is_refused(upsampler, shape):
-    with pytest.raises(ValueError, match="pictures of shape"):
+def test_what_is_no_batch_of_images_is_refused(upsampler, shape):
+    with pytest.raises(ValueError, match="images of shape"):
         pipelines.upscale(upsampler, torch.zeros(shape), steps=2, seeds=[1])
 
 
@@ -202,7 +202,7 @@ def test_guidance_without_the_empty_prompt_says_what_is_missing(prior):
 
 
 class LookClip:
-    """A CLIP whose image embedding is the mean colour of a picture, and whose text space is the same."""
+    """A CLIP whose image embedding is the mean colour of an image, and whose text space is the same."""
 
     class adapter:  # noqa: N801
         @staticmethod
@@ -218,10 +218,10 @@ def words_for(*colours) -> TextCondition:
     return TextCondition(torch.tensor(colours), torch.zeros(len(colours), 1, 1), torch.ones(len(colours), 1).bool())
 
 
-def test_rerank_keeps_the_pictures_nearest_to_their_own_text():
+def test_rerank_keeps_the_images_nearest_to_their_own_text():
     red, green, orange, lime = (1.0, 0, 0), (0, 1.0, 0), (1.0, 0.5, 0), (0.4, 1.0, 0)
-    pictures = plain(green, orange, red, red, lime, green)
-    kept = pipelines.rerank(LookClip, words_for(red, green), pictures, keep=2)
+    images = plain(green, orange, red, red, lime, green)
+    kept = pipelines.rerank(LookClip, words_for(red, green), images, keep=2)
     torch.testing.assert_close(kept, plain(red, orange, green, lime))
 
 

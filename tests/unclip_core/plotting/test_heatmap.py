@@ -28,14 +28,14 @@ def test_colours_run_from_blue_over_white_to_red_and_stop_there():
 
 
 def test_every_cell_has_its_colour_where_it_belongs():
-    picture = heatmap(MATRIX, ROWS, COLUMNS)
-    assert picture.ndim == 3 and picture.shape[2] == 3 and 0 <= picture.min() and picture.max() <= 1
+    image = heatmap(MATRIX, ROWS, COLUMNS)
+    assert image.ndim == 3 and image.shape[2] == 3 and 0 <= image.min() and image.max() <= 1
     for row in range(2):
         for column in range(2):
-            corner = picture[(row + 1) * CELL + 3, LABEL_WIDTH + column * CELL + 3]
+            corner = image[(row + 1) * CELL + 3, LABEL_WIDTH + column * CELL + 3]
             expected = torch.tensor(color_of(MATRIX[row, column].item())) / 255
             torch.testing.assert_close(corner, expected, rtol=0, atol=1e-6)
-    assert picture[CELL : 2 * CELL, :LABEL_WIDTH].min() < 0.5  # the row's label is there
+    assert image[CELL : 2 * CELL, :LABEL_WIDTH].min() < 0.5  # the row's label is there
 
 
 def test_labels_of_any_script_and_length_are_drawn_within_their_room():

@@ -40,7 +40,7 @@ def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path):
     training = UpsamplerTraining(net, batch=4, seed=0, task=UpsamplerTask(size=64, crop=32))
     loop = Loop("upsampler", training, LoopConfig(steps=3, log_every=1, warmup=1), tmp_path)
     sheet = tmp_path / "sheet.png"
-    loop.run(training.loss, lambda: save_upsampler_sheet(loop, net, training.pictures(-1, torch.device("cpu")), sheet))
+    loop.run(training.loss, lambda: save_upsampler_sheet(loop, net, training.images(-1, torch.device("cpu")), sheet))
     assert Image.open(sheet).size == (4 * 64, 2 * 64)
     for name, master in loop.optimizer.masters().items():
         torch.testing.assert_close(dict(training.named_parameters())[name].detach(), master, rtol=0, atol=0)

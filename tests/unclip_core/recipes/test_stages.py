@@ -222,22 +222,22 @@ def test_upsampler_overfits_a_batch():
     params = UpsamplerParams(**asdict(unet(6, (0, 0))) | {"patch_size": 4, "norm": "none"}, residual=True, reach=1)
     training = UpsamplerTraining(UpsamplerNet(params), batch=2, seed=0, task=replace(FIRST, size=128, crop=32))
     found = losses_on_one_batch(training, 200, 5e-3)
-    assert found[0] == pytest.approx(1.0, abs=0.1)  # nothing is added to the enlarged picture yet
+    assert found[0] == pytest.approx(1.0, abs=0.1)  # nothing is added to the enlarged image yet
     assert found[-1] < 0.2 * found[0]
 
 
 def test_a_step_draws_the_same_batch_again(adapter):
     batches = WorldBatches(adapter, 4, seed=3, pair_fraction=0.5, empty_captions=0.5)
     first, again, other = batches.draw(5), batches.draw(5), batches.draw(6)
-    torch.testing.assert_close(first.pictures, again.pictures, rtol=0, atol=0)
+    torch.testing.assert_close(first.images, again.images, rtol=0, atol=0)
     torch.testing.assert_close(first.text.embeds, again.text.embeds)
     assert first.scenes != other.scenes
 
 
 def test_the_foreground_weighs_more_and_the_mean_is_one():
-    picture = -torch.ones(1, 3, 32, 32)
-    picture[:, :, 10:14, 10:14] = 1.0
-    weight = foreground_weight(picture, gain=4.0)
+    image = -torch.ones(1, 3, 32, 32)
+    image[:, :, 10:14, 10:14] = 1.0
+    weight = foreground_weight(image, gain=4.0)
     assert float(weight.mean()) == pytest.approx(1.0, rel=1e-5)
     assert float(weight[0, 0, 12, 12] / weight[0, 0, 30, 30]) == pytest.approx(5.0, rel=1e-5)
     assert int((weight > 1).sum()) == 10 * 10

@@ -1,4 +1,4 @@
-"""Where a training on own pictures starts from: the bundled model, a Karlo, and LoRAs on either."""
+"""Where a training on own images starts from: the bundled model, a Karlo, and LoRAs on either."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from PIL import Image
 
 pytest.importorskip("accelerate")
 
-from own_training import NAMES, config_of, curve, train, write_pictures
+from own_training import NAMES, config_of, curve, train, write_images
 
 from unclip.unclip_core import pipelines
 from unclip.unclip_core.data.center_crop import middle_square
@@ -19,20 +19,20 @@ from unclip.unclip_core.train.targets import make_subject
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
-def test_a_dry_run_checks_all_and_writes_nothing(pictures, tmp_path, capsys):
+def test_a_dry_run_checks_all_and_writes_nothing(images, tmp_path, capsys):
     output = tmp_path / "m"
     config = config_of("prior", 3, base="bundled")
-    assert train("prior", pictures, output, config, dry_run=True) == 0
+    assert train("prior", images, output, config, dry_run=True) == 0
     assert "parameters" in capsys.readouterr().out and not output.exists()
 
 
-def test_the_bundled_model_goes_on(pictures, tmp_path):
+def test_the_bundled_model_goes_on(images, tmp_path):
     config = {"base": "bundled", "training": {"steps": 2, "batch": 2, "precision": "no"}}
-    assert train("prior", pictures, tmp_path / "m", config) == 0
+    assert train("prior", images, tmp_path / "m", config) == 0
     made, bundled = load_model(tmp_path / "m"), load_model()
     assert made.family == bundled.family and made.decoder.image_size == bundled.decoder.image_size
     assert made.clip.adapter.config.words == bundled.clip.adapter.config.words
@@ -40,13 +40,13 @@ def test_the_bundled_model_goes_on(pictures, tmp_path):
     assert all(torch.equal(tensor, new[name]) for name, tensor in old.items())
 
 
-def test_the_bundled_upsampler_goes_on_beside_the_second(pictures, tmp_path):
+def test_the_bundled_upsampler_goes_on_beside_the_second(images, tmp_path):
     config = {
         "base": "bundled",
         "training": {"steps": 2, "batch": 2, "precision": "no", "warmup": 0},
         "loss": {"size": 64, "crop": 32},
     }
-    assert train("upsampler", pictures, tmp_path / "m", config) == 0
+    assert train("upsampler", images, tmp_path / "m", config) == 0
     made, bundled = load_model(tmp_path / "m").upsampler, load_model().upsampler
     assert made.net.params == bundled.net.params and made.second.from_size == bundled.second.from_size
     old, new = bundled.net.state_dict(), made.net.state_dict()
@@ -55,11 +55,11 @@ def test_the_bundled_upsampler_goes_on_beside_the_second(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler"])
-def test_karlo_goes_on(pictures, tmp_path, stage):
+def test_karlo_goes_on(images, tmp_path, stage):
     base = write_random_karlo(tmp_path / "karlo", SIZES["small"]())
     loss = {"size": 32, "crop": 16} if stage == "upsampler" else {}
     config = {"base": str(base), "training": {"steps": 2, "batch": 2, "lr": 1e-3, "warmup": 0}, "loss": loss}
-    assert train(stage, pictures, tmp_path / "m", config) == 0
+    assert train(stage, images, tmp_path / "m", config) == 0
     made, before = load_model(tmp_path / "m"), load_model(base)
     assert isinstance(made.reader, KarloFolder)
     made.reader.check()
@@ -69,7 +69,7 @@ def test_karlo_goes_on(pictures, tmp_path, stage):
         assert len(same) == len(old) if part != stage else len(same) < len(old), part
 
 
-def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(pictures, tmp_path):
+def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(images, tmp_path):
     """As published: one folder has the prior and no image encoder, the other the image encoder and no prior."""
     sizes = SIZES["small"]()
     text, image = (
@@ -78,26 +78,23 @@ def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(pictures, tmp_p
     )
     config = {"base": str(text), "training": {"steps": 1, "batch": 2}}
     with pytest.raises(ValueError, match="has no image encoder.*image_encoder in the configuration"):
-        train("prior", pictures, tmp_path / "m", config, dry_run=True)
+        train("prior", images, tmp_path / "m", config, dry_run=True)
     with pytest.raises(ValueError, match="image_encoder: .* has no image encoder that gives"):
-        train("prior", pictures, tmp_path / "m", config | {"image_encoder": str(text)}, dry_run=True)
-    assert train("prior", pictures, tmp_path / "m", config | {"image_encoder": str(image)}) == 0
+        train("prior", images, tmp_path / "m", config | {"image_encoder": str(text)}, dry_run=True)
+    assert train("prior", images, tmp_path / "m", config | {"image_encoder": str(image)}) == 0
     (index,) = (tmp_path / "m" / "training" / "embeddings").glob("*/index.json")
     store = EmbeddingStore(index.parent)
     seen = pipelines.encode_image(
         load_model(image).clip,
         torch.stack(
-            [
-                middle_square(Image.open(pictures / f"{name}.png"), sizes.vision.image_size).float() / 255
-                for name in NAMES
-            ]
+            [middle_square(Image.open(images / f"{name}.png"), sizes.vision.image_size).float() / 255 for name in NAMES]
         ),
     )
     torch.testing.assert_close(torch.stack([store.row(row)["image_embeds"] for row in range(16)]), seen)
     assert load_model(tmp_path / "m").prior.family == load_model(text).family
 
 
-def test_a_lora_goes_on_and_leaves_the_base(pictures, tmp_path):
+def test_a_lora_goes_on_and_leaves_the_base(images, tmp_path):
     pytest.importorskip("peft")
     from unclip.unclip_core.weights.lora import check_fits
     from unclip.unclip_core.weights.lora_files import read_lora
@@ -108,14 +105,14 @@ def test_a_lora_goes_on_and_leaves_the_base(pictures, tmp_path):
         "lora": {"rank": 2},
     }
     output = tmp_path / "m"
-    assert train("prior", pictures, output, config) == 0
+    assert train("prior", images, output, config) == 0
     path = output / "prior-lora.safetensors"
     first = read_lora(path)
     check_fits(first, load_model().prior)
     assert any(b.abs().max() > 0 for _, b in first.factors.values())
     assert (output / "training" / "prior" / "state.pt").stat().st_size < 4e6
     config["training"]["steps"] = 3
-    assert train("prior", pictures, output, config) == 0
+    assert train("prior", images, output, config) == 0
     assert list(curve(output, "prior")) == [1, 2, 3]
     assert any(not torch.equal(b, read_lora(path).factors[name][1]) for name, (_, b) in first.factors.items())
 
@@ -138,7 +135,7 @@ def test_an_unknown_preset_is_said(tmp_path):
         make_subject("clip", config, None, tmp_path)
 
 
-def test_a_model_that_sees_by_itself_takes_no_other_image_encoder(pictures, tmp_path):
+def test_a_model_that_sees_by_itself_takes_no_other_image_encoder(images, tmp_path):
     config = {"base": "bundled", "start": "base", "image_encoder": str(tmp_path), "training": {"steps": 1, "batch": 1}}
     with pytest.raises(ValueError, match="image_encoder is for a Karlo that has none"):
-        train("decoder", pictures, tmp_path / "m", config, dry_run=True)
+        train("decoder", images, tmp_path / "m", config, dry_run=True)

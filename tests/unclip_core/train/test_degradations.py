@@ -1,4 +1,4 @@
-"""How small pictures are corrupted in training: what stays, what moves, and that a seed gives it again."""
+"""How small images are corrupted in training: what stays, what moves, and that a seed gives it again."""
 
 import random
 
@@ -24,13 +24,13 @@ def large():
     return render(sample_scenes(random.Random(0), 24, "trained"), 128) * 2 - 1
 
 
-def test_bsr_makes_small_pictures_of_the_same_thing(large):
+def test_bsr_makes_small_images_of_the_same_thing(large):
     rng = random.Random(1)
     errors = []
-    for picture in large:
-        made = bsr(picture[None], 4, rng)
+    for image in large:
+        made = bsr(image[None], 4, rng)
         assert made.shape == (1, 3, 32, 32) and -1 <= made.min() <= made.max() <= 1
-        errors.append(float((made - F.avg_pool2d(picture[None], 4)).square().mean()))
+        errors.append(float((made - F.avg_pool2d(image[None], 4)).square().mean()))
     assert all(1e-6 < error < 0.05 for error in errors)
     assert max(errors) > 5 * min(errors)  # from slight to strong
 
@@ -39,8 +39,8 @@ def test_bsr_moves_nothing():
     """The middle of a bump stays where it is, in the mean over many corruptions."""
     rows, columns = torch.arange(96.0) + 0.5, torch.arange(64.0) + 0.5
     bump = torch.exp(-((rows[:, None] - 43.0) ** 2 + (columns - 30.0) ** 2) / (2 * 8.0**2))
-    picture, rng = (bump * 1.6 - 0.8).expand(1, 3, -1, -1), random.Random(2)
-    mean = torch.stack([bsr(picture, 4, rng) for _ in range(200)]).mean(dim=(0, 1, 2)) + 0.8
+    image, rng = (bump * 1.6 - 0.8).expand(1, 3, -1, -1), random.Random(2)
+    mean = torch.stack([bsr(image, 4, rng) for _ in range(200)]).mean(dim=(0, 1, 2)) + 0.8
     weight = mean.clamp(min=0.05) - 0.05  # without the floor that noise and JPEG leave
     middle = [
         float((weight.sum(dim=1 - axis) * (torch.arange(len(side) // 4) + 0.5)).sum() / weight.sum())

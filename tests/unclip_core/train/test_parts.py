@@ -1,4 +1,4 @@
-"""The parts of training on own pictures: configuration, order of samples, losses, embeddings."""
+"""The parts of training on own images: configuration, order of samples, losses, embeddings."""
 
 import json
 import math
@@ -203,17 +203,17 @@ def test_times_and_noise_are_those_of_the_settings():
     assert item["alpha_bar"] == table[item["times"] + 1] and item["alpha_bar_before"] == table[item["times"]]
 
 
-# ---- pictures, activations ----
+# ---- images, activations ----
 
 
 def test_squares_come_from_the_middle_and_crops_from_the_whole():
     from PIL import Image
 
     ramp = torch.arange(12, dtype=torch.uint8).repeat(6, 1)
-    picture = Image.fromarray(torch.stack([ramp * 20] * 3, dim=2).numpy())
-    square = middle_square(picture, 6)
+    image = Image.fromarray(torch.stack([ramp * 20] * 3, dim=2).numpy())
+    square = middle_square(image, 6)
     assert square.shape == (6, 6, 3) and square[0, :, 0].tolist() == [60, 80, 100, 120, 140, 160]
-    starts = {int(random_crop(picture, 6, 4, generator_of(number))[0, 0, 0]) // 20 for number in range(80)}
+    starts = {int(random_crop(image, 6, 4, generator_of(number))[0, 0, 0]) // 20 for number in range(80)}
     assert starts == set(range(9))
 
 

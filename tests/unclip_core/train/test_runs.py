@@ -1,4 +1,4 @@
-"""Trainings on own pictures with small nets: overfit, killed, stopped, on a full disk, on damaged data."""
+"""Trainings on own images with small nets: overfit, killed, stopped, on a full disk, on damaged data."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from PIL import Image
 
 pytest.importorskip("accelerate")
 
-from own_training import NAMES, config_of, curve, train, write_pictures
+from own_training import NAMES, config_of, curve, train, write_images
 
 from unclip.unclip_core import pipelines
 from unclip.unclip_core.data.center_crop import middle_square
@@ -40,15 +40,15 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, pictures):
-    """A folder with a CLIP that knows the sixteen pictures; what goes on top of it is trained by the tests."""
+def model(tmp_path_factory, images):
+    """A folder with a CLIP that knows the sixteen images; what goes on top of it is trained by the tests."""
     output = tmp_path_factory.mktemp("models") / "sixteen"
-    assert train("clip", pictures, output, config_of("clip", 100, lr=4e-3)) == 0
+    assert train("clip", images, output, config_of("clip", 100, lr=4e-3)) == 0
     return output
 
 
@@ -56,7 +56,7 @@ def mean_of_last(values, count=10):
     return sum(list(values.values())[-count:]) / count
 
 
-def test_clip_tells_sixteen_pictures_apart(model):
+def test_clip_tells_sixteen_images_apart(model):
     losses = curve(model, "clip")
     assert losses[1] > math.log(16) / 2
     assert mean_of_last(losses) < 0.05 and mean_of_last(curve(model, "clip", "accuracy")) == 1.0
@@ -64,10 +64,10 @@ def test_clip_tells_sixteen_pictures_apart(model):
     assert clip.family == "sixteen"
 
 
-def test_the_other_three_learn_sixteen_pictures_by_heart_and_the_folder_draws_them(model, pictures):
-    assert train("prior", pictures, model, config_of("prior", 150, batch=64, lr=3e-3)) == 0
-    assert train("decoder", pictures, model, config_of("decoder", 120, batch=32, lr=3e-3, sample_every=120)) == 0
-    assert train("upsampler", pictures, model, config_of("upsampler", 100)) == 0
+def test_the_other_three_learn_sixteen_images_by_heart_and_the_folder_draws_them(model, images):
+    assert train("prior", images, model, config_of("prior", 150, batch=64, lr=3e-3)) == 0
+    assert train("decoder", images, model, config_of("decoder", 120, batch=32, lr=3e-3, sample_every=120)) == 0
+    assert train("upsampler", images, model, config_of("upsampler", 100)) == 0
     for stage, first, last in (("prior", 0.7, 0.03), ("decoder", 0.2, 0.01), ("upsampler", 0.2, 0.01)):
         losses = curve(model, stage)
         assert losses[1] > first and mean_of_last(losses) < last, stage
@@ -78,13 +78,13 @@ def test_the_other_three_learn_sixteen_pictures_by_heart_and_the_folder_draws_th
     drawn = pipelines.sample_decoder(made.decoder, embeds, text=text, steps=10, guidance_scale=1, seeds=range(16))
     large = pipelines.upscale(made.upsampler, drawn, steps=4, seeds=range(16))
     assert large.shape == (16, 32, 32, 3)
-    true = torch.stack([sample_pixels(pictures, name) for name in NAMES])
+    true = torch.stack([sample_pixels(images, name) for name in NAMES])
     nearest = (drawn[:, None] - true[None]).square().flatten(2).mean(dim=2).argmin(dim=1)
     assert (nearest == torch.arange(16)).float().mean() > 0.9
 
 
-def sample_pixels(pictures, name):
-    return middle_square(Image.open(pictures / f"{name}.png"), 16).float() / 255
+def sample_pixels(images, name):
+    return middle_square(Image.open(images / f"{name}.png"), 16).float() / 255
 
 
 def prior_config(steps, **training):
@@ -131,11 +131,11 @@ def started(stage, data, config, output, launcher=()):
     )
 
 
-def test_killed_and_resumed_is_as_undisturbed(model, pictures, tmp_path):
+def test_killed_and_resumed_is_as_undisturbed(model, images, tmp_path):
     whole, parted = begun(model, tmp_path / "whole" / "m"), begun(model, tmp_path / "parted" / "m")
     config = prior_config(60, save_minutes=0.0)
-    assert train("prior", pictures, whole, config) == 0
-    process = started("prior", pictures, config, parted)
+    assert train("prior", images, whole, config) == 0
+    process = started("prior", images, config, parted)
     log = parted / "training" / "prior" / "log.jsonl"
     while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) > 15):
         time.sleep(0.01)
@@ -143,7 +143,7 @@ def test_killed_and_resumed_is_as_undisturbed(model, pictures, tmp_path):
     process.communicate()
     state = torch.load(parted / "training" / "prior" / "state.pt", weights_only=True)
     assert 10 < state["step"] < 60 and (parted / "prior.safetensors").is_file()
-    assert train("prior", pictures, parted, config) == 0
+    assert train("prior", images, parted, config) == 0
     assert list(curve(parted, "prior")) == list(range(1, 61)) and not list(parted.rglob(".*.part"))
     assert curve(parted, "prior") == pytest.approx(curve(whole, "prior"), rel=1e-6)
     ours, _ = load_weights(parted / "prior.safetensors")
@@ -152,7 +152,7 @@ def test_killed_and_resumed_is_as_undisturbed(model, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["clip", "decoder"])
-def test_two_processes_give_the_curve_of_one(model, pictures, tmp_path, stage):
+def test_two_processes_give_the_curve_of_one(model, images, tmp_path, stage):
     one, two = tmp_path / "one", tmp_path / "two"
     config = config_of(stage, 12, base=str(model))
     if stage == "clip":
@@ -160,22 +160,22 @@ def test_two_processes_give_the_curve_of_one(model, pictures, tmp_path, stage):
     else:
         config["loss"] = {}
         config["training"]["accumulation"] = 2
-    assert train(stage, pictures, one, config) == 0
+    assert train(stage, images, one, config) == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", port, "-m"]
-    said, _ = (crew := started(stage, pictures, config, two, launcher=launcher)).communicate(timeout=300)
+    said, _ = (crew := started(stage, images, config, two, launcher=launcher)).communicate(timeout=300)
     assert crew.returncode == 0 and "Processes: 2, each on cpu" in said, said
     assert curve(two, stage) == pytest.approx(curve(one, stage), rel=1e-4)
     assert curve(two, stage, "grad_norm") == pytest.approx(curve(one, stage, "grad_norm"), rel=1e-3)
 
 
-def test_accumulation_and_recomputation_leave_the_curve(model, pictures, tmp_path):
+def test_accumulation_and_recomputation_leave_the_curve(model, images, tmp_path):
     plain, parted = tmp_path / "plain", tmp_path / "parted"
-    assert train("decoder", pictures, plain, config_of("decoder", 6, base=str(model))) == 0
+    assert train("decoder", images, plain, config_of("decoder", 6, base=str(model))) == 0
     config = config_of("decoder", 6, base=str(model), accumulation=4, checkpointing=True)
-    assert train("decoder", pictures, parted, config) == 0
+    assert train("decoder", images, parted, config) == 0
     assert curve(parted, "decoder") == pytest.approx(curve(plain, "decoder"), rel=1e-4)
 
 
@@ -194,14 +194,14 @@ def another_precision():
 
 
 @pytest.fixture(scope="module")
-def float32(model, pictures, tmp_path_factory):
+def float32(model, images, tmp_path_factory):
     """The curve that other precisions follow."""
     output = tmp_path_factory.mktemp("precision") / "full"
-    assert train("decoder", pictures, output, config_of("decoder", 6, base=str(model))) == 0
+    assert train("decoder", images, output, config_of("decoder", 6, base=str(model))) == 0
     return curve(output, "decoder")
 
 
-def test_float16_scales_its_loss_and_keeps_the_scale(model, pictures, tmp_path, monkeypatch, another_precision):
+def test_float16_scales_its_loss_and_keeps_the_scale(model, images, tmp_path, monkeypatch, another_precision):
     """As on a GPU: accelerate leaves fp16 out on a CPU, though torch computes it there too."""
     make, scale = run_module.make_accelerator, 2.0**22
     forward, computed = DecoderStage.forward, []
@@ -220,35 +220,35 @@ def test_float16_scales_its_loss_and_keeps_the_scale(model, pictures, tmp_path, 
     monkeypatch.setattr(run_module, "make_accelerator", half_on_cpu)
     monkeypatch.setattr(DecoderStage, "forward", watched)
     output, config = tmp_path / "half", config_of("decoder", 10, base=str(model), precision="fp16")
-    assert train("decoder", pictures, output, config) == 0
+    assert train("decoder", images, output, config) == 0
     skipped, half = curve(output, "decoder", "skipped"), curve(output, "decoder")
     assert skipped[1] == 1.0 and skipped[10] == 0.0 and curve(output, "decoder", "grad_norm")[1] == 0.0
     assert half[10] < 0.5 * half[1] and set(computed) == {torch.float16}
     state = torch.load(output / "training" / "decoder" / "state.pt", weights_only=True)
     assert state["scaler"]["scale"] == scale / 2 ** sum(skipped.values())
     config["training"]["steps"] = 11
-    assert train("decoder", pictures, output, config) == 0
+    assert train("decoder", images, output, config) == 0
     assert curve(output, "decoder", "skipped")[11] == 0.0  # with the first scale it would have been
 
 
-def test_float16_without_a_gpu_is_refused(pictures, tmp_path, another_precision):
+def test_float16_without_a_gpu_is_refused(images, tmp_path, another_precision):
     with pytest.raises(ValueError, match="needs a GPU"):
-        train("upsampler", pictures, tmp_path / "m", config_of("upsampler", 1, precision="fp16"), cpu=True)
+        train("upsampler", images, tmp_path / "m", config_of("upsampler", 1, precision="fp16"), cpu=True)
     assert not (tmp_path / "m").exists()
 
 
-def test_bfloat16_follows_float32(model, pictures, tmp_path, float32, another_precision):
+def test_bfloat16_follows_float32(model, images, tmp_path, float32, another_precision):
     output = tmp_path / "half"
-    assert train("decoder", pictures, output, config_of("decoder", 6, base=str(model), precision="bf16")) == 0
+    assert train("decoder", images, output, config_of("decoder", 6, base=str(model), precision="bf16")) == 0
     half = curve(output, "decoder")
     assert half == pytest.approx(float32, rel=0.05) and half != float32
     kept, _ = load_weights(output / "decoder.safetensors")
     assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
 
 
-def test_an_interrupt_saves_and_the_same_command_goes_on(pictures, tmp_path, monkeypatch):
+def test_an_interrupt_saves_and_the_same_command_goes_on(images, tmp_path, monkeypatch):
     config = config_of("upsampler", 12)
-    assert train("upsampler", pictures, tmp_path / "whole", config) == 0
+    assert train("upsampler", images, tmp_path / "whole", config) == 0
     once = engine_module.Engine._one_step
 
     def interrupted(self, parts):
@@ -258,15 +258,15 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(pictures, tmp_path, mon
 
     output = tmp_path / "m"
     monkeypatch.setattr(engine_module.Engine, "_one_step", interrupted)
-    assert train("upsampler", pictures, output, config) == INTERRUPTED
+    assert train("upsampler", images, output, config) == INTERRUPTED
     assert list(curve(output, "upsampler")) == list(range(1, 7))
     assert load_model(output).upsampler.scale == 2
     monkeypatch.setattr(engine_module.Engine, "_one_step", once)
-    assert train("upsampler", pictures, output, config) == 0
+    assert train("upsampler", images, output, config) == 0
     assert curve(output, "upsampler") == pytest.approx(curve(tmp_path / "whole", "upsampler"), rel=1e-6)
 
 
-def test_a_full_disk_does_not_end_a_training(pictures, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_does_not_end_a_training(images, tmp_path, monkeypatch, capsys):
     write, calls = engine_module.write_state, []
 
     def full_twice(folder, state):
@@ -276,16 +276,16 @@ def test_a_full_disk_does_not_end_a_training(pictures, tmp_path, monkeypatch, ca
         write(folder, state)
 
     monkeypatch.setattr(engine_module, "write_state", full_twice)
-    assert train("upsampler", pictures, tmp_path / "m", config_of("upsampler", 4, save_minutes=0.0)) == 0
+    assert train("upsampler", images, tmp_path / "m", config_of("upsampler", 4, save_minutes=0.0)) == 0
     assert calls == [1, 2, 3, 4] and "No space left" in capsys.readouterr().out
     monkeypatch.setattr(engine_module, "write_state", lambda folder, state: full_twice(folder, calls.clear() or state))
     with pytest.raises(OSError, match="No space left"):
-        train("upsampler", pictures, tmp_path / "m", config_of("upsampler", 5))
+        train("upsampler", images, tmp_path / "m", config_of("upsampler", 5))
     assert torch.load(tmp_path / "m" / "training" / "upsampler" / "state.pt", weights_only=True)["step"] == 4
 
 
 def test_bad_files_are_named_and_a_changed_setting_is_refused(model, tmp_path, capsys):
-    data = write_pictures(tmp_path / "data", 6)
+    data = write_images(tmp_path / "data", 6)
     (data / "broken.png").write_bytes((data / "bell.png").read_bytes()[:90])
     (data / "broken.txt").write_text("a broken one")
     (data / "silent.png").write_bytes((data / "bell.png").read_bytes())
@@ -300,13 +300,13 @@ def test_bad_files_are_named_and_a_changed_setting_is_refused(model, tmp_path, c
     assert train("prior", data, output, config_of("prior", 3)) == 0
 
 
-def test_embeddings_are_computed_once_and_are_what_clip_says(model, pictures, tmp_path):
+def test_embeddings_are_computed_once_and_are_what_clip_says(model, images, tmp_path):
     output = begun(model, tmp_path / "m")
-    assert train("prior", pictures, output, config_of("prior", 1)) == 0
+    assert train("prior", images, output, config_of("prior", 1)) == 0
     (shard,) = (output / "training" / "embeddings").rglob("embeddings-*.safetensors")
     before = shard.stat().st_mtime_ns
-    assert run_module.embed_own(str(pictures), str(output / "training" / "embeddings"), str(output)) == 0
-    assert train("decoder", pictures, output, config_of("decoder", 1)) == 0
+    assert run_module.embed_own(str(images), str(output / "training" / "embeddings"), str(output)) == 0
+    assert train("decoder", images, output, config_of("decoder", 1)) == 0
     assert shard.stat().st_mtime_ns == before
     assert [path for path in (output / "training" / "embeddings").rglob("embeddings-*")] == [shard]
     store, clip = EmbeddingStore(shard.parent, captions=True), load_model(model).clip
@@ -317,23 +317,23 @@ def test_embeddings_are_computed_once_and_are_what_clip_says(model, pictures, tm
     read = text.mask[0]
     assert torch.equal(row["text_mask"], read)
     torch.testing.assert_close(row["text_states"][read], text.states[0][read], rtol=1e-3, atol=1e-3)
-    image = pipelines.encode_image(clip, sample_pixels(pictures, NAMES[3])[None])
+    image = pipelines.encode_image(clip, sample_pixels(images, NAMES[3])[None])
     torch.testing.assert_close(row["image_embeds"], image[0], rtol=1e-4, atol=1e-4)
     every = torch.stack([store.row(number)["image_embeds"] for number in range(16)])
     torch.testing.assert_close(store.mean[0], every.mean(dim=0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(store.std[0], every.std(dim=0, correction=0), rtol=1e-3, atol=1e-5)
 
 
-def test_a_board_that_is_not_installed_is_said_before_anything_is_written(pictures, tmp_path, monkeypatch):
+def test_a_board_that_is_not_installed_is_said_before_anything_is_written(images, tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs the package 'tensorboard'"):
-        train("upsampler", pictures, tmp_path / "m", config_of("upsampler", 2, tensorboard=True))
+        train("upsampler", images, tmp_path / "m", config_of("upsampler", 2, tensorboard=True))
     assert not (tmp_path / "m").exists()
 
 
-def test_sheets_go_to_tensorboard_too(pictures, tmp_path):
+def test_sheets_go_to_tensorboard_too(images, tmp_path):
     pytest.importorskip("tensorboard")
     config = config_of("upsampler", 2, sample_every=2, tensorboard=True)
-    assert train("upsampler", pictures, tmp_path / "m", config) == 0
+    assert train("upsampler", images, tmp_path / "m", config) == 0
     place = tmp_path / "m" / "training" / "upsampler"
     assert (place / "samples" / "00000002.png").is_file() and list((place / "tensorboard").glob("events*"))

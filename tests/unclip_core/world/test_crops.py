@@ -1,4 +1,4 @@
-"""Windows on scenes against the same part of the whole picture, and how sharp outlines are against closed forms."""
+"""Windows on scenes against the same part of the whole image, and how sharp outlines are against closed forms."""
 
 import random
 
@@ -22,11 +22,11 @@ def test_a_window_is_a_part_of_the_whole(scenes, size):
     rng = random.Random(1)
     windows = [window_on_outline(scene, rng, size // 4, 16) for scene in scenes]
     whole = render(scenes, size)
-    for picture, part, (left, top, side) in zip(whole, draw_windows(scenes, windows, 64), windows, strict=True):
+    for image, part, (left, top, side) in zip(whole, draw_windows(scenes, windows, 64), windows, strict=True):
         assert round(side * size) == 64
         left, top = round(left * size), round(top * size)
         assert left % 4 == top % 4 == 0
-        torch.testing.assert_close(part, picture[:, top : top + 64, left : left + 64], rtol=0, atol=2e-4)
+        torch.testing.assert_close(part, image[:, top : top + 64, left : left + 64], rtol=0, atol=2e-4)
 
 
 def test_windows_lie_on_outlines(scenes):
@@ -37,12 +37,12 @@ def test_windows_lie_on_outlines(scenes):
     assert sum(plain) <= 1
 
 
-def blurred(pictures, sigma):
+def blurred(images, sigma):
     places = torch.arange(-12.0, 13.0)
     kernel = torch.exp(-0.5 * (places / sigma) ** 2)
     kernel = kernel / kernel.sum()
     return F.conv2d(
-        F.pad(pictures, (12,) * 4, mode="replicate"), (kernel[:, None] * kernel).expand(3, 1, -1, -1), groups=3
+        F.pad(images, (12,) * 4, mode="replicate"), (kernel[:, None] * kernel).expand(3, 1, -1, -1), groups=3
     )
 
 
@@ -51,15 +51,15 @@ def test_the_width_of_blurred_outlines_is_that_of_a_gaussian(sigma, noise):
     """A step through a Gaussian takes 2.563 sigma from 10 to 90 %; one pixel's mean adds a variance of 1/12."""
     rng = random.Random(3)
     singles = [sample_scene(rng, "single", "trained") for _ in range(20)]
-    pictures = render(singles, 256)
+    images = render(singles, 256)
     if sigma:
-        pictures = blurred(pictures, sigma)
-    pictures = pictures + noise * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
-    widths = [edge_width(picture) for picture in pictures]
+        images = blurred(images, sigma)
+    images = images + noise * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    widths = [edge_width(image) for image in images]
     expected = 2.563 * (sigma**2 + 1 / 12) ** 0.5 if sigma else 0.8
     assert sum(widths) / len(widths) == pytest.approx(expected, rel=0.06)
 
 
-def test_a_plain_picture_has_no_outline():
+def test_a_plain_image_has_no_outline():
     with pytest.raises(ValueError, match="plain"):
         edge_width(torch.full((3, 32, 32), 0.7))

@@ -35,19 +35,19 @@ def test_no_prompts_are_refused():
         evaluation_scenes(0, seed=0)
 
 
-def test_perfect_pictures_score_one():
+def test_perfect_images_score_one():
     prompts = evaluation_scenes(6, seed=0)
     tally = Tally()
-    tally.add_pictures(prompts, drawn(prompts))
+    tally.add_images(prompts, drawn(prompts))
     expected = {**dict.fromkeys(FRACTIONS, 1.0), "n": 3}
     kinds = {"single": expected, "pair": expected}
     assert tally.fractions() == {"trained": kinds, "held_out": kinds}
 
 
-def test_other_pictures_score_less():
+def test_other_images_score_less():
     prompts = evaluation_scenes(6, seed=0)
     tally = Tally()
-    tally.add_pictures(prompts, drawn(prompts).roll(1, dims=0))
+    tally.add_images(prompts, drawn(prompts).roll(1, dims=0))
     assert all(kind["all"] < 1 for split in tally.fractions().values() for kind in split.values())
 
 
@@ -63,7 +63,7 @@ def test_fractions_are_of_their_own_kind_and_split():
     assert fractions["held_out"] == {"single": {**dict.fromkeys(FRACTIONS, 0.0), "n": 1}}
 
 
-def test_places_are_counted_among_the_pictures_that_have_the_right_things():
+def test_places_are_counted_among_the_images_that_have_the_right_things():
     tally = Tally()
     right = dict.fromkeys(SCORES, True)
     for scores in (right, {**right, "place": False}, right, right, {**right, "bound": False}):
@@ -72,22 +72,22 @@ def test_places_are_counted_among_the_pictures_that_have_the_right_things():
     assert (row["bound"], row["place"], row["place_if_bound"]) == (0.8, 0.8, 0.75)
 
 
-def test_as_many_pictures_as_prompts():
-    with pytest.raises(ValueError, match="1 pictures for 2"):
-        Tally().add_pictures(evaluation_scenes(1, seed=0), torch.zeros(1, 3, 64, 64))
+def test_as_many_images_as_prompts():
+    with pytest.raises(ValueError, match="1 images for 2"):
+        Tally().add_images(evaluation_scenes(1, seed=0), torch.zeros(1, 3, 64, 64))
 
 
 def test_contact_sheets_show_each_split_and_what_went_wrong(tmp_path):
     prompts = evaluation_scenes(6, seed=0)
-    pictures = drawn(prompts)
-    pictures[2], pictures[9] = 1.0, 0.0
-    scores = Tally().add_pictures(prompts, pictures)
+    images = drawn(prompts)
+    images[2], images[9] = 1.0, 0.0
+    scores = Tally().add_images(prompts, images)
     sheets = ContactSheets()
-    sheets.add(prompts, pictures.permute(0, 2, 3, 1), scores)
+    sheets.add(prompts, images.permute(0, 2, 3, 1), scores)
     sheets.save(tmp_path)
-    side = pictures.shape[-1]
+    side = images.shape[-1]
     trained, failures = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("trained", "failures"))
-    np.testing.assert_allclose(trained[:side, side : 2 * side] / 255, pictures[1].permute(1, 2, 0), atol=0.5 / 255)
+    np.testing.assert_allclose(trained[:side, side : 2 * side] / 255, images[1].permute(1, 2, 0), atol=0.5 / 255)
     assert failures.shape == (side, 8 * side, 3)
     assert (failures[:, :side] == 255).all() and (failures[:, side : 2 * side] == 0).all()
     said = (tmp_path / "failures.txt").read_text().splitlines()

@@ -37,10 +37,10 @@ def wrong(drawn, asked):
     return {name for name, right in scores(drawn, asked).items() if not right}
 
 
-def blur(picture, sigma):
+def blur(image, sigma):
     kernel = torch.exp(-0.5 * (torch.arange(-15, 16) / sigma) ** 2)
     kernel /= kernel.sum()
-    padded = F.pad(picture[:, None], (15,) * 4, mode="replicate")
+    padded = F.pad(image[:, None], (15,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
 
 
@@ -48,10 +48,10 @@ def blur(picture, sigma):
 @pytest.mark.parametrize(("size", "sigma", "count"), [(64, 0.0, 100), (64, 12 / 255, 200), (256, 12 / 255, 40)])
 def test_reads_every_render_right(split, size, sigma, count):
     scenes = sample_scenes(random.Random(size + count), count, split)
-    pictures = render(scenes, size)
-    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
-    for scene, picture in zip(scenes, (pictures + sigma * noise).clamp(0, 1), strict=True):
-        assert score(judge(picture), scene) == dict.fromkeys(SCORES, True), scene
+    images = render(scenes, size)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    for scene, image in zip(scenes, (images + sigma * noise).clamp(0, 1), strict=True):
+        assert score(judge(image), scene) == dict.fromkeys(SCORES, True), scene
 
 
 def test_measures_where_and_how_large():
@@ -110,7 +110,7 @@ def test_a_third_thing_makes_the_count_wrong():
     assert wrong(crowd, scene) == {"count", "all"}
 
 
-def test_an_empty_picture_has_only_its_background_right():
+def test_an_empty_image_has_only_its_background_right():
     result = score(judge(torch.ones(3, 64, 64)), single())
     assert [name for name, right in result.items() if right] == ["background"]
 
@@ -119,12 +119,12 @@ def test_an_empty_picture_has_only_its_background_right():
 @pytest.mark.parametrize("size", [0, 1])
 def test_a_blurred_blob_is_not_right(shape, size):
     scene = single(shape=shape, size=size)
-    picture = render([scene], 64)[0]
-    assert score(judge(picture), scene)["all"]
-    assert not score(judge(blur(picture, 3.0)), scene)["all"]
+    image = render([scene], 64)[0]
+    assert score(judge(image), scene)["all"]
+    assert not score(judge(blur(image, 3.0)), scene)["all"]
 
 
-def test_crispness_alone_can_fail_a_picture():
+def test_crispness_alone_can_fail_an_image():
     scene = single(shape="ring", size=LARGE)
     result = score(judge(blur(render([scene], 64)[0], 1.5)), scene)
     assert [name for name, right in result.items() if not right] == ["all"]
@@ -132,39 +132,39 @@ def test_crispness_alone_can_fail_a_picture():
 
 def test_specks_are_not_things():
     scene = single(x=0.5)
-    picture = render([scene], 64)[0]
-    picture[:, 5:7, 5:7] = 0
-    assert score(judge(picture), scene)["all"]
-    picture[:, 5:9, 5:9] = 0
-    assert not score(judge(picture), scene)["count"]
+    image = render([scene], 64)[0]
+    image[:, 5:7, 5:7] = 0
+    assert score(judge(image), scene)["all"]
+    image[:, 5:9, 5:9] = 0
+    assert not score(judge(image), scene)["count"]
 
 
 def test_things_that_touch_at_a_corner_only_are_one():
-    picture = torch.ones(3, 64, 64)
-    picture[:, 10:20, 10:20] = 0
-    picture[:, 20:30, 20:30] = 0
-    assert len(judge(picture).things) == 1
-    picture[:, 19:21, 19:21] = 1
-    assert len(judge(picture).things) == 2
+    image = torch.ones(3, 64, 64)
+    image[:, 10:20, 10:20] = 0
+    image[:, 20:30, 20:30] = 0
+    assert len(judge(image).things) == 1
+    image[:, 19:21, 19:21] = 1
+    assert len(judge(image).things) == 2
 
 
 def test_components_follow_a_winding_path():
     """A label must find its way through a spiral, longer than any shape's."""
-    picture = torch.ones(3, 64, 64)
+    image = torch.ones(3, 64, 64)
     low, high = 4, 60
     while high - low > 8:
-        picture[:, low : low + 2, low:high] = 0
-        picture[:, low:high, high - 2 : high] = 0
-        picture[:, high - 2 : high, low + 4 : high] = 0
-        picture[:, low + 4 : high, low + 4 : low + 6] = 0
+        image[:, low : low + 2, low:high] = 0
+        image[:, low:high, high - 2 : high] = 0
+        image[:, high - 2 : high, low + 4 : high] = 0
+        image[:, low + 4 : high, low + 4 : low + 6] = 0
         low, high = low + 4, high - 4
-    assert len(judge(picture).things) == 1
+    assert len(judge(image).things) == 1
 
 
 def test_every_background_is_known():
     for index, color in enumerate(BACKGROUNDS.values()):
-        picture = (torch.tensor(color) / 255)[:, None, None].expand(3, 64, 64)
-        assert judge(picture).background == index
+        image = (torch.tensor(color) / 255)[:, None, None].expand(3, 64, 64)
+        assert judge(image).background == index
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (1, 3, 64, 64), (3, 64, 96), (3, 32, 32)])
@@ -173,6 +173,6 @@ def test_other_formats_are_refused(shape):
         judge(torch.zeros(shape))
 
 
-def test_a_diverged_picture_is_refused():
+def test_a_diverged_image_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         judge(torch.full((3, 64, 64), float("nan")))

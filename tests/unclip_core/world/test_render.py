@@ -20,10 +20,10 @@ def single(shape, x=0.5, y=0.5, radius=0.25, color=RED, background=WHITE):
     return Scene(background, (Thing(SHAPES.index(shape), color, 1, x, y, radius),), 4, None)
 
 
-def coverage(picture):
+def coverage(image):
     """Of red on white, from the blue channel."""
     ink = COLORS["red"][2] / 255
-    return (1 - picture[2]) / (1 - ink)
+    return (1 - image[2]) / (1 - ink)
 
 
 def star_points():
@@ -104,11 +104,11 @@ def test_area_is_that_of_the_closed_form(shape, size):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_touch_no_more_than_their_box(shape):
-    picture = coverage(render([single(shape, radius=0.25)], 256)[0])
-    assert picture.sum() > 0
+    image = coverage(render([single(shape, radius=0.25)], 256)[0])
+    assert image.sum() > 0
     inside = torch.zeros(256, 256, dtype=torch.bool)
     inside[63:193, 63:193] = True
-    assert picture[~inside].abs().max() < 1e-6
+    assert image[~inside].abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -125,7 +125,7 @@ def test_distances_are_distances(shape):
     assert ((ours - theirs / (size * radius))[outside]).abs().max() < 0.025
 
 
-def test_a_picture_is_the_same_at_every_size():
+def test_an_image_is_the_same_at_every_size():
     scenes = sample_scenes(random.Random(0), 200, "trained")
     small = render(scenes, 64)
     shrunk = F.avg_pool2d(render(scenes, 256), 4)
@@ -137,14 +137,14 @@ def test_a_picture_is_the_same_at_every_size():
 
 def test_things_lie_where_the_scene_says_and_have_its_colors():
     for scene in sample_scenes(random.Random(1), 60, "held_out"):
-        (picture,) = render([scene], 64)
+        (image,) = render([scene], 64)
         ground = torch.tensor(list(BACKGROUNDS.values())[scene.background]) / 255
-        assert torch.allclose(picture[:, 0, 0], ground)
+        assert torch.allclose(image[:, 0, 0], ground)
         for thing in scene.things:
             if SHAPES[thing.shape] == "ring":
                 continue  # its middle is background
             ink = torch.tensor(list(COLORS.values())[thing.color]) / 255
-            assert torch.allclose(picture[:, int(thing.y * 64), int(thing.x * 64)], ink, atol=1e-6)
+            assert torch.allclose(image[:, int(thing.y * 64), int(thing.x * 64)], ink, atol=1e-6)
 
 
 def test_edges_are_one_pixel_wide():
@@ -154,7 +154,7 @@ def test_edges_are_one_pixel_wide():
     assert int((row >= 1 - 1e-4).sum()) in range(65, 69)  # 2 · 0.88 · 0.3 · 128 = 67.6 px
 
 
-def test_a_picture_does_not_depend_on_its_batch():
+def test_an_image_does_not_depend_on_its_batch():
     scenes = sample_scenes(random.Random(2), 40, "trained")
     together = render(scenes, 64)
     alone = torch.cat([render([scene], 64) for scene in scenes])
@@ -162,7 +162,7 @@ def test_a_picture_does_not_depend_on_its_batch():
 
 
 def test_format():
-    pictures = render(sample_scenes(random.Random(3), 5, "trained"), 96)
-    assert pictures.shape == (5, 3, 96, 96) and pictures.dtype == torch.float32
-    assert pictures.min() >= 0 and pictures.max() <= 1
+    images = render(sample_scenes(random.Random(3), 5, "trained"), 96)
+    assert images.shape == (5, 3, 96, 96) and images.dtype == torch.float32
+    assert images.min() >= 0 and images.max() <= 1
     assert render([], 64).shape == (0, 3, 64, 64)

@@ -86,5 +86,5 @@ def guided(net: Callable[..., Tensor], scale: float, channels: int | None = None
 
 
 def enlarged(small: Tensor, side: int) -> Tensor:
-    """Pictures [B, 3, h, w] in -1..1 at `side` px, as torchvision resizes them (bicubic, antialiased)."""
+    """Images [B, 3, h, w] in -1..1 at `side` px, as torchvision resizes them (bicubic, antialiased)."""
     return F.interpolate(small.clamp(-1, 1), (side, side), mode="bicubic", align_corners=False, antialias=True)

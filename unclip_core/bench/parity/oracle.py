@@ -124,8 +124,8 @@ def calm(decoder: nn.Module) -> None:
     """Scale a random decoder's output layer to what guidance expects of a trained one.
 
     Trained, the two rows of guidance differ by little: eight times that leaves an epsilon of deviation 1. Random ones
-    differ as much as two pictures do, and eight times that magnifies what last bits say more in every step, until
-    whole pictures depend on the CPU. Their variance channels would also leave -1..1, which no trained net's do.
+    differ as much as two images do, and eight times that magnifies what last bits say more in every step, until
+    whole images depend on the CPU. Their variance channels would also leave -1..1, which no trained net's do.
     """
     with torch.no_grad():
         for value in decoder.conv_out.parameters():

@@ -28,7 +28,7 @@ class Row:
         shape: which small model.
         maximum: greatest difference over max(1, greatest value of the reference).
         mean: mean difference, over the same.
-        bar: what must not be exceeded, by the maximum (forwards and embeddings) or by the mean (pictures).
+        bar: what must not be exceeded, by the maximum (forwards and embeddings) or by the mean (images).
         by_mean: by which.
     """
 
@@ -108,11 +108,11 @@ def _text_rows(pair: Pair, model: UnclipModel) -> list[Row]:
 
 def _vision_row(pair: Pair) -> Row:
     adapter = pair.model(variation=True).clip.adapter
-    pictures = _pictures(pair.shape)
-    pixels = adapter.picture_input(pictures)
+    images = _images(pair.shape)
+    pixels = adapter.image_input(images)
     reference = pair.parts["image_encoder"](pixels).image_embeds
     return compare(
-        "image encoder", pair.shape.name, encode_image(pair.model(variation=True).clip, pictures), reference, FORWARD
+        "image encoder", pair.shape.name, encode_image(pair.model(variation=True).clip, images), reference, FORWARD
     )
 
 
@@ -166,7 +166,7 @@ def _super_res_row(pair: Pair, model: UnclipModel, draw: Any, last: bool, name: 
 
 @torch.no_grad()
 def text_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 3) -> list[Row]:
-    """Prompts to pictures with diffusers' noise in diffusers' order."""
+    """Prompts to images with diffusers' noise in diffusers' order."""
     schedulers = [pair.parts["prior_scheduler"], pair.parts["decoder_scheduler"]]
     with oracle.one_step_defined(pair.parts), oracle.last_states(*schedulers) as states:
         large = oracle.text_pipeline(pair.parts)(
@@ -179,20 +179,20 @@ def text_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 
             decoder_guidance_scale=GUIDANCE[1],
             output_type="np",
         ).images
-    reference = (pair.parts["prior"].post_process_latents(states[0]), _picture(states[1]), torch.from_numpy(large))
+    reference = (pair.parts["prior"].post_process_latents(states[0]), _image(states[1]), torch.from_numpy(large))
     noise = BatchNoise(torch.Generator().manual_seed(seed), len(PROMPTS))
     return _run_rows(f"text to image, {_said(steps)}", pair, _ours(pair.model(), steps, noise), reference)
 
 
 @torch.no_grad()
 def variation_run(pair: Pair, steps: tuple[int, int] = (25, 7), seed: int = 4) -> list[Row]:
-    """A picture to variations of it, with diffusers' own preparation of pictures given to both."""
+    """An image to variations of it, with diffusers' own preparation of images given to both."""
     model = pair.model(variation=True)
-    picture = _pictures(pair.shape)[:1]
-    embeds = encode_image(model.clip, picture)
+    image = _images(pair.shape)[:1]
+    embeds = encode_image(model.clip, image)
     with oracle.one_step_defined(pair.parts), oracle.last_states(pair.parts["decoder_scheduler"]) as states:
         large = oracle.variation_pipeline(pair.parts)(
-            image_embeddings=pair.parts["image_encoder"](model.clip.adapter.picture_input(picture)).image_embeds,
+            image_embeddings=pair.parts["image_encoder"](model.clip.adapter.image_input(image)).image_embeds,
             image=None,
             num_images_per_prompt=2,
             decoder_num_inference_steps=steps[0],
@@ -212,7 +212,7 @@ def variation_run(pair: Pair, steps: tuple[int, int] = (25, 7), seed: int = 4) -
         noise=noise,
     )
     ours = (embeds, small, upscale(model.upsampler, small, steps=steps[1], seeds=[0, 0], sampler="ddpm", noise=noise))
-    reference = (embeds, _picture(states[0]), torch.from_numpy(large))
+    reference = (embeds, _image(states[0]), torch.from_numpy(large))
     return _run_rows(f"image variation, {_said(steps)}", pair, ours, reference)[1:]
 
 
@@ -221,7 +221,7 @@ def variation_run(pair: Pair, steps: tuple[int, int] = (25, 7), seed: int = 4) -
 
 @torch.no_grad()
 def native_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 5) -> list[Row]:
-    """Prompts to pictures by kakaobrain's rules over diffusers' nets, against ours in native mode."""
+    """Prompts to images by kakaobrain's rules over diffusers' nets, against ours in native mode."""
     noise = BatchNoise(torch.Generator().manual_seed(seed), len(PROMPTS))
     reference = _native_reference(pair, steps, BatchNoise(torch.Generator().manual_seed(seed), len(PROMPTS)))
     ours = _ours(pair.model("native"), steps, noise)
@@ -258,7 +258,7 @@ def _native_reference(pair: Pair, steps: tuple[int, int, int], noise: BatchNoise
         return parts["super_res_last" if last else "super_res_first"](torch.cat([x, low], dim=1), t).sample
 
     large = native.ancestral(super_res, native.SUPER_RES, steps[2], *_start(draws(3, *low.shape[2:])))
-    return embeds, _picture(small), _picture(large)
+    return embeds, _image(small), _image(large)
 
 
 def _native_decoder(pair: Pair, embeds: Tensor, said: Any, mask: Tensor) -> Any:
@@ -301,7 +301,7 @@ def _ours(model: UnclipModel, steps: tuple[int, int, int], noise: BatchNoise) ->
 
 
 def _run_rows(what: str, pair: Pair, ours: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Row]:
-    stages = (("image embeddings", EMBEDS, False), ("small picture", SMALL, True), ("large picture", LARGE, True))
+    stages = (("image embeddings", EMBEDS, False), ("small image", SMALL, True), ("large image", LARGE, True))
     return [
         compare(f"{what}: {stage}", pair.shape.name, mine, theirs, bar, by_mean)
         for (stage, bar, by_mean), mine, theirs in zip(stages, ours, reference, strict=True)
@@ -314,17 +314,17 @@ def _ids(pair: Pair, prompts: list[str]) -> Any:
     )
 
 
-def _picture(state: Tensor) -> Tensor:
+def _image(state: Tensor) -> Tensor:
     return (state * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
 
-def _pictures(shape: oracle.Shape) -> Tensor:
-    """Two pictures that are not square, of smooth colours."""
+def _images(shape: oracle.Shape) -> Tensor:
+    """Two images that are not square, of smooth colours."""
     rows, columns = shape.vision_size + 9, 2 * shape.vision_size + 5
     y, x = torch.linspace(0, 3, rows)[:, None], torch.linspace(0, 5, columns)[None]
     waves = [torch.sin(x + y), torch.cos(x * y), torch.sin(x - 2 * y)]
-    picture = torch.stack(waves, dim=-1) * 0.5 + 0.5
-    return torch.stack([picture, picture.flip(0)])
+    image = torch.stack(waves, dim=-1) * 0.5 + 0.5
+    return torch.stack([image, image.flip(0)])
 
 
 def _drawer(seed: int) -> Any:

@@ -21,7 +21,7 @@ class Bar:
 
 
 def save_bars(rows: Sequence[Bar], title: str, path: str | Path) -> None:
-    """Write a picture of the bars, one below the other, with a line at 1. Raises ValueError for no bars."""
+    """Write an image of the bars, one below the other, with a line at 1. Raises ValueError for no bars."""
     if not rows:
         raise ValueError("a chart needs at least one bar")
     top = max(1.0, *(row.high for row in rows))

@@ -1,4 +1,4 @@
-"""From a command's start to its first picture, in a fresh process, with all imports: what the wait is made of."""
+"""From a command's start to its first image, in a fresh process, with all imports: what the wait is made of."""
 
 import json
 import os
@@ -18,8 +18,8 @@ import torch
 laps.append(time.perf_counter())
 import {ROOT}
 laps.append(time.perf_counter())
-from {ROOT}.unclip_core.speed.cold import first_picture
-first_picture(laps)
+from {ROOT}.unclip_core.speed.cold import first_image
+first_image(laps)
 print(json.dumps(laps))
 """
 STAGES = ("torch", "pack", "load", "draw")
@@ -27,16 +27,16 @@ PROMPT = "a large red circle above a small blue square on a white background"
 
 
 def cold_seconds(repeats: int = 3) -> dict[str, float]:
-    """Medians over fresh processes that draw one picture with the bundled model and the default settings.
+    """Medians over fresh processes that draw one image with the bundled model and the default settings.
 
     Returns seconds: "interpreter" (Python's own start and end), "torch" and "pack" (imports), "load" (weights and
-    what reads them), "draw" (prompt to picture), "all". Raises RuntimeError where a process fails.
+    what reads them), "draw" (prompt to image), "all". Raises RuntimeError where a process fails.
     """
     runs = [_cold_run() for _ in range(repeats)]
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
-def first_picture(laps: list[float]) -> None:
+def first_image(laps: list[float]) -> None:
     """Load the bundled model and draw with it; appends the time after each to `laps`."""
     from ...families.loading import load_model
     from ...pipelines import text_to_image

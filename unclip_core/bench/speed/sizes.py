@@ -11,7 +11,7 @@ from ...nets.unet import UNetParams
 
 
 def half_size() -> KarloSizes:
-    """Karlo at half its widths, one block a level, pictures of 32 px enlarged to 128: 0.4 billion parameters."""
+    """Karlo at half its widths, one block a level, images of 32 px enlarged to 128: 0.4 billion parameters."""
     unet = {
         "channels": (160, 320, 480, 640),
         "blocks": (1,) * 4,

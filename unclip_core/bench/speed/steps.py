@@ -43,7 +43,7 @@ def bench_steps(
     solver that adds noise goes elsewhere, however many its steps: of it the judge's word counts, not the distance.
 
     Args:
-        n: pictures a point.
+        n: images a point.
         folder: a Karlo in place of the random one.
         as_json: print JSON in place of text.
         plot_to: a PNG file for the decoder's curves of the bundled model.
@@ -52,8 +52,8 @@ def bench_steps(
 
     Returns:
         `tiny` and `karlo`, each with `prior.<solver>.<steps>` (1 - cosine with the reference's embedding, mean),
-        `decoder.<solver>.<steps>` (mean difference of pictures, 0..1, from the reference's embedding), and for tiny
-        `accuracy.<solver>.<steps>`, the share of the decoder's pictures that the judge finds right in everything.
+        `decoder.<solver>.<steps>` (mean difference of images, 0..1, from the reference's embedding), and for tiny
+        `accuracy.<solver>.<steps>`, the share of the decoder's images that the judge finds right in everything.
     """
     scenes = evaluation_scenes(-(-n // 2), 0)[:n]
     bundled, settings = load_model(), Settings()
@@ -83,13 +83,13 @@ class Study:
         """Figures by solver and number of steps; `scenes` are what the judge looks for, if it is asked."""
         text = encode_text(self.model.clip, self.prompts)
         embeds = self._prior(text, "ddim", reference)
-        pictures = self._decoder(text, embeds, "ddim", reference)
+        images = self._decoder(text, embeds, "ddim", reference)
         found: dict[str, Any] = {"prior": {}, "decoder": {}} | ({"accuracy": {}} if scenes else {})
         for sampler in SAMPLERS:
             priors = {count: self._prior(text, sampler, count) for count in counts}
             drawn = {count: self._decoder(text, embeds, sampler, count) for count in counts}
             found["prior"][sampler] = {k: float(1 - cosine(v, embeds).mean()) for k, v in priors.items()}
-            found["decoder"][sampler] = {k: float((v - pictures).abs().mean()) for k, v in drawn.items()}
+            found["decoder"][sampler] = {k: float((v - images).abs().mean()) for k, v in drawn.items()}
             if scenes:
                 found["accuracy"][sampler] = {k: accuracy(v, scenes) for k, v in drawn.items()}
         return found
@@ -115,16 +115,16 @@ class Study:
         return sample_seeds(0, len(self.prompts))
 
 
-def accuracy(pictures: Tensor, scenes: Sequence[Any]) -> float:
-    """Share of the pictures [B, H, W, 3] that show all that their scenes say, by the judge, over all splits."""
+def accuracy(images: Tensor, scenes: Sequence[Any]) -> float:
+    """Share of the images [B, H, W, 3] that show all that their scenes say, by the judge, over all splits."""
     tally = Tally()
-    tally.add_pictures(scenes, pictures.permute(0, 3, 1, 2))
+    tally.add_images(scenes, images.permute(0, 3, 1, 2))
     rows = [row for split in tally.fractions().values() for row in split.values()]
     return sum(row["all"] * row["n"] for row in rows) / sum(row["n"] for row in rows)
 
 
 def _text(figures: dict[str, Any]) -> str:
-    lines = [f"{figures['n']} pictures a point; distance to DDIM's {figures['reference_steps']} steps"]
+    lines = [f"{figures['n']} images a point; distance to DDIM's {figures['reference_steps']} steps"]
     for model in ("tiny", "karlo"):
         for measure, rows in figures[model].items():
             counts = list(next(iter(rows.values())))
@@ -141,5 +141,5 @@ def _plot(rows: dict[str, dict[int, float]], path: str) -> None:
         for (sampler, row), colour in zip(rows.items(), COLOURS, strict=False)
     ]
     top = max(max(row.values()) for row in rows.values())
-    picture = plot(curves, title="Decoder: distance to 250 steps of DDIM", x_label="steps", y_range=(0.0, top * 1.05))
-    Image.fromarray((picture * 255).round().to(torch.uint8).numpy()).save(path)
+    image = plot(curves, title="Decoder: distance to 250 steps of DDIM", x_label="steps", y_range=(0.0, top * 1.05))
+    Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(path)

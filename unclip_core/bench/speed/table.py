@@ -37,11 +37,11 @@ def bench_speed(
     Args:
         size: "small" (half Karlo's widths) or "full".
         dtypes: of weights and nets, "fp32" or "bf16".
-        batches: pictures drawn together; all figures but `batch_<n>` are of the first.
+        batches: images drawn together; all figures but `batch_<n>` are of the first.
         rounds: pairs of processes for each dtype and batch, which take turns in going first.
         folder: where the random models are written and left; None for a temporary folder.
         as_json: print JSON in place of text.
-        plot: a PNG file for a picture of the ratios.
+        plot: a PNG file for an image of the ratios.
         steps: of prior, decoder and super-resolution; None for the size's own.
 
     Returns:
@@ -49,7 +49,7 @@ def bench_speed(
         `peak_memory` (ours over diffusers'), `batch_<n>` (diffusers' seconds per image over ours at that batch) and
         `batch_<n>_over_one` (ours per image over ours at batch 1); those with `cpu_` before them count a CPU's work
         in place of the time that passes. Under `range` their least and greatest by pair.
-        `difference.<dtype>`: mean difference of the pictures (0..1). `seconds` and `memory`: the medians themselves.
+        `difference.<dtype>`: mean difference of the images (0..1). `seconds` and `memory`: the medians themselves.
 
     Raises:
         MissingOracle: diffusers is not installed.
@@ -89,7 +89,7 @@ def _rounds(model: Path, dtype: str, batch: int, rounds: int, steps: Sequence[in
 def _pair(model: Path, dtype: str, batch: int, steps: Sequence[int], scratch: Path, turned: bool) -> Run:
     run: Run = {}
     for program in reversed(PROGRAMS) if turned else PROGRAMS:
-        pictures = scratch / f"{program}.pt"
+        images = scratch / f"{program}.pt"
         run[program] = _process(
             {
                 "program": program,
@@ -98,11 +98,11 @@ def _pair(model: Path, dtype: str, batch: int, steps: Sequence[int], scratch: Pa
                 "batch": batch,
                 "steps": list(steps),
                 "images": 2,
-                "pictures": str(pictures),
+                "save_to": str(images),
             }
         )
-        run[program]["picture"] = torch.load(pictures, weights_only=True)
-        pictures.unlink()
+        run[program]["image"] = torch.load(images, weights_only=True)
+        images.unlink()
         print(
             f"{dtype} batch {batch} {program}: "
             + ", ".join(f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory"))
@@ -146,7 +146,7 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
     figures["ratios"][dtype] = {name: statistics.median(values) for name, values in pairs.items()}
     figures["range"][dtype] = {name: [min(values), max(values)] for name, values in pairs.items()}
     figures["difference"][dtype] = max(
-        float((run["ours"]["picture"] - run["diffusers"]["picture"]).abs().mean()) for run in runs[first]
+        float((run["ours"]["image"] - run["diffusers"]["image"]).abs().mean()) for run in runs[first]
     )
     figures["medians"][dtype] = {
         program: {
@@ -178,7 +178,7 @@ def _text(figures: dict[str, Any]) -> str:
     ]
     for dtype, ratios in figures["ratios"].items():
         lines.append(
-            f"{dtype}: pictures differ by {figures['difference'][dtype]:.1e} on average (fp32 may by {LARGE:.0e})"
+            f"{dtype}: images differ by {figures['difference'][dtype]:.1e} on average (fp32 may by {LARGE:.0e})"
         )
         for name, value in ratios.items():
             low, high = figures["range"][dtype][name]

@@ -1,7 +1,7 @@
 """One fresh process of the measurement: loads a model folder with one of the two programs and draws with it.
 
 Reads a job as JSON from its first argument, writes the figures as JSON to the last line of its output and the first
-pictures to `job["pictures"]`.
+images to `job["save_to"]`.
 """
 
 import functools
@@ -29,11 +29,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `program` ("ours", "diffusers"), `folder`, `dtype`, `batch`, `steps` of the three stages, `images` (how
-            many batches), `pictures` (a file for the first batch).
+            many batches), `images` (a file for the first batch).
 
     Returns:
         `load`: seconds; `first`: seconds from the prompt to the first batch, after loading; `per_image`: seconds per
-        picture of each further batch; `cpu_per_image`: the same in seconds that a CPU worked for it, which others'
+        image of each further batch; `cpu_per_image`: the same in seconds that a CPU worked for it, which others'
         work on the machine hardly changes (waiting threads count too: compare with one thread); `peak_memory`: GiB, of
         the whole process.
     """
@@ -41,13 +41,13 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     draw = load(job)
     loaded = time.perf_counter()
-    pictures, seconds, cpu = [], [], []
+    images, seconds, cpu = [], [], []
     for number in range(job["images"]):
         start, busy = time.perf_counter(), time.process_time()
-        pictures.append(draw(number))
+        images.append(draw(number))
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - busy)
-    torch.save(pictures[0], job["pictures"])
+    torch.save(images[0], job["save_to"])
     return {
         "load": loaded - began,
         "first": seconds[0],

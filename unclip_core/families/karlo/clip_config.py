@@ -1,4 +1,4 @@
-"""transformers' configurations of CLIP's towers and of what prepares their pictures, to ours and back.
+"""transformers' configurations of CLIP's towers and of what prepares their images, to ours and back.
 
 Old files lack keys: those take the library's own defaults. A setting that our networks cannot follow is refused.
 """
@@ -6,7 +6,7 @@ Old files lack keys: those take the library's own defaults. A setting that our n
 from collections.abc import Mapping
 from typing import Any
 
-from ...clip.image_input import OPENAI_MEAN, OPENAI_STD, PictureInput
+from ...clip.image_input import OPENAI_MEAN, OPENAI_STD, ImageInput
 from ...nets.clip_towers import TextTowerParams, VisionTowerParams
 from ...weights.config_checks import Config, require
 
@@ -56,7 +56,7 @@ def vision_tower_config(params: VisionTowerParams) -> dict[str, Any]:
     }
 
 
-def picture_input(config: Config, image_size: int, squash: bool) -> PictureInput:
+def image_input(config: Config, image_size: int, squash: bool) -> ImageInput:
     """Of a CLIPImageProcessor's configuration, for a tower of `image_size` px.
 
     squash: resize both edges, as kakaobrain's own code does, in place of a resized shorter edge and a crop.
@@ -65,8 +65,8 @@ def picture_input(config: Config, image_size: int, squash: bool) -> PictureInput
     require(config, {"do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True})
     edge, crop = _edge(config.get("size", 224), "size"), _edge(config.get("crop_size", 224), "crop_size")
     if crop != image_size or edge < crop:
-        raise ValueError(f"pictures are resized to {edge} px and cropped to {crop}, but the tower sees {image_size}")
-    return PictureInput(
+        raise ValueError(f"images are resized to {edge} px and cropped to {crop}, but the tower sees {image_size}")
+    return ImageInput(
         crop,
         None if squash else edge,
         config.get("resample", 3),
@@ -75,21 +75,21 @@ def picture_input(config: Config, image_size: int, squash: bool) -> PictureInput
     )
 
 
-def picture_input_config(pictures: PictureInput) -> dict[str, Any]:
-    """The configuration that `picture_input` reads."""
+def image_input_config(images: ImageInput) -> dict[str, Any]:
+    """The configuration that `image_input` reads."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "feature_extractor_type": "CLIPFeatureExtractor",
         "do_resize": True,
-        "size": {"shortest_edge": pictures.shortest_edge or pictures.crop},
-        "resample": pictures.resample,
+        "size": {"shortest_edge": images.shortest_edge or images.crop},
+        "resample": images.resample,
         "do_center_crop": True,
-        "crop_size": {"height": pictures.crop, "width": pictures.crop},
+        "crop_size": {"height": images.crop, "width": images.crop},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(pictures.mean),
-        "image_std": list(pictures.std),
+        "image_mean": list(images.mean),
+        "image_std": list(images.std),
         "do_convert_rgb": True,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...clip.image_input import PictureInput
+from ...clip.image_input import ImageInput
 from ...clip.open_clip_adapter import TextCondition
 from ...clip.tokenizer import openai_tokenizer
 from ...clip.tower_adapter import TowerClip
@@ -152,14 +152,14 @@ class KakaoFolder:
             torch.float32,
         )
         side = vision_params.image_size
-        pictures = PictureInput(side, side if self.compatible else None)
+        images = ImageInput(side, side if self.compatible else None)
         tokenizer = openai_tokenizer(text_params.context, self.conventions)
         if len(tokenizer.vocabulary) != text_params.vocabulary:
             raise CheckpointError(
                 f"'{source.source}' knows {text_params.vocabulary:,} tokens, OpenAI's vocabulary "
                 f"has {len(tokenizer.vocabulary):,}: it is no CLIP of OpenAI."
             )
-        return TowerClip(text, vision, tokenizer, pictures, str(self.folder))
+        return TowerClip(text, vision, tokenizer, images, str(self.folder))
 
     def _statistics(self, embed_dim: int) -> tuple[Tensor, Tensor]:
         path = self._file("stats")

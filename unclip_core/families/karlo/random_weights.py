@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...clip.image_input import PictureInput
+from ...clip.image_input import ImageInput
 from ...clip.tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
 from ...diffusion.spec import DiffusionSpec
 from ...nets.clip_towers import TextTower, TextTowerParams, VisionTower, VisionTowerParams
@@ -49,7 +49,7 @@ def full_size() -> KarloSizes:
 
 
 def small_size() -> KarloSizes:
-    """A Karlo of half a million parameters with pictures of 16 px, enlarged to 64."""
+    """A Karlo of half a million parameters with images of 16 px, enlarged to 64."""
     unet = {
         "channels": (32, 64),
         "blocks": (1, 1),
@@ -80,7 +80,7 @@ def write_random_karlo(
 ) -> Path:
     """Write a folder in diffusers' layout whose every tensor is random, output layers too.
 
-    prior, vision: whether it can start from text, and from pictures (the two published folders have one each).
+    prior, vision: whether it can start from text, and from images (the two published folders have one each).
     Raises CheckpointError where the folder is not empty, OSError where the disk is full.
     """
     writer = FolderWriter(folder, DTYPES[dtype], _Random(seed))
@@ -88,7 +88,7 @@ def write_random_karlo(
         writer.text(TextTower(sizes.text), _tokenizer(sizes.text))
         if vision:
             side = sizes.vision.image_size
-            writer.vision(VisionTower(sizes.vision), PictureInput(side, side))
+            writer.vision(VisionTower(sizes.vision), ImageInput(side, side))
         if prior:
             writer.prior(PriorTransformer(sizes.prior), PRIOR)
         writer.decoder(DecoderNet(sizes.decoder), DECODER)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ...clip.image_input import PictureInput
+from ...clip.image_input import ImageInput
 from ...clip.open_clip_adapter import TextCondition
 from ...clip.tokenizer import read_tokenizer
 from ...clip.tower_adapter import TowerClip
@@ -152,11 +152,11 @@ class KarloFolder:
         return self._configured(name, configs.super_res_params)
 
     def super_res_scale(self) -> int:
-        """How many times as large as the decoder's pictures those of the super-resolution are."""
+        """How many times as large as the decoder's images those of the super-resolution are."""
         small, large = self.decoder_params().image_size, self._config("super_res_first").get("sample_size")
         if not isinstance(large, int) or large % small:
             raise CheckpointError(
-                f"'{self.folder}': the super-resolution's pictures of {large} px are no multiple "
+                f"'{self.folder}': the super-resolution's images of {large} px are no multiple "
                 f"of the decoder's {small} px."
             )
         return large // small
@@ -181,13 +181,13 @@ class KarloFolder:
         if text is None and vision is None:
             raise CheckpointError(f"'{self.folder}' has neither a 'text_encoder' nor an 'image_encoder'.")
         tokenizer = text and read_tokenizer(self.folder / "tokenizer", text.params.context, self.conventions)
-        return TowerClip(text, vision, tokenizer, vision and self._picture_input(vision), str(self.folder))
+        return TowerClip(text, vision, tokenizer, vision and self._image_input(vision), str(self.folder))
 
-    def _picture_input(self, vision: VisionTower) -> PictureInput:
+    def _image_input(self, vision: VisionTower) -> ImageInput:
         side = vision.params.image_size
         return self._configured(
             "feature_extractor",
-            lambda config: clip_config.picture_input(config, side, squash=not self.compatible),
+            lambda config: clip_config.image_input(config, side, squash=not self.compatible),
             "preprocessor_config.json",
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...clip.image_input import PictureInput
+from ...clip.image_input import ImageInput
 from ...clip.tokenizer import ClipTokenizer, write_tokenizer
 from ...diffusion.spec import DiffusionSpec
 from ...nets.clip_towers import TextTower, VisionTower
@@ -59,8 +59,8 @@ class FolderWriter:
         write_tokenizer(tokenizer, self.folder / "tokenizer")
         self.index["tokenizer"] = [_TRANSFORMERS, "CLIPTokenizer"]
 
-    def vision(self, tower: VisionTower, pictures: PictureInput) -> None:
-        """Write the image encoder and its preparation of pictures."""
+    def vision(self, tower: VisionTower, images: ImageInput) -> None:
+        """Write the image encoder and its preparation of images."""
         self._net(
             "image_encoder",
             tower,
@@ -72,7 +72,7 @@ class FolderWriter:
         self._json(
             "feature_extractor",
             "preprocessor_config.json",
-            clip_config.picture_input_config(pictures),
+            clip_config.image_input_config(images),
             (_TRANSFORMERS, "CLIPImageProcessor"),
         )
 
@@ -96,7 +96,7 @@ class FolderWriter:
         self._scheduler("decoder_scheduler", spec)
 
     def upsampler(self, first: UpsamplerNet, last: UpsamplerNet, image_size: int, spec: DiffusionSpec) -> None:
-        """Write both super-resolution nets, for pictures of `image_size` px, and their process."""
+        """Write both super-resolution nets, for images of `image_size` px, and their process."""
         for name, net in (("super_res_first", first), ("super_res_last", last)):
             self._net(
                 name,

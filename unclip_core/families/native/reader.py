@@ -61,7 +61,7 @@ class NativeFolder:
         """Nothing: these are read at once."""
 
     def clip(self) -> Clip:
-        """Text and picture encoders."""
+        """Text and image encoders."""
         return read_clip(self.folder, self.family)
 
     def prior(self) -> Prior:

@@ -1,4 +1,4 @@
-"""What the stages after CLIP train on: pictures of the world with the embeddings that the trained CLIP gives them."""
+"""What the stages after CLIP train on: images of the world with the embeddings that the trained CLIP gives them."""
 
 import random
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from ...world.scenes import Scene, sample_scenes, with_unnamed_colors
 
 @dataclass(frozen=True)
 class WorldBatch:
-    """`B` samples: scenes, pictures `[B, 3, S, S]` in -1..1, image embeddings `[B, D]`, captions' condition."""
+    """`B` samples: scenes, images `[B, 3, S, S]` in -1..1, image embeddings `[B, D]`, captions' condition."""
 
     scenes: list[Scene]
-    pictures: Tensor
+    images: Tensor
     image_embeds: Tensor
     text: TextCondition
 
@@ -48,18 +48,18 @@ class WorldBatches:
 
     @torch.no_grad()
     def draw(self, step: int, size: int | None = None) -> WorldBatch:
-        """The batch of `step`, its pictures `size` px wide (by default as CLIP sees them)."""
+        """The batch of `step`, its images `size` px wide (by default as CLIP sees them)."""
         rng = random.Random(f"world {self._seed} {step}")
         scenes = sample_scenes(rng, self._batch, "trained", self._pair_fraction)
         scenes = with_unnamed_colors(scenes, rng, self._unnamed)
         captions = ["" if rng.random() < self._empty else caption(scene, rng) for scene in scenes]
-        pictures = render(scenes, size or self._clip.image_size, self.device) * 2 - 1
-        return WorldBatch(scenes, pictures, self.image_embeds(pictures), self.text(captions))
+        images = render(scenes, size or self._clip.image_size, self.device) * 2 - 1
+        return WorldBatch(scenes, images, self.image_embeds(images), self.text(captions))
 
     @torch.no_grad()
-    def image_embeds(self, pictures: Tensor) -> Tensor:
-        """Unit embeddings `[B, D]`, fp32, of pictures in -1..1 at CLIP's own size (its mean and std are 0.5)."""
-        return F.normalize(self._model.encode_image(pictures.to(torch.bfloat16)).float(), dim=-1)
+    def image_embeds(self, images: Tensor) -> Tensor:
+        """Unit embeddings `[B, D]`, fp32, of images in -1..1 at CLIP's own size (its mean and std are 0.5)."""
+        return F.normalize(self._model.encode_image(images.to(torch.bfloat16)).float(), dim=-1)
 
     @torch.no_grad()
     def text(self, captions: Sequence[str]) -> TextCondition:

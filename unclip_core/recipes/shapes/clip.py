@@ -42,7 +42,7 @@ def tiny_clip_config() -> ClipConfig:
 
 
 class AttributeHeads(nn.Module):
-    """Linear read-outs of an embedding `[B, D]`: what is in the picture, and where.
+    """Linear read-outs of an embedding `[B, D]`: what is in the image, and where.
 
     The first thing of a pair is the one further left or, where they stand one above the other, further up.
     """
@@ -122,7 +122,7 @@ def _weighted_cross_entropy(logits: dict[str, Tensor], labels: dict[str, Tensor]
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, wrong: Tensor, log_scale: Tensor) -> Tensor:
-    """InfoNCE both ways (Radford et al. 2021, figure 3); `wrong` captions `[M, D]` are among each picture's choices."""
+    """InfoNCE both ways (Radford et al. 2021, figure 3); `wrong` captions `[M, D]` are among each image's choices."""
     scale = log_scale.float().exp().clamp(max=100)
     images, texts, wrong = (F.normalize(x.float(), dim=-1) for x in (images, texts, wrong))
     logits = scale * images @ torch.cat([texts, wrong]).T
@@ -133,7 +133,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, wrong: Tensor, log_scale: Te
 class PatchHeads(nn.Module):
     """What each patch's token `[B, N, W]` says of the thing that the patch lies on: its shape, colour and size.
 
-    Shape is learned from patches long before it is learned from one embedding of the whole picture, where it must be
+    Shape is learned from patches long before it is learned from one embedding of the whole image, where it must be
     told of which of two things it is.
     """
 
@@ -175,7 +175,7 @@ class ClipPhase:
 
     Attributes:
         loop: steps and learning rate.
-        batch: pictures a step, and as many hard-negative captions.
+        batch: images a step, and as many hard-negative captions.
         shape_weight: of the shape heads' losses, in relation to the other heads'.
         said_weight: of the attribute loss of the text embedding, in relation to the image embedding's.
         shared_heads: whether the same heads read both embeddings, so that both must code attributes alike.
@@ -193,7 +193,7 @@ class ClipPhase:
 
 
 class ClipTraining(nn.Module):
-    """An open_clip model with attribute heads on both embeddings; `loss(step)` draws its own pictures."""
+    """An open_clip model with attribute heads on both embeddings; `loss(step)` draws its own images."""
 
     def __init__(self, model: nn.Module, config: ClipConfig, phase: ClipPhase, seed: int) -> None:
         """The data depend on `seed` and the step alone."""
@@ -232,9 +232,9 @@ class ClipTraining(nn.Module):
         return text_states(self.model, ids[:, :longest])[1]
 
 
-def augment(pictures: Tensor, seed: int) -> Tensor:
-    """Slight noise on half of the pictures `[B, 3, H, W]`: what a decoder draws is never as clean as a rendering."""
+def augment(images: Tensor, seed: int) -> Tensor:
+    """Slight noise on half of the images `[B, 3, H, W]`: what a decoder draws is never as clean as a rendering."""
     generator = torch.Generator().manual_seed(seed)
-    strength = torch.rand(len(pictures), generator=generator).sub(0.5).clamp(min=0) * 0.16
-    noise = torch.randn(pictures.shape, generator=generator) * strength[:, None, None, None]
-    return (pictures + noise.to(pictures.device)).clamp(0, 1)
+    strength = torch.rand(len(images), generator=generator).sub(0.5).clamp(min=0) * 0.16
+    noise = torch.randn(images.shape, generator=generator) * strength[:, None, None, None]
+    return (images + noise.to(images.device)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Training the decoder: x0 from a noisy picture, CLIP's image embedding and, half of the time, the text's."""
+"""Training the decoder: x0 from a noisy image, CLIP's image embedding and, half of the time, the text's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ DIFFUSION = DiffusionSpec(schedule="cosine", prediction="sample", clip_range=1.0
 DROP_IMAGE, DROP_TEXT = 0.1, 0.5
 """Shares of samples without image embedding and without text (Ramesh et al. 2022, section 2.1)."""
 TIMES = (1.5, 1.4)
-"""Mean and deviation of the times' logits. Only where noise hides the picture is it learned what an embedding means."""
+"""Mean and deviation of the times' logits. Only where noise hides the image is it learned what an embedding means."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DecoderPhase:
 
     Attributes:
         loop: steps and learning rate.
-        batch: pictures a step.
+        batch: images a step.
         canvases: whether only the conditioner's canvases and boxes are trained, without diffusion.
         true_boxes: share of samples whose canvases the UNet sees where the things really are.
         still: whether the boxes' layer stays as it is.
@@ -47,7 +47,7 @@ class DecoderPhase:
 
 
 class DecoderTraining(nn.Module):
-    """A decoder and its losses on pictures of the world.
+    """A decoder and its losses on images of the world.
 
     `show` reads the things' pixels off the canvases, where the things really are. So what a canvas shows is learned
     directly and crisply; through the UNet it would be learned from blurs, since an embedding knows a place to 2 px
@@ -78,14 +78,14 @@ class DecoderTraining(nn.Module):
     def loss(self, step: int) -> dict[str, Tensor]:
         """The losses of one step of diffusion: of x0, and of the canvases."""
         batch, generator = self._batches.draw(step), step_generator(self._seed, step)
-        count, dtype = len(batch.pictures), self.net.unet.stem.weight.dtype
+        count, dtype = len(batch.images), self.net.unet.stem.weight.dtype
         times = logit_normal_times(count, DIFFUSION.train_steps, *TIMES, generator)
-        noisy = diffuse(batch.pictures, times, self._table, noise_like(batch.pictures, generator))
+        noisy = diffuse(batch.images, times, self._table, noise_like(batch.images, generator))
         condition, dropped = self._condition(batch, generator)
         noisy = noisy.to(dtype).contiguous(memory_format=torch.channels_last)
         x0 = self.net(noisy, times.to(noisy.device), self._placed(condition, batch, dropped, generator)).float()
-        squared = (x0 - batch.pictures).square()
-        x0_loss = (squared * foreground_weight(batch.pictures)).mean()
+        squared = (x0 - batch.images).square()
+        x0_loss = (squared * foreground_weight(batch.images)).mean()
         losses = {"loss": x0_loss, "mse": squared.detach().mean(), "x0": x0_loss.detach()}
         if self.show is None:
             return losses
@@ -99,7 +99,7 @@ class DecoderTraining(nn.Module):
 
     def _condition(self, batch: WorldBatch, generator: torch.Generator) -> tuple[Condition, Tensor]:
         """What the net hears, and which samples' image embeddings were dropped."""
-        count = len(batch.pictures)
+        count = len(batch.images)
         dropped = self._drop(count, DROP_IMAGE, generator)
         condition = self.net.condition(
             blurred(batch.image_embeds, generator, self._noise),
@@ -129,9 +129,9 @@ class DecoderTraining(nn.Module):
     def _shown_loss(self, batch: WorldBatch, canvases: Tensor, dropped: Tensor) -> Tensor:
         """Squared distance of what the canvases show, laid over the true boxes, from what lies on the background."""
         wanted, present = true_boxes(batch.scenes, canvases.shape[1])
-        present, pictures = present.to(canvases), batch.pictures
-        shown = self.show(wanted.to(canvases.device), canvases * present[:, :, None, None, None], pictures.shape[-1])
-        squared = (shown - (pictures - pictures[:, :, :1, :1])).square() * foreground_weight(pictures)
+        present, images = present.to(canvases), batch.images
+        shown = self.show(wanted.to(canvases.device), canvases * present[:, :, None, None, None], images.shape[-1])
+        squared = (shown - (images - images[:, :, :1, :1])).square() * foreground_weight(images)
         return (squared * ~dropped[:, None, None, None]).mean()
 
     def _drop(self, count: int, share: float, generator: torch.Generator) -> Tensor:
@@ -179,12 +179,12 @@ def blurred(embeds: Tensor, generator: torch.Generator, most: float) -> Tensor:
     return F.normalize(embeds + noise.to(embeds.device), dim=-1)
 
 
-def foreground_weight(pictures: Tensor, gain: float = 4.0) -> Tensor:
+def foreground_weight(images: Tensor, gain: float = 4.0) -> Tensor:
     """Weights `[B, 1, H, W]` of mean 1 that raise what differs from the corner, and 3 px round it, by 1 + `gain`.
 
-    A small thing covers 3 % of the picture; unweighted, its shape hardly counts.
+    A small thing covers 3 % of the image; unweighted, its shape hardly counts.
     """
-    differs = (pictures - pictures[:, :, :1, :1]).abs().amax(dim=1, keepdim=True) > 0.1
+    differs = (images - images[:, :, :1, :1]).abs().amax(dim=1, keepdim=True) > 0.1
     near = F.max_pool2d(differs.float(), 7, stride=1, padding=3)
     weight = 1 + gain * near
     return weight / weight.mean(dim=(1, 2, 3), keepdim=True)

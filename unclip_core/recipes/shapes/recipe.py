@@ -244,14 +244,14 @@ def _decoder_phase(
 
 
 def train_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train the upsampler of the decoder's pictures, which needs no other stage."""
+    """Train the upsampler of the decoder's images, which needs no other stage."""
     net = UpsamplerNet(tiny_upsampler()).to(memory_format=torch.channels_last)
     _train_upsampler("upsampler", net, upsampler.FIRST, loop_config, output, seed, device)
     _keep(output / "upsampler-measure.json", measure_upsampler(load_model(output).upsampler, 32, seed=0))
 
 
 def train_second_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train the upsampler of the first one's pictures; it goes on from the first, whose task is much the same."""
+    """Train the upsampler of the first one's images; it goes on from the first, whose task is much the same."""
     net = UpsamplerNet(tiny_upsampler())
     file = output / "upsampler.safetensors"
     if not file.is_file():
@@ -288,7 +288,7 @@ def _train_upsampler(
         training,
         loop_config,
         output,
-        lambda loop, path: save_upsampler_sheet(loop, net, training.pictures(-1, device), path),
+        lambda loop, path: save_upsampler_sheet(loop, net, training.images(-1, device), path),
     )
     config = {"net": params_to_dict(net.params), "diffusion": asdict(upsampler.DIFFUSION), "scale": upsampler.SCALE}
     _export(output / f"{name}.safetensors", averaged, "net.", config | more)

@@ -23,7 +23,7 @@ SHEET_STEP = -1000
 
 
 def save_decoder_sheet(loop: Loop, net: nn.Module, batches: WorldBatches, path: Path) -> None:
-    """True pictures above what the decoder draws of their image embeddings alone."""
+    """True images above what the decoder draws of their image embeddings alone."""
     batch = batches.draw(SHEET_STEP)
     with _averaged(loop):
         part = Decoder("tiny", net, decoder.DIFFUSION, net.params.image_size)
@@ -35,16 +35,16 @@ def save_decoder_sheet(loop: Loop, net: nn.Module, batches: WorldBatches, path: 
             guidance_scale=SETTINGS.decoder_guidance,
             seeds=sample_seeds(0, len(embeds)),
         )
-    _save_rows([to_images(batch.pictures[:COUNT]), drawn], path)
+    _save_rows([to_images(batch.images[:COUNT]), drawn], path)
 
 
-def save_upsampler_sheet(loop: Loop, net: nn.Module, pictures: Tensor, path: Path) -> None:
-    """True pictures `[B, 3, H, W]` in -1..1 above what the upsampler makes of them at a quarter of their size."""
-    small = to_images(nn.functional.avg_pool2d(pictures[:4], upsampler.SCALE))
+def save_upsampler_sheet(loop: Loop, net: nn.Module, images: Tensor, path: Path) -> None:
+    """True images `[B, 3, H, W]` in -1..1 above what the upsampler makes of them at a quarter of their size."""
+    small = to_images(nn.functional.avg_pool2d(images[:4], upsampler.SCALE))
     with _averaged(loop):
         part = Upsampler("tiny", net, upsampler.DIFFUSION, upsampler.SCALE)
         drawn = upscale(part, small, steps=SETTINGS.upscaler_steps, seeds=sample_seeds(0, len(small)))
-    _save_rows([to_images(pictures[:4]), drawn], path)
+    _save_rows([to_images(images[:4]), drawn], path)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Training the upsamplers: a picture four times as large, from noise and the enlarged small one."""
+"""Training the upsamplers: an image four times as large, from noise and the enlarged small one."""
 
 import random
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class UpsamplerTask:
     """What an upsampler is trained for.
 
     Attributes:
-        size: side of the large pictures, px.
+        size: side of the large images, px.
         crop: side of the crops it sees of them, px.
         pairs: share of scenes with two things.
         unnamed: share of things in colours without a name; of an upsampler, no more than the outlines are asked.
         start: share of crops at the last timestep, pure noise, where sampling decides most.
-        bsr: whether the small pictures are corrupted by BSR degradation rather than by blur.
+        bsr: whether the small images are corrupted by BSR degradation rather than by blur.
     """
 
     size: int = 256
@@ -44,7 +44,7 @@ class UpsamplerTask:
 
     @property
     def cells(self) -> int:
-        """Side of the small pictures, px."""
+        """Side of the small images, px."""
         return self.size // SCALE
 
 
@@ -53,9 +53,9 @@ SECOND = UpsamplerTask(size=1024, bsr=True)
 
 
 class UpsamplerTraining(nn.Module):
-    """An upsampler and its loss on crops; fully convolutional, it then serves pictures of any size.
+    """An upsampler and its loss on crops; fully convolutional, it then serves images of any size.
 
-    The pictures are flat but for their outlines, so the crops lie on these, and nothing else of a picture is drawn.
+    The images are flat but for their outlines, so the crops lie on these, and nothing else of an image is drawn.
     """
 
     def __init__(self, net: UpsamplerNet, batch: int, seed: int, task: UpsamplerTask = FIRST) -> None:
@@ -95,8 +95,8 @@ class UpsamplerTraining(nn.Module):
             small[:drawn] = draw_windows(scenes[:drawn], windows[:drawn], across, device) * 2 - 1
         return full, self._corrupted(full, small, rng)
 
-    def pictures(self, step: int, device: torch.device) -> Tensor:
-        """The whole large pictures `[B, 3, S, S]` in -1..1 of a step."""
+    def images(self, step: int, device: torch.device) -> Tensor:
+        """The whole large images `[B, 3, S, S]` in -1..1 of a step."""
         return render(self._scenes(self._rng(step)), self.task.size, device) * 2 - 1
 
     def _corrupted(self, full: Tensor, small: Tensor, rng: random.Random) -> Tensor:
@@ -119,6 +119,6 @@ class UpsamplerTraining(nn.Module):
         return with_unnamed_colors(scenes, rng, self.task.unnamed)
 
 
-def _error(pictures: Tensor, true: Tensor) -> Tensor:
-    """Mean squared error by picture, `[B]`."""
-    return (pictures.float() - true).square().mean(dim=(1, 2, 3))
+def _error(images: Tensor, true: Tensor) -> Tensor:
+    """Mean squared error by image, `[B]`."""
+    return (images.float() - true).square().mean(dim=(1, 2, 3))

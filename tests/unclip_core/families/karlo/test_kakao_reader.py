@@ -252,9 +252,9 @@ def test_clip_is_open_clips(kakao, openai_clip):
     prompts = ["a red cat", "the mat, and more words than fit in here"]
     ids = SimpleTokenizer(context_length=CONTEXT)(prompts)
     assert error(encode_text(load_model(kakao).clip, prompts).embeds, openai_clip.encode_text(ids)) < TOLERANCE
-    pictures = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(2))
-    pixels = adapter.picture_input(pictures)
-    assert error(adapter.encode_image(pictures), openai_clip.encode_image(pixels)) < TOLERANCE
+    images = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(2))
+    pixels = adapter.image_input(images)
+    assert error(adapter.encode_image(images), openai_clip.encode_image(pixels)) < TOLERANCE
 
 
 @torch.no_grad()
@@ -297,7 +297,7 @@ def weights(model):
     return {(part, name): tensor.clone() for part, net in nets.items() for name, tensor in net.state_dict().items()}
 
 
-def draw_pictures(folder):
+def draw_images(folder):
     model = load_model(folder)
     text, noise = encode_text(model.clip, ["a red cat!"]), BatchNoise(torch.Generator().manual_seed(1), 1)
     run = {"steps": 3, "seeds": [0], "sampler": "ddpm", "noise": noise}
@@ -307,7 +307,7 @@ def draw_pictures(folder):
 
 
 def test_converted_it_loads_without_them_and_draws_the_same(kakao, tmp_path):
-    before, held = draw_pictures(kakao), weights(load_model(kakao))
+    before, held = draw_images(kakao), weights(load_model(kakao))
     moved = Path(shutil.copytree(kakao, tmp_path / "moved"))
     target = convert(moved, tmp_path / "converted")
     shutil.rmtree(moved)
@@ -316,7 +316,7 @@ def test_converted_it_loads_without_them_and_draws_the_same(kakao, tmp_path):
     assert converted.keys() == held.keys()
     assert all(torch.equal(converted[name], tensor) for name, tensor in held.items())
     # How bytes lie in memory decides which kernels run, and random nets make much of last bits: hence the mean.
-    assert (draw_pictures(target) - before).abs().mean() < 4e-5
+    assert (draw_images(target) - before).abs().mean() < 4e-5
 
 
 def test_native_mode_clips_the_prior_at_ten_in_either_format(kakao, tmp_path):

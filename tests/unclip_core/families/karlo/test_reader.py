@@ -235,7 +235,7 @@ def test_a_component_that_is_not_there(broken):
     assert load_model(broken).decoder.image_size == 16  # what is there still loads
 
 
-def test_a_folder_for_text_cannot_read_pictures_and_says_so(tmp_path):
+def test_a_folder_for_text_cannot_read_images_and_says_so(tmp_path):
     folder = write_random_karlo(tmp_path / "text", small_size(), vision=False)
     with pytest.raises(ValueError, match="no image encoder.*variations"):
         encode_image(load_model(folder).clip, torch.zeros(1, 8, 8, 3))
@@ -376,7 +376,7 @@ def test_clip_is_shared_while_it_is_held_and_does_not_stay(karlo):
 
 
 def test_the_empty_prompt_is_read_once(karlo, monkeypatch):
-    """Variations need it for every picture, and CLIP for nothing else."""
+    """Variations need it for every image, and CLIP for nothing else."""
     reader, read = load_model(karlo).reader, []
     tower = reader._tower
     monkeypatch.setattr(reader, "_tower", lambda name, *rest: read.append(name) or tower(name, *rest))

@@ -40,7 +40,7 @@ def test_it_draws_what_is_asked(drawn):
     """Bars for the weights as shipped (see the model card): they know what, where, how many and in which colour."""
     prompts, drawing = drawn
     tally = Tally()
-    tally.add_pictures(prompts, drawing.large.permute(0, 3, 1, 2))
+    tally.add_images(prompts, drawing.large.permute(0, 3, 1, 2))
     fractions = tally.fractions()
     for kinds in fractions.values():
         for row in kinds.values():
@@ -49,7 +49,7 @@ def test_it_draws_what_is_asked(drawn):
         assert fractions["trained"][kind]["bound"] >= 0.8
         assert fractions["held_out"][kind]["bound"] >= 0.5
     everything = [kinds[kind]["all"] for kinds in fractions.values() for kind in kinds]
-    # Of six pictures a kind, chance takes some.
+    # Of six images a kind, chance takes some.
     assert sum(everything) / 4 >= 0.65
 
 
@@ -66,20 +66,20 @@ def test_the_upsamplers_bring_out_what_bicubic_enlargement_blurs(model, reduced)
 def test_what_the_decoder_draws_comes_out_sharp(drawn):
     prompts, drawing = drawn
     widths = [
-        edge_width(picture.permute(2, 0, 1))
-        for (_, kind, _, _), picture in zip(prompts, drawing.large, strict=True)
+        edge_width(image.permute(2, 0, 1))
+        for (_, kind, _, _), image in zip(prompts, drawing.large, strict=True)
         if kind == "single"
     ]
     assert sorted(widths)[len(widths) // 2] <= 1.5
 
 
-def test_a_picture_does_not_depend_on_its_batch(model, drawn):
+def test_an_image_does_not_depend_on_its_batch(model, drawn):
     prompts, drawing = drawn
     alone = text_to_image(model, [prompts[3][3]], sample_seeds(5, len(prompts))[3:4], Settings())
     torch.testing.assert_close(alone.large, drawing.large[3:4], rtol=0, atol=2 / 255)
 
 
-def test_seeds_and_prompts_change_the_picture(model):
+def test_seeds_and_prompts_change_the_image(model):
     prompts = ["a small red circle on a white background"] * 2 + ["a large blue star on a black background"]
     large = text_to_image(model, prompts, [1, 2, 1], Settings()).large
     assert (large[0] - large[1]).abs().max() > 0.2
@@ -88,15 +88,15 @@ def test_seeds_and_prompts_change_the_picture(model):
 
 def test_clip_tells_true_captions_from_false_ones(model):
     prompts = evaluation_scenes(32, seed=20_001)
-    pictures = render([p[2] for p in prompts], 64).permute(0, 2, 3, 1)
-    images = encode_image(model.clip, pictures)
+    rendered = render([p[2] for p in prompts], 64).permute(0, 2, 3, 1)
+    images = encode_image(model.clip, rendered)
     texts = encode_text(model.clip, [p[3] for p in prompts]).embeds
     right = (images @ texts.T).argmax(dim=1) == torch.arange(len(prompts))
     assert float(right.float().mean()) >= 0.85
 
 
 @pytest.mark.parametrize("prompt", ["", "a " * 200, "zebra 斑马 🦓", "\n\t"])
-def test_odd_prompts_still_give_a_picture(model, prompt):
+def test_odd_prompts_still_give_an_image(model, prompt):
     drawing = text_to_image(model, [prompt], [0], Settings(prior_steps=2, decoder_steps=2, upscaler_steps=1))
     assert torch.isfinite(drawing.large).all()
     assert drawing.large.shape == (1, 256, 256, 3)
