@@ -19,9 +19,9 @@ def add_convert(commands: Commands) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from ..unclip_core.families.convert import convert_and_say
+    from ..unclip_core.families.convert import convert_and_report
 
-    return said(lambda: convert_and_say(options.source, options.target, options.dtype))
+    return said(lambda: convert_and_report(options.source, options.target, options.dtype))
 
 
 def add_download(commands: Commands) -> None:

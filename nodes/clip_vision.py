@@ -86,7 +86,7 @@ class UnclipFromClipVision:
     def run(self, clip: PartValue[Clip], clip_vision_output: Any) -> tuple[EmbeddingValue]:
         """Unwrap the embeddings `[B, D]`, in the family's norm."""
         embeds = checked_embeds(clip_vision_output, clip.part.adapter.embed_dim)
-        if clip.part.adapter.config.normalize:
+        if clip.part.adapter.normalize:
             embeds = normalize(embeds)
         return (EmbeddingValue(embeds.to(host.intermediate_device()), clip.family, "image"),)
 

@@ -3,9 +3,8 @@
 What decides how an image is drawn comes from the core's settings, which the evaluation shares.
 """
 
-from ..unclip_core.pipelines.settings import Settings
-
-_SETTINGS = Settings()
+from ..unclip_core.models import DECODER_SETTINGS, PRIOR_SETTINGS, UPSAMPLER_SETTINGS
+from ..unclip_core.pipelines import settings
 
 MODEL = "bundled (tiny)"
 """How the model that ships with the pack is called in the loader's list."""
@@ -20,17 +19,17 @@ SEED = 0
 SEED_MAX = 2**64 - 1
 
 STEPS_MIN, STEPS_MAX = 1, 1000
-PRIOR_STEPS = _SETTINGS.prior_steps
-DECODER_STEPS = _SETTINGS.decoder_steps
-UPSCALER_STEPS = _SETTINGS.upscaler_steps
+PRIOR_STEPS = PRIOR_SETTINGS.steps
+DECODER_STEPS = DECODER_SETTINGS.steps
+UPSCALER_STEPS = UPSAMPLER_SETTINGS.steps
 
 GUIDANCE_MIN, GUIDANCE_MAX = 0.0, 20.0
 GUIDANCE_START, GUIDANCE_END = 0.0, 1.0
-PRIOR_GUIDANCE = _SETTINGS.prior_guidance
-DECODER_GUIDANCE = _SETTINGS.decoder_guidance
+PRIOR_GUIDANCE = PRIOR_SETTINGS.guidance_scale
+DECODER_GUIDANCE = DECODER_SETTINGS.guidance_scale
 
-PRIOR_SAMPLER = _SETTINGS.prior_sampler
-DECODER_SAMPLER = _SETTINGS.decoder_sampler
+PRIOR_SAMPLER = PRIOR_SETTINGS.sampler
+DECODER_SAMPLER = DECODER_SETTINGS.sampler
 
 ETA = 0.0
 ETA_MIN, ETA_MAX = 0.0, 1.0
@@ -85,7 +84,7 @@ EMBEDDING_NOISES = ("shared", "own")
 CLIP_STRENGTH = 0.0
 CLIP_STRENGTH_MAX = 100.0
 
-INVERSION_STEPS = _SETTINGS.inversion_steps
+INVERSION_STEPS = settings.INVERSION_STEPS
 INVERSION_GUIDANCE = 1.0
 INVERSION_ITERATIONS = 1
 INVERSION_ITERATIONS_MAX = 20

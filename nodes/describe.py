@@ -95,7 +95,7 @@ class UnclipDescribe:
         """Describe `B` embeddings, a caption each."""
         sockets.require_family(embedding, "embedding", clip.family, "CLIP")
         top_k = inputs.check_int("top_k", top_k, 1, defaults.TOP_K_MAX)
-        chosen = choose(phrases, inputs.check_text("custom", custom), bool(clip.part.adapter.config.words))
+        chosen = choose(phrases, inputs.check_text("custom", custom), bool(clip.part.adapter.words))
         with host.loaded(clip) as part, host.progress(len(embedding.embeds), "Describe") as bar:
             describer = Describer(lambda texts: pipelines.encode_text(part, texts).embeds, chosen)
             told = []

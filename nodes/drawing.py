@@ -1,6 +1,6 @@
 """What the nodes that draw with a decoder share: their inputs, and the text of each image."""
 
-from ..unclip_core.clip.open_clip_adapter import TextCondition
+from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.models import Decoder
 from . import defaults, host, inputs, sockets
 from .inputs import InputError, Number

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from ..unclip_core import pipelines
-from ..unclip_core.clip.open_clip_adapter import TextCondition
+from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.embedding.ranking import rank
 from ..unclip_core.models import Decoder, Prior
@@ -106,7 +106,7 @@ class UnclipPriorSample:
             sockets.require_family(prior, "prior", decoder.family, "decoder")
             parts, images = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
         with host.loaded_together(*parts), host.progress(steps, "Prior", images) as bar:
-            embeds = pipelines.draw_candidates(prior.part, condition, on_step=bar, **settings)
+            embeds = pipelines.sample_prior(prior.part, condition, on_step=bar, **settings)
             embeds = embeds.to(host.intermediate_device())
         ranking = rank(embeds, text.condition.embeds, keep)
         prompts = tuple(prompt for prompt in text.prompts for _ in range(keep))

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..unclip_core.clip.open_clip_adapter import TextCondition
+from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.embedding.pca import PcaBasis
 from ..unclip_core.models import Clip, Decoder, Prior, Upsampler
 from ..unclip_core.weights.lora import Change

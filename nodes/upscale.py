@@ -74,9 +74,7 @@ class UnclipUpscale:
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
             small = images[rows].to(host.device())
             here = {name: part[rows].to(host.device()) for name, part in kept.items()}
-            return pipelines.upscale(
-                part, small, seeds=seeds[rows], steps=steps, sampler=part.sampler, on_step=on_step, **here
-            )
+            return pipelines.upscale(part, small, seeds=seeds[rows], steps=steps, on_step=on_step, **here)
 
         with host.loaded(upscaler):
             return (host.in_turns(enlarge, len(images), at_once, steps, "Upscale"),)

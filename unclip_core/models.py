@@ -4,6 +4,7 @@ Text -> `Clip` -> `Prior` -> `Decoder` (with its `ImageCodec`) -> `Upsampler` ->
 states the settings that it is sampled with unless the user chooses others (`StageSettings`). Nothing here reads files.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,17 +13,17 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .clip.open_clip_adapter import ClipAdapter, TextCondition
-from .clip.tower_adapter import TowerClip
+from .clip.adapter import ClipAdapter, TextCondition
+from .diffusion.samplers import SAMPLERS
 from .diffusion.spec import DiffusionSpec
-from .nets.prior import PriorTransformer
 from .nets.upsampler import UpsamplerNet
+from .weights.files import CheckpointError
 
 PARTS = ("clip", "prior", "decoder", "upsampler")
 """The names of a model's parts, in the order in which data flows."""
 
 
-class MissingPart(ValueError):
+class MissingPart(CheckpointError):
     """The model has no such part, and it was asked for."""
 
 
@@ -39,6 +40,17 @@ class StageSettings:
     steps: int
     guidance_scale: float = 1.0
     sampler: str = "ddim"
+
+    def __post_init__(self) -> None:
+        """Check the values; raises ValueError."""
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps must be a whole number of 1 or more, got {self.steps!r}")
+        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float):
+            raise ValueError(f"guidance_scale must be a number, got {self.guidance_scale!r}")
+        if not math.isfinite(self.guidance_scale) or self.guidance_scale < 0:
+            raise ValueError(f"guidance_scale must be 0 or more, got {self.guidance_scale!r}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"there is no sampler {self.sampler!r}; there are {', '.join(SAMPLERS)}")
 
     def over(
         self, steps: int | None = None, guidance_scale: float | None = None, sampler: str | None = None
@@ -111,7 +123,7 @@ class Clip:
     """The CLIP of a family."""
 
     family: str
-    adapter: ClipAdapter | TowerClip
+    adapter: ClipAdapter
 
     @property
     def module(self) -> nn.Module:
@@ -315,5 +327,5 @@ class UnclipModel:
     def _read(self, part: str) -> Any:
         if not self.has(part):
             there = ", ".join(name for name in PARTS if self.has(name)) or "no part at all"
-            raise MissingPart(f"The model '{self.name}' has no {part}; it has {there}. Take a model that has one.")
+            raise MissingPart(f"The model '{self.name}' has no '{part}'; it has {there}. Take a model that has one.")
         return getattr(self.reader, part)()

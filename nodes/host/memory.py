@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from ...unclip_core.models import Clip
-from ...unclip_core.weights import lora
+from ...unclip_core.weights import files, lora
 from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {name: files.DTYPES[name] for name in ("fp16", "bf16", "fp32")}
 """What the loader offers beside "auto", in the order in which ComfyUI prefers them where the device can."""
 
 

@@ -12,8 +12,8 @@ from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import EmbeddingValue, FamilyError, NoiseValue
 from unclip.unclip_core import pipelines
 from unclip.unclip_core.diffusion.noise import NoiseSource
+from unclip.unclip_core.models import DECODER_SETTINGS
 from unclip.unclip_core.pipelines import editing
-from unclip.unclip_core.pipelines.settings import Settings
 
 SIDE, WIDTH = 16, 16
 
@@ -142,7 +142,7 @@ def test_inpaint_keeps_the_rest_to_the_bit(mine):
         mask,
         embedding().embeds.expand(2, -1),
         seeds=[4, 5],
-        guidance_scale=Settings().decoder_guidance,
+        guidance_scale=DECODER_SETTINGS.guidance_scale,
         **FILL,
     )
     torch.testing.assert_close(filled, expected, rtol=0, atol=1e-5)
@@ -335,7 +335,7 @@ def test_clip_guides_the_decoder_inside_inference_mode(mine, text):
         embedding(2).embeds,
         seeds=[2, 2],
         steps=3,
-        guidance_scale=Settings().decoder_guidance,
+        guidance_scale=DECODER_SETTINGS.guidance_scale,
     )
     torch.testing.assert_close(guided, expected, rtol=0, atol=1e-4)
     assert (guided - free).abs().max() > 1e-4

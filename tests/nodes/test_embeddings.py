@@ -9,7 +9,7 @@ from unclip import NODE_CLASS_MAPPINGS
 from unclip.nodes.clip_vision import ClipVisionOutput
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import BasisValue, EmbeddingValue, FamilyError, NoiseValue, TextValue
-from unclip.unclip_core.clip.open_clip_adapter import TextCondition
+from unclip.unclip_core.clip.adapter import TextCondition
 from unclip.unclip_core.embedding.arithmetic import blend, nlerp, slerp, text_diff
 from unclip.unclip_core.embedding.pca import fit_basis, reconstruct
 

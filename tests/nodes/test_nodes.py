@@ -255,7 +255,7 @@ def test_images_grow_fourfold(mine, shape):
 def test_upscale_hands_its_widgets_to_the_core(mine):
     small = noise(2, 8, 8, 3)
     large = run("UnclipUpscale", mine.upsampler, small, seed=3, steps=2)
-    expected = pipelines.upscale(mine.upsampler.part, small, seeds=[3, 3], steps=2, sampler=mine.upsampler.part.sampler)
+    expected = pipelines.upscale(mine.upsampler.part, small, seeds=[3, 3], steps=2)
     torch.testing.assert_close(large, expected, rtol=0, atol=1e-6)
 
 
@@ -379,7 +379,7 @@ def test_each_step_is_reported_to_the_host(mine, text, embedding, monkeypatch):
             pass
 
     monkeypatch.setattr(host, "progress", Recorded)
-    monkeypatch.setattr(host.turns, "progress", Recorded)
+    monkeypatch.setattr(host.oom_retry, "progress", Recorded)
     run("UnclipPriorSample", mine.prior, text, steps=3, candidates=2)
     run("UnclipDecoderSample", mine.decoder, embedding, steps=2, batch_size=2)
     run("UnclipUpscale", mine.upsampler, noise(1, 8, 8, 3), steps=1)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..families.karlo.random_weights import SIZES, write_random_karlo
-from ..families.karlo.writer import DTYPES
 from ..families.loading import load_model
 from ..models import UnclipModel
 from ..pipelines import encode_text, sample_decoder, sample_prior, upscale
+from ..weights.files import DTYPES
 
 PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 

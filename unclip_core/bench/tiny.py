@@ -12,10 +12,9 @@ import torch
 from ..diffusion.noise import sample_seeds
 from ..families.loading import load_model
 from ..models import UnclipModel
-from ..pipelines import encode_text, rerank, sample_decoder, sample_prior, upscale
-from ..pipelines.settings import Settings
+from ..pipelines import text_to_image
+from ..weights.files import DTYPES
 from .speed.cold import cold_seconds
-from .speed.worker import DTYPES
 
 PROMPT = "a large red circle above a small blue square on a white background"
 
@@ -34,9 +33,9 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
         the ratio of both in all, `cold_seconds` from a command's start to its first image (see `cold_seconds`; in
         fp32), `peak_memory_gib` of this process, `threads`.
     """
-    model, settings = load_model(dtype=DTYPES[dtype]), Settings()
-    one = _median_stages(lambda: _stage_seconds(model, settings, 1), repeats)
-    many = _median_stages(lambda: _stage_seconds(model, settings, batch), max(1, repeats // 2))
+    model = load_model(dtype=DTYPES[dtype])
+    one = _median_stages(lambda: _stage_seconds(model, 1), repeats)
+    many = _median_stages(lambda: _stage_seconds(model, batch), max(1, repeats // 2))
     figures = {
         "seconds": one,
         "batch": batch,
@@ -52,44 +51,16 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
     return figures
 
 
-def _stage_seconds(model: UnclipModel, settings: Settings, count: int) -> dict[str, float]:
-    seconds, seeds = {}, sample_seeds(0, count)
+def _stage_seconds(model: UnclipModel, count: int) -> dict[str, float]:
+    seconds: dict[str, float] = {}
     clock = time.perf_counter()
 
     def lap(stage: str) -> None:
         nonlocal clock
         now = time.perf_counter()
-        seconds[stage], clock = now - clock, now
+        seconds[{"upsampler": "upscale"}.get(stage, stage)], clock = now - clock, now
 
-    text = encode_text(model.clip, [PROMPT] * count)
-    lap("clip")
-    drawn = settings.candidates
-    embeds = sample_prior(
-        model.prior,
-        text,
-        steps=settings.prior_steps,
-        guidance_scale=settings.prior_guidance,
-        seeds=seeds,
-        sampler=settings.prior_sampler,
-        candidates=drawn,
-        keep=drawn,
-    )
-    lap("prior")
-    rows = torch.arange(count).repeat_interleave(drawn)
-    small = sample_decoder(
-        model.decoder,
-        embeds,
-        text=text.select(rows),
-        steps=settings.decoder_steps,
-        seeds=[seeds[row] for row in rows],
-        guidance_scale=settings.decoder_guidance,
-        sampler=settings.decoder_sampler,
-    )
-    lap("decoder")
-    small = rerank(model.clip, text, small, keep=1)
-    lap("rerank")
-    upscale(model.upsampler, small, steps=settings.upscaler_steps, seeds=seeds, sampler=settings.upscaler_sampler)
-    lap("upscale")
+    text_to_image(model, [PROMPT] * count, sample_seeds(0, count), on_stage=lap)
     return {**seconds, "all": sum(seconds.values())}
 
 

@@ -6,47 +6,20 @@ import takes longer than drawing an image. What stands in for it gives the same 
 
 import gzip
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..nets.meta_init import bare
 from ..nets.open_clip_vit import OpenClipVit, plain_params
 from ..weights.files import load_strictly
+from .adapter import ClipAdapter
 from .image_input import OPENAI_MEAN, OPENAI_STD, ImageInput
 from .tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
-
-
-@dataclass(frozen=True)
-class TextCondition:
-    """What CLIP says of `B` prompts.
-
-    Attributes:
-        embeds: text embeddings `[B, D]`, in the family's norm.
-        states: token states after the final LayerNorm `[B, T, W]`.
-        mask: `[B, T]` bool, True at start, words and end, False at padding.
-        null: what the same CLIP says of the empty prompt, one row: the other half of guidance.
-    """
-
-    embeds: Tensor
-    states: Tensor
-    mask: Tensor
-    null: "TextCondition | None" = None
-
-    def select(self, rows: Sequence[int] | Tensor) -> "TextCondition":
-        """The condition of these rows, in this order (rows may repeat)."""
-        index = torch.as_tensor(rows, device=self.embeds.device)
-        return TextCondition(self.embeds[index], self.states[index], self.mask[index], self.null)
-
-    def to(self, device: torch.device | str) -> "TextCondition":
-        """The same condition on another device."""
-        null = None if self.null is None else self.null.to(device)
-        return TextCondition(self.embeds.to(device), self.states.to(device), self.mask.to(device), null)
 
 
 @dataclass(frozen=True)
@@ -119,18 +92,18 @@ def text_states(model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
     return states, pooled @ tower.text_projection
 
 
-class ClipAdapter:
-    """One CLIP: its open_clip model, tokenizer and preprocessing, with named results."""
+class OpenClipAdapter(ClipAdapter):
+    """A CLIP of open_clip's architectures."""
 
     def __init__(self, model: nn.Module, config: ClipConfig) -> None:
-        """Wrap a model of open_clip, or an `OpenClipVit`; use `ClipAdapter.from_weights` for one with its weights."""
+        """Wrap a model of open_clip, or an `OpenClipVit`; `from_weights` makes one with its weights."""
+        super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.config = config
-        self._tokenizer = light_tokenizer(config)
-        self._null: TextCondition | None = None
+        self.config, self.tokenizer = config, light_tokenizer(config)
+        self.normalize, self.words = config.normalize, config.words
 
     @classmethod
-    def from_weights(cls, tensors: Mapping[str, Tensor], config: ClipConfig, source: str) -> "ClipAdapter":
+    def from_weights(cls, tensors: Mapping[str, Tensor], config: ClipConfig, source: str) -> "OpenClipAdapter":
         """Build the model of `config` and load `tensors` strictly.
 
         Raises:
@@ -161,67 +134,20 @@ class ClipAdapter:
         return int(self.config.model["vision_cfg"]["image_size"])
 
     @cached_property
-    def _image_input(self) -> ImageInput:
+    def image_input(self) -> ImageInput:
+        """As open_clip's evaluation transform: bicubic to the shortest edge, cropped at the centre, normalised."""
         size, config = self.image_size, self.config
         return ImageInput(size, size, mean=config.mean, std=config.std, half_even=True)
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids `[B, T]`, padded with 0 and, where too long, cut with the end of text kept."""
-        return self._tokenizer.rows(prompts)[0]
-
-    def token_counts(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt, start and end included, before any cut."""
-        return self._tokenizer.counts(prompts)
-
-    def is_truncated(self, prompt: str) -> bool:
-        """Whether the prompt has more tokens than the model reads."""
-        return self.token_counts([prompt])[0] > self.context_length
-
-    def unknown_words(self, prompt: str) -> list[str]:
-        """The words of the prompt that a model with a closed vocabulary has never seen, each once, in order."""
-        import regex
-
-        if not self.config.words:
-            return []
-        known = set(self.config.words)
-        words = regex.findall(r"[\p{L}\p{N}]+", prompt.lower())
-        return list(dict.fromkeys(word for word in words if word not in known))
-
-    def encode_text(self, prompts: Sequence[str]) -> TextCondition:
-        """Encode `B` prompts, and with them the empty one; an empty string is a valid prompt."""
-        if self._null is None:
-            self._null = self._encode_text([""])
-        return replace(self._encode_text(prompts), null=self._null.to(next(self.model.parameters()).device))
-
-    def _encode_text(self, prompts: Sequence[str]) -> TextCondition:
-        device = next(self.model.parameters()).device
-        ids, lengths = self._tokenizer.rows(prompts)
-        mask = torch.arange(self.context_length)[None] < lengths[:, None]
-        states, pooled = text_states(self.model, ids.to(device))
-        return TextCondition(self._in_norm(pooled.float()), states.float(), mask.to(device))
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Encode images `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.
-
-        The image is resized so that its shortest edge fits (bicubic), cropped at the centre and normalised.
-        """
-        parameter = next(self.model.parameters())
-        pixels = self.preprocess(images).to(parameter.device, parameter.dtype)
-        return self._in_norm(self.model.encode_image(pixels).float())
-
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Encode images `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass."""
-        dtype = next(self.model.parameters()).dtype
-        return self._in_norm(self.model.encode_image(self._image_input.normalized(pixels).to(dtype)).float())
-
     @property
     def temperature(self) -> float:
-        """What CLIP multiplies cosines by to make them logits (Radford et al. 2021, figure 3)."""
+        """The one that it was trained to."""
         return float(self.model.logit_scale.exp())
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """As open_clip's evaluation transform: `[B, H, W, 3]` in 0..1 to normalised `[B, 3, S, S]` float32."""
-        return self._image_input(images)
+    def read_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids `[B, T]` to token states `[B, T, W]` and embeddings `[B, D]`."""
+        return text_states(self.model, ids)
 
-    def _in_norm(self, embeds: Tensor) -> Tensor:
-        return F.normalize(embeds, dim=-1) if self.config.normalize else embeds
+    def read_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels `[B, 3, S, S]` to embeddings `[B, D]`."""
+        return self.model.encode_image(pixels)

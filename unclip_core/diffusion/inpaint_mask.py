@@ -1,5 +1,6 @@
 """An image of which some pixels are known: from ComfyUI's image and mask into a diffusion, and out again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,9 @@ from torch.nn import functional as F
 from .denoiser import Denoiser
 from .inpainting import KnownPixels, keep_known, noised
 
-__all__ = ["KnownImage"]
+__all__ = ["Encode", "KnownImage"]
+
+Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,18 @@ class KnownImage:
         images = F.pad(self.images.movedim(-1, 1), extra).movedim(1, -1)
         return KnownImage(images, F.pad(self.mask, extra, value=1.0), torch.Size(shape))
 
-    def enter(self, denoiser: Denoiser, start: Tensor, ab: float) -> tuple[Denoiser, Tensor]:
-        """The denoiser that knows these pixels, and the start [B, 3, H, W], at alpha-bar `ab`, as noise of them."""
+    def enter(
+        self, denoiser: Denoiser, start: Tensor, ab: float, encode: Encode | None = None, factor: int = 1
+    ) -> tuple[Denoiser, Tensor]:
+        """The denoiser that knows this image, and the start [B, C, h, w], at alpha-bar `ab`, as noise of it.
+
+        encode: images [B, 3, H, W] in -1..1 to the latents that the denoiser works on, `factor` times as small; None
+            for pixels. A latent is drawn as far as any of the pixels that it covers is to be.
+        """
         known = self.images.movedim(-1, 1).to(start) * 2 - 1
         mask = self.mask[:, None].to(start)
+        if encode is not None:
+            known, mask = encode(known).to(start), F.max_pool2d(mask, factor)
         return KnownPixels(denoiser, known, mask), keep_known(start, noised(known, ab, start), mask)
 
     def into(self, drawn: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from ..diffusion.inversion import Inverted
 from ..diffusion.noise import sample_seeds
 from ..embedding.arithmetic import slerp, text_diff
 from ..families.loading import load_model
-from ..models import UnclipModel
+from ..models import StageSettings, UnclipModel
 from ..pipelines import encode_image, encode_text, sample_decoder
 from ..pipelines.editing import invert_decoder
-from ..pipelines.settings import Settings
+from ..pipelines.settings import Settings, arguments
 from ..world.captions import caption
 from ..world.judge import judge, score
 from ..world.render import render
@@ -138,19 +138,16 @@ class Studio:
         self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Inverted | None = None
     ) -> list[dict[str, bool]]:
         """What the decoder's images of the embeddings have right of the scenes."""
-        steps, guidance = self.settings.decoder_steps, self.settings.decoder_guidance
-        sampler = self.settings.decoder_sampler
+        settings = self.settings.decoder
         if noise is not None:
-            steps, guidance, sampler = self.settings.inversion_steps, 1.0, "ddim"  # as the noise was found
+            settings = StageSettings(self.settings.inversion_steps, 1.0, "ddim")  # as the noise was found
         seeds, scores = sample_seeds(self.seed, len(scenes)), []
         for rows in _batches(len(scenes), title):
             images = sample_decoder(
                 self.model.decoder,
                 embeds[rows],
-                steps=steps,
                 seeds=seeds[rows],
-                guidance_scale=guidance,
-                sampler=sampler,
+                **arguments(settings),
                 start=None if noise is None else noise.noise[rows],
                 start_error=None if noise is None else noise.error[rows],
             )

@@ -12,7 +12,7 @@ from ..data.samples import Collection, Sample, samples
 from ..diffusion.noise import sample_seeds
 from ..models import Clip, UnclipModel
 from ..pipelines import encode_image, encode_text, sample_decoder, sample_prior, upscale
-from ..pipelines.settings import Settings
+from ..pipelines.settings import Settings, arguments, upsampler_arguments
 
 SOURCES = ("text", "pictures")
 """What an image is drawn from: its caption, through the prior, or the true image's own embedding."""
@@ -97,24 +97,18 @@ def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how
         embeds = sample_prior(
             model.prior,
             text,
-            steps=settings.prior_steps,
-            guidance_scale=settings.prior_guidance,
             seeds=seeds,
-            sampler=settings.prior_sampler,
+            **arguments(settings.prior),
         )
     drawn = sample_decoder(
         model.decoder,
         embeds,
         text=text,
-        steps=settings.decoder_steps,
         seeds=seeds,
-        guidance_scale=settings.decoder_guidance,
-        sampler=settings.decoder_sampler,
+        **arguments(settings.decoder),
     )
     if not how.small:
-        drawn = upscale(
-            model.upsampler, drawn, steps=settings.upscaler_steps, seeds=seeds, sampler=model.upsampler.sampler
-        )
+        drawn = upscale(model.upsampler, drawn, seeds=seeds, **upsampler_arguments(settings.upsampler))
     return Pairs(
         [row.caption for row in rows],
         true,
@@ -127,4 +121,4 @@ def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how
 
 def sees(clip: Clip) -> bool:
     """Whether this CLIP has an image encoder."""
-    return getattr(clip.module, "vision", clip.module) is not None
+    return clip.adapter.has_vision

@@ -11,7 +11,6 @@ from ..diffusion.noise import sample_seeds
 from ..embedding.arithmetic import cosine
 from ..models import Clip, Prior, Upsampler
 from ..pipelines import encode_image, encode_text, enlarge, sample_prior, upscale
-from ..pipelines.settings import Settings
 from ..world.captions import caption
 from ..world.edges import edge_width
 from ..world.render import render
@@ -21,7 +20,7 @@ from ..world.scenes import Scene, sample_scenes
 @torch.no_grad()
 def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, dict[str, float]]:
     """Mean cosine to the true image embedding, of the prior's embedding and of the text's, on fresh scenes."""
-    settings, found = Settings(), {}
+    found = {}
     for split in ("trained", "held_out"):
         rng = random.Random(f"prior {seed} {split}")
         scenes = sample_scenes(rng, count, split)
@@ -30,10 +29,7 @@ def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, 
         drawn = sample_prior(
             prior,
             text,
-            steps=settings.prior_steps,
-            guidance_scale=settings.prior_guidance,
             seeds=sample_seeds(seed, count),
-            sampler=settings.prior_sampler,
         )
         found[split] = {"prior": float(cosine(drawn, true).mean()), "text": float(cosine(text.embeds, true).mean())}
     return found
@@ -64,9 +60,7 @@ def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: 
     drawn = upscale(
         upsampler,
         small.permute(0, 2, 3, 1),
-        steps=Settings().upscaler_steps,
         seeds=seeds,
-        sampler=Settings().upscaler_sampler,
     ).permute(0, 3, 1, 2)
     bicubic = enlarge(small * 2 - 1, upsampler.scale) * 0.5 + 0.5
     figures = {"upsampler": _psnr(drawn, true), "bicubic": _psnr(bicubic, true)}

@@ -1,51 +1,43 @@
-"""Which format and family a model folder is of, by its index and by keys; names of weight files say nothing."""
+"""Which family a model folder is of."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..clip.tokenizer import CONVENTIONS
-from ..models import PartReader
 from ..weights.files import CheckpointError
-from .karlo.reader import PIPELINES, KarloFolder
-from .native.reader import FORMAT, INDEX, NativeFolder
+from .registry import INDEX, Family, families
 
 
-def reader_of(folder: Path, dtype: torch.dtype, conventions: str = "native") -> PartReader:
-    """What reads the parts of the model in `folder`.
+def family_of(folder: Path) -> Family:
+    """The family whose model `folder` holds.
 
     Raises:
-        CheckpointError: the folder holds no model of a known format.
-        ValueError: the conventions are unknown.
+        CheckpointError: the folder holds no model of a known family.
     """
-    if conventions not in CONVENTIONS:
-        raise ValueError(f"unknown conventions {conventions!r}; known: {', '.join(CONVENTIONS)}")
-    if not (folder / INDEX).exists() and (kakao := _kakao_files(folder, dtype, conventions)):
-        return kakao
-    index = read_any_index(folder)
-    if "_class_name" not in index:
-        return NativeFolder(folder, dtype)
-    if index["_class_name"] not in PIPELINES:
-        raise CheckpointError(
-            f"'{folder / INDEX}' is of the pipeline '{index['_class_name']}', which is no supported unCLIP. "
-            f"Supported are {', '.join(PIPELINES)}, and the format '{FORMAT}'."
-        )
-    return KarloFolder(folder, index, dtype, conventions)
+    index = read_any_index(folder) if (folder / INDEX).exists() else None
+    for family in families():
+        if family.detect(folder, index):
+            return family
+    if index is None:
+        read_any_index(folder)
+    formats = ", ".join(name for family in families() for name in family.formats)
+    kind = index.get("_class_name", index.get("format")) if index else None
+    raise CheckpointError(
+        f"'{folder / INDEX}' is of the kind {kind!r}, which is no supported unCLIP. Supported are {formats}."
+    )
 
 
 def is_supported(folder: Path) -> bool:
-    """Whether the index of `folder` is one that `reader_of` takes; no weights are touched."""
+    """Whether the index of `folder` is of a known family; no weights are touched."""
     try:
         index = read_any_index(folder)
     except CheckpointError:
         return False
-    return index.get("format") == FORMAT or index.get("_class_name") in PIPELINES
+    return any(family.detect(folder, index) for family in families())
 
 
 def read_any_index(folder: Path) -> dict[str, Any]:
-    """The folder's `model_index.json`, of whatever format.
+    """The folder's `model_index.json`, of whatever family.
 
     Raises:
         CheckpointError: there is none, or it is no JSON object.
@@ -56,11 +48,5 @@ def read_any_index(folder: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"'{folder}' is no model folder: '{path}' cannot be read ({error}).") from error
     if not isinstance(index, dict):
-        raise CheckpointError(f"'{path}' is not of the format '{FORMAT}': it holds no JSON object.")
+        raise CheckpointError(f"'{path}' is no index of a model: it holds no JSON object.")
     return index
-
-
-def _kakao_files(folder: Path, dtype: torch.dtype, conventions: str) -> PartReader | None:
-    from .karlo.kakao_reader import KakaoFolder, weight_files
-
-    return KakaoFolder(folder, dtype, conventions) if weight_files(folder) else None

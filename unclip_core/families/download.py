@@ -5,22 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from ..weights.files import CheckpointError
+from .registry import Source, families
 
-REPOSITORIES = {
-    "karlo": "kakaobrain/karlo-v1-alpha",
-    "karlo-variations": "kakaobrain/karlo-v1-alpha-image-variations",
-}
-LICENCE = (
-    "CreativeML Open RAIL-M; by it you agree to its use restrictions: "
-    "https://github.com/kakaobrain/karlo/blob/main/LICENSE"
-)
 _TEXTS = (".json", ".txt")
 _WEIGHTS = (".safetensors", ".bin")
 _MARKS = ("fp16", "bf16", "non_ema")
 
 
+def sources() -> dict[str, Source]:
+    """All public weights that the families name, by the names under which they are asked for."""
+    return {name: source for family in families() for name, source in family.sources.items()}
+
+
 def download(name: str, target: str | None = None, revision: str | None = None, hub: str | None = None) -> Path:
-    """Fetch one of `REPOSITORIES` into `target`/<its name>; what is there already is not fetched again.
+    """Fetch one of `sources` into `target`/<its name>; what is there already is not fetched again.
 
     Args:
         name: "karlo" (text to image) or "karlo-variations".
@@ -38,13 +36,14 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    if name not in REPOSITORIES:
-        raise CheckpointError(f"There is no model {name!r} to download. There are: {', '.join(REPOSITORIES)}.")
-    repository = REPOSITORIES[name]
+    known = sources()
+    if name not in known:
+        raise CheckpointError(f"There is no model {name!r} to download. There are: {', '.join(known)}.")
+    repository, licence = known[name].repository, known[name].licence
     folder = (Path(target) if target else comfyui_models()) / repository.split("/")[1]
     try:
         files = needed_files(HfApi(endpoint=hub).list_repo_files(repository, revision=revision))
-        print(f"{repository}: {len(files)} files into '{folder}'.\nLicence of the weights: {LICENCE}", flush=True)
+        print(f"{repository}: {len(files)} files into '{folder}'.\nLicence of the weights: {licence}", flush=True)
         for number, file in enumerate(files, start=1):
             print(f"[{number}/{len(files)}] {file}", flush=True)
             fetch(repository, file, folder / file, revision, hub)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from ..clip.tokenizer import CONVENTIONS
 from ..models import UnclipModel
-from .detect import reader_of
+from .detect import family_of
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "shapes"
 
@@ -16,14 +17,17 @@ def load_model(
     """The model in folder `path`, or the bundled one; nothing but its index is read yet.
 
     Args:
-        path: a folder of the project's own format, a diffusers folder of an unCLIP pipeline, or a folder with
-            kakaobrain's own Karlo files.
+        path: a model folder of any family in `families.registry`.
         dtype: what the weights of prior, decoder and upsampler are cast to; CLIP stays float32.
-        conventions: "native" or "diffusers", where the two differ over Karlo: tables, timesteps, clipping, tokens
-            and preparation of images.
+        conventions: "native" or "diffusers", where the two differ: tables, timesteps, clipping, tokens and preparation
+            of images.
 
     Raises:
         CheckpointError: the folder holds no model that can be read.
+        ValueError: the conventions are unknown.
     """
+    if conventions not in CONVENTIONS:
+        raise ValueError(f"unknown conventions {conventions!r}; known: {', '.join(CONVENTIONS)}")
     folder = BUNDLED if path is None else Path(path)
-    return UnclipModel(name=folder.name, folder=folder, reader=reader_of(folder, dtype, conventions))
+    reader = family_of(folder).read(folder, dtype, conventions)
+    return UnclipModel(name=folder.name, folder=folder, reader=reader)

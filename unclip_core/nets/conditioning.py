@@ -9,6 +9,7 @@ Frames).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,67 @@ from .params import params_from_dict, require_positive
 Condition = dict[str, Tensor]
 
 
+class Conditioner(Protocol):
+    """The contract of every conditioner, an `nn.Module`: embeddings and text in, a `Condition` out.
+
+    It may give context tokens, maps and an added embedding together, whichever its UNet was built to read.
+    """
+
+    needs_text: bool
+    """Whether it cannot do without a text: "no text" is then the encoding of the empty prompt."""
+
+    null_image: Tensor
+    """`[D]`, what stands for "no image embedding"."""
+
+    def __call__(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor | None = None,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        drop_image: Tensor | None = None,
+        drop_text: Tensor | None = None,
+    ) -> Condition:
+        """Return what the UNet is told.
+
+        Args:
+            image_embeds: `[B, D]`.
+            text_embeds: `[B, D]`.
+            text_states: token states `[B, T, W]`.
+            text_mask: `[B, T]` bool.
+            drop_image: `[B]` bool, rows whose image embedding is replaced by `null_image`.
+            drop_text: `[B]` bool, rows whose text is dropped; only where `needs_text` is False.
+
+        Raises:
+            ValueError: a text is needed and there is none.
+        """
+        ...
+
+
+class ConditionerParams(Protocol):
+    """Shape of a conditioner, a frozen dataclass: what the UNet it is joined with must agree with."""
+
+    kind: ClassVar[str]
+    """How files name it."""
+
+    embed_dim: int
+    time_embed_dim: int
+
+    @property
+    def context_width(self) -> int | None:
+        """Width of its context tokens; None where it gives none."""
+        ...
+
+    @property
+    def maps(self) -> tuple[tuple[int, int], ...]:
+        """(channels, side) of its map for each level of the UNet, (0, 0) where it gives none; () for none at all."""
+        ...
+
+    def build(self) -> nn.Module:
+        """Make the `Conditioner`."""
+        ...
+
+
 @dataclass(frozen=True)
 class TokenConditionerParams:
     """Karlo's text projection: widths of embeddings, token states, time embedding and context."""
@@ -29,10 +91,21 @@ class TokenConditionerParams:
     time_embed_dim: int
     context_dim: int
     extra_tokens: int = 4
+    kind: ClassVar[str] = "token"
+    maps: ClassVar[tuple[tuple[int, int], ...]] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field that is not positive."""
         require_positive("TokenConditionerParams", **vars(self))
+
+    @property
+    def context_width(self) -> int:
+        """Width of its context tokens."""
+        return self.context_dim
+
+    def build(self) -> "TokenConditioner":
+        """Make the conditioner."""
+        return TokenConditioner(self)
 
 
 @dataclass(frozen=True)
@@ -54,6 +127,8 @@ class MapConditionerParams:
     frames: int = 0
     canvas: int = 8
     canvas_channels: int = 0
+    kind: ClassVar[str] = "map"
+    context_width: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for fields that are not positive or disagree."""
@@ -76,6 +151,15 @@ class MapConditionerParams:
             if (channels > 0) != (size > 0) or channels < 0:
                 raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels of side {size}")
         self._check_frames()
+
+    @property
+    def maps(self) -> tuple[tuple[int, int], ...]:
+        """(channels, side) of the map of each level."""
+        return tuple(zip(self.map_channels, self.map_sizes, strict=True))
+
+    def build(self) -> "MapConditioner":
+        """Make the conditioner."""
+        return MapConditioner(self)
 
     def _check_frames(self) -> None:
         if (self.frames > 0) != (self.canvas_channels > 0) or self.frames < 0:
@@ -105,6 +189,8 @@ class TokenConditioner(nn.Module):
     embeddings into four extra tokens of context that are concatenated to the sequence of outputs from
     the GLIDE text encoder" (here in front of CLIP's own token states).
     """
+
+    needs_text = True
 
     def __init__(self, params: TokenConditionerParams) -> None:
         """Make the projections and the learned embedding of "no image given"."""
@@ -155,6 +241,8 @@ class MapConditioner(nn.Module):
     every place its own signal. Both embeddings are normalised here (LayerNorm without weights), so their
     scale does not matter.
     """
+
+    needs_text = False
 
     def __init__(self, params: MapConditionerParams) -> None:
         """Make the MLP, its heads, and the learned vectors that stand for a missing image or text."""
@@ -269,19 +357,20 @@ def _make_map(params: MapConditionerParams, level: int) -> FreeMap | FactoredMap
     return FreeMap(params.hidden, channels, size)
 
 
-ConditionerParams = TokenConditionerParams | MapConditionerParams
-PARAMS_OF_KIND = {"token": TokenConditionerParams, "map": MapConditionerParams}
+CONDITIONERS: dict[str, type] = {"token": TokenConditionerParams, "map": MapConditionerParams}
+"""Params of conditioners by the kind that files name; `register_conditioner` adds to them."""
 
 
-def make_conditioner(params: ConditionerParams) -> TokenConditioner | MapConditioner:
-    """Build the conditioner that `params` belongs to."""
-    return (TokenConditioner if isinstance(params, TokenConditionerParams) else MapConditioner)(params)
+def register_conditioner(params: type) -> type:
+    """Let files name a further kind of conditioner, by its params' `kind`; returns the class, to be a decorator."""
+    CONDITIONERS[params.kind] = params
+    return params
 
 
 def conditioner_params_from_dict(config: Mapping[str, object]) -> ConditionerParams:
-    """Read params from a dict whose "kind" is "token" or "map". Raises ValueError for another kind."""
+    """Read params from a dict whose "kind" is one of `CONDITIONERS`. Raises ValueError for another kind."""
     fields = dict(config)
     kind = fields.pop("kind", None)
-    if kind not in PARAMS_OF_KIND:
-        raise ValueError(f"conditioner: kind must be one of {sorted(PARAMS_OF_KIND)}, got {kind!r}")
-    return params_from_dict(PARAMS_OF_KIND[kind], fields)
+    if kind not in CONDITIONERS:
+        raise ValueError(f"conditioner: kind must be one of {sorted(CONDITIONERS)}, got {kind!r}")
+    return params_from_dict(CONDITIONERS[kind], fields)

@@ -7,15 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .conditioning import (
-    Condition,
-    ConditionerParams,
-    MapConditionerParams,
-    TokenConditioner,
-    TokenConditionerParams,
-    conditioner_params_from_dict,
-    make_conditioner,
-)
+from .conditioning import Condition, ConditionerParams, conditioner_params_from_dict
 from .layers import TimeTable
 from .params import params_from_dict, params_to_dict
 from .unet import UNet, UNetParams
@@ -23,7 +15,7 @@ from .unet import UNet, UNetParams
 
 @dataclass(frozen=True)
 class DecoderParams:
-    """Shape of a decoder; `image_size` is the side in pixels of the square images it was trained on."""
+    """Shape of a decoder; `image_size` is the side of the square images, or latents, that its UNet was trained on."""
 
     conditioner: ConditionerParams
     unet: UNetParams
@@ -37,34 +29,32 @@ class DecoderParams:
                 f"DecoderParams: conditioner.time_embed_dim {cond.time_embed_dim} is not "
                 f"unet.time_embed_dim {unet.time_embed_dim}"
             )
-        context_dim = cond.context_dim if isinstance(cond, TokenConditionerParams) else None
-        if context_dim != unet.context_dim:
+        if cond.context_width != unet.context_dim:
             raise ValueError(
-                f"DecoderParams: conditioner.context_dim {context_dim} is not unet.context_dim {unet.context_dim}"
+                f"DecoderParams: conditioner.context_dim {cond.context_width} is not "
+                f"unet.context_dim {unet.context_dim}"
             )
         self._check_maps()
 
     def _check_maps(self) -> None:
-        levels = len(self.unet.channels)
-        is_map = isinstance(self.conditioner, MapConditionerParams)
-        given = self.conditioner.map_channels if is_map else (0,) * levels
+        maps = self.conditioner.maps or ((0, 0),) * len(self.unet.channels)
+        given = tuple(channels for channels, _ in maps)
         if given != self.unet.map_channels:
             raise ValueError(
                 f"DecoderParams: conditioner.map_channels {given} are not unet.map_channels {self.unet.map_channels}"
             )
-        for level, channels in enumerate(given):
+        for level, (channels, size) in enumerate(maps):
             side = self.image_size // (self.unet.patch_size * 2**level)
-            if channels and self.conditioner.map_sizes[level] != side:
+            if channels and size != side:
                 raise ValueError(
-                    f"DecoderParams: level {level} of a {self.image_size} px image has side "
-                    f"{side}, conditioner.map_sizes says {self.conditioner.map_sizes[level]}"
+                    f"DecoderParams: level {level} of an image of side {self.image_size} has side {side}, "
+                    f"conditioner.map_sizes says {size}"
                 )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the params as a dict that JSON can hold."""
-        kind = "token" if isinstance(self.conditioner, TokenConditionerParams) else "map"
         return {
-            "conditioner": {"kind": kind} | params_to_dict(self.conditioner),
+            "conditioner": {"kind": self.conditioner.kind} | params_to_dict(self.conditioner),
             "unet": params_to_dict(self.unet),
             "image_size": self.image_size,
         }
@@ -87,7 +77,7 @@ class DecoderNet(nn.Module):
         """Build conditioner and UNet."""
         super().__init__()
         self.params = params
-        self.conditioner = make_conditioner(params.conditioner)
+        self.conditioner = params.conditioner.build()
         self.unet = UNet(params.unet)
 
     def condition(
@@ -111,8 +101,8 @@ class DecoderNet(nn.Module):
     ) -> Condition:
         """The unconditional Condition of `count` images: no image embedding, and no text.
 
-        A TokenConditioner (Karlo) has no learned "no text": give it the encoding of "". A MapConditioner
-        takes its learned one when text is left out. Raises ValueError as the conditioner's forward does.
+        A conditioner that needs a text has no learned "no text": give it the encoding of "". The others take their
+        learned one when text is left out. Raises ValueError as the conditioner's forward does.
         """
         null = self.conditioner.null_image
         drop = torch.ones(count, dtype=torch.bool, device=null.device)
@@ -136,7 +126,7 @@ class DecoderNet(nn.Module):
     @property
     def needs_text(self) -> bool:
         """Whether condition() and null_condition() cannot do without a text."""
-        return isinstance(self.conditioner, TokenConditioner)
+        return self.conditioner.needs_text
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, times: TimeTable | None = None) -> Tensor:
         """x [B, C, H, W], t [B], a Condition or what prepare made of one -> [B, out_channels, H, W].

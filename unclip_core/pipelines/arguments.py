@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..clip.open_clip_adapter import TextCondition
+from ..clip.adapter import TextCondition
 from ..diffusion.noise import NoiseSource
 
 Interval = tuple[float, float]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..clip.open_clip_adapter import TextCondition
+from ..clip.adapter import TextCondition
 from ..embedding.ranking import check_shares, rank
 from ..models import Clip
 from .images import check_images

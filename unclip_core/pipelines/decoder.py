@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..clip.open_clip_adapter import TextCondition
+from ..clip.adapter import TextCondition
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.guidance import Guided
 from ..diffusion.inversion import ErrorAware, own_share

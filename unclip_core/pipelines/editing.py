@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..clip.open_clip_adapter import TextCondition
+from ..clip.adapter import TextCondition
 from ..diffusion.denoiser import Denoiser, clamp_x0
 from ..diffusion.inpaint_mask import KnownImage
 from ..diffusion.inpainting import repaint
@@ -16,11 +16,12 @@ from ..diffusion.noise import NoiseSource
 from ..diffusion.samplers import OnStep
 from ..diffusion.spec import DiffusionSpec
 from ..diffusion.windows import Windowed
-from ..models import Clip, Decoder
+from ..models import PIXELS, Clip, Decoder
 from ..nets.inference_gradients import gradients, plain
 from . import check_count, check_images, decoder_denoiser, sample_decoder, to_images
 from .clip_ascent import Ascent, ascend
 from .clip_guidance import ClipGuided, clip_logits
+from .settings import INVERSION_STEPS
 
 __all__ = ["fit_image", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_images", "resize_mask"]
 __all__ += ["resize_image"]
@@ -36,12 +37,12 @@ def invert_decoder(
     image_embeds: Tensor,
     *,
     text: TextCondition | None = None,
-    steps: int,
-    guidance_scale: float,
+    steps: int = INVERSION_STEPS,
+    guidance_scale: float = 1.0,
     iterations: int = 1,
     on_step: OnStep | None = None,
 ) -> Inverted:
-    """The noise `[B, 3, S, S]` from which the decoder draws images `[B, S, S, 3]` under their embeddings `[B, D]`.
+    """The noise `[B, C, s, s]` from which the decoder draws images `[B, S, S, 3]` under their embeddings `[B, D]`.
 
     Given to `sample_decoder` as `start`, with its error as `start_error`, `sampler` ddim, the same steps, guidance and
     text, it draws them again.
@@ -58,7 +59,7 @@ def invert_decoder(
             f"{images.shape[1]}: resize it first."
         )
     denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
-    x0 = images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1
+    x0 = decoder.codec.encode(images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1)
     plan, error = decoder.diffusion.steps(steps), clean_error(denoiser, x0)
     aware = ErrorAware(denoiser, decoder.diffusion.table, error)
     return Inverted(invert(aware, x0, plan, iterations=iterations, on_step=on_step), error)
@@ -71,10 +72,10 @@ def inpaint_decoder(
     mask: Tensor,
     image_embeds: Tensor,
     *,
-    text: TextCondition | None = None,
-    steps: int,
-    guidance_scale: float,
     seeds: Sequence[int],
+    text: TextCondition | None = None,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
     resamples: int = 1,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -84,6 +85,8 @@ def inpaint_decoder(
 
     Args:
         mask: `[B or 1, H, W]` in 0..1: 0 keeps, 1 draws, between them both are blended.
+        seeds: one an image.
+        steps: 2..train_steps; None takes the model's own, as for `guidance_scale`.
         resamples: how often each step is made (`repaint`); more fits what is drawn better to what is known.
         on_step: called after each of the `(steps - 1) * resamples + 1` steps.
 
@@ -95,16 +98,20 @@ def inpaint_decoder(
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     height, width = images.shape[1:3]
     known = KnownImage(images, mask, torch.Size((len(images), 3, height, width)))
-    denoiser = Windowed(
-        decoder_denoiser(decoder, image_embeds, text, guidance_scale),
-        decoder.image_size,
-        max(1, decoder.image_size // OVERLAP),
+    chosen, codec = decoder.settings.over(steps, guidance_scale), decoder.codec
+    plan, noise = decoder.diffusion.steps(chosen.steps), NoiseSource(seeds, "decoder")
+    padded = known.padded(torch.Size((len(images), 3, *_multiples(height, width, codec.factor))))
+    start = noise.normal(
+        (codec.channels, padded.shape[-2] // codec.factor, padded.shape[-1] // codec.factor), device=_device(decoder)
     )
-    plan, noise = decoder.diffusion.steps(steps), NoiseSource(seeds, "decoder")
-    start = noise.normal((3, height, width), device=_device(decoder))
-    knowing, start = known.enter(denoiser, start, float(plan.alpha_bar[0]))
-    drawn = repaint(knowing, start, plan, noise, resamples=resamples, on_step=on_step)
-    return known.into(to_images(drawn))
+    side = decoder.latent_shape[-1]
+    denoiser = Windowed(
+        decoder_denoiser(decoder, image_embeds, text, chosen.guidance_scale), side, max(1, side // OVERLAP)
+    )
+    encode = None if codec is PIXELS else codec.encode
+    knowing, start = padded.enter(denoiser, start, float(plan.alpha_bar[0]), encode, codec.factor)
+    drawn = codec.decode(repaint(knowing, start, plan, noise, resamples=resamples, on_step=on_step))
+    return known.into(to_images(drawn[..., :height, :width]))
 
 
 def guided_decoder(
@@ -123,12 +130,12 @@ def guided_decoder(
     if len(wanted) not in (1, len(image_embeds)):
         raise ValueError(f"{len(wanted)} texts to guide toward do not go with {len(image_embeds)} image embeddings.")
     with gradients(decoder.module, clip.module):
-        score = clip_logits(clip, plain(wanted))
+        logits = clip_logits(clip, plain(wanted))
         diffusion: DiffusionSpec = decoder.diffusion
         limit = None if diffusion.clip_range is None else clamp_x0(diffusion.clip_range)
 
         def adapt(denoiser: Denoiser) -> Denoiser:
-            return ClipGuided(denoiser, score, strength, diffusion.table, limit)
+            return ClipGuided(denoiser, lambda x0: logits(decoder.codec.decode(x0)), strength, diffusion.table, limit)
 
         start = plain(settings.pop("start", None))
         return sample_decoder(decoder, image_embeds, adapt=adapt, start=start, **settings)
@@ -195,6 +202,11 @@ def resize_image(images: Tensor, size: tuple[int, int]) -> Tensor:
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """A mask `[N, H, W]` at another size; a pixel is drawn as far as any of the pixels that it covers was to be."""
     return F.adaptive_max_pool2d(mask[:, None], size)[:, 0]
+
+
+def _multiples(height: int, width: int, factor: int) -> tuple[int, int]:
+    """Both, rounded up to multiples of the factor."""
+    return -(-height // factor) * factor, -(-width // factor) * factor
 
 
 def _device(decoder: Decoder) -> torch.device:

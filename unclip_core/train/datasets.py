@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..clip.adapter import ClipAdapter
 from ..data.center_crop import middle_square
 from ..data.samples import BadSample, Collection, Sample
 from ..diffusion.spec import DiffusionSpec
@@ -17,7 +18,7 @@ from ..pipelines import enlarge
 from .batch_sampler import Key, generator_of
 from .config import DecoderLoss, DiffusionLoss, PriorLoss, UpsamplerLoss
 from .degradations import degrade
-from .embeds import AnyClip, EmbeddingStore
+from .embeds import EmbeddingStore
 from .losses import min_snr_weight
 from .pixels import random_crop, to_net
 
@@ -101,7 +102,7 @@ class Process:
 class ClipItems:
     """Images as CLIP sees them and captions as its tokens."""
 
-    def __init__(self, collection: Collection, clip: AnyClip) -> None:
+    def __init__(self, collection: Collection, clip: ClipAdapter) -> None:
         self.collection, self.clip, self.count = collection, clip, len(collection)
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -16,8 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..clip.open_clip_adapter import ClipAdapter
-from ..clip.tower_adapter import TowerClip
+from ..clip.adapter import ClipAdapter
 from ..data.center_crop import middle_square
 from ..data.fingerprint import digest
 from ..data.samples import BadSample, Collection
@@ -26,7 +25,6 @@ from ..weights.files import CheckpointError, write_whole
 INDEX = "index.json"
 SHARD = 1024
 BATCH = 32
-AnyClip = ClipAdapter | TowerClip
 
 
 class EmbeddingStore:
@@ -112,7 +110,7 @@ class Crew:
 
 
 def embed_collection(
-    collection: Collection, clip: AnyClip, folder: Path, captions: bool = True, crew: Crew | None = None
+    collection: Collection, clip: ClipAdapter, folder: Path, captions: bool = True, crew: Crew | None = None
 ) -> EmbeddingStore:
     """The embeddings of a collection: computed into `folder`, or opened where they stand there already.
 
@@ -146,7 +144,7 @@ def embed_collection(
 
 
 @torch.no_grad()
-def _write_shard(collection: Collection, clip: AnyClip, folder: Path, number: int) -> None:
+def _write_shard(collection: Collection, clip: ClipAdapter, folder: Path, number: int) -> None:
     good, bad, silent, parts = [], {}, {}, []
     for index in range(number * SHARD, min(len(collection), (number + 1) * SHARD)):
         try:
@@ -166,7 +164,7 @@ def _write_shard(collection: Collection, clip: AnyClip, folder: Path, number: in
     write_whole(_shard(folder, number), data)
 
 
-def _encoded(clip: AnyClip, good: list[tuple[int, Tensor, str]]) -> dict[str, Tensor]:
+def _encoded(clip: ClipAdapter, good: list[tuple[int, Tensor, str]]) -> dict[str, Tensor]:
     own = {
         "index": torch.tensor([index for index, _, _ in good], dtype=torch.int64),
         "captioned": torch.tensor([bool(caption) for _, _, caption in good], dtype=torch.bool),
@@ -192,7 +190,7 @@ def _trimmed(row: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _write_index(folder: Path, clip: AnyClip, shards: int) -> None:
+def _write_index(folder: Path, clip: ClipAdapter, shards: int) -> None:
     counts, bad, silent = [], {}, {}
     total, squares = 0.0, 0.0
     for number in range(shards):
@@ -221,7 +219,7 @@ def _write_index(folder: Path, clip: AnyClip, shards: int) -> None:
 
 
 @torch.no_grad()
-def encode_text_null(clip: AnyClip) -> dict[str, Tensor]:
+def encode_text_null(clip: ClipAdapter) -> dict[str, Tensor]:
     """What CLIP says of the empty prompt, one row, as tensors by name."""
     text = clip.encode_text([""])
     return {"text_embeds": text.embeds.cpu(), "text_states": text.states.half().cpu(), "text_mask": text.mask.cpu()}

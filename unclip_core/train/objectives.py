@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..clip.open_clip_adapter import ClipAdapter, text_states
+from ..clip.open_clip_adapter import OpenClipAdapter, text_states
 from ..diffusion.spec import DiffusionSpec
 from ..nets.decoder import DecoderNet
 from ..nets.layers import AddedKVAttention, ResBlock
@@ -21,10 +21,10 @@ RECOMPUTED = (PriorBlock, ResBlock, AddedKVAttention)
 class ClipStage(nn.Module):
     """Contrast of images and captions (Radford et al. 2021, figure 3)."""
 
-    def __init__(self, clip: ClipAdapter) -> None:
+    def __init__(self, clip: OpenClipAdapter) -> None:
         super().__init__()
         self.net = clip.model
-        mean, std = (torch.tensor(value)[:, None, None] for value in (clip.config.mean, clip.config.std))
+        mean, std = (torch.tensor(value)[:, None, None] for value in (clip.image_input.mean, clip.image_input.std))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 

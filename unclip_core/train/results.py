@@ -11,11 +11,10 @@ from torch import Tensor
 
 from ..families.karlo import names
 from ..families.karlo.reader import STATISTICS, KarloFolder
-from ..families.karlo.writer import DTYPES
 from ..families.loading import load_model
 from ..families.native.reader import FORMAT, INDEX, read_index
 from ..models import UnclipModel
-from ..weights.files import Entry, save_weights, stream_weights, whole_file, write_whole
+from ..weights.files import DTYPES, Entry, save_weights, stream_weights, whole_file, write_whole
 from .targets import Subject
 
 KARLO = {

@@ -8,11 +8,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..clip.open_clip_adapter import TextCondition
+from ..clip.adapter import TextCondition
 from ..data.center_crop import middle_square
 from ..data.samples import BadSample, Collection
 from ..diffusion.noise import sample_seeds
-from ..models import Decoder, Upsampler
+from ..models import UPSAMPLER_SETTINGS, Decoder, Upsampler
 from ..pipelines import sample_decoder, upscale
 from ..weights.files import whole_file
 from .datasets import DecoderItems
@@ -67,7 +67,7 @@ def upsampler_sheet(subject: Subject, collection: Collection, size: int, folder:
             scale,
             None if given is None else given.last,
             subject.clamp,
-            "ddim" if given is None else given.sampler,
+            UPSAMPLER_SETTINGS if given is None else given.settings,
         )
         if part.last is not None:
             part.last.to(next(subject.net.parameters()).device)
@@ -75,7 +75,6 @@ def upsampler_sheet(subject: Subject, collection: Collection, size: int, folder:
             part,
             small,
             steps=min(UPSAMPLER_STEPS, part.diffusion.train_steps),
-            sampler=part.sampler,
             seeds=sample_seeds(0, len(small)),
         )
         return _kept(folder, step, sheet(large, plain, drawn))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..clip.open_clip_adapter import ClipAdapter, ClipConfig, build_open_clip
-from ..clip.tower_adapter import TowerClip
+from ..clip.adapter import ClipAdapter
+from ..clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
+from ..clip.tower_adapter import TowerAdapter
 from ..diffusion.denoiser import ModelDenoiser
 from ..diffusion.spec import DiffusionSpec
 from ..families import presets
@@ -25,7 +26,6 @@ from ..nets.upsampler import UpsamplerNet, UpsamplerParams
 from ..recipes.shapes import decoder, prior, upsampler
 from ..recipes.shapes.clip import tiny_clip_config
 from .config import Config
-from .embeds import AnyClip
 from .lora import add_lora
 
 PRESETS = {
@@ -54,7 +54,7 @@ class Subject:
     header: dict[str, Any]
     family: str
     spec: DiffusionSpec | None = None
-    clip: AnyClip | None = None
+    clip: ClipAdapter | None = None
     clamp: bool = True
     template: Upsampler | None = None
 
@@ -114,7 +114,7 @@ def _clip(config: Config, base: UnclipModel | None, output: Path) -> Subject:
         header = asdict(adapter.config)
     else:
         header = _clip_header(_clip_shape(config.net))
-        adapter = ClipAdapter(build_open_clip(ClipConfig.from_dict(header)), ClipConfig.from_dict(header))
+        adapter = OpenClipAdapter(build_open_clip(ClipConfig.from_dict(header)), ClipConfig.from_dict(header))
     return Subject(adapter.model, header, family, clip=adapter)
 
 
@@ -160,10 +160,10 @@ def _clip_header(net: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(config)
 
 
-def _clip_of(config: Config, base: UnclipModel) -> AnyClip:
+def _clip_of(config: Config, base: UnclipModel) -> ClipAdapter:
     """The base's CLIP; where that is blind, with the image encoder of another folder."""
     clip = base.clip.adapter
-    if not isinstance(clip, TowerClip):
+    if not isinstance(clip, TowerAdapter):
         if config.image_encoder:
             raise ValueError(
                 f"image_encoder is for a Karlo that has none, and '{base.folder}' sees by itself: leave it out."
@@ -178,13 +178,13 @@ def _clip_of(config: Config, base: UnclipModel) -> AnyClip:
             )
         return clip
     seeing = load_model(config.image_encoder).clip.adapter
-    vision = seeing.model.vision if isinstance(seeing, TowerClip) else None
+    vision = seeing.model.vision if isinstance(seeing, TowerAdapter) else None
     if vision is None or vision.params.embed_dim != clip.embed_dim:
         raise ValueError(
             f"image_encoder: '{config.image_encoder}' has no image encoder that gives embeddings of "
             f"{clip.embed_dim} numbers, as '{base.folder}' reads them."
         )
-    return TowerClip(clip.model.text, vision, clip.tokenizer, seeing.image_input, config.image_encoder)
+    return TowerAdapter(clip.model.text, vision, clip.tokenizer, seeing.image_input, config.image_encoder)
 
 
 def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:
@@ -201,7 +201,7 @@ def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:
     fitting = {"embed_dim": clip.embed_dim, "text_width": width, "text_tokens": clip.context_length}
     params = params_from_dict(PriorParams, _shape("prior", config.net) | fitting)
     spec = _process("prior", config.diffusion)
-    unit = bool(clip.config.normalize)
+    unit = clip.normalize
     header = {"net": params_to_dict(params), "diffusion": asdict(spec), "unit_norm": unit}
     return Subject(PriorTransformer(params), header, base.family, spec, clip)
 

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 CONFIG_KEY = "config"
 
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""The dtypes of weights, as commands and configurations name them."""
+
+
 class CheckpointError(ValueError):
     """A weight file or model folder that cannot be used; the message names the file, the key and the shapes."""
 

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from unclip.unclip_core.clip.open_clip_adapter import (
-    ClipAdapter,
     ClipConfig,
+    OpenClipAdapter,
     build_open_clip,
     build_tokenizer,
     text_states,
@@ -34,9 +34,9 @@ def small_config(normalize: bool = False, words: tuple[str, ...] = WORDS) -> Cli
 
 
 @pytest.fixture(scope="module")
-def adapter() -> ClipAdapter:
+def adapter() -> OpenClipAdapter:
     torch.manual_seed(0)
-    return ClipAdapter(build_open_clip(small_config()), small_config())
+    return OpenClipAdapter(build_open_clip(small_config()), small_config())
 
 
 def test_text_embedding_is_open_clips(adapter):
@@ -78,7 +78,7 @@ def test_unknown_words_are_named_once_and_in_order(adapter):
 
 def test_an_open_vocabulary_knows_everything():
     config = small_config(words=())
-    assert ClipAdapter(build_open_clip(config), config).unknown_words("zebra") == []
+    assert OpenClipAdapter(build_open_clip(config), config).unknown_words("zebra") == []
 
 
 def test_truncation_is_seen(adapter):
@@ -115,7 +115,7 @@ def test_image_embedding_is_open_clips(adapter):
 def test_unit_norm_where_the_family_has_it():
     torch.manual_seed(0)
     config = small_config(normalize=True)
-    unit = ClipAdapter(build_open_clip(config), config)
+    unit = OpenClipAdapter(build_open_clip(config), config)
     condition = unit.encode_text(["a red circle"])
     torch.testing.assert_close(condition.embeds.norm(dim=-1), torch.ones(1))
     raw = unit.model.encode_text(unit.tokenize(["a red circle"]))
@@ -179,7 +179,7 @@ def test_without_open_clip_the_numbers_are_open_clips(quick_gelu):
     for index, parameter in enumerate(reference.parameters()):
         noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
         parameter.data += 0.1 * noise
-    light = ClipAdapter.from_weights(reference.state_dict(), config, "test")
+    light = OpenClipAdapter.from_weights(reference.state_dict(), config, "test")
     assert type(light.model).__name__ == "OpenClipVit"
     assert light.model.state_dict().keys() == reference.state_dict().keys()
     ids, pixels = light.tokenize(["a red circle", "", "red"]), torch.randn(2, 3, 32, 32)
@@ -197,13 +197,13 @@ def test_what_is_no_plain_transformer_is_open_clips_to_build():
     vision = {**config.model["vision_cfg"], "patch_dropout": 0.0}
     config = replace(config, model={**config.model, "vision_cfg": vision})
     weights = build_open_clip(config).state_dict()
-    assert type(ClipAdapter.from_weights(weights, config, "test").model).__name__ == "CLIP"
+    assert type(OpenClipAdapter.from_weights(weights, config, "test").model).__name__ == "CLIP"
 
 
 def test_the_bundled_model_is_read_without_slow_imports():
     """Each takes as long as drawing an image, or longer; the last two are what making nets can bring in."""
     code = (
-        "import sys, torch; from unclip.unclip_core.models import load_model; model = load_model()\n"
+        "import sys, torch; from unclip.unclip_core.families.loading import load_model; model = load_model()\n"
         "model.prior, model.decoder, model.upsampler; clip = model.clip.adapter\n"
         "clip.encode_text(['a red circle']), clip.encode_image(torch.rand(1, 70, 50, 3))\n"
         "print(sorted({'open_clip', 'torchvision', 'timm', 'ftfy', 'torch._dynamo', 'sympy'} & set(sys.modules)))"

@@ -7,7 +7,8 @@ from threading import Thread
 import pytest
 
 from unclip.unclip_core.families import download as module
-from unclip.unclip_core.families.download import LICENCE, REPOSITORIES, download, needed_files
+from unclip.unclip_core.families.download import download, needed_files, sources
+from unclip.unclip_core.families.karlo.family import LICENCE
 from unclip.unclip_core.weights.files import CheckpointError
 
 HUB = [
@@ -122,7 +123,7 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("name", "repository"), REPOSITORIES.items())
+@pytest.mark.parametrize(("name", "repository"), [(name, source.repository) for name, source in sources().items()])
 def test_it_fetches_into_a_folder_of_the_models_name(hub, tmp_path, capsys, name, repository):
     folder = download(name, str(tmp_path), hub=hub.url)
     assert folder == tmp_path / repository.split("/")[1]
@@ -192,11 +193,11 @@ def test_nothing_but_the_command_fetches():
     from pathlib import Path
 
     root = Path(module.__file__).parents[2]
-    patterns = ("*.py", "nodes/**/*.py", "unclip_core/**/*.py")
+    patterns = ("*.py", "cli/**/*.py", "nodes/**/*.py", "unclip_core/**/*.py")
     sources = [path for pattern in patterns for path in root.glob(pattern)]
     users = {
         path.relative_to(root).as_posix()
         for path in sources
-        if "huggingface_hub import" in (text := path.read_text(encoding="utf-8")) or ".download import" in text
+        if "huggingface_hub import" in (text := path.read_text(encoding="utf-8")) or "families.download import" in text
     }
     assert users == {"cli/weights.py", "unclip_core/families/download.py"}

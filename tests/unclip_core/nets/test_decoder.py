@@ -206,7 +206,7 @@ def test_params_of_the_other_nets_survive_json():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"image_size": 32}, "level 1 of a 32 px image has side 8, conditioner.map_sizes says 4"),
+        ({"image_size": 32}, "level 1 of an image of side 32 has side 8, conditioner.map_sizes says 4"),
         ({"conditioner": dataclasses.replace(MAPS, time_embed_dim=24)}, "24 is not unet.time_embed_dim 16"),
         ({"conditioner": dataclasses.replace(MAPS, map_channels=(0, 2, 5))}, r"\(0, 2, 5\) are not .*0, 3, 5"),
         ({"conditioner": TOKENS}, "context_dim 10 is not unet.context_dim None"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unclip.unclip_core import pipelines
-from unclip.unclip_core.clip.open_clip_adapter import ClipAdapter, ClipConfig, build_open_clip
+from unclip.unclip_core.clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
 from unclip.unclip_core.diffusion.denoiser import Prediction
 from unclip.unclip_core.diffusion.inversion import psnr
 from unclip.unclip_core.diffusion.noise import NoiseSource
@@ -77,7 +77,7 @@ def make_clip():
         merges="r e",
         normalize=True,
     )
-    return Clip("test", ClipAdapter(randomised(build_open_clip(config)), config))
+    return Clip("test", OpenClipAdapter(randomised(build_open_clip(config)), config))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unclip.unclip_core import pipelines
-from unclip.unclip_core.clip.open_clip_adapter import TextCondition
+from unclip.unclip_core.clip.adapter import TextCondition
 from unclip.unclip_core.diffusion.samplers import SAMPLERS
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.embedding.arithmetic import cosine
@@ -101,7 +101,7 @@ def test_embeddings_differ_by_seed_and_have_unit_norm(prior):
 
 def test_the_kept_candidates_are_those_nearest_to_the_text(prior):
     said = text(2)
-    every = pipelines.draw_candidates(prior, said, seeds=[3, 40], candidates=4, **PRIOR).view(2, 4, -1)
+    every = pipelines.sample_prior(prior, said, seeds=[3, 40], candidates=4, **PRIOR).view(2, 4, -1)
     kept = pipelines.sample_prior(prior, said, seeds=[3, 40], candidates=4, keep=2, **PRIOR)
     for row in range(2):
         scores = cosine(every[row], said.embeds[row].expand(4, -1))
@@ -110,15 +110,15 @@ def test_the_kept_candidates_are_those_nearest_to_the_text(prior):
 
 def test_a_candidate_depends_on_its_seed_and_number_alone(prior):
     said = text(1)
-    three = pipelines.draw_candidates(prior, said, seeds=[3], candidates=3, **PRIOR)
-    two = pipelines.draw_candidates(prior, said.select([0, 0]), seeds=[9, 3], candidates=2, **PRIOR)
+    three = pipelines.sample_prior(prior, said, seeds=[3], candidates=3, **PRIOR)
+    two = pipelines.sample_prior(prior, said.select([0, 0]), seeds=[9, 3], candidates=2, **PRIOR)
     torch.testing.assert_close(two[2:], three[:2], rtol=0, atol=1e-5)
     torch.testing.assert_close(pipelines.sample_prior(prior, said, seeds=[3], **PRIOR), three[:1], rtol=0, atol=1e-5)
 
 
 def test_prompts_with_neighbouring_seeds_share_no_candidate(prior):
     """The same text under seeds in a row: had candidate k the seed + k, two prompts would draw the same."""
-    drawn = pipelines.draw_candidates(prior, text(1).select([0] * 3), seeds=[5, 6, 7], candidates=3, **PRIOR)
+    drawn = pipelines.sample_prior(prior, text(1).select([0] * 3), seeds=[5, 6, 7], candidates=3, **PRIOR)
     apart = torch.cdist(drawn, drawn) + 9 * torch.eye(9)
     assert apart.min() > 1e-3
 
@@ -245,7 +245,7 @@ def on_meta(part):
 def test_nothing_in_the_loops_waits_for_the_device(prior, decoder, upsampler, sampler, interval):
     given = {"steps": 4, "sampler": sampler, "guidance_scale": 2.0, "guidance_interval": interval}
     scaled = dataclasses.replace(prior, unit_norm=False)  # the norm is checked once, after the loop
-    embeds = pipelines.draw_candidates(on_meta(scaled), text(2).to("meta"), seeds=[1, 2], candidates=2, **given)
+    embeds = pipelines.sample_prior(on_meta(scaled), text(2).to("meta"), seeds=[1, 2], candidates=2, **given)
     small = pipelines.sample_decoder(on_meta(decoder), embeds, text=text(4), seeds=range(4), **given)
     two = dataclasses.replace(upsampler, last=upsampler.net)
     large = pipelines.upscale(on_meta(two), small, steps=3, sampler=sampler, seeds=range(4))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unclip.unclip_core.clip.open_clip_adapter import ClipAdapter, ClipConfig, build_open_clip
+from unclip.unclip_core.clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
 from unclip.unclip_core.families.loading import BUNDLED, load_model
 from unclip.unclip_core.nets.conditioning import MapConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
@@ -48,7 +48,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
-def adapter() -> ClipAdapter:
+def adapter() -> OpenClipAdapter:
     torch.manual_seed(0)
     merges = bpe_merges(words())
     text = {
@@ -61,7 +61,7 @@ def adapter() -> ClipAdapter:
     vision = {"image_size": 32, "patch_size": 8, "layers": 1, "width": 32, "head_width": 16}
     model = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
     config = ClipConfig(model=model, merges=merges, mean=HALF, std=HALF, normalize=True)
-    return ClipAdapter(build_open_clip(config), config)
+    return OpenClipAdapter(build_open_clip(config), config)
 
 
 def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:

@@ -40,13 +40,12 @@ def first_image(laps: list[float]) -> None:
     """Load the bundled model and draw with it; appends the time after each to `laps`."""
     from ...families.loading import load_model
     from ...pipelines import text_to_image
-    from ...pipelines.settings import Settings
 
     model = load_model()
     for part in (model.clip, model.prior, model.decoder, model.upsampler):
         part.module.eval()
     laps.append(time.perf_counter())
-    text_to_image(model, [PROMPT], [0], Settings())
+    text_to_image(model, [PROMPT], [0])
     laps.append(time.perf_counter())
 
 

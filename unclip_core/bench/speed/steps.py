@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...clip.open_clip_adapter import TextCondition
+from ...clip.adapter import TextCondition
 from ...diffusion.noise import sample_seeds
 from ...diffusion.samplers import SAMPLERS
 from ...embedding.arithmetic import cosine
@@ -20,7 +20,6 @@ from ...families.karlo.random_weights import small_size, write_random_karlo
 from ...families.loading import load_model
 from ...models import UnclipModel
 from ...pipelines import encode_text, sample_decoder, sample_prior
-from ...pipelines.settings import Settings
 from ...plotting.plots import Curve, plot
 from ...world.evaluation import Tally, evaluation_scenes
 
@@ -56,8 +55,12 @@ def bench_steps(
         `accuracy.<solver>.<steps>`, the share of the decoder's images that the judge finds right in everything.
     """
     scenes = evaluation_scenes(-(-n // 2), 0)[:n]
-    bundled, settings = load_model(), Settings()
-    tiny = Study(bundled, [scene[3] for scene in scenes], (settings.prior_guidance, settings.decoder_guidance))
+    bundled = load_model()
+    tiny = Study(
+        bundled,
+        [scene[3] for scene in scenes],
+        (bundled.prior.settings.guidance_scale, bundled.decoder.settings.guidance_scale),
+    )
     figures: dict[str, Any] = {"n": n, "reference_steps": reference, "tiny": tiny.run(counts, reference, scenes)}
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")

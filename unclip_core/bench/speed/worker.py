@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...weights.files import DTYPES
+
 PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 GUIDANCE = (4.0, 8.0)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Draw = Callable[[int], Tensor]
 

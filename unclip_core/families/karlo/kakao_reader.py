@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...clip.adapter import TextCondition
 from ...clip.image_input import ImageInput
-from ...clip.open_clip_adapter import TextCondition
 from ...clip.tokenizer import openai_tokenizer
-from ...clip.tower_adapter import TowerClip
+from ...clip.tower_adapter import TowerAdapter
 from ...diffusion.spec import DiffusionSpec
-from ...models import Clip, Decoder, Prior, Upsampler
+from ...models import PARTS, Clip, Decoder, Prior, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.decoder import DecoderNet
 from ...nets.meta_init import bare
@@ -28,7 +28,7 @@ from ...weights.tensors import PICKLES, Tensors, fill, load_pickle, open_file
 from ...weights.weak_cached_property import while_held
 from . import kakao_names as names
 from . import kakao_params as params_of
-from .reader import NATIVE_PRIOR_CLIP, STATISTICS, family_of
+from .reader import DECODER, NATIVE_PRIOR_CLIP, PRIOR, STATISTICS, UPSAMPLER, family_of
 
 SCALE = 4
 _SIGNATURES = {
@@ -69,6 +69,7 @@ class KakaoFolder:
         self.files = weight_files(folder)
         self.settings = params_of.read_settings(folder)
         self.family = family_of(self._embed_dim())
+        self.parts = frozenset({"super_res": "upsampler"}.get(kind, kind) for kind in self.files) & frozenset(PARTS)
 
     @property
     def compatible(self) -> bool:
@@ -91,7 +92,7 @@ class KakaoFolder:
             self.dtype,
             keep=STATISTICS,
         )
-        return Prior(self.family, net, self.diffusion("prior"), unit_norm=False)
+        return Prior(self.family, net, self.diffusion("prior"), unit_norm=False, settings=PRIOR)
 
     def decoder(self) -> Decoder:
         """The decoder with its text projection."""
@@ -108,7 +109,12 @@ class KakaoFolder:
             self.dtype,
         )
         return Decoder(
-            self.family, net.eval(), self.diffusion("decoder"), params.image_size, blank_text=lambda: self._blank
+            self.family,
+            net.eval(),
+            self.diffusion("decoder"),
+            params.image_size,
+            blank_text=lambda: self._blank,
+            settings=DECODER,
         )
 
     def upsampler(self) -> Upsampler:
@@ -121,7 +127,9 @@ class KakaoFolder:
                 net = UpsamplerNet(params)
             fill(lambda net=net: net.unet, names.unet_origin(params, prefix), half, self.dtype)
             nets.append(net.eval())
-        return Upsampler(self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False, sampler="ddpm")
+        return Upsampler(
+            self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False, settings=UPSAMPLER
+        )
 
     def check(self) -> None:
         """Nothing more: which files there are was looked at, and each is compared as it is read."""
@@ -136,7 +144,7 @@ class KakaoFolder:
         return self._clip.encode_text([""])
 
     @while_held
-    def _clip(self) -> TowerClip:
+    def _clip(self) -> TowerAdapter:
         source = self._tensors("clip").only(lambda key: key not in _NOT_WEIGHTS)
         text_params, vision_params = params_of.towers(source)
         text = fill(
@@ -159,7 +167,7 @@ class KakaoFolder:
                 f"'{source.source}' knows {text_params.vocabulary:,} tokens, OpenAI's vocabulary "
                 f"has {len(tokenizer.vocabulary):,}: it is no CLIP of OpenAI."
             )
-        return TowerClip(text, vision, tokenizer, images, str(self.folder))
+        return TowerAdapter(text, vision, tokenizer, images, str(self.folder))
 
     def _statistics(self, embed_dim: int) -> tuple[Tensor, Tensor]:
         path = self._file("stats")

@@ -16,8 +16,9 @@ from ...nets.meta_init import bare
 from ...nets.prior import PriorParams, PriorTransformer
 from ...nets.unet import UNetParams
 from ...nets.upsampler import UpsamplerNet
+from ...weights.files import DTYPES
 from .. import presets
-from .writer import DTYPES, FolderWriter
+from .writer import FolderWriter
 
 PRIOR = DiffusionSpec(prediction="sample", variance="fixed_small_log", clip_range=5.0)
 DECODER = DiffusionSpec(prediction="epsilon", variance="learned_range", clip_range=1.0)

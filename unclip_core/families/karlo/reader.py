@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from ...clip.adapter import TextCondition
 from ...clip.image_input import ImageInput
-from ...clip.open_clip_adapter import TextCondition
 from ...clip.tokenizer import read_tokenizer
-from ...clip.tower_adapter import TowerClip
+from ...clip.tower_adapter import TowerAdapter
 from ...diffusion.spec import DiffusionSpec
-from ...models import Clip, Decoder, Prior, Upsampler
+from ...models import Clip, Decoder, Prior, StageSettings, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.conditioning import TokenConditioner
 from ...nets.decoder import DecoderNet, DecoderParams
@@ -27,10 +27,20 @@ from ...weights.weak_cached_property import while_held
 from . import clip_config, names
 from . import config as configs
 
-PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 KARLO_WIDTH = 768
 NATIVE_PRIOR_CLIP = 10.0
 """kakaobrain's code clips the prior's x0 here; diffusers, at half of it."""
+
+_COMPONENTS_OF = {
+    "clip": {"text_encoder", "image_encoder"},
+    "prior": {"prior"},
+    "decoder": {"decoder"},
+    "upsampler": {"super_res_first"},
+}
+PRIOR = StageSettings(25, 4.0, "ddpm")
+DECODER = StageSettings(25, 8.0, "ddpm")
+UPSAMPLER = StageSettings(7, 1.0, "ddpm")
+"""What Karlo is sampled with by its authors (kakaobrain/karlo, configs and `template.py`) and by diffusers."""
 
 STATISTICS = ("clip_mean", "clip_std")
 _POSITION_IDS = ("position_ids",)
@@ -69,6 +79,7 @@ class KarloFolder:
                 f"'{folder / 'model_index.json'}' names no 'text_proj': it is no unCLIP. "
                 f"It names {sorted(self.components) or 'no components at all'}."
             )
+        self.parts = frozenset(part for part, needed in _COMPONENTS_OF.items() if needed & self.components)
         params = self._configured("text_proj", configs.conditioner_params)
         self.family = family_of(params.embed_dim)
 
@@ -93,7 +104,9 @@ class KarloFolder:
             self.dtype,
             keep=STATISTICS,
         )
-        return Prior(self.family, net, self.diffusion("prior_scheduler", NATIVE_PRIOR_CLIP), unit_norm=False)
+        return Prior(
+            self.family, net, self.diffusion("prior_scheduler", NATIVE_PRIOR_CLIP), unit_norm=False, settings=PRIOR
+        )
 
     def decoder(self) -> Decoder:
         """The decoder with its text projection."""
@@ -113,6 +126,7 @@ class KarloFolder:
             self.diffusion("decoder_scheduler"),
             params.image_size,
             blank_text=lambda: self._blank,
+            settings=DECODER,
         )
 
     def upsampler(self) -> Upsampler:
@@ -126,7 +140,7 @@ class KarloFolder:
             self._fill_unet(name, net.unet)
             nets.append(net.eval())
         return Upsampler(
-            self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False, sampler="ddpm"
+            self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False, settings=UPSAMPLER
         )
 
     def check(self) -> None:
@@ -175,13 +189,13 @@ class KarloFolder:
         return self._clip.encode_text([""])
 
     @while_held
-    def _clip(self) -> TowerClip:
+    def _clip(self) -> TowerAdapter:
         text = self._tower("text_encoder", clip_config.text_tower_params, TextTower, names.TEXT_TOWER)
         vision = self._tower("image_encoder", clip_config.vision_tower_params, VisionTower, names.VISION_TOWER)
         if text is None and vision is None:
             raise CheckpointError(f"'{self.folder}' has neither a 'text_encoder' nor an 'image_encoder'.")
         tokenizer = text and read_tokenizer(self.folder / "tokenizer", text.params.context, self.conventions)
-        return TowerClip(text, vision, tokenizer, vision and self._image_input(vision), str(self.folder))
+        return TowerAdapter(text, vision, tokenizer, vision and self._image_input(vision), str(self.folder))
 
     def _image_input(self, vision: VisionTower) -> ImageInput:
         side = vision.params.image_size

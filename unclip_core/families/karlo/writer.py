@@ -20,7 +20,6 @@ from . import clip_config, names
 from . import config as configs
 from .reader import STATISTICS
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Make = Callable[[str, Tensor], Tensor]
 
 _VERSION = "0.11.0"

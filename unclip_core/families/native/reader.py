@@ -5,23 +5,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from ...clip.open_clip_adapter import ClipAdapter, ClipConfig
+from ...clip.open_clip_adapter import ClipConfig, OpenClipAdapter
 from ...diffusion.spec import DiffusionSpec
-from ...models import Clip, Decoder, Prior, Upsampler
+from ...models import PARTS, Clip, Decoder, Prior, StageSettings, Upsampler
 from ...nets.decoder import DecoderNet, DecoderParams
 from ...nets.meta_init import bare
 from ...nets.params import params_from_dict
 from ...nets.prior import PriorParams, PriorTransformer
 from ...nets.upsampler import UpsamplerNet, UpsamplerParams
 from ...weights.files import CheckpointError, load_strictly, load_weights
+from ..registry import INDEX
 
 FORMAT = "unclip-v1"
-INDEX = "model_index.json"
+P = TypeVar("P", Prior, Decoder, Upsampler)
 _CONFIG_KEYS = {
     "clip": ("model",),
     "prior": ("net", "diffusion", "unit_norm"),
@@ -55,7 +56,12 @@ class NativeFolder:
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         """Read the index. Raises CheckpointError where it is unusable."""
         self.folder, self.dtype = folder, dtype
-        self.family: str = read_index(folder)["family"]
+        index = read_index(folder)
+        self.family: str = index["family"]
+        if not _components(folder):
+            raise CheckpointError(f"'{folder / INDEX}' names no files under \"components\".")
+        self.parts = frozenset(PARTS) & frozenset(_components(folder))
+        self.settings = _settings(folder / INDEX, index.get("settings", {}))
 
     def check(self) -> None:
         """Nothing: these are read at once."""
@@ -66,21 +72,41 @@ class NativeFolder:
 
     def prior(self) -> Prior:
         """The prior."""
-        return read_prior(self.folder, self.family, self.dtype)
+        return self._sampled("prior", read_prior(self.folder, self.family, self.dtype))
 
     def decoder(self) -> Decoder:
         """The decoder."""
-        return read_decoder(self.folder, self.family, self.dtype)
+        return self._sampled("decoder", read_decoder(self.folder, self.family, self.dtype))
 
     def upsampler(self) -> Upsampler:
         """The upsampler."""
-        return read_upsampler(self.folder, self.family, self.dtype)
+        part = self._sampled("upsampler", read_upsampler(self.folder, self.family, self.dtype))
+        return part if part.second is None else replace(part, second=self._sampled("upsampler", part.second))
+
+    def _sampled(self, stage: str, part: P) -> P:
+        """The part with the settings that the index states for its stage, if it does."""
+        return replace(part, settings=self.settings[stage]) if stage in self.settings else part
+
+
+def _settings(path: Path, stated: Any) -> dict[str, StageSettings]:
+    """Of the index's "settings": by stage, each with "steps" and perhaps "guidance_scale" and "sampler".
+
+    Raises:
+        CheckpointError: a stage or setting is not known, or a number is out of range.
+    """
+    try:
+        found = {stage: StageSettings(**values) for stage, values in dict(stated).items()}
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"The settings in '{path}' are not usable: {error}") from error
+    if unknown := sorted(set(found) - set(PARTS[1:])):
+        raise CheckpointError(f"The settings in '{path}' are for the stages {unknown}; known are {list(PARTS[1:])}.")
+    return found
 
 
 def read_clip(folder: Path, family: str) -> Clip:
     """Read the folder's CLIP (always in fp32: it is small and runs once)."""
     tensors, config, path = _read(folder, "clip", torch.float32)
-    return Clip(family, ClipAdapter.from_weights(tensors, _configured(path, ClipConfig.from_dict, config), path))
+    return Clip(family, OpenClipAdapter.from_weights(tensors, _configured(path, ClipConfig.from_dict, config), path))
 
 
 def read_prior(folder: Path, family: str, dtype: torch.dtype) -> Prior:
@@ -126,16 +152,17 @@ def _read(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, t
     return tensors, config, str(path)
 
 
-def _components(folder: Path) -> dict[str, Any]:
-    components = read_index(folder).get("components")
-    return components if isinstance(components, dict) else {}
+def _components(folder: Path) -> dict[str, str]:
+    components = read_index(folder).get("components", {})
+    if not isinstance(components, dict) or not all(isinstance(name, str) for name in components.values()):
+        raise CheckpointError(f"'{folder / INDEX}' names no files under \"components\": it holds {components!r}.")
+    return components
 
 
 def _file_name(folder: Path, component: str) -> str:
-    name = _components(folder).get(component)
-    if not isinstance(name, str):
+    if component not in (components := _components(folder)):
         raise CheckpointError(f"'{folder / INDEX}' names no file for the '{component}' under \"components\".")
-    return name
+    return components[component]
 
 
 def _configured(path: str, build: Any, config: Any) -> Any:

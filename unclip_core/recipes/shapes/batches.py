@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...clip.open_clip_adapter import ClipAdapter, TextCondition, text_states
+from ...clip.adapter import TextCondition
+from ...clip.open_clip_adapter import OpenClipAdapter, text_states
 from ...world.captions import caption
 from ...world.render import render
 from ...world.scenes import Scene, sample_scenes, with_unnamed_colors
@@ -29,7 +30,7 @@ class WorldBatches:
 
     def __init__(
         self,
-        clip: ClipAdapter,
+        clip: OpenClipAdapter,
         batch: int,
         seed: int,
         pair_fraction: float,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...clip.open_clip_adapter import ClipAdapter
+from ...clip.open_clip_adapter import OpenClipAdapter
 from ...embedding.arithmetic import cosine
 from ...world.captions import NEGATIVE_KINDS, caption, negatives
 from ...world.render import render
@@ -18,7 +18,7 @@ from .clip import IGNORE, AttributeHeads, attribute_targets
 GATE = 0.95
 
 
-def fit_heads(clip: ClipAdapter, count: int = 12_000, seed: int = 0, steps: int = 600) -> AttributeHeads:
+def fit_heads(clip: OpenClipAdapter, count: int = 12_000, seed: int = 0, steps: int = 600) -> AttributeHeads:
     """Linear heads fitted to the frozen image embeddings of `count` fresh scenes of trained pairs.
 
     The loss is the sum of the heads' cross-entropies, over all scenes at once, by Adam whose rate falls to zero.
@@ -42,7 +42,7 @@ def fit_heads(clip: ClipAdapter, count: int = 12_000, seed: int = 0, steps: int 
 
 
 @torch.no_grad()
-def clip_gate(clip: ClipAdapter, heads: AttributeHeads, count: int, seed: int) -> dict[str, dict[str, float]]:
+def clip_gate(clip: OpenClipAdapter, heads: AttributeHeads, count: int, seed: int) -> dict[str, dict[str, float]]:
     """Accuracies on `count` fresh scenes of trained and of held-out pairs: `retrieval`, `head …`, `negative …`.
 
     Retrieval is among 256 captions. Retrieval does not measure binding; the heads and the negatives do.
@@ -59,7 +59,7 @@ def failures(results: Mapping[str, Mapping[str, float]], bar: float = GATE) -> l
 
 
 def _gate_of_split(
-    clip: ClipAdapter, heads: AttributeHeads, count: int, split: str, rng: random.Random
+    clip: OpenClipAdapter, heads: AttributeHeads, count: int, split: str, rng: random.Random
 ) -> dict[str, float]:
     scenes = sample_scenes(rng, count, split)
     images = _image_embeds(clip, scenes)
@@ -72,12 +72,12 @@ def _gate_of_split(
 
 
 @torch.no_grad()
-def _image_embeds(clip: ClipAdapter, scenes: list[Scene]) -> Tensor:
+def _image_embeds(clip: OpenClipAdapter, scenes: list[Scene]) -> Tensor:
     parts = (scenes[at : at + 128] for at in range(0, len(scenes), 128))
     return torch.cat([clip.encode_image(render(part, clip.image_size).permute(0, 2, 3, 1)) for part in parts])
 
 
-def _texts(clip: ClipAdapter, captions: list[str]) -> Tensor:
+def _texts(clip: OpenClipAdapter, captions: list[str]) -> Tensor:
     return torch.cat([clip.encode_text(captions[at : at + 256]).embeds for at in range(0, len(captions), 256)])
 
 
@@ -98,7 +98,7 @@ def _heads(heads: AttributeHeads, images: Tensor, scenes: list[Scene]) -> dict[s
 
 
 def _negatives(
-    clip: ClipAdapter, images: Tensor, texts: Tensor, scenes: list[Scene], rng: random.Random
+    clip: OpenClipAdapter, images: Tensor, texts: Tensor, scenes: list[Scene], rng: random.Random
 ) -> dict[str, float]:
     true = cosine(images, texts)
     right: dict[str, list[bool]] = defaultdict(list)

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from ...diffusion.noise import sample_seeds
 from ...models import Decoder, Upsampler
 from ...pipelines import sample_decoder, to_images, upscale
-from ...pipelines.settings import Settings
 from . import decoder, upsampler
 from .batches import WorldBatches
 from .loop import Loop
 
-SETTINGS = Settings()
 COUNT = 16
 SHEET_STEP = -1000
 """The step whose batch the sheets show; trainings count up from 0."""
@@ -31,8 +29,6 @@ def save_decoder_sheet(loop: Loop, net: nn.Module, batches: WorldBatches, path: 
         drawn = sample_decoder(
             part,
             embeds,
-            steps=SETTINGS.decoder_steps,
-            guidance_scale=SETTINGS.decoder_guidance,
             seeds=sample_seeds(0, len(embeds)),
         )
     _save_rows([to_images(batch.images[:COUNT]), drawn], path)
@@ -43,7 +39,7 @@ def save_upsampler_sheet(loop: Loop, net: nn.Module, images: Tensor, path: Path)
     small = to_images(nn.functional.avg_pool2d(images[:4], upsampler.SCALE))
     with _averaged(loop):
         part = Upsampler("tiny", net, upsampler.DIFFUSION, upsampler.SCALE)
-        drawn = upscale(part, small, steps=SETTINGS.upscaler_steps, seeds=sample_seeds(0, len(small)))
+        drawn = upscale(part, small, seeds=sample_seeds(0, len(small)))
     _save_rows([to_images(images[:4]), drawn], path)
 
 

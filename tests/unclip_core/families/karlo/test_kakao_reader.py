@@ -338,7 +338,7 @@ def test_what_is_missing_is_named(broken):
     with pytest.raises(CheckpointError, match="no file with Karlo's stats"):
         _ = load_model(broken).prior
     (broken / "a.ckpt").unlink()
-    with pytest.raises(CheckpointError, match="no file with Karlo's prior"):
+    with pytest.raises(CheckpointError, match="has no 'prior'; it has clip, decoder, upsampler"):
         _ = load_model(broken).prior
 
 

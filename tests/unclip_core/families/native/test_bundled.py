@@ -8,6 +8,7 @@ import torch
 from unclip.unclip_core.diffusion.noise import sample_seeds
 from unclip.unclip_core.evaluate.stages import measure_upsampler
 from unclip.unclip_core.families.loading import BUNDLED, load_model
+from unclip.unclip_core.models import StageSettings
 from unclip.unclip_core.pipelines import encode_image, encode_text, text_to_image
 from unclip.unclip_core.pipelines.settings import Settings
 from unclip.unclip_core.world.edges import edge_width
@@ -15,6 +16,8 @@ from unclip.unclip_core.world.evaluation import Tally, evaluation_scenes
 from unclip.unclip_core.world.render import render
 
 MIB = 2**20
+
+QUICK = Settings(StageSettings(2, 2.0), StageSettings(2, 1.5, "dpmpp_2m"), StageSettings(1))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def model():
 @pytest.fixture(scope="module")
 def drawn(model):
     prompts = evaluation_scenes(12, seed=20_000)
-    return prompts, text_to_image(model, [p[3] for p in prompts], sample_seeds(5, len(prompts)), Settings())
+    return prompts, text_to_image(model, [p[3] for p in prompts], sample_seeds(5, len(prompts)))
 
 
 def test_the_files_are_small_enough():
@@ -75,13 +78,13 @@ def test_what_the_decoder_draws_comes_out_sharp(drawn):
 
 def test_an_image_does_not_depend_on_its_batch(model, drawn):
     prompts, drawing = drawn
-    alone = text_to_image(model, [prompts[3][3]], sample_seeds(5, len(prompts))[3:4], Settings())
+    alone = text_to_image(model, [prompts[3][3]], sample_seeds(5, len(prompts))[3:4])
     torch.testing.assert_close(alone.large, drawing.large[3:4], rtol=0, atol=2 / 255)
 
 
 def test_seeds_and_prompts_change_the_image(model):
     prompts = ["a small red circle on a white background"] * 2 + ["a large blue star on a black background"]
-    large = text_to_image(model, prompts, [1, 2, 1], Settings()).large
+    large = text_to_image(model, prompts, [1, 2, 1]).large
     assert (large[0] - large[1]).abs().max() > 0.2
     assert (large[0] - large[2]).abs().mean() > 0.2
 
@@ -97,7 +100,7 @@ def test_clip_tells_true_captions_from_false_ones(model):
 
 @pytest.mark.parametrize("prompt", ["", "a " * 200, "zebra 斑马 🦓", "\n\t"])
 def test_odd_prompts_still_give_an_image(model, prompt):
-    drawing = text_to_image(model, [prompt], [0], Settings(prior_steps=2, decoder_steps=2, upscaler_steps=1))
+    drawing = text_to_image(model, [prompt], [0], QUICK)
     assert torch.isfinite(drawing.large).all()
     assert drawing.large.shape == (1, 256, 256, 3)
 

@@ -1,0 +1,198 @@
+"""What every CLIP gives, whatever its nets: the contract that the rest of the core speaks to."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .image_input import ImageInput
+from .tokenizer import ClipTokenizer
+
+
+class MissingTower(ValueError):
+    """This CLIP has only one of its two encoders, and the other was asked for."""
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """What CLIP says of `B` prompts.
+
+    Attributes:
+        embeds: text embeddings `[B, D]`, in the family's norm.
+        states: token states after the final LayerNorm `[B, T, W]`.
+        mask: `[B, T]` bool, True at start, words and end, False at padding.
+        null: what the same CLIP says of the empty prompt, one row: the other half of guidance.
+    """
+
+    embeds: Tensor
+    states: Tensor
+    mask: Tensor
+    null: "TextCondition | None" = None
+
+    def select(self, rows: Sequence[int] | Tensor) -> "TextCondition":
+        """The condition of these rows, in this order (rows may repeat)."""
+        index = torch.as_tensor(rows, device=self.embeds.device)
+        return TextCondition(self.embeds[index], self.states[index], self.mask[index], self.null)
+
+    def to(self, device: torch.device | str) -> "TextCondition":
+        """The same condition on another device."""
+        null = None if self.null is None else self.null.to(device)
+        return TextCondition(self.embeds.to(device), self.states.to(device), self.mask.to(device), null)
+
+
+class ClipAdapter(ABC):
+    """One CLIP: its nets, tokenizer and image preprocessing, with named results.
+
+    Attributes:
+        model: what holds the weights.
+        normalize: whether embeddings are scaled to unit length.
+        words: the words it was trained on, where that is a closed list; empty where it is open.
+        tokenizer: None where the CLIP reads no text.
+        source: its folder, as errors name it.
+    """
+
+    model: nn.Module
+    normalize: bool = False
+    words: tuple[str, ...] = ()
+    tokenizer: ClipTokenizer | None
+    source: str = "this model"
+
+    def __init__(self) -> None:
+        self._null: TextCondition | None = None
+
+    # ---- what a CLIP has to give ----
+
+    @property
+    @abstractmethod
+    def embed_dim(self) -> int:
+        """Width `D` of the joint embedding space."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """Number `T` of text tokens, start and end included. Raises MissingTower."""
+
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Side of the square image that the vision tower sees, in px. Raises MissingTower."""
+
+    @property
+    @abstractmethod
+    def image_input(self) -> ImageInput:
+        """How images are made ready for the vision tower. Raises MissingTower."""
+
+    @property
+    @abstractmethod
+    def temperature(self) -> float:
+        """What CLIP multiplies cosines by to make them logits (Radford et al. 2021, figure 3)."""
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it has a text encoder."""
+        return True
+
+    @property
+    def has_vision(self) -> bool:
+        """Whether it has an image encoder."""
+        return True
+
+    @abstractmethod
+    def read_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids `[B, T]` to token states after the final LayerNorm `[B, T, W]` and embeddings `[B, D]`, raw."""
+
+    @abstractmethod
+    def read_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels `[B, 3, S, S]` of `image_size` to embeddings `[B, D]`, raw; gradients pass."""
+
+    def with_image_encoder(self, other: "ClipAdapter") -> "ClipAdapter":
+        """This CLIP with the image encoder of another, which must make embeddings of the same space.
+
+        Raises ValueError where this one has its own, or the other's does not fit.
+        """
+        raise ValueError(f"'{self.source}' has an image encoder of its own: leave the other out.")
+
+    # ---- what follows from it ----
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.model.parameters()).device
+
+    @property
+    def text_width(self) -> int:
+        """Width `W` of the token states."""
+        return self.encode_text([""]).states.shape[-1]
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids `[B, T]`, padded and, where too long, cut with the end of text kept."""
+        return self._text_tokenizer.rows(prompts)[0]
+
+    def token_counts(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt, start and end included, before any cut."""
+        return self._text_tokenizer.counts(prompts)
+
+    def is_truncated(self, prompt: str) -> bool:
+        """Whether the prompt has more tokens than the model reads."""
+        return self.token_counts([prompt])[0] > self.context_length
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of the prompt that a model with a closed vocabulary has never seen, each once, in order."""
+        import regex
+
+        if not self.words:
+            return []
+        known = set(self.words)
+        words = regex.findall(r"[\p{L}\p{N}]+", prompt.lower())
+        return list(dict.fromkeys(word for word in words if word not in known))
+
+    def encode_text(self, prompts: Sequence[str]) -> TextCondition:
+        """Encode `B` prompts, and with them the empty one; an empty string is a valid prompt.
+
+        Raises:
+            MissingTower: there is no text encoder.
+        """
+        if self._null is None:
+            self._null = self._encode_text([""])
+        return replace(self._encode_text(prompts), null=self._null.to(self.device))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Encode images `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.
+
+        Raises:
+            MissingTower: there is no image encoder.
+        """
+        parameter = next(self.model.parameters())
+        return self._in_norm(self.read_pixels(self.preprocess(images).to(parameter.device, parameter.dtype)).float())
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode images `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass.
+
+        Raises:
+            MissingTower: there is no image encoder.
+        """
+        dtype = next(self.model.parameters()).dtype
+        return self._in_norm(self.read_pixels(self.image_input.normalized(pixels).to(dtype)).float())
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Images `[B, H, W, 3]` in 0..1, of any size, to normalised pixels `[B, 3, S, S]`, float32 on the CPU."""
+        return self.image_input(images)
+
+    @property
+    def _text_tokenizer(self) -> ClipTokenizer:
+        if self.tokenizer is None:
+            raise MissingTower(f"'{self.source}' has no text encoder: its CLIP cannot read text.")
+        return self.tokenizer
+
+    def _encode_text(self, prompts: Sequence[str]) -> TextCondition:
+        ids, lengths = self._text_tokenizer.rows(prompts)
+        states, embeds = self.read_tokens(ids.to(self.device))
+        # The mask comes from the length: the padding's id can stand in a prompt too.
+        mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
+        return TextCondition(self._in_norm(embeds.float()), states.float(), mask.to(self.device))
+
+    def _in_norm(self, embeds: Tensor) -> Tensor:
+        return F.normalize(embeds, dim=-1) if self.normalize else embeds

@@ -1,0 +1,54 @@
+"""Karlo as a family: two layouts of the same nets."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...models import PartReader, UnclipModel
+from ..registry import INDEX, Family, Source
+
+PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
+LICENCE = (
+    "CreativeML Open RAIL-M; by it you agree to its use restrictions: "
+    "https://github.com/kakaobrain/karlo/blob/main/LICENSE"
+)
+
+
+class KarloFamily(Family):
+    """kakaobrain's Karlo v1-alpha and models of its architecture, in diffusers' layout or in kakaobrain's files."""
+
+    name = "karlo"
+    formats = PIPELINES
+    sources = {
+        "karlo": Source("kakaobrain/karlo-v1-alpha", LICENCE),
+        "karlo-variations": Source("kakaobrain/karlo-v1-alpha-image-variations", LICENCE),
+    }
+
+    def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
+        """By the pipeline that the index names; without an index, by the keys of kakaobrain's files."""
+        if index is not None:
+            return index.get("_class_name") in PIPELINES
+        from .kakao_reader import weight_files
+
+        return bool(weight_files(folder))
+
+    def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
+        """A `KarloFolder`, or a `KakaoFolder` where there is no index."""
+        from ..detect import read_any_index
+        from .kakao_reader import KakaoFolder
+        from .reader import KarloFolder
+
+        if not (folder / INDEX).exists():
+            return KakaoFolder(folder, dtype, conventions)
+        return KarloFolder(folder, read_any_index(folder), dtype, conventions)
+
+    def convert(self, model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
+        """As a folder in diffusers' layout, component after component."""
+        from .convert import convert
+
+        return convert(model, target, dtype)
+
+
+FAMILY = KarloFamily()

@@ -1,0 +1,29 @@
+"""This project's own format as a family."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...models import PartReader
+from ..registry import Family
+from .reader import FORMAT, NativeFolder
+
+
+class NativeFamily(Family):
+    """Models that were trained here, bundled or people's own; each names the family of its embeddings itself."""
+
+    name = "native"
+    formats = (f"the format '{FORMAT}'",)
+
+    def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
+        """By the index's format; one that names neither a format nor a pipeline is refused by the reader, with why."""
+        return index is not None and (index.get("format") == FORMAT or "_class_name" not in index)
+
+    def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
+        """A `NativeFolder`; there is one convention only."""
+        return NativeFolder(folder, dtype)
+
+
+FAMILY = NativeFamily()

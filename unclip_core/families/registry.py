@@ -1,0 +1,128 @@
+"""What a family of models is, and the list of those that there are.
+
+A family is one package below this one: it recognises its folders, reads their parts, and, as far as it can, writes
+them, trains on them and knows where they are published. Everything else reaches it through this contract alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models import PartReader, UnclipModel
+from ..weights.files import CheckpointError
+
+INDEX = "model_index.json"
+"""The file that makes a folder a model, in our own format and in diffusers'."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Public weights that `unclip download` fetches.
+
+    Attributes:
+        repository: "owner/name" on the Hugging Face hub.
+        licence: of the weights, with the address of its text.
+    """
+
+    repository: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    """A part that a training has made, to be written into a model folder.
+
+    Attributes:
+        stage: one of `PARTS`.
+        family: whose embeddings it reads or makes.
+        config: what a reader has to know of it: "net", "diffusion" and what else the stage has.
+        tensors: the net's state by key.
+        dtype: of the weights in the file.
+    """
+
+    stage: str
+    family: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    dtype: torch.dtype
+
+
+class Family:
+    """A family of models. Subclasses say which folders are theirs and read them; the rest is theirs to give or not.
+
+    Methods that a family does not give refuse with a sentence, so that callers need not ask what it can.
+    """
+
+    name: str
+    """As users name it."""
+
+    formats: tuple[str, ...] = ()
+    """What it reads, as a refusal of an unknown folder lists it."""
+
+    sources: Mapping[str, Source] = {}
+    """Its public weights, by the name that `unclip download` takes."""
+
+    def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
+        """Whether the folder is of this family, by its index or, where it has none (None), by its weights' keys.
+
+        Nothing that a file holds is run, and no weights are read. Raises CheckpointError for weights that are its own
+        and damaged.
+        """
+        raise NotImplementedError
+
+    def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
+        """What reads the folder's parts: nothing but its index is read yet.
+
+        dtype is that of prior, decoder and upsampler (CLIP stays float32); conventions one of `tokenizer.CONVENTIONS`.
+        Raises CheckpointError where the index is unusable.
+        """
+        raise NotImplementedError
+
+    def convert(self, model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
+        """Write the model into the new folder `target` as safetensors; returns the folder.
+
+        Raises CheckpointError where there is nothing to convert, or the target is not empty.
+        """
+        raise CheckpointError(
+            f"'{model.folder}' is a model of the family '{model.family}' in the format that it is read in already: "
+            "there is nothing to convert."
+        )
+
+    def check_trainable(self, model: UnclipModel, stage: str, new: bool, output: Path) -> None:
+        """Refuse a training of one of `PARTS` on the base `model` that could not be written into `output` afterwards.
+
+        new: whether a new net takes the place of the base's. Raises ValueError.
+        """
+        raise ValueError(f"'{model.folder}' is a model of the family '{self.name}', which cannot be trained.")
+
+    def write_trained(self, base: UnclipModel | None, output: Path, part: TrainedPart) -> None:
+        """Write the part into the folder `output`, with what else of the base is not there yet, the index last.
+
+        Raises OSError where the disk is full: the folder is then what it was, or lacks only its index.
+        """
+        raise ValueError(f"The family '{self.name}' cannot be trained.")
+
+
+_PACKAGES = ("native", "karlo")
+_registered: list[Family] = []
+
+
+def register(family: Family) -> None:
+    """Add a family that does not stand below this package; it is asked before those that do."""
+    _registered.insert(0, family)
+
+
+def unregister(family: Family) -> None:
+    """Take a family out again."""
+    _registered.remove(family)
+
+
+def families() -> list[Family]:
+    """All families, in the order in which they are asked whether a folder is theirs."""
+    own = [import_module(f".{package}.family", __package__).FAMILY for package in _PACKAGES]
+    return [*_registered, *own]
