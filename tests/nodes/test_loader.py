@@ -125,6 +125,13 @@ def test_an_index_with_odd_components(broken, components):
     assert "model_index.json" in complaint()
 
 
+@pytest.mark.parametrize("name", ["../mine/clip.safetensors", "/etc/passwd", "a\\b.safetensors", "..", "", "C:x"])
+def test_an_index_names_files_of_its_own_folder_alone(broken, name):
+    index = json.loads((broken / "model_index.json").read_text())
+    (broken / "model_index.json").write_text(json.dumps({**index, "components": index["components"] | {"clip": name}}))
+    assert "outside of its folder" in complaint()
+
+
 def test_a_changed_file_changes_what_comfyui_compares(broken):
     """IS_CHANGED: the same while nothing changes, another once a file does."""
     before = UnclipLoadModel.IS_CHANGED("broken")

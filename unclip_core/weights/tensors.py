@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..nets.meta_init import bare
 from .files import CheckpointError
+from .torch_archive import check_archive
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".th")
 SHARD_INDEX = ".index.json"
@@ -96,8 +97,10 @@ def load_pickle(path: Path) -> Any:
     Raises:
         CheckpointError: it is damaged, or asks for anything else.
     """
+    if zipped := zipfile.is_zipfile(path):
+        check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

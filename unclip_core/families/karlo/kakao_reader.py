@@ -4,7 +4,6 @@
 `ViT-L-14_stats.th`; hyper-parameters from their YAML files beside them, or else from the shapes.
 """
 
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError
 from ...weights.tensors import PICKLES, Tensors, fill, load_pickle, open_file
+from ...weights.torch_archive import is_torchscript, open_torchscript
 from ...weights.weak_cached_property import while_held
 from . import kakao_names as names
 from . import kakao_params as params_of
@@ -200,20 +200,8 @@ class KakaoFolder:
         return self.files[kind]
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, as OpenAI published CLIP."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
-
-
 def _open_archive(path: Path) -> Tensors:
-    try:
-        held = torch.jit.load(str(path), map_location="cpu").state_dict()
-    except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"'{path}' cannot be read as a TorchScript archive ({reason}).") from error
+    held = open_torchscript(path)
     return Tensors(path, {key: tuple(value.shape) for key, value in held.items()}, held.__getitem__)
 
 

@@ -156,7 +156,15 @@ def _components(folder: Path) -> dict[str, str]:
     components = read_index(folder).get("components", {})
     if not isinstance(components, dict) or not all(isinstance(name, str) for name in components.values()):
         raise CheckpointError(f"'{folder / INDEX}' names no files under \"components\": it holds {components!r}.")
+    outside = [name for name in components.values() if not _is_inside(name)]
+    if outside:
+        raise CheckpointError(f"'{folder / INDEX}' names files outside of its folder ({outside}): they are not read.")
     return components
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name in an index is that of a file in the same folder, on any system."""
+    return bool(name.strip(". ")) and not set(name) & {"/", "\\", ":", "\0"}
 
 
 def _file_name(folder: Path, component: str) -> str:
