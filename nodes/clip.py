@@ -139,5 +139,5 @@ class UnclipImageEncode:
             return pipelines.encode_image(clip.part, images[rows])
 
         with host.loaded(clip):
-            embeds = host.in_turns(encode, len(images), defaults.IMAGES_AT_ONCE, 1, "CLIP")
+            embeds = host.run_in_chunks(encode, len(images), defaults.IMAGES_AT_ONCE, 1, "CLIP")
         return (EmbeddingValue(embeds, clip.family, "image"),)

@@ -10,7 +10,7 @@ from ..unclip_core import pipelines
 from ..unclip_core.diffusion.noise import NoiseSource, sample_seeds
 from ..unclip_core.models import Clip, Decoder
 from ..unclip_core.pipelines import editing
-from . import defaults, host, inputs, sockets
+from . import defaults, host, inputs, sampling, sockets
 from .batches import spread
 from .drawing import ETA, decoder_input, eta_widget, prompt_rows, rows_of, sampling_inputs, text_rows
 from .inputs import InputError, Number
@@ -28,6 +28,7 @@ class UnclipDecoderSample:
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The images: all of the first embedding, then all of the second, and so on.",)
+    HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
 
     @classmethod
@@ -40,8 +41,8 @@ class UnclipDecoderSample:
                     sockets.EMBEDDING,
                     {"tooltip": "What to draw: of Prior Sample, CLIP Image Encode or Embedding Interpolate."},
                 ),
-                **sampling_inputs(defaults.DECODER_STEPS),
-                "sampler": inputs.sampler_widget(defaults.DECODER_SAMPLER, advanced=True),
+                **sampling_inputs(),
+                "sampler": sampling.sampler_widget(advanced=True),
                 "eta": eta_widget(),
                 "batch_size": inputs.int_widget(
                     defaults.BATCH_SIZE, 1, defaults.BATCH_MAX, "Images to draw of each embedding."
@@ -79,7 +80,7 @@ class UnclipDecoderSample:
         }
 
     VALIDATE_INPUTS = inputs.checking(
-        guidance_scale=inputs.GUIDANCE.check,
+        guidance_scale=sampling.GUIDANCE.check,
         eta=ETA.check,
         clip_strength=STRENGTH.check,
         guidance_start=inputs.START.check,
@@ -91,9 +92,9 @@ class UnclipDecoderSample:
         decoder: PartValue[Decoder],
         embedding: EmbeddingValue,
         seed: int = defaults.SEED,
-        steps: int = defaults.DECODER_STEPS,
-        guidance_scale: float = defaults.DECODER_GUIDANCE,
-        sampler: str = defaults.DECODER_SAMPLER,
+        steps: int = defaults.AUTO_STEPS,
+        guidance_scale: float = defaults.AUTO_GUIDANCE,
+        sampler: str = defaults.AUTO_SAMPLER,
         eta: float = defaults.ETA,
         batch_size: int = defaults.BATCH_SIZE,
         text: TextValue | None = None,
@@ -104,7 +105,7 @@ class UnclipDecoderSample:
         embedding_noise: str = defaults.EMBEDDING_NOISE,
         guidance_start: float = defaults.GUIDANCE_START,
         guidance_end: float = defaults.GUIDANCE_END,
-    ) -> tuple[Tensor]:
+    ) -> dict[str, Any]:
         """Draw `batch_size` images of each of the `B` embeddings: `[B * batch_size, H, W, 3]` in 0..1.
 
         Image `j` of every embedding starts from the same noise, that of seed + j. So an image does not depend
@@ -113,27 +114,35 @@ class UnclipDecoderSample:
         """
         sockets.require_family(embedding, "embedding", decoder.family, "decoder")
         batch_size = inputs.check_int("batch_size", batch_size, 1, defaults.BATCH_MAX)
+        chosen = sampling.choose(
+            {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler},
+            *noises_own(noise),
+            sampling.models_own(decoder.part),
+        )
         settings = {
-            "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
-            "sampler": inputs.check_sampler(sampler),
+            **chosen.settings,
             "eta": ETA.check(eta),
             "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
         }
         count = len(embedding.embeds)
         guide = Guide.of(clip, text if clip_text is None else clip_text, clip_strength, count, batch_size)
-        luck = Luck.of(decoder, noise, inputs.check_seed(seed), check_noise(embedding_noise), count, batch_size)
+        noises = NoiseInputs.of(
+            decoder, noise, inputs.check_seed(seed), check_noise(embedding_noise), count, batch_size
+        )
         embeds = embedding.embeds.repeat_interleave(batch_size, dim=0)
         condition = text_rows(text, decoder, count, batch_size)
 
         def draw(rows: slice, on_step: host.OnStep) -> Tensor:
             seen = embeds[rows].to(host.device())
-            more = {**settings, **luck.rows(rows), "text": rows_of(condition, rows), "on_step": on_step}
+            more = {**settings, **noises.rows(rows), "text": rows_of(condition, rows), "on_step": on_step}
             sample = guide.over(rows) if guide else pipelines.sample_decoder
             return sample(decoder.part, seen, **more)
 
         with host.loaded_together(decoder, *([guide.clip] if guide else [])):
-            return (host.in_turns(draw, len(embeds), defaults.IMAGES_AT_ONCE, steps, "Decoder"),)
+            images = host.run_in_chunks(
+                draw, len(embeds), defaults.IMAGES_AT_ONCE, chosen.steps, "Decoder", decoder.part.codec.preview
+            )
+        return host.with_text((images,), chosen.text)
 
 
 @dataclass(frozen=True)
@@ -174,8 +183,15 @@ class Guide:
 
 
 @dataclass(frozen=True)
-class Luck:
-    """What is random in a run: seed and stream of each image, and the noise and error it starts from if given."""
+class NoiseInputs:
+    """What is random in a run of `N` images.
+
+    Attributes:
+        seeds: one an image.
+        streams: of each image the name of the stream that its seed draws from.
+        start: the noise `[N, C, s, s]` to start from, where it is given and not drawn.
+        error: how far the decoder errs about the images of `start`, `[N]`; None is 0.
+    """
 
     seeds: list[int]
     streams: list[str]
@@ -185,15 +201,15 @@ class Luck:
     @classmethod
     def of(
         cls, decoder: PartValue[Decoder], noise: NoiseValue | None, seed: int, own: bool, count: int, batch_size: int
-    ) -> "Luck":
-        """The luck of `batch_size` images of each of `count` embeddings.
+    ) -> "NoiseInputs":
+        """Those of `batch_size` images of each of `count` embeddings, whose noise is shared or, with `own`, not.
 
         Raises:
             FamilyError: the noise is of another family than the decoder.
             InputError: it is not one for all, or one for each embedding.
         """
         streams = [pipelines.candidate_stream("decoder", i if own else 0) for i in range(count)]
-        luck = cls(sample_seeds(seed, batch_size) * count, [s for s in streams for _ in range(batch_size)])
+        drawn = cls(sample_seeds(seed, batch_size) * count, [s for s in streams for _ in range(batch_size)])
         if noise is not None:
             sockets.require_family(noise, "noise", decoder.family, "decoder")
             if len(noise.noise) not in (1, count):
@@ -202,8 +218,8 @@ class Luck:
                 None if part is None else spread(part, count).repeat_interleave(batch_size, dim=0)
                 for part in (noise.noise, noise.error)
             )
-            luck = replace(luck, start=start, error=error)
-        return luck
+            drawn = replace(drawn, start=start, error=error)
+        return drawn
 
     def rows(self, rows: slice) -> dict[str, Any]:
         """The core's arguments for these images."""
@@ -211,6 +227,12 @@ class Luck:
         given = {"start": self.start, "start_error": self.error}
         placed = {name: part[rows].to(host.device()) for name, part in given.items() if part is not None}
         return {"seeds": seeds, "noise": NoiseSource(seeds, self.streams[rows]), **placed}
+
+
+def noises_own(noise: NoiseValue | None) -> list[sampling.Own]:
+    """The settings that draw an image again from the noise that was found of it, if there is such a noise."""
+    found_with = None if noise is None else noise.found_with
+    return [] if found_with is None else [sampling.Own(vars(found_with), "as the noise was found")]
 
 
 def check_noise(value: Any) -> bool:

@@ -1,9 +1,9 @@
 """The widgets' defaults and limits, in one place, so that nodes, validation and help pages agree.
 
-What decides how an image is drawn comes from the core's settings, which the evaluation shares.
+What decides how an image is drawn comes from the model itself, where an input is left at auto.
 """
 
-from ..unclip_core.models import DECODER_SETTINGS, PRIOR_SETTINGS, UPSAMPLER_SETTINGS
+from ..unclip_core.models import DECODER_SETTINGS, StageSettings
 from ..unclip_core.pipelines import settings
 
 MODEL = "bundled (tiny)"
@@ -12,24 +12,19 @@ MODEL = "bundled (tiny)"
 DTYPE = "auto"
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
-PREVIEW_STEPS = 4
-"""Decoder steps of the image that shows what the prior has so far."""
+PREVIEW = StageSettings(4, 1.0, DECODER_SETTINGS.sampler)
+"""How the decoder draws the image that shows what the prior has so far, with any model."""
 
 SEED = 0
 SEED_MAX = 2**64 - 1
 
-STEPS_MIN, STEPS_MAX = 1, 1000
-PRIOR_STEPS = PRIOR_SETTINGS.steps
-DECODER_STEPS = DECODER_SETTINGS.steps
-UPSCALER_STEPS = UPSAMPLER_SETTINGS.steps
+AUTO_STEPS, AUTO_GUIDANCE, AUTO_SAMPLER = 0, -1.0, "auto"
+"""Defaults of the sampling inputs: what the model states for the stage, or what the node needs instead."""
+
+STEPS_MAX = 1000
 
 GUIDANCE_MIN, GUIDANCE_MAX = 0.0, 20.0
 GUIDANCE_START, GUIDANCE_END = 0.0, 1.0
-PRIOR_GUIDANCE = PRIOR_SETTINGS.guidance_scale
-DECODER_GUIDANCE = DECODER_SETTINGS.guidance_scale
-
-PRIOR_SAMPLER = PRIOR_SETTINGS.sampler
-DECODER_SAMPLER = DECODER_SETTINGS.sampler
 
 ETA = 0.0
 ETA_MIN, ETA_MAX = 0.0, 1.0
@@ -84,12 +79,15 @@ EMBEDDING_NOISES = ("shared", "own")
 CLIP_STRENGTH = 0.0
 CLIP_STRENGTH_MAX = 100.0
 
-INVERSION_STEPS = settings.INVERSION_STEPS
-INVERSION_GUIDANCE = 1.0
+INVERSION = StageSettings(settings.INVERSION_STEPS, 1.0, "ddim")
+"""What auto takes in DDIM Inversion, with any model: without guidance an image comes back best."""
+
 INVERSION_ITERATIONS = 1
 INVERSION_ITERATIONS_MAX = 20
 
 INPAINT_STEPS = 25
+"""What auto takes in Inpaint and Outpaint, with any model: more than elsewhere, to fit the new to the known."""
+
 RESAMPLES = 4
 RESAMPLES_MAX = 100
 MARGIN = 32

@@ -66,7 +66,7 @@ class UnclipDescribe:
                     phrase_names(),
                     {
                         "default": AUTOMATIC,
-                        "tooltip": "What there is to say: world for the bundled model, images for CLIPs that know "
+                        "tooltip": "What there is to say: world for the bundled model, pictures for CLIPs that know "
                         "more, or a text file of the input folder.",
                     },
                 ),

@@ -2,7 +2,7 @@
 
 from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.models import Decoder
-from . import defaults, host, inputs, sockets
+from . import defaults, host, inputs, sampling, sockets
 from .inputs import InputError, Number
 from .sockets import PartValue, TextValue
 
@@ -14,14 +14,16 @@ def decoder_input() -> inputs.Widget:
     return (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."})
 
 
-def sampling_inputs(steps: int) -> dict[str, inputs.Widget]:
-    """Seed, steps and guidance, in this order."""
+def sampling_inputs(
+    steps: str = "Sampling steps. More is slower. 0: auto, the model's own.",
+) -> dict[str, inputs.Widget]:
+    """Seed, steps (with this tooltip) and guidance, in this order."""
     return {
         "seed": inputs.seed_widget(),
-        "steps": inputs.steps_widget(steps, "Sampling steps. More is slower."),
-        "guidance_scale": inputs.GUIDANCE.widget(
-            defaults.DECODER_GUIDANCE,
-            "How strictly to follow the embedding. 1: guidance off; higher: clearer, less varied.",
+        "steps": sampling.steps_widget(steps),
+        "guidance_scale": sampling.guidance_widget(
+            "How strictly to follow the embedding. 1: guidance off; higher: clearer, less varied. "
+            "-1: auto, the model's own.",
         ),
     }
 

@@ -9,19 +9,20 @@ from torch.nn import functional as F
 from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Decoder
 from ..unclip_core.pipelines import editing
-from . import defaults, host, inputs, sockets
+from . import defaults, host, inputs, sampling, sockets
 from .batches import common_count, spread
 from .drawing import decoder_input, rows_of, sampling_inputs, text_input, text_rows
 from .images import to_rgb
 from .inputs import InputError
-from .masks import fit_mask, tell_of
+from .masks import fit_mask, mask_report
+from .sampling import Chosen
 from .sockets import EmbeddingValue, PartValue, TextValue
 
 
 def filling_inputs() -> dict[str, inputs.Widget]:
     """The required inputs that both nodes end with."""
     return {
-        **sampling_inputs(defaults.INPAINT_STEPS),
+        **sampling_inputs(f"Sampling steps. More is slower. 0: auto, {defaults.INPAINT_STEPS}."),
         "resamples": inputs.int_widget(
             defaults.RESAMPLES,
             1,
@@ -63,7 +64,7 @@ class UnclipInpaint:
             "optional": {"text": text_input()},
         }
 
-    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=sampling.GUIDANCE.check)
 
     def run(
         self,
@@ -72,19 +73,20 @@ class UnclipInpaint:
         image: Tensor,
         mask: Tensor,
         seed: int = defaults.SEED,
-        steps: int = defaults.INPAINT_STEPS,
-        guidance_scale: float = defaults.DECODER_GUIDANCE,
+        steps: int = defaults.AUTO_STEPS,
+        guidance_scale: float = defaults.AUTO_GUIDANCE,
         resamples: int = defaults.RESAMPLES,
         text: TextValue | None = None,
-    ) -> tuple[Tensor] | dict[str, Any]:
+    ) -> dict[str, Any]:
         """Fill the mask of each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
         images = to_rgb(image)
         holes = fit_mask(mask, *images.shape[1:3])
-        warnings = tell_of(holes)
+        warnings, extent = mask_report(holes)
         images, holes = editing.fit_image(images, holes, decoder.part.image_size)
         check_canvas(images, decoder.part.image_size)
-        filled = fill(decoder, embedding, images, holes, text, seed, steps, guidance_scale, resamples, "Inpaint")
-        return host.with_warnings((filled,), warnings)
+        chosen = choose(decoder, steps, guidance_scale)
+        filled = fill(decoder, embedding, images, holes, text, seed, chosen, resamples, "Inpaint")
+        return host.with_text((filled,), "\n".join([*(warnings or [extent]), chosen.text]), warnings)
 
 
 class UnclipOutpaint:
@@ -103,6 +105,7 @@ class UnclipOutpaint:
         "The image you gave, in its own scale, on a canvas with the margins: for Upscale.",
         "Where that canvas was drawn on: for Upscale.",
     )
+    HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
 
     @classmethod
@@ -128,7 +131,7 @@ class UnclipOutpaint:
             "optional": {"text": text_input()},
         }
 
-    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=sampling.GUIDANCE.check)
 
     def run(
         self,
@@ -140,11 +143,11 @@ class UnclipOutpaint:
         right: int = defaults.MARGIN,
         bottom: int = defaults.MARGIN,
         seed: int = defaults.SEED,
-        steps: int = defaults.INPAINT_STEPS,
-        guidance_scale: float = defaults.DECODER_GUIDANCE,
+        steps: int = defaults.AUTO_STEPS,
+        guidance_scale: float = defaults.AUTO_GUIDANCE,
         resamples: int = defaults.RESAMPLES,
         text: TextValue | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> dict[str, Any]:
         """Add the margins to each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
         margins = check_margins(left=left, top=top, right=right, bottom=bottom)
         large = to_rgb(image)
@@ -154,9 +157,16 @@ class UnclipOutpaint:
         check_canvas(canvas, side)
         scale = min(large.shape[1:3]) / side
         known, mask = pad(large, {name: round(margin * scale) for name, margin in margins.items()})
-        filled = fill(decoder, embedding, canvas, holes, text, seed, steps, guidance_scale, resamples, "Outpaint")
+        chosen = choose(decoder, steps, guidance_scale)
+        filled = fill(decoder, embedding, canvas, holes, text, seed, chosen, resamples, "Outpaint")
         place = host.intermediate_device()
-        return (filled, known.to(place), mask.to(place))
+        return host.with_text((filled, known.to(place), mask.to(place)), chosen.text)
+
+
+def choose(decoder: PartValue[Decoder], steps: int, guidance_scale: float) -> Chosen:
+    """What both nodes sample with; auto takes steps of their own, and the model's guidance."""
+    own = sampling.nodes_own(steps=defaults.INPAINT_STEPS), sampling.models_own(decoder.part)
+    return sampling.choose({"steps": steps, "guidance_scale": guidance_scale}, *own)
 
 
 def fill(
@@ -166,16 +176,14 @@ def fill(
     holes: Tensor,
     text: TextValue | None,
     seed: int,
-    steps: int,
-    guidance_scale: float,
+    chosen: Chosen,
     resamples: int,
     title: str,
 ) -> Tensor:
     """Draw the `holes` `[N, H, W]` of `images` `[N, H, W, 3]`; batches are of one size or 1."""
     sockets.require_family(embedding, "embedding", decoder.family, "decoder")
     settings = {
-        "steps": inputs.check_steps(steps),
-        "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
+        **chosen.settings,
         "resamples": inputs.check_int("resamples", resamples, 1, defaults.RESAMPLES_MAX),
     }
     count = common_count(image=len(images), mask=len(holes), embedding=len(embedding.embeds))
@@ -191,7 +199,8 @@ def fill(
     squares = images[0, :, :, 0].numel() / decoder.part.image_size**2
     at_once = max(1, int(defaults.IMAGES_AT_ONCE / squares))
     with host.loaded(decoder):
-        return host.in_turns(draw, count, at_once, (steps - 1) * resamples + 1, title)
+        total = (chosen.steps - 1) * resamples + 1
+        return host.run_in_chunks(draw, count, at_once, total, title, decoder.part.codec.preview)
 
 
 def pad(images: Tensor, margins: dict[str, int]) -> tuple[Tensor, Tensor]:

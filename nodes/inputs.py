@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..unclip_core.diffusion.samplers import SAMPLERS
 from . import defaults
 
 Widget = tuple[Any, dict[str, Any]]
@@ -69,9 +68,6 @@ class Number:
         return float(value)
 
 
-GUIDANCE = Number("guidance_scale", defaults.GUIDANCE_MIN, defaults.GUIDANCE_MAX, 0.1)
-"""The scale of classifier-free guidance."""
-
 START, END = (Number(f"guidance_{side}", 0.0, 1.0, 0.05) for side in ("start", "end"))
 """Between which parts of a run guidance acts."""
 
@@ -95,17 +91,6 @@ def check_interval(start: Any, end: Any) -> tuple[float, float]:
     if START.check(start) > END.check(end):
         raise InputError(f"'guidance_start' is {start:g}, after 'guidance_end', {end:g}: guidance would never act.")
     return round(1 - end, 9), round(1 - start, 9)  # 1 - 0.7 is a little more than 0.3
-
-
-def steps_widget(default: int, tooltip: str) -> Widget:
-    """The number of sampling steps."""
-    return int_widget(default, defaults.STEPS_MIN, defaults.STEPS_MAX, tooltip)
-
-
-def sampler_widget(default: str, **more: Any) -> Widget:
-    """A choice among the registered samplers."""
-    tooltip = "How the steps are taken. dpmpp_2m and ddim need few steps; ddpm and dpmpp_sde add fresh noise."
-    return (list(SAMPLERS), {"default": default, "tooltip": tooltip, **more})
 
 
 def check_int(name: str, value: Any, low: int, high: int) -> int:
@@ -132,15 +117,6 @@ def check_seed(value: Any) -> int:
     return value
 
 
-def check_steps(value: Any) -> int:
-    """`value` as a number of sampling steps.
-
-    Raises:
-        InputError: it is not a whole number, or out of range.
-    """
-    return check_int("steps", value, defaults.STEPS_MIN, defaults.STEPS_MAX)
-
-
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """`value` as one of `choices`.
 
@@ -160,17 +136,6 @@ def check_text(name: str, value: Any) -> str:
     """
     if not isinstance(value, str):
         raise InputError(f"'{name}' must be a text, not {value!r}.")
-    return value
-
-
-def check_sampler(value: Any) -> str:
-    """`value` as the name of a sampler.
-
-    Raises:
-        InputError: no sampler has that name; the message lists those that there are.
-    """
-    if value not in SAMPLERS:
-        raise InputError(f"There is no sampler {value!r}. There are: {', '.join(SAMPLERS)}.")
     return value
 
 

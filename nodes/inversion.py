@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..unclip_core.models import Decoder
+from ..unclip_core.models import Decoder, StageSettings
 from ..unclip_core.pipelines import editing
-from . import defaults, host, inputs, sockets
+from . import defaults, host, inputs, sampling, sockets
 from .batches import common_count, spread
 from .drawing import decoder_input, rows_of, text_rows
 from .images import square, to_rgb
@@ -29,6 +29,7 @@ class UnclipDdimInversion:
         "The noise, for Decoder Sample: with ddim, and the same steps, guidance and text, it draws the image.",
         "The image as the decoder sees it: a square in its size.",
     )
+    HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
 
     @classmethod
@@ -42,11 +43,12 @@ class UnclipDdimInversion:
                     {"tooltip": "The image's own embedding, of CLIP Image Encode: one for all images, or one each."},
                 ),
                 "image": ("IMAGE", {"tooltip": "The image. It is resized and cropped to the decoder's square."}),
-                "steps": inputs.steps_widget(
-                    defaults.INVERSION_STEPS, "Steps back to the noise. The more, the better the image comes back."
+                "steps": sampling.steps_widget(
+                    "Steps back to the noise. The more, the better the image comes back. 0: auto, "
+                    f"{defaults.INVERSION.steps}."
                 ),
-                "guidance_scale": inputs.GUIDANCE.widget(
-                    defaults.INVERSION_GUIDANCE, "Set the same in Decoder Sample. 1, which is off, inverts best."
+                "guidance_scale": sampling.guidance_widget(
+                    "Set the same in Decoder Sample. 1, which is off, inverts best. -1: auto, 1."
                 ),
                 "iterations": inputs.int_widget(
                     defaults.INVERSION_ITERATIONS,
@@ -61,23 +63,25 @@ class UnclipDdimInversion:
             },
         }
 
-    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check)
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=sampling.GUIDANCE.check)
 
     def run(
         self,
         decoder: PartValue[Decoder],
         embedding: EmbeddingValue,
         image: Tensor,
-        steps: int = defaults.INVERSION_STEPS,
-        guidance_scale: float = defaults.INVERSION_GUIDANCE,
+        steps: int = defaults.AUTO_STEPS,
+        guidance_scale: float = defaults.AUTO_GUIDANCE,
         iterations: int = defaults.INVERSION_ITERATIONS,
         text: TextValue | None = None,
-    ) -> tuple[NoiseValue, Tensor]:
+    ) -> dict[str, Any]:
         """Invert each of the images `[B, H, W, C]` under its embedding, or under the one for all."""
         sockets.require_family(embedding, "embedding", decoder.family, "decoder")
+        chosen = sampling.choose(
+            {"steps": steps, "guidance_scale": guidance_scale}, sampling.nodes_own(**vars(defaults.INVERSION))
+        )
         settings = {
-            "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
+            **chosen.settings,
             "iterations": inputs.check_int("iterations", iterations, 1, defaults.INVERSION_ITERATIONS_MAX),
         }
         images = square(to_rgb(image), decoder.part.image_size)
@@ -92,5 +96,9 @@ class UnclipDdimInversion:
             return found.noise
 
         with host.loaded(decoder):
-            noise = host.in_turns(invert, count, defaults.IMAGES_AT_ONCE, (steps - 1) * iterations + 1, "Inversion")
-        return (NoiseValue(noise, decoder.family, error), images.to(host.intermediate_device()))
+            total = (chosen.steps - 1) * iterations + 1
+            preview = decoder.part.codec.preview
+            noise = host.run_in_chunks(invert, count, defaults.IMAGES_AT_ONCE, total, "Inversion", preview)
+        found_with = StageSettings(**chosen.settings, sampler=defaults.INVERSION.sampler)
+        found = NoiseValue(noise, decoder.family, error, found_with)
+        return host.with_text((found, images.to(host.intermediate_device())), chosen.text)

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 
 from ..unclip_core.families.loading import BUNDLED, load_model
-from ..unclip_core.models import UnclipModel
+from ..unclip_core.models import PARTS, UnclipModel
 from . import defaults, host, sockets
 from .inputs import InputError
-
-PARTS = ("clip", "prior", "decoder", "upsampler")
 
 
 class UnclipLoadModel:
@@ -74,10 +72,16 @@ class UnclipLoadModel:
         parameters = max((path.stat().st_size for path in weight_files(model)), default=0) // 2
         found = load_model(host.model_path(model), host.weight_dtype(dtype, parameters))
         clip_dtype = host.weight_dtype(dtype, parameters, text_encoder=True)
-        if found.reader.small:
-            return tuple(read_part(found, name, clip_dtype) for name in PARTS)
-        found.reader.check()
-        return tuple(sockets.LateValue(found.family, partial(read_part, found, name, clip_dtype)) for name in PARTS)
+        if not found.reader.small:
+            found.reader.check()
+        return tuple(hand_out(found, name, clip_dtype) for name in PARTS)
+
+
+def hand_out(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets.PartValue | sockets.LateValue:
+    """One of the `PARTS`: read at once where that is quick; one that the model lacks is missed when it is asked for."""
+    if model.reader.small and model.has(name):
+        return read_part(model, name, clip_dtype)
+    return sockets.LateValue(model.family, partial(read_part, model, name, clip_dtype))
 
 
 def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets.PartValue:

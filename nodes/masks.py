@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..unclip_core.pipelines.editing import resize_mask
-from . import host
 from .inputs import InputError
 
 SHAPE_TOLERANCE = 0.02
@@ -49,8 +48,7 @@ def fit_mask(mask: Any, height: int, width: int) -> Tensor:
     return resize_mask(mask, (height, width))
 
 
-def tell_of(mask: Tensor) -> list[str]:
-    """What to say of a mask of nothing; also shown on the node."""
+def mask_report(mask: Tensor) -> tuple[list[str], str]:
+    """What to warn of (a mask of nothing), and a line that says how much is drawn."""
     warnings = [] if bool(mask.any()) else ["The mask is empty: the image stays as it is."]
-    host.notify(warnings, all_well=f"Draws {float((mask > 0).float().mean()):.0%} of the image.")
-    return warnings
+    return warnings, f"Draws {float((mask > 0).float().mean()):.0%} of the image."

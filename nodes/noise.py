@@ -48,7 +48,7 @@ class UnclipNoiseInterpolate:
         frames: int = defaults.FRAMES,
         t_end: float = defaults.BLEND_END,
     ) -> tuple[NoiseValue]:
-        """Interpolate `noise_a` and `noise_b`, both `[B, 3, S, S]` or one of them a single one, to `B * frames`."""
+        """Interpolate `noise_a` and `noise_b`, both `[B, C, s, s]` or one of them a single one, to `B * frames`."""
         sockets.require_family(noise_b, "noise_b", noise_a.family, "noise_a")
         way = check_way(t, frames, t_end)
         shape = noise_a.noise.shape[1:]
@@ -57,7 +57,8 @@ class UnclipNoiseInterpolate:
         common_count(noise_a=len(noise_a.noise), noise_b=len(noise_b.noise))
         blends = slerp(noise_a.noise.flatten(1), noise_b.noise.flatten(1), way)
         errors = torch.lerp(errors_of(noise_a), errors_of(noise_b), way.float()[:, None])
-        return (NoiseValue(in_turn(blends).unflatten(1, shape), noise_a.family, in_turn(errors)),)
+        found_with = noise_a.found_with if noise_a.found_with == noise_b.found_with else None
+        return (NoiseValue(in_turn(blends).unflatten(1, shape), noise_a.family, in_turn(errors), found_with),)
 
 
 def errors_of(noise: NoiseValue) -> Tensor:

@@ -40,7 +40,9 @@ class UnclipClipOptimise:
                 "clip": (sockets.CLIP, {"tooltip": "The CLIP of Load unCLIP Model."}),
                 "text": (sockets.TEXT, {"tooltip": "What CLIP should see, of CLIP Text Encode (unCLIP)."}),
                 "seed": inputs.seed_widget(),
-                "steps": inputs.steps_widget(defaults.ASCENT_STEPS, "Steps of the ascent. More is clearer and slower."),
+                "steps": inputs.int_widget(
+                    defaults.ASCENT_STEPS, 1, defaults.STEPS_MAX, "Steps of the ascent. More is clearer and slower."
+                ),
                 "width": inputs.int_widget(
                     defaults.ASCENT_SIZE, 16, defaults.ASCENT_SIZE_MAX, "Of the image, if none is connected."
                 ),
@@ -82,7 +84,7 @@ class UnclipClipOptimise:
         """Climb to each prompt, from its image `[B, H, W, C]` or the one for all; image i by seed + i."""
         sockets.require_family(text, "text", clip.family, "CLIP")
         ascent = Ascent(
-            steps=inputs.check_steps(steps),
+            steps=inputs.check_int("steps", steps, 1, defaults.STEPS_MAX),
             learning_rate=RATE.check(learning_rate),
             cutouts=inputs.check_int("cutouts", cutouts, 1, defaults.ASCENT_CUTOUTS_MAX),
             smoothness=SMOOTHNESS.check(smoothness),
@@ -110,7 +112,7 @@ class UnclipClipOptimise:
             )
 
         with host.loaded(clip):
-            return (host.in_turns(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP"),)
+            return (host.run_in_chunks(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP"),)
 
 
 def check_start(images: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.embedding.ranking import rank
 from ..unclip_core.models import Decoder, Prior
-from . import defaults, host, inputs, sockets
+from . import defaults, host, inputs, sampling, sockets
 from .inputs import InputError
 from .scores import scores_text
 from .sockets import EmbeddingValue, PartValue, TextValue
+
+ONE_PASS = "This prior maps the text in one pass: steps, guidance and sampler have no effect."
 
 
 class UnclipPriorSample:
@@ -41,12 +43,12 @@ class UnclipPriorSample:
                 "prior": (sockets.PRIOR, {"tooltip": "The prior of Load unCLIP Model."}),
                 "text": (sockets.TEXT, {"tooltip": "The text of CLIP Text Encode (unCLIP)."}),
                 "seed": inputs.seed_widget(),
-                "steps": inputs.steps_widget(defaults.PRIOR_STEPS, "Sampling steps. More is slower."),
-                "guidance_scale": inputs.GUIDANCE.widget(
-                    defaults.PRIOR_GUIDANCE,
-                    "How strictly to follow the text. 1: guidance off; higher: stricter, less varied.",
+                "steps": sampling.steps_widget("Sampling steps. More is slower. 0: auto, the model's own."),
+                "guidance_scale": sampling.guidance_widget(
+                    "How strictly to follow the text. 1: guidance off; higher: stricter, less varied. "
+                    "-1: auto, the model's own."
                 ),
-                "sampler": inputs.sampler_widget(defaults.PRIOR_SAMPLER, advanced=True),
+                "sampler": sampling.sampler_widget(advanced=True),
                 "candidates": inputs.int_widget(
                     defaults.CANDIDATES,
                     1,
@@ -70,7 +72,7 @@ class UnclipPriorSample:
         }
 
     VALIDATE_INPUTS = inputs.checking(
-        guidance_scale=inputs.GUIDANCE.check, guidance_start=inputs.START.check, guidance_end=inputs.END.check
+        guidance_scale=sampling.GUIDANCE.check, guidance_start=inputs.START.check, guidance_end=inputs.END.check
     )
 
     def run(
@@ -78,9 +80,9 @@ class UnclipPriorSample:
         prior: PartValue[Prior],
         text: TextValue,
         seed: int = defaults.SEED,
-        steps: int = defaults.PRIOR_STEPS,
-        guidance_scale: float = defaults.PRIOR_GUIDANCE,
-        sampler: str = defaults.PRIOR_SAMPLER,
+        steps: int = defaults.AUTO_STEPS,
+        guidance_scale: float = defaults.AUTO_GUIDANCE,
+        sampler: str = defaults.AUTO_SAMPLER,
         candidates: int = defaults.CANDIDATES,
         keep: int = defaults.KEEP,
         decoder: PartValue[Decoder] | None = None,
@@ -92,11 +94,12 @@ class UnclipPriorSample:
         candidates = inputs.check_int("candidates", candidates, 1, defaults.CANDIDATES_MAX)
         if inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX) > candidates:
             raise InputError(f"'keep' is {keep}, but there are only {candidates} 'candidates' to keep from.")
+        chosen = sampling.choose(
+            {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}, sampling.models_own(prior.part)
+        )
         settings = {
+            **chosen.settings,
             "seeds": sample_seeds(inputs.check_seed(seed), len(text.prompts)),
-            "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
-            "sampler": inputs.check_sampler(sampler),
             "candidates": candidates,
             "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
         }
@@ -105,14 +108,17 @@ class UnclipPriorSample:
         if decoder is not None and host.wants_preview():
             sockets.require_family(prior, "prior", decoder.family, "decoder")
             parts, images = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
-        with host.loaded_together(*parts), host.progress(steps, "Prior", images) as bar:
+        one_pass = prior.part.one_pass
+        with host.loaded_together(*parts), host.progress(1 if one_pass else chosen.steps, "Prior", images) as bar:
             embeds = pipelines.sample_prior(prior.part, condition, on_step=bar, **settings)
+            if one_pass:
+                bar.advance()
             embeds = embeds.to(host.intermediate_device())
         ranking = rank(embeds, text.condition.embeds, keep)
         prompts = tuple(prompt for prompt in text.prompts for _ in range(keep))
         kept = EmbeddingValue(embeds[ranking.rows], prior.family, "prior", prompts, seed)
         scores = scores_text(ranking, text.prompts)
-        return host.with_text((kept, scores), scores)
+        return host.with_text((kept, scores), f"{scores}\n{ONE_PASS if one_pass else chosen.text}")
 
 
 def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToImages:
@@ -120,9 +126,8 @@ def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) ->
 
     def images(x0: Tensor) -> Tensor:
         embeds = pipelines.prior_embeds(prior, x0[:1])
-        drawn = pipelines.sample_decoder(
-            decoder, embeds, text=text.select([0]), steps=defaults.PREVIEW_STEPS, guidance_scale=1.0, seeds=[seed]
-        )
+        settings = vars(defaults.PREVIEW)
+        drawn = pipelines.sample_decoder(decoder, embeds, text=text.select([0]), seeds=[seed], **settings)
         return drawn.movedim(-1, 1) * 2 - 1
 
     return images

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.embedding.pca import PcaBasis
-from ..unclip_core.models import Clip, Decoder, Prior, Upsampler
+from ..unclip_core.models import Clip, Decoder, Prior, StageSettings, Upsampler
 from ..unclip_core.weights.lora import Change
 
 CLIP = "UNCLIP_CLIP"
@@ -142,9 +142,11 @@ class NoiseValue:
     """The noise that a decoder makes images from.
 
     Attributes:
-        noise: `[B, 3, S, S]`, about standard normal.
+        noise: `[B, C, s, s]`, in the latents of the decoder's codec, about standard normal.
         family: the model family whose decoder it is for.
         error: `[B]`, how far that decoder errs about the images that the noise was found of; None is 0.
+        found_with: the settings that the noise was found with, which draw its images again; None where it is unknown.
+
     Raises:
         BrokenValue: a row holds NaN or infinity.
     """
@@ -152,6 +154,7 @@ class NoiseValue:
     noise: Tensor
     family: str
     error: Tensor | None = None
+    found_with: StageSettings | None = None
 
     def __post_init__(self) -> None:
         """Refuse noise that would make every image black."""

@@ -14,7 +14,7 @@ from ..unclip_core.diffusion.spec import DiffusionSpec
 from ..unclip_core.models import Decoder
 from ..unclip_core.pipelines import sample_decoder, to_images
 from ..unclip_core.plotting import plots
-from . import defaults, host, inputs, sockets
+from . import defaults, host, inputs, sampling, sockets
 from .drawing import ETA, decoder_input, eta_widget, sampling_inputs, text_input, text_rows
 from .images import square, tile, to_rgb
 from .inputs import InputError
@@ -69,10 +69,13 @@ class UnclipForwardDiffusion:
         """Walk the chain from each of the images `[B, H, W, C]`."""
         diffusion = decoder.part.diffusion
         times = check_timesteps(timesteps, diffusion.train_steps)
-        images = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1).cpu() * 2 - 1
+        images = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1) * 2 - 1
         noise = NoiseSource(sample_seeds(inputs.check_seed(seed), len(images)), "forward")
-        states = diffuse(images, diffusion.table[times].tolist(), noise)
-        frames = to_images(torch.stack(list(states), dim=1).flatten(0, 1))
+        with host.loaded(decoder) as part:
+            latents = part.codec.encode(images.to(host.device())).cpu()
+            states = diffuse(latents, diffusion.table[times].tolist(), noise)
+            walked = torch.stack(list(states), dim=1).flatten(0, 1).to(host.device())
+            frames = to_images(part.codec.decode(walked)).cpu()
         strip = strip_of(frames, [f"t = {time}" for time in times])
         place = host.intermediate_device()
         return (strip.to(place), frames.to(place), snr_plot(diffusion, times).to(place))
@@ -95,6 +98,7 @@ class UnclipDenoisingFilm:
         "The guesses x0 as a batch, in the same order.",
         "The finished images, as Decoder Sample draws them.",
     )
+    HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
 
     @classmethod
@@ -104,8 +108,8 @@ class UnclipDenoisingFilm:
             "required": {
                 "decoder": decoder_input(),
                 "embedding": (sockets.EMBEDDING, {"tooltip": "What to draw."}),
-                **sampling_inputs(defaults.DECODER_STEPS),
-                "sampler": inputs.sampler_widget(defaults.DECODER_SAMPLER),
+                **sampling_inputs(),
+                "sampler": sampling.sampler_widget(),
                 "eta": eta_widget(),
                 "every": inputs.int_widget(
                     defaults.FILM_EVERY, 1, defaults.STEPS_MAX, "Show every so many steps; the last is always shown."
@@ -114,44 +118,46 @@ class UnclipDenoisingFilm:
             "optional": {"text": text_input()},
         }
 
-    VALIDATE_INPUTS = inputs.checking(guidance_scale=inputs.GUIDANCE.check, eta=ETA.check)
+    VALIDATE_INPUTS = inputs.checking(guidance_scale=sampling.GUIDANCE.check, eta=ETA.check)
 
     def run(
         self,
         decoder: PartValue[Decoder],
         embedding: EmbeddingValue,
         seed: int = defaults.SEED,
-        steps: int = defaults.DECODER_STEPS,
-        guidance_scale: float = defaults.DECODER_GUIDANCE,
-        sampler: str = defaults.DECODER_SAMPLER,
+        steps: int = defaults.AUTO_STEPS,
+        guidance_scale: float = defaults.AUTO_GUIDANCE,
+        sampler: str = defaults.AUTO_SAMPLER,
         eta: float = defaults.ETA,
         every: int = defaults.FILM_EVERY,
         text: TextValue | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> dict[str, Any]:
         """Film the drawing of each of the embeddings, all from the noise of the one seed."""
         sockets.require_family(embedding, "embedding", decoder.family, "decoder")
-        settings = {
-            "steps": inputs.check_steps(steps),
-            "guidance_scale": inputs.GUIDANCE.check(guidance_scale),
-            "sampler": inputs.check_sampler(sampler),
-            "eta": ETA.check(eta),
-        }
-        count, side = len(embedding.embeds), decoder.part.image_size
+        chosen = sampling.choose(
+            {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}, sampling.models_own(decoder.part)
+        )
+        settings = {**chosen.settings, "eta": ETA.check(eta)}
+        count, codec = len(embedding.embeds), decoder.part.codec
         seeds = [inputs.check_seed(seed)] * count
         film = Film(
-            NoiseSource(seeds, "decoder").normal((3, side, side)),
+            NoiseSource(seeds, "decoder").normal(decoder.part.latent_shape),
             inputs.check_int("every", every, 1, defaults.STEPS_MAX),
         )
         condition = text_rows(text, decoder, count)
         said = condition and condition.to(host.device())
-        with host.loaded(decoder) as part, host.progress(steps, "Film") as bar:
+        with host.loaded(decoder) as part, host.progress(chosen.steps, "Film", codec.preview) as bar:
             embeds = embedding.embeds.to(host.device())
             image = sample_decoder(part, embeds, text=said, seeds=seeds, on_step=both(bar, film), **settings)
-        states, guesses = (to_images(torch.stack(kept, dim=1).flatten(0, 1)) for kept in (film.states, film.guesses))
+            states, guesses = (
+                to_images(codec.decode(torch.stack(kept, dim=1).flatten(0, 1).to(host.device()))).cpu()
+                for kept in (film.states, film.guesses)
+            )
         names = ["end" if time is None else f"t = {time}" for time in film.times]
         rows = torch.stack([states, guesses]).unflatten(1, (count, len(names))).transpose(0, 1).flatten(0, 2)
         place = host.intermediate_device()
-        return tuple(each.to(place) for each in (strip_of(rows, names), states, guesses, image))
+        shown = tuple(each.to(place) for each in (strip_of(rows, names), states, guesses, image))
+        return host.with_text(shown, chosen.text)
 
 
 def both(one: host.OnStep, other: host.OnStep) -> host.OnStep:

@@ -8,7 +8,7 @@ from ..unclip_core import pipelines
 from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Upsampler
 from ..unclip_core.pipelines import editing
-from . import defaults, host, inputs, sockets
+from . import defaults, host, inputs, sampling, sockets
 from .batches import common_count, spread
 from .images import to_rgb
 from .inputs import InputError
@@ -28,6 +28,7 @@ class UnclipUpscale:
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The images, four times as wide and high.",)
+    HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
 
     @classmethod
@@ -39,8 +40,8 @@ class UnclipUpscale:
                 "upscaler": (sockets.UPSCALER, {"tooltip": "The upscaler of Load unCLIP Model."}),
                 "image": ("IMAGE", {"tooltip": image}),
                 "seed": inputs.seed_widget(),
-                "steps": inputs.steps_widget(
-                    defaults.UPSCALER_STEPS, "Sampling steps. Few are enough: only the edges are missing."
+                "steps": sampling.steps_widget(
+                    "Sampling steps. Few are enough: only the edges are missing. 0: auto, the model's own."
                 ),
             },
             "optional": {
@@ -54,10 +55,10 @@ class UnclipUpscale:
         upscaler: PartValue[Upsampler],
         image: Tensor,
         seed: int = defaults.SEED,
-        steps: int = defaults.UPSCALER_STEPS,
+        steps: int = defaults.AUTO_STEPS,
         known: Tensor | None = None,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor]:
+    ) -> dict[str, Any]:
         """Enlarge `image` `[B, H, W, C]` to `[B, 4H, 4W, 3]`; all get the same noise.
 
         A model with a second upsampler enlarges with it what is as large as the first one's results.
@@ -66,18 +67,19 @@ class UnclipUpscale:
         """
         images = to_rgb(image)
         at_once = check_area(images)
-        steps = inputs.check_steps(steps)
         seeds = sample_seeds(inputs.check_seed(seed), 1) * len(images)
         part = upscaler.part.fitting(*images.shape[1:3])
+        chosen = sampling.choose({"steps": steps}, sampling.models_own(part))
         kept = known_pixels(known, mask, images, part.scale)
 
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
             small = images[rows].to(host.device())
             here = {name: part[rows].to(host.device()) for name, part in kept.items()}
-            return pipelines.upscale(part, small, seeds=seeds[rows], steps=steps, on_step=on_step, **here)
+            return pipelines.upscale(part, small, seeds=seeds[rows], **chosen.settings, on_step=on_step, **here)
 
         with host.loaded(upscaler):
-            return (host.in_turns(enlarge, len(images), at_once, steps, "Upscale"),)
+            large = host.run_in_chunks(enlarge, len(images), at_once, chosen.steps, "Upscale")
+        return host.with_text((large,), chosen.text)
 
 
 def known_pixels(known: Tensor | None, mask: Tensor | None, images: Tensor, scale: int) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ from .memory import (
     weight_dtype,
 )
 from .node_messages import notify, show, with_text, with_warnings
-from .oom_retry import in_turns
+from .oom_retry import run_in_chunks
 from .progress_bar import OnStep, Progress, ToImages, check_interrupt, preview_image, progress, wants_preview
 
 __all__ = [
@@ -57,7 +57,7 @@ __all__ = [
     "device",
     "free_cache",
     "in_comfyui",
-    "in_turns",
+    "run_in_chunks",
     "input_folders",
     "intermediate_device",
     "is_out_of_memory",

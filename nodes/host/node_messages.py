@@ -33,13 +33,16 @@ def show(text: str) -> None:
         server.send_progress_text(text, context.node_id, server.client_id)
 
 
-def with_text(result: tuple[Any, ...], text: str) -> dict[str, Any]:
+def with_text(result: tuple[Any, ...], text: str, warnings: Sequence[str] = ()) -> dict[str, Any]:
     """A node's return value with a `text` that is shown on the node, and told to those who come over the API.
 
-    As with `with_warnings`, a node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`.
+    As with `with_warnings`, whose `warnings` it takes too, a node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`.
     """
+    for warning in warnings:
+        log.warning(warning)
     show(text)
-    return {"ui": {"text": [text]}, "result": result}
+    told = {"warnings": list(warnings)} if warnings else {}
+    return {"ui": {"text": [text], **told}, "result": result}
 
 
 def with_warnings(result: tuple[Any, ...], warnings: Sequence[str]) -> tuple[Any, ...] | dict[str, Any]:

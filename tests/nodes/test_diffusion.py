@@ -18,11 +18,16 @@ from unclip.unclip_core.pipelines import editing
 SIDE, WIDTH = 16, 16
 
 
-def run(node_id, *values, **widgets):
-    """All outputs of a node, under inference mode as in ComfyUI."""
+def said(node_id, *values, **widgets):
+    """What a node returns, under inference mode as in ComfyUI."""
     node = {**STOCK_NODES, **NODE_CLASS_MAPPINGS}[node_id]
     with torch.inference_mode():
-        returned = getattr(node(), node.FUNCTION)(*values, **widgets)
+        return getattr(node(), node.FUNCTION)(*values, **widgets)
+
+
+def run(node_id, *values, **widgets):
+    """All outputs of a node."""
+    returned = said(node_id, *values, **widgets)
     return returned["result"] if isinstance(returned, dict) else returned
 
 
@@ -72,7 +77,7 @@ def test_inversion_hands_its_widgets_to_the_core_and_the_noise_to_the_decoder(mi
 
 def test_the_error_of_a_noise_goes_with_each_of_its_images(mine):
     noise = run("UnclipDdimInversion", mine.decoder, embedding(2), images(2, SIDE, SIDE, 3), steps=3)[0]
-    settings = {"sampler": "ddim", "steps": 3}
+    settings = {"sampler": "ddim", "steps": 3, "guidance_scale": 1.0}
     drawn = run("UnclipDecoderSample", mine.decoder, embedding(2), noise=noise, batch_size=2, **settings)[0]
     for i in (0, 1):
         row = NoiseValue(noise.noise[[i]], "test", noise.error[[i]])
@@ -84,6 +89,24 @@ def test_the_error_of_a_noise_goes_with_each_of_its_images(mine):
 def test_an_image_of_another_size_is_made_the_decoders_square(mine):
     noise, seen = run("UnclipDdimInversion", mine.decoder, embedding(), images(1, 40, 25, 4), steps=1, iterations=1)
     assert noise.noise.shape == (1, 3, SIDE, SIDE) and seen.shape == (1, SIDE, SIDE, 3)
+
+
+def test_auto_draws_an_image_again_as_its_noise_was_found(mine):
+    """Steps and guidance of the inversion, and ddim; between two noises of different settings, the model's own."""
+    found = [
+        run("UnclipDdimInversion", mine.decoder, embedding(), images(1, SIDE, SIDE, 3), steps=steps, guidance_scale=2.0)
+        for steps in (3, 4)
+    ]
+    noise = found[0][0]
+    drawn = said("UnclipDecoderSample", mine.decoder, embedding(), noise=noise)
+    assert drawn["ui"]["text"] == ["3 steps, guidance 2, ddim: as the noise was found"]
+    explicit = {"steps": 3, "guidance_scale": 2.0, "sampler": "ddim"}
+    same = run("UnclipDecoderSample", mine.decoder, embedding(), noise=noise, **explicit)[0]
+    assert torch.equal(drawn["result"][0], same)
+    between = run("UnclipNoiseInterpolate", noise, noise, frames=2)[0]
+    assert between.found_with == noise.found_with
+    mixed = run("UnclipNoiseInterpolate", noise, found[1][0], frames=2)[0]
+    assert mixed.found_with is None
 
 
 def test_one_noise_serves_every_embedding_and_image(mine):
@@ -116,7 +139,11 @@ def test_embeddings_may_have_noise_of_their_own(mine):
 
 @pytest.mark.parametrize(
     ("widgets", "words"),
-    [({"steps": 0}, "'steps' is 0"), ({"iterations": 0}, "'iterations' is 0"), ({"guidance_scale": math.nan}, "guid")],
+    [
+        ({"steps": -1}, "'steps' is -1"),
+        ({"iterations": 0}, "'iterations' is 0"),
+        ({"guidance_scale": math.nan}, "guid"),
+    ],
 )
 def test_inversion_refuses(mine, widgets, words):
     with pytest.raises(InputError, match=words):
@@ -178,7 +205,7 @@ def test_an_empty_mask_is_said_and_a_full_one_draws_all(mine, caplog):
         (torch.zeros(0, SIDE, SIDE), {}, "mask is empty: its shape"),
         (torch.ones(1, 2, SIDE, SIDE), {}, "mask must be a batch"),
         (None, {}, "mask must be a batch"),
-        (half(SIDE, SIDE), {"steps": 0}, "'steps' is 0"),
+        (half(SIDE, SIDE), {"steps": -1}, "'steps' is -1"),
         (half(SIDE, SIDE), {"resamples": 0}, "'resamples' is 0"),
         (half(SIDE, SIDE), {"guidance_scale": math.nan}, "'guidance_scale'"),
         (half(SIDE, SIDE).expand(2, -1, -1), {}, "3 of 'image', 2 of 'mask'"),
@@ -211,7 +238,7 @@ def test_outpaint_adds_its_margins_and_keeps_the_image(mine):
         ({"left": -1}, "'left' is -1"),
         ({"top": 5000}, "'top' is 5,000"),
         ({"left": 2000, "top": 2000}, "squares of 16 × 16 are the most"),
-        ({"steps": 0}, "'steps' is 0"),
+        ({"steps": -1}, "'steps' is -1"),
     ],
 )
 def test_outpaint_refuses(mine, margins, words):
@@ -305,7 +332,7 @@ def test_the_film_is_that_of_decoder_samples_own_run(mine, sampler):
 
 
 @pytest.mark.parametrize(
-    ("widgets", "words"), [({"every": 0}, "'every' is 0"), ({"steps": 0}, "'steps'"), ({"eta": math.nan}, "'eta'")]
+    ("widgets", "words"), [({"every": 0}, "'every' is 0"), ({"steps": -1}, "'steps'"), ({"eta": math.nan}, "'eta'")]
 )
 def test_the_film_refuses(mine, widgets, words):
     with pytest.raises(InputError, match=words):

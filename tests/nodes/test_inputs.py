@@ -5,25 +5,26 @@ import math
 import pytest
 
 from unclip import NODE_CLASS_MAPPINGS
-from unclip.nodes import inputs
+from unclip.nodes import inputs, sampling
 from unclip.nodes.inputs import InputError
+from unclip.nodes.sampling import AUTO, Own, choose
 
 
-@pytest.mark.parametrize("steps", [1, 2, 1000])
+@pytest.mark.parametrize("steps", [0, 1, 2, 1000])
 def test_steps_in_range_pass(steps):
-    assert inputs.check_steps(steps) == steps
+    assert sampling.check_steps(steps) == steps
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1001, 10_000])
+@pytest.mark.parametrize("steps", [-1, 1001, 10_000])
 def test_steps_out_of_range_are_refused_with_the_range(steps):
-    with pytest.raises(InputError, match=f"'steps' is {steps:,}; it must lie between 1 and 1,000"):
-        inputs.check_steps(steps)
+    with pytest.raises(InputError, match=f"'steps' is {steps:,}; it must lie between 0 and 1,000"):
+        sampling.check_steps(steps)
 
 
 @pytest.mark.parametrize("steps", ["10", 10.0, None, True, math.nan])
 def test_what_is_no_whole_number_is_refused(steps):
     with pytest.raises(InputError, match="'steps' must be a whole number"):
-        inputs.check_steps(steps)
+        sampling.check_steps(steps)
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**64 - 1, 2**64, -(2**70)])
@@ -37,15 +38,15 @@ def test_what_is_no_seed_is_refused(seed):
         inputs.check_seed(seed)
 
 
-@pytest.mark.parametrize("scale", [0, 0.0, 1, 20.0])
+@pytest.mark.parametrize("scale", [0, 0.0, 1, 20.0, -1, -1.0])
 def test_guidance_in_range_passes(scale):
-    assert inputs.GUIDANCE.check(scale) == scale
+    assert sampling.GUIDANCE.check(scale) == scale
 
 
-@pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf, -0.1, 20.1, "2", None])
+@pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf, -0.1, -0.9, -2, 20.1, True, "2", None])
 def test_other_guidance_is_refused(scale):
     with pytest.raises(InputError, match="'guidance_scale'"):
-        inputs.GUIDANCE.check(scale)
+        sampling.GUIDANCE.check(scale)
 
 
 def test_the_interval_of_guidance_is_turned_round():
@@ -60,9 +61,43 @@ def test_other_intervals_are_refused(start, end):
         inputs.check_interval(start, end)
 
 
+MODEL = Own({"steps": 25, "guidance_scale": 4.0, "sampler": "ddpm"}, "the model's own")
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "settings", "text"),
+    [
+        (AUTO, [MODEL], (25, 4.0, "ddpm"), "25 steps, guidance 4, ddpm: the model's own"),
+        (
+            AUTO | {"steps": 8, "sampler": "ddim"}, [MODEL], (8, 4.0, "ddim"),
+            "8 steps, ddim: as set; guidance 4: the model's own",
+        ),
+        (
+            {"steps": 1, "guidance_scale": 0.0, "sampler": "ddim"}, [MODEL], (1, 0.0, "ddim"),
+            "1 step, guidance 0, ddim: as set",
+        ),
+        (
+            AUTO, [Own({"steps": 50}, "the node's"), MODEL], (50, 4.0, "ddpm"),
+            "50 steps: the node's; guidance 4, ddpm: the model's own",
+        ),
+        ({"steps": 0}, [MODEL], (25,), "25 steps: the model's own"),
+    ],
+)  # fmt: skip
+def test_auto_takes_the_first_of_its_own_settings_and_says_whose_they_are(given, own, settings, text):
+    chosen = choose(given, *own)
+    assert tuple(chosen.settings.values()) == settings and list(chosen.settings) == list(given)
+    assert chosen.text == text and chosen.steps == settings[0]
+
+
+@pytest.mark.parametrize("wrong", [{"steps": -1}, {"guidance_scale": -0.5}, {"sampler": "Auto"}, {"steps": None}])
+def test_nothing_else_is_auto(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong)).removesuffix("_scale")):
+        choose(AUTO | wrong, MODEL)
+
+
 def test_an_unknown_sampler_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="'euler'.*ddim.*dpmpp_2m"):
-        inputs.check_sampler("euler")
+        sampling.check_sampler("euler")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +105,7 @@ def test_an_unknown_sampler_is_refused_with_the_known_ones():
     [
         ("UnclipPriorSample", "guidance_scale", math.nan),
         ("UnclipPriorSample", "guidance_scale", 21.0),
-        ("UnclipPriorSample", "guidance_scale", -1.0),
+        ("UnclipPriorSample", "guidance_scale", -1.5),
         ("UnclipDecoderSample", "guidance_scale", math.nan),
         ("UnclipDecoderSample", "eta", math.nan),
         ("UnclipDecoderSample", "eta", 1.5),

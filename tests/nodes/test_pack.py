@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import unclip
-from unclip.nodes import defaults
 from unclip.unclip_core.diffusion.samplers import SAMPLERS
 
 ROOT = Path(unclip.__file__).parent
@@ -292,16 +291,16 @@ def test_validation_names_inputs_and_takes_their_defaults(node_id):
 def test_the_contracted_values():
     for node_id, fields in {
         "UnclipPriorSample": {
-            "seed": (0, 0, 2**64 - 1), "steps": (10, 1, 1000), "guidance_scale": (2.0, 0.0, 20.0),
+            "seed": (0, 0, 2**64 - 1), "steps": (0, 0, 1000), "guidance_scale": (-1.0, -1.0, 20.0),
             "candidates": (1, 1, 64), "keep": (1, 1, 64),
             "guidance_start": (0.0, 0.0, 1.0), "guidance_end": (1.0, 0.0, 1.0),
         },
         "UnclipDecoderSample": {
-            "seed": (0, 0, 2**64 - 1), "steps": (8, 1, 1000), "guidance_scale": (1.5, 0.0, 20.0),
+            "seed": (0, 0, 2**64 - 1), "steps": (0, 0, 1000), "guidance_scale": (-1.0, -1.0, 20.0),
             "eta": (0.0, 0.0, 1.0), "batch_size": (1, 1, 64),
             "guidance_start": (0.0, 0.0, 1.0), "guidance_end": (1.0, 0.0, 1.0),
         },
-        "UnclipUpscale": {"seed": (0, 0, 2**64 - 1), "steps": (defaults.UPSCALER_STEPS, 1, 1000)},
+        "UnclipUpscale": {"seed": (0, 0, 2**64 - 1), "steps": (0, 0, 1000)},
         "UnclipEmbeddingInterpolate": {
             "t": (0.5, 0.0, 1.0), "frames": (1, 1, 256), "t_end": (1.0, 0.0, 1.0),
         },
@@ -317,7 +316,7 @@ def test_seeds_can_count_up_and_samplers_are_the_registry():
     for node_id in ("UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale"):
         assert inputs(node_id)["seed"][1]["control_after_generate"] is True
     for node_id in ("UnclipPriorSample", "UnclipDecoderSample"):
-        assert inputs(node_id)["sampler"][0] == list(SAMPLERS)
+        assert inputs(node_id)["sampler"][0] == [*SAMPLERS, "auto"]
         assert inputs(node_id)["sampler"][1]["advanced"] is True
     assert inputs("UnclipDecoderSample")["eta"][1]["advanced"] is True
 

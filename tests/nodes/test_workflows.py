@@ -13,6 +13,9 @@ from unclip.cli.headless.prompt import parse
 from unclip.cli.headless.stock import FOLDERS, STOCK_NODES, Folders
 from unclip.cli.headless.validate import plan
 from unclip.nodes import host
+from unclip.nodes.sampling import AUTO
+from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.models import StageSettings
 from unclip.unclip_core.world.captions import words
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
@@ -212,18 +215,42 @@ def test_sampling_settings_are_the_nodes_defaults(name):
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name.startswith("karlo")])
-def test_karlos_settings_are_its_authors(name):
+def test_karlos_workflows_leave_the_settings_to_karlo(name):
+    nodes = [node for node in read("api", f"{name}.json").values() if "steps" in node["inputs"]]
+    ours = [node["inputs"] for node in nodes if node["class_type"].startswith("Unclip")]
+    assert ours
+    for given in ours:
+        assert all(given[name] == auto for name, auto in AUTO.items() if name in given)
+
+
+def test_karlos_settings_are_its_authors(furnished):
     """Their sampling configuration: 25 steps and guidance 4 and 8, 7 steps of super-resolution, all ancestral."""
-    published = {
-        "UnclipPriorSample": (25, 4.0, "ddpm"),
-        "UnclipDecoderSample": (25, 8.0, "ddpm"),
-        "UnclipUpscale": (7, None, None),
+    model = load_model(furnished / "karlo-v1-alpha")
+    assert model.prior.settings == StageSettings(25, 4.0, "ddpm")
+    assert model.decoder.settings == StageSettings(25, 8.0, "ddpm")
+    assert model.upsampler.settings == StageSettings(7, 1.0, "ddpm")
+
+
+def test_another_model_in_a_workflow_brings_its_own_settings(tmp_path, furnished):
+    """Karlo in the bundled model's workflow draws what its explicit settings draw."""
+    prompt = read("api", "text_to_image.json")
+    explicit = {
+        "UnclipPriorSample": {"steps": 25, "guidance_scale": 4.0, "sampler": "ddpm"},
+        "UnclipDecoderSample": {"steps": 25, "guidance_scale": 8.0, "sampler": "ddpm"},
+        "UnclipUpscale": {"steps": 7},
     }
-    nodes = [node for node in read("api", f"{name}.json").values() if node["class_type"] in published]
-    assert nodes
-    for node in nodes:
-        said = tuple(node["inputs"].get(key) for key in ("steps", "guidance_scale", "sampler"))
-        assert said == published[node["class_type"]]
+    images = []
+    for given in ({}, explicit):
+        for node in prompt.values():
+            if node["class_type"] == "UnclipLoadModel":
+                node["inputs"]["model"] = "karlo-v1-alpha"
+            if "candidates" in node["inputs"]:
+                node["inputs"] |= {"candidates": 1, "keep": 1}
+            node["inputs"] |= given.get(node["class_type"], {})
+        report = run.run_workflow(prompt, output_dir=tmp_path / str(len(images)))
+        assert report.status == "ok", report.errors
+        images.append(Image.open(report.outputs[0].path).convert("RGB").tobytes())
+    assert images[0] == images[1]
 
 
 @pytest.mark.parametrize("name", KARLO)

@@ -421,7 +421,7 @@ def test_an_interrupt_stops_at_the_next_step(comfyui):
             steps.append(i)
 
     with pytest.raises(Interrupted):
-        host.in_turns(run, 1, 1, 10, "Decoder")
+        host.run_in_chunks(run, 1, 1, 10, "Decoder")
     assert steps == [0, 1]
 
 
@@ -452,12 +452,12 @@ def doubled(values, sizes):
 
 def test_turns_cover_all_samples_in_order():
     values, sizes = torch.arange(10.0), []
-    assert torch.equal(host.in_turns(doubled(values, sizes), 10, 4, 1, "x"), values * 2)
+    assert torch.equal(host.run_in_chunks(doubled(values, sizes), 10, 4, 1, "x"), values * 2)
     assert sizes == [4, 4, 2]
 
 
 def test_the_bar_counts_over_all_turns(comfyui):
-    host.in_turns(doubled(torch.arange(10.0), []), 10, 4, 1, "x")
+    host.run_in_chunks(doubled(torch.arange(10.0), []), 10, 4, 1, "x")
     [(total, calls)] = comfyui.bars
     assert total == 3 and [value for value, *_ in calls] == [1, 2, 3]
 
@@ -478,7 +478,7 @@ def test_out_of_memory_halves_the_turns(where, request):
             raise error
         return result
 
-    assert torch.equal(host.in_turns(small_memory, 9, 8, 1, "x"), values * 2)
+    assert torch.equal(host.run_in_chunks(small_memory, 9, 8, 1, "x"), values * 2)
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
 
 
@@ -487,7 +487,7 @@ def test_out_of_memory_for_a_single_sample_is_an_error():
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(torch.OutOfMemoryError):
-        host.in_turns(never, 4, 4, 1, "x")
+        host.run_in_chunks(never, 4, 4, 1, "x")
 
 
 def test_another_error_passes_at_once():
@@ -498,7 +498,7 @@ def test_another_error_passes_at_once():
         raise ValueError("wrong")
 
     with pytest.raises(ValueError, match="wrong"):
-        host.in_turns(broken, 4, 4, 1, "x")
+        host.run_in_chunks(broken, 4, 4, 1, "x")
     assert len(calls) == 1
 
 
