@@ -22,43 +22,43 @@ from .teaching import UnclipDenoisingFilm, UnclipForwardDiffusion
 from .text_diff import UnclipTextDiff
 from .upscale import UnclipUpscale
 
-NODES: tuple[tuple[type, str], ...] = (
-    (UnclipLoadModel, "Load unCLIP Model"),
-    (UnclipTextEncode, "CLIP Text Encode (unCLIP)"),
-    (UnclipImageEncode, "CLIP Image Encode (unCLIP)"),
-    (UnclipPriorSample, "Prior Sample (unCLIP)"),
-    (UnclipDecoderSample, "Decoder Sample (unCLIP)"),
-    (UnclipUpscale, "Upscale (unCLIP)"),
-    (UnclipEmbeddingInterpolate, "Embedding Interpolate (unCLIP)"),
-    (UnclipImageGrid, "Image Grid (unCLIP)"),
-    (UnclipRerank, "Rerank (unCLIP)"),
-    (UnclipEmbeddingBlend, "Embedding Blend (unCLIP)"),
-    (UnclipEmbeddingBatch, "Embedding Batch (unCLIP)"),
-    (UnclipTextDiff, "Text Diff (unCLIP)"),
-    (UnclipTextEncodeLines, "CLIP Text Encode Lines (unCLIP)"),
-    (UnclipPcaFit, "PCA Fit (unCLIP)"),
-    (UnclipPcaReconstruct, "PCA Reconstruct (unCLIP)"),
-    (UnclipSavePca, "Save PCA Basis (unCLIP)"),
-    (UnclipLoadPca, "Load PCA Basis (unCLIP)"),
-    (UnclipSaveEmbedding, "Save Embedding (unCLIP)"),
-    (UnclipLoadEmbedding, "Load Embedding (unCLIP)"),
-    (UnclipToClipVision, "To CLIP Vision Output (unCLIP)"),
-    (UnclipFromClipVision, "From CLIP Vision Output (unCLIP)"),
-    (UnclipEmbeddingSimilarity, "Embedding Similarity (unCLIP)"),
-    (UnclipDescribe, "CLIP Describe (unCLIP)"),
-    (UnclipNoiseInterpolate, "Noise Interpolate (unCLIP)"),
-    (UnclipDdimInversion, "DDIM Inversion (unCLIP)"),
-    (UnclipInpaint, "Inpaint (unCLIP)"),
-    (UnclipOutpaint, "Outpaint (unCLIP)"),
-    (UnclipForwardDiffusion, "Forward Diffusion (unCLIP)"),
-    (UnclipDenoisingFilm, "Denoising Film (unCLIP)"),
-    (UnclipClipOptimise, "CLIP Optimise (unCLIP)"),
-    (UnclipApplyLora, "Apply LoRA (unCLIP)"),
+NODES: tuple[type, ...] = (
+    UnclipLoadModel,
+    UnclipTextEncode,
+    UnclipImageEncode,
+    UnclipPriorSample,
+    UnclipDecoderSample,
+    UnclipUpscale,
+    UnclipEmbeddingInterpolate,
+    UnclipImageGrid,
+    UnclipRerank,
+    UnclipEmbeddingBlend,
+    UnclipEmbeddingBatch,
+    UnclipTextDiff,
+    UnclipTextEncodeLines,
+    UnclipPcaFit,
+    UnclipPcaReconstruct,
+    UnclipSavePca,
+    UnclipLoadPca,
+    UnclipSaveEmbedding,
+    UnclipLoadEmbedding,
+    UnclipToClipVision,
+    UnclipFromClipVision,
+    UnclipEmbeddingSimilarity,
+    UnclipDescribe,
+    UnclipNoiseInterpolate,
+    UnclipDdimInversion,
+    UnclipInpaint,
+    UnclipOutpaint,
+    UnclipForwardDiffusion,
+    UnclipDenoisingFilm,
+    UnclipClipOptimise,
+    UnclipApplyLora,
 )
-"""Every node and what the canvas calls it; its id is its class's name."""
+"""Every node, in the order of the menus; each states its id, which never changes, and its name on the canvas."""
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node, _ in NODES}
-NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: name for node, name in NODES}
+NODE_CLASS_MAPPINGS = {node.ID: node for node in NODES}
+NODE_DISPLAY_NAME_MAPPINGS = {node.ID: node.DISPLAY_NAME for node in NODES}
 
 host.register_model_folder()
 host.announce()

@@ -15,6 +15,8 @@ from .sockets import EmbeddingValue, PartValue, TextValue
 class UnclipTextEncode:
     """Node: a prompt as CLIP reads it."""
 
+    ID = "UnclipTextEncode"
+    DISPLAY_NAME = "CLIP Text Encode (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Reads a prompt with the model's CLIP, for Prior Sample. "
@@ -72,6 +74,8 @@ def prompt_warnings(clip: Clip, text: str) -> list[str]:
 class UnclipTextEncodeLines:
     """Node: every line of a text as a prompt."""
 
+    ID = "UnclipTextEncodeLines"
+    DISPLAY_NAME = "CLIP Text Encode Lines (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Reads every line of a text as a prompt of its own, with the model's CLIP: many prompts in one batch."
     SEARCH_ALIASES = ["prompts from text", "batch prompts", "list of prompts", "clip text"]
@@ -109,6 +113,8 @@ class UnclipTextEncodeLines:
 class UnclipImageEncode:
     """Node: images to CLIP image embeddings."""
 
+    ID = "UnclipImageEncode"
+    DISPLAY_NAME = "CLIP Image Encode (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Reads images with the model's CLIP. Their embeddings go where a prior's go: "

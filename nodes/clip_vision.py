@@ -35,6 +35,8 @@ class ClipVisionOutput:
 class UnclipToClipVision:
     """Node: embeddings as ComfyUI's own nodes take them."""
 
+    ID = "UnclipToClipVision"
+    DISPLAY_NAME = "To CLIP Vision Output (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Hands image embeddings to ComfyUI's own nodes, such as unCLIPConditioning. The model there must have been "
@@ -59,6 +61,8 @@ class UnclipToClipVision:
 class UnclipFromClipVision:
     """Node: what ComfyUI's own CLIP vision nodes say, as embeddings."""
 
+    ID = "UnclipFromClipVision"
+    DISPLAY_NAME = "From CLIP Vision Output (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Takes the output of ComfyUI's CLIP Vision Encode as image embeddings of a model that was trained with that "

@@ -22,6 +22,8 @@ STRENGTH = Number("clip_strength", 0.0, defaults.CLIP_STRENGTH_MAX, 0.1)
 class UnclipDecoderSample:
     """Node: draws images of image embeddings."""
 
+    ID = "UnclipDecoderSample"
+    DISPLAY_NAME = "Decoder Sample (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = "Draws small images that show what the image embeddings say. Upscale makes them larger."
     SEARCH_ALIASES = ["unclip decoder", "embedding to image", "dall-e 2 decoder", "dalle2", "karlo", "image variations"]

@@ -39,6 +39,8 @@ def check_phrases(name: Any) -> Path | None:
 class UnclipDescribe:
     """Node: CLIP's words for an image."""
 
+    ID = "UnclipDescribe"
+    DISPLAY_NAME = "CLIP Describe (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Says what an image shows: ranks the phrases of a list by CLIP's similarity with its embedding, and puts the "

@@ -22,6 +22,8 @@ WEIGHTS = [
 class UnclipEmbeddingInterpolate:
     """Node: the embeddings between two others."""
 
+    ID = "UnclipEmbeddingInterpolate"
+    DISPLAY_NAME = "Embedding Interpolate (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Blends two image embeddings along the arc between them (slerp): one blend, or a transition of many."
     SEARCH_ALIASES = ["slerp", "blend", "mix", "interpolation", "morph", "transition"]
@@ -73,6 +75,8 @@ class UnclipEmbeddingInterpolate:
 class UnclipEmbeddingBlend:
     """Node: a weighted mean of up to eight embeddings."""
 
+    ID = "UnclipEmbeddingBlend"
+    DISPLAY_NAME = "Embedding Blend (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Mixes up to eight image embeddings by weights. A negative weight leads away from what its embedding shows."
@@ -135,6 +139,8 @@ class UnclipEmbeddingBlend:
 class UnclipEmbeddingBatch:
     """Node: up to eight embeddings as one batch."""
 
+    ID = "UnclipEmbeddingBatch"
+    DISPLAY_NAME = "Embedding Batch (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Puts up to eight image embeddings behind one another, as one batch."
     SEARCH_ALIASES = ["join embeddings", "concatenate", "embedding list", "collect"]

@@ -86,6 +86,8 @@ def fitted(images: Any, like: Tensor) -> Tensor:
 class UnclipImageGrid:
     """Node: a batch of images as one image."""
 
+    ID = "UnclipImageGrid"
+    DISPLAY_NAME = "Image Grid (unCLIP)"
     CATEGORY = "unCLIP/image"
     DESCRIPTION = "Lays a batch of images out in a grid, row by row, as one image."
     SEARCH_ALIASES = ["contact sheet", "image grid", "tile", "collage"]

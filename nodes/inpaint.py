@@ -35,6 +35,8 @@ def filling_inputs() -> dict[str, inputs.Widget]:
 class UnclipInpaint:
     """Node: draws the masked part of an image anew."""
 
+    ID = "UnclipInpaint"
+    DISPLAY_NAME = "Inpaint (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Draws the masked part of an image anew, as the embedding says, and keeps every other pixel as it is. "
@@ -92,6 +94,8 @@ class UnclipInpaint:
 class UnclipOutpaint:
     """Node: draws an image on beyond its edges."""
 
+    ID = "UnclipOutpaint"
+    DISPLAY_NAME = "Outpaint (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Draws an image on beyond its edges, by any margin on each side, in overlapping squares of the decoder's size. "

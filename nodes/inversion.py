@@ -17,6 +17,8 @@ from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
 class UnclipDdimInversion:
     """Node: finds the noise of an image."""
 
+    ID = "UnclipDdimInversion"
+    DISPLAY_NAME = "DDIM Inversion (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Finds the noise from which the decoder draws an image under its own embedding. From embedding and noise, "

@@ -16,6 +16,8 @@ from .inputs import InputError
 class UnclipLoadModel:
     """Node: a model by name to CLIP, prior, decoder and upscaler."""
 
+    ID = "UnclipLoadModel"
+    DISPLAY_NAME = "Load unCLIP Model"
     CATEGORY = "unCLIP/model"
     DESCRIPTION = (
         "Loads an unCLIP model and hands out its four parts. The bundled model needs no download; "

@@ -18,6 +18,8 @@ STRENGTHS = {stage: Number(f"strength_{stage}", -10.0, 10.0, 0.01) for stage in 
 class UnclipApplyLora:
     """Node: prior and decoder with a LoRA."""
 
+    ID = "UnclipApplyLora"
+    DISPLAY_NAME = "Apply LoRA (unCLIP)"
     CATEGORY = "unCLIP/model"
     DESCRIPTION = (
         "Adds a LoRA that was trained for an unCLIP model to its prior or its decoder; the file says for which of the "

@@ -16,6 +16,8 @@ from .transitions import T_END, T, check_way, in_turn, way_inputs
 class UnclipNoiseInterpolate:
     """Node: the noises between two others."""
 
+    ID = "UnclipNoiseInterpolate"
+    DISPLAY_NAME = "Noise Interpolate (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Goes from the noise of one image to that of another along the arc between them: beside Embedding Interpolate, "

@@ -21,6 +21,8 @@ SMOOTHNESS = Number("smoothness", 0.0, 10.0, 0.05)
 class UnclipClipOptimise:
     """Node: changes pixels until CLIP sees the text in them."""
 
+    ID = "UnclipClipOptimise"
+    DISPLAY_NAME = "CLIP Optimise (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Changes an image, or noise, step by step until CLIP finds it like the text: VQGAN+CLIP's way, from before "

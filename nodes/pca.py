@@ -25,6 +25,8 @@ def check_dimensions(text: Any) -> list[int]:
 class UnclipPcaFit:
     """Node: principal components of a set of embeddings."""
 
+    ID = "UnclipPcaFit"
+    DISPLAY_NAME = "PCA Fit (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Finds the directions in which a set of image embeddings varies most (PCA), for PCA Reconstruct."
     SEARCH_ALIASES = ["pca", "principal components", "basis", "dimensions of clip"]
@@ -59,6 +61,8 @@ class UnclipPcaFit:
 class UnclipPcaReconstruct:
     """Node: embeddings from their first principal components."""
 
+    ID = "UnclipPcaReconstruct"
+    DISPLAY_NAME = "PCA Reconstruct (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Rebuilds embeddings from their first 1, 2, 4 … principal components. Decoded, they show what the embedding "
@@ -97,6 +101,8 @@ class UnclipPcaReconstruct:
 class UnclipSavePca(files.Saver):
     """Node: a PCA basis to a file."""
 
+    ID = "UnclipSavePca"
+    DISPLAY_NAME = "Save PCA Basis (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Saves a PCA basis as a safetensors file in the output folder, for Load PCA Basis."
     SEARCH_ALIASES = ["save basis", "export pca", "principal components"]
@@ -124,6 +130,8 @@ class UnclipSavePca(files.Saver):
 class UnclipLoadPca(files.Loader):
     """Node: a PCA basis from a file."""
 
+    ID = "UnclipLoadPca"
+    DISPLAY_NAME = "Load PCA Basis (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Loads a PCA basis that Save PCA Basis has written."
     SEARCH_ALIASES = ["load basis", "import pca", "principal components"]

@@ -20,6 +20,8 @@ ONE_PASS = "This prior maps the text in one pass: steps, guidance and sampler ha
 class UnclipPriorSample:
     """Node: draws image embeddings that fit a text."""
 
+    ID = "UnclipPriorSample"
+    DISPLAY_NAME = "Prior Sample (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Draws a CLIP image embedding that fits the text: what the image shows, before it is drawn. "

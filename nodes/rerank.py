@@ -17,6 +17,8 @@ from .sockets import PartValue, TextValue
 class UnclipRerank:
     """Node: keeps the images that go best with a text."""
 
+    ID = "UnclipRerank"
+    DISPLAY_NAME = "Rerank (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = "Keeps those of several images that CLIP finds nearest to the text, the best first."
     SEARCH_ALIASES = ["clip score", "rerank", "best of", "select image", "dall-e rerank"]

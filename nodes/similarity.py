@@ -17,6 +17,8 @@ SIDE_MAX = 64
 class UnclipEmbeddingSimilarity:
     """Node: how near embeddings and texts are to one another."""
 
+    ID = "UnclipEmbeddingSimilarity"
+    DISPLAY_NAME = "Embedding Similarity (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Measures how near images and texts are to one another as CLIP sees them (cosine), all of a against all of b: "

@@ -10,6 +10,8 @@ from .sockets import EmbeddingValue
 class UnclipSaveEmbedding(files.Saver):
     """Node: embeddings to a file."""
 
+    ID = "UnclipSaveEmbedding"
+    DISPLAY_NAME = "Save Embedding (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Saves image embeddings as a safetensors file in the output folder, with their family, prompts and seed in its "
@@ -41,6 +43,8 @@ class UnclipSaveEmbedding(files.Saver):
 class UnclipLoadEmbedding(files.Loader):
     """Node: embeddings from a file."""
 
+    ID = "UnclipLoadEmbedding"
+    DISPLAY_NAME = "Load Embedding (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Loads image embeddings that Save Embedding has written, and shows what their header says of them."
     SEARCH_ALIASES = ["import embedding", "read embedding", "safetensors", "restore"]

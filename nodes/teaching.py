@@ -30,6 +30,8 @@ RED, BLUE = (200, 40, 40), (31, 119, 180)
 class UnclipForwardDiffusion:
     """Node: shows how an image turns to noise."""
 
+    ID = "UnclipForwardDiffusion"
+    DISPLAY_NAME = "Forward Diffusion (unCLIP)"
     CATEGORY = "unCLIP/learn"
     DESCRIPTION = (
         "Shows the Markov chain that turns an image to noise, step by step, at chosen timesteps of the decoder's "
@@ -84,6 +86,8 @@ class UnclipForwardDiffusion:
 class UnclipDenoisingFilm:
     """Node: shows how the decoder makes an image of noise."""
 
+    ID = "UnclipDenoisingFilm"
+    DISPLAY_NAME = "Denoising Film (unCLIP)"
     CATEGORY = "unCLIP/learn"
     DESCRIPTION = (
         "Draws an image as Decoder Sample does, and shows the way there: every k-th step's noisy state, and below it "

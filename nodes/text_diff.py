@@ -14,6 +14,8 @@ THETA = Number("theta", defaults.THETA_MIN, defaults.THETA_MAX, 0.01)
 class UnclipTextDiff:
     """Node: edits what an embedding shows by two texts."""
 
+    ID = "UnclipTextDiff"
+    DISPLAY_NAME = "Text Diff (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
         "Turns an image embedding from what one text says toward what another says: 'a red circle' to 'a blue circle' "

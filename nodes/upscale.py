@@ -19,6 +19,8 @@ from .sockets import PartValue
 class UnclipUpscale:
     """Node: enlarges images with the model's diffusion upsampler."""
 
+    ID = "UnclipUpscale"
+    DISPLAY_NAME = "Upscale (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Enlarges images four times, with the diffusion upsampler of the model. Behind another Upscale it takes the "
