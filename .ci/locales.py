@@ -1,13 +1,14 @@
 """Write locales/<language>/nodeDefs.json from the node definitions and each language's phrases and words.
 
 `phrases.json` holds sentences (English -> the language; `{n}` stands for a number), `words.json` the names of inputs
-and outputs. After a change of the nodes: run this, add what it says is missing to these two files, and run it again.
+and outputs. What these two lack stays English, and is listed: after a change of the nodes run this, translate what it
+lists, and run it again. `--untranslated` lists without writing, and is no failure.
 """
 
+import argparse
 import json
 import re
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,22 @@ QUOTES = {"zh": "“”", "ja": "「」", "ko": "‘’", "fr": "«»", "es": "�
 
 
 class Language:
-    """One language's tables; `missing` gathers what they lack."""
+    """One language's tables.
 
-    def __init__(self, code: str) -> None:
-        self.folder, self.code = LOCALES / code, code
-        english = code == "en"
-        self.phrases = {} if english else read(self.folder / "phrases.json")
-        self.words = {} if english else read(self.folder / "words.json")
+    Attributes:
+        missing: what was asked for and is not in the tables.
+    """
+
+    def __init__(self, code: str, phrases: Mapping[str, str], words: Mapping[str, str]) -> None:
+        self.code, self.phrases, self.words = code, phrases, words
         self.missing: list[str] = []
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Language":
+        """The language that a folder of `locales` is named for; English needs no tables."""
+        if folder.name == "en":
+            return cls("en", {}, {})
+        return cls(folder.name, read(folder / "phrases.json"), read(folder / "words.json"))
 
     def sentence(self, text: str, names: Iterable[str]) -> str:
         """The sentence in this language, with the nodes that it names called as the canvas calls them there."""
@@ -42,7 +51,7 @@ class Language:
         return re.sub(" ?([“”「」]) ?", r"\1", said) if self.code in ("zh", "ja") else said
 
     def phrase(self, text: str) -> str:
-        """The sentence as it stands in the table."""
+        """The sentence as it stands in the table; in English where it does not."""
         if self.code == "en" or text in self.phrases:
             return self.phrases.get(text, text)
         template, numbers = NUMBER.sub("_{n}", text), NUMBER.findall(text)
@@ -85,22 +94,28 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def main() -> int:
-    """Write all languages; returns 1 where something is missing."""
+def definitions(language: Language) -> dict[str, Any]:
+    """What the canvas needs to show every node in this language."""
     from unclip import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
-    lacking = 0
+    names = NODE_DISPLAY_NAME_MAPPINGS
+    return {key: language.node(node, names[key], names.values()) for key, node in NODE_CLASS_MAPPINGS.items()}
+
+
+def main() -> None:
+    """Write all languages, or none, and list what they lack."""
+    parser = argparse.ArgumentParser(description="Write the nodes' words in every language.")
+    parser.add_argument("--untranslated", action="store_true", help="only list what is not translated")
+    only_list = parser.parse_args().untranslated
     for folder in sorted(path for path in LOCALES.iterdir() if path.is_dir()):
-        language = Language(folder.name)
-        names = NODE_DISPLAY_NAME_MAPPINGS
-        nodes = {key: language.node(node, names[key], names.values()) for key, node in NODE_CLASS_MAPPINGS.items()}
-        text = json.dumps(nodes, indent=2, ensure_ascii=False) + "\n"
-        (folder / "nodeDefs.json").write_text(text, encoding="utf-8")
+        language = Language.of_folder(folder)
+        nodes = definitions(language)
+        if not only_list:
+            text = json.dumps(nodes, indent=2, ensure_ascii=False) + "\n"
+            (folder / "nodeDefs.json").write_text(text, encoding="utf-8")
         for missing in dict.fromkeys(language.missing):
-            print(f"{folder.name}: {missing}")
-        lacking += len(language.missing)
-    return 1 if lacking else 0
+            print(f"{language.code}, not translated: {missing}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
