@@ -64,7 +64,10 @@ COLUMNS = 0
 COLUMNS_MAX = 64
 
 IMAGES_AT_ONCE = 64
-"""Images decoded, or encoded, in one go; larger batches run in turns, with the same result."""
+"""Images drawn, or encoded, in one go; larger batches run in chunks, with the same result."""
+
+FRAMES_AT_ONCE = 16
+"""Frames of a film that its codec decodes in one go."""
 
 UPSCALED_PIXELS_AT_ONCE = 8 * 64 * 64
 """Pixels, before they are enlarged, that are upscaled in one go; a larger image goes alone."""

@@ -10,7 +10,7 @@ from . import defaults, inputs, sockets
 from .batches import common_count
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue
-from .transitions import T_END, T, check_way, in_turn, way_inputs
+from .transitions import T_END, T, check_transition, sample_major, transition_inputs
 
 METHODS = {"slerp": slerp, "lerp": nlerp}
 
@@ -39,7 +39,7 @@ class UnclipEmbeddingInterpolate:
             "required": {
                 "embedding_a": (sockets.EMBEDDING, {"tooltip": "What t = 0 shows."}),
                 "embedding_b": (sockets.EMBEDDING, {"tooltip": "What t = 1 shows."}),
-                **way_inputs("blend"),
+                **transition_inputs("blend"),
                 "method": (
                     list(defaults.METHODS),
                     {
@@ -64,12 +64,12 @@ class UnclipEmbeddingInterpolate:
     ) -> tuple[EmbeddingValue]:
         """Blend `embedding_a` and `embedding_b`, both `[B, D]` or one `[1, D]`, to `[B * frames, D]`."""
         sockets.require_family(embedding_b, "embedding_b", embedding_a.family, "embedding_a")
-        way = check_way(t, frames, t_end)
+        way = check_transition(t, frames, t_end)
         common_count(embedding_a=len(embedding_a.embeds), embedding_b=len(embedding_b.embeds))
         blends = METHODS[inputs.check_choice("method", method, defaults.METHODS)](
             embedding_a.embeds, embedding_b.embeds, way
         )
-        return (EmbeddingValue(in_turn(blends), embedding_a.family, "interpolation"),)
+        return (EmbeddingValue(sample_major(blends), embedding_a.family, "interpolation"),)
 
 
 class UnclipEmbeddingBlend:

@@ -10,7 +10,7 @@ from . import defaults, inputs, sockets
 from .batches import common_count
 from .inputs import InputError
 from .sockets import NoiseValue
-from .transitions import T_END, T, check_way, in_turn, way_inputs
+from .transitions import T_END, T, check_transition, sample_major, transition_inputs
 
 
 class UnclipNoiseInterpolate:
@@ -36,7 +36,7 @@ class UnclipNoiseInterpolate:
             "required": {
                 "noise_a": (sockets.NOISE, {"tooltip": "The noise at t = 0, of DDIM Inversion."}),
                 "noise_b": (sockets.NOISE, {"tooltip": "The noise at t = 1."}),
-                **way_inputs("noise"),
+                **transition_inputs("noise"),
             }
         }
 
@@ -52,7 +52,7 @@ class UnclipNoiseInterpolate:
     ) -> tuple[NoiseValue]:
         """Interpolate `noise_a` and `noise_b`, both `[B, C, s, s]` or one of them a single one, to `B * frames`."""
         sockets.require_family(noise_b, "noise_b", noise_a.family, "noise_a")
-        way = check_way(t, frames, t_end)
+        way = check_transition(t, frames, t_end)
         shape = noise_a.noise.shape[1:]
         if noise_b.noise.shape[1:] != shape:
             raise InputError(f"Noises of sizes {list(shape)} and {list(noise_b.noise.shape[1:])} do not go together.")
@@ -60,7 +60,7 @@ class UnclipNoiseInterpolate:
         blends = slerp(noise_a.noise.flatten(1), noise_b.noise.flatten(1), way)
         errors = torch.lerp(errors_of(noise_a), errors_of(noise_b), way.float()[:, None])
         found_with = noise_a.found_with if noise_a.found_with == noise_b.found_with else None
-        return (NoiseValue(in_turn(blends).unflatten(1, shape), noise_a.family, in_turn(errors), found_with),)
+        return (NoiseValue(sample_major(blends).unflatten(1, shape), noise_a.family, sample_major(errors), found_with),)
 
 
 def errors_of(noise: NoiseValue) -> Tensor:

@@ -1,6 +1,8 @@
 """The nodes that show diffusion at work: the chain to noise, and the way back."""
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor
 from ..unclip_core.diffusion.film import Film
 from ..unclip_core.diffusion.forward import diffuse
 from ..unclip_core.diffusion.noise import NoiseSource, sample_seeds
+from ..unclip_core.diffusion.samplers import StepInfo
 from ..unclip_core.diffusion.schedules import log_snr
 from ..unclip_core.diffusion.spec import DiffusionSpec
-from ..unclip_core.models import Decoder
+from ..unclip_core.models import Decoder, ImageCodec
 from ..unclip_core.pipelines import sample_decoder, to_images
 from ..unclip_core.plotting import plots
 from . import defaults, host, inputs, sampling, sockets
@@ -73,11 +76,9 @@ class UnclipForwardDiffusion:
         times = check_timesteps(timesteps, diffusion.train_steps)
         images = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1) * 2 - 1
         noise = NoiseSource(sample_seeds(inputs.check_seed(seed), len(images)), "forward")
-        with host.loaded(decoder) as part:
-            latents = part.codec.encode(images.to(host.device())).cpu()
-            states = diffuse(latents, diffusion.table[times].tolist(), noise)
-            walked = torch.stack(list(states), dim=1).flatten(0, 1).to(host.device())
-            frames = to_images(part.codec.decode(walked)).cpu()
+        with codec_loaded(decoder) as codec:
+            latents = codec.encode(images.to(host.device())).cpu()
+            frames = decode_frames(codec, diffuse(latents, diffusion.table[times].tolist(), noise))
         strip = strip_of(frames, [f"t = {time}" for time in times])
         place = host.intermediate_device()
         return (strip.to(place), frames.to(place), snr_plot(diffusion, times).to(place))
@@ -152,11 +153,8 @@ class UnclipDenoisingFilm:
         said = condition and condition.to(host.device())
         with host.loaded(decoder) as part, host.progress(chosen.steps, "Film", codec.preview) as bar:
             embeds = embedding.embeds.to(host.device())
-            image = sample_decoder(part, embeds, text=said, seeds=seeds, on_step=both(bar, film), **settings)
-            states, guesses = (
-                to_images(codec.decode(torch.stack(kept, dim=1).flatten(0, 1).to(host.device()))).cpu()
-                for kept in (film.states, film.guesses)
-            )
+            image = sample_decoder(part, embeds, text=said, seeds=seeds, on_step=call_all(bar, film), **settings)
+            states, guesses = (decode_frames(codec, kept) for kept in (film.states, film.guesses))
         names = ["end" if time is None else f"t = {time}" for time in film.times]
         rows = torch.stack([states, guesses]).unflatten(1, (count, len(names))).transpose(0, 1).flatten(0, 2)
         place = host.intermediate_device()
@@ -164,14 +162,30 @@ class UnclipDenoisingFilm:
         return host.with_text(shown, chosen.text)
 
 
-def both(one: host.OnStep, other: host.OnStep) -> host.OnStep:
-    """A callback that calls two."""
+def call_all(*callbacks: host.OnStep) -> host.OnStep:
+    """One callback for a sampler that calls all of these, in this order."""
 
-    def call(info: Any) -> None:
-        one(info)
-        other(info)
+    def call(info: StepInfo) -> None:
+        for callback in callbacks:
+            callback(info)
 
     return call
+
+
+@contextmanager
+def codec_loaded(decoder: PartValue[Decoder]) -> Iterator[ImageCodec]:
+    """The decoder's codec, on the device where it runs while the context lasts; one of pixels has nothing to load."""
+    if decoder.part.codec.module is None:
+        yield decoder.part.codec
+    else:
+        with host.loaded(decoder) as part:
+            yield part.codec
+
+
+def decode_frames(codec: ImageCodec, frames: Iterable[Tensor]) -> Tensor:
+    """`N` frames of latents `[B, C, s, s]` as images `[B * N, S, S, 3]` in 0..1: all of the first sample, and so on."""
+    latents = torch.stack(list(frames), dim=1).flatten(0, 1).split(defaults.FRAMES_AT_ONCE)
+    return torch.cat([to_images(codec.decode(some.to(host.device()))).cpu() for some in latents])
 
 
 def strip_of(frames: Tensor, names: list[str]) -> Tensor:

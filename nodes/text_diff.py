@@ -6,7 +6,7 @@ from ..unclip_core.embedding.arithmetic import text_diff
 from . import defaults, inputs, sockets
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue, TextValue
-from .transitions import check_frames, in_turn, places
+from .transitions import check_frames, places, sample_major
 
 THETA = Number("theta", defaults.THETA_MIN, defaults.THETA_MAX, 0.01)
 
@@ -67,4 +67,4 @@ class UnclipTextDiff:
             )
         ways = places(theta, theta, 1) if frames == 1 else places(0.0, theta, frames)
         edited = text_diff(embedding.embeds, text_before.condition.embeds, text_after.condition.embeds, ways)
-        return (EmbeddingValue(in_turn(edited), embedding.family, "text diff", text_after.prompts),)
+        return (EmbeddingValue(sample_major(edited), embedding.family, "text diff", text_after.prompts),)

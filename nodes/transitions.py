@@ -1,4 +1,4 @@
-"""Ways of several frames from one thing to another: their inputs, their places, and the order of their frames."""
+"""Transitions from a to b in frames: their inputs, the places of the frames between 0 and 1, and their order."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ T = Number("t", defaults.BLEND_MIN, defaults.BLEND_MAX, 0.01)
 T_END = Number("t_end", defaults.BLEND_MIN, defaults.BLEND_MAX, 0.01)
 
 
-def way_inputs(one: str) -> dict[str, inputs.Widget]:
-    """The inputs of a way from a to b; `one` says what a single frame is."""
+def transition_inputs(one: str) -> dict[str, inputs.Widget]:
+    """The inputs of a transition from a to b; `one` is what the tooltips call a single frame."""
     return {
         "t": T.widget(defaults.BLEND, "The place from a (0) to b (1), or of the first frame."),
         "frames": inputs.int_widget(
@@ -23,8 +23,8 @@ def way_inputs(one: str) -> dict[str, inputs.Widget]:
     }
 
 
-def check_way(t: Any, frames: Any, t_end: Any) -> Tensor:
-    """The places of the frames of a way, float64 `[frames]`.
+def check_transition(t: Any, frames: Any, t_end: Any) -> Tensor:
+    """The places of a transition's frames between a (0) and b (1), float64 `[frames]`.
 
     Raises:
         InputError: a number is none, or out of its range.
@@ -46,6 +46,6 @@ def places(start: float, end: float, frames: int) -> Tensor:
     return torch.linspace(start, start if frames == 1 else end, frames, dtype=torch.float64)
 
 
-def in_turn(frames: Tensor) -> Tensor:
-    """`[N, B, D]` as `[B * N, D]`: all frames of the first, then all of the second."""
+def sample_major(frames: Tensor) -> Tensor:
+    """Frames `[N, B, D]` as `[B * N, D]`: all of the first sample, then all of the second."""
     return frames.transpose(0, 1).flatten(0, 1)

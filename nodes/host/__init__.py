@@ -10,9 +10,9 @@ What it needs of ComfyUI, and all that it needs:
 - `comfy.model_management`: devices, dtypes, `load_models_gpu`, `minimum_inference_memory`, `is_oom`,
   `soft_empty_cache`, the interrupt (`memory`).
 - `comfy.model_patcher.ModelPatcher`: optional; without it weights are moved by hand (`memory`).
-- `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`bars`).
+- `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`progress_bar`).
 - `comfy_execution.utils`, `server.PromptServer.send_progress_text`: optional; without them warnings go to the log only
-  (`words`).
+  (`node_messages`).
 
 `abilities.announce` says at load which ComfyUI was found, and which of the optional ones it lacks.
 """

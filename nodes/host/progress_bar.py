@@ -17,7 +17,7 @@ PREVIEW_SIDE = 512
 
 OnStep = Callable[[StepInfo], None]
 ToImages = Callable[[Tensor], Tensor]
-"""Images `[B, 3, H, W]` in -1..1 of what a sampler has so far, where that is something else."""
+"""Makes what a sampler has so far images `[B, 3, H, W]` in -1..1: a codec's `preview`, or the prior's own."""
 
 
 def check_interrupt() -> None:
@@ -32,6 +32,12 @@ class Progress:
     """A bar that counts steps, shows a preview of images, and stops when the user interrupts.
 
     Used as a context, and called with a `StepInfo` after each step: it is the `on_step` of the core.
+
+    Attributes:
+        total: steps until it is full.
+        title: its name on the terminal.
+        images: makes the images to preview, see `progress`.
+        done: steps so far.
     """
 
     def __init__(self, total: int, title: str, images: ToImages | None = None) -> None:
@@ -98,8 +104,8 @@ def progress(total: int, title: str, images: ToImages | None = None) -> Progress
     """A bar of `total` steps under the name `title`, on the canvas or the terminal.
 
     Args:
-        images: makes the images to preview of the sampler's x0; None where x0 is a batch of images, or where
-            there is nothing to show.
+        images: makes the images to preview of the sampler's x0; None where x0 is a batch of images in -1..1, or
+            where there is nothing to show.
     """
     return ComfyProgress(total, title, images) if in_comfyui() else Progress(total, title, images)
 
