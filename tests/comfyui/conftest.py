@@ -39,7 +39,7 @@ def comfyui():
 @pytest.fixture(scope="session")
 def server(comfyui, tmp_path_factory, pytestconfig):
     """A ComfyUI server with the pack in it, for all tests."""
-    missing = [name for name in WEIGHTS if not (ROOT / "unclip_core" / "tiny" / name).is_file()]
+    missing = [name for name in WEIGHTS if not (ROOT / "unclip_core" / "bundled" / "shapes" / name).is_file()]
     if missing:
         pytest.fail(f"The bundled model is not whole: unclip_core/bundled/shapes lacks {', '.join(missing)}.")
     server = Server(*comfyui, furnished(tmp_path_factory.mktemp("comfyui")))

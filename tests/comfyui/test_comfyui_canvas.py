@@ -126,6 +126,7 @@ def test_a_workflow_runs_on_the_canvas(canvas, screenshots, name):
     canvas.fit()
     canvas.screenshot(screenshots / f"{name}-classic-run.png")
     assert canvas.complaints() == []
+    assert overlapping(canvas.boxes()) == []  # nodes grow by the text that they show
 
 
 @pytest.mark.parametrize("name", KARLO)

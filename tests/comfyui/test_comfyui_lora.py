@@ -69,7 +69,7 @@ def test_a_lora_changes_what_is_drawn_and_nothing_else(server, file):
 
 
 def test_a_file_that_is_no_lora_is_said_on_the_node(server, file):
-    file.write_bytes((ROOT / "unclip_core" / "tiny" / "prior.safetensors").read_bytes())
+    file.write_bytes((ROOT / "unclip_core" / "bundled" / "shapes" / "prior.safetensors").read_bytes())
     run = server.run(prompt(1.0))
     assert run.ending == "execution_error" and run.details["node_id"] == LORA_NODE
     assert f"{NAME}' is no LoRA in peft's format" in run.details["exception_message"]

@@ -140,7 +140,7 @@ def test_another_decoder_seed_executes_the_decoder_only(server):
 
 def test_a_model_that_changes_on_disk_is_read_again(server):
     folder = server.base / "models" / "unclip" / "changing"
-    shutil.copytree(ROOT / "unclip_core" / "tiny", folder)
+    shutil.copytree(ROOT / "unclip_core" / "bundled" / "shapes", folder)
     prompt = with_inputs(quick(), "UnclipLoadModel", model="changing")
     try:
         server.run(prompt)

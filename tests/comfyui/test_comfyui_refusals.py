@@ -22,7 +22,7 @@ REFUSED = [
     ("UnclipLoadModel", "model", "dall-e", "value_not_in_list", "dall-e"),
     ("UnclipPriorSample", "sampler", "euler", "value_not_in_list", "euler"),
     ("UnclipDecoderSample", "sampler", "", "value_not_in_list", "sampler"),
-    ("UnclipPriorSample", "steps", 0, "value_smaller_than_min", "steps"),
+    ("UnclipPriorSample", "steps", -1, "value_smaller_than_min", "steps"),
     ("UnclipDecoderSample", "steps", 1001, "value_bigger_than_max", "steps"),
     ("UnclipDecoderSample", "steps", "many", "invalid_input_type", "steps"),
     ("UnclipDecoderSample", "batch_size", 65, "value_bigger_than_max", "batch_size"),
