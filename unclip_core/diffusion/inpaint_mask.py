@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .denoiser import Denoiser
-from .inpainting import KnownPixels, keep_known, noised
+from .forward import add_noise
+from .inpainting import KnownPixels, keep_known
 
 __all__ = ["Encode", "KnownImage"]
 
@@ -63,7 +64,7 @@ class KnownImage:
         mask = self.mask[:, None].to(start)
         if encode is not None:
             known, mask = encode(known).to(start), F.max_pool2d(mask, factor)
-        return KnownPixels(denoiser, known, mask), keep_known(start, noised(known, ab, start), mask)
+        return KnownPixels(denoiser, known, mask), keep_known(start, add_noise(known, start, ab), mask)
 
     def into(self, drawn: Tensor) -> Tensor:
         """Drawn images [B, H, W, 3] in 0..1 with the known pixels put back, to the bit."""

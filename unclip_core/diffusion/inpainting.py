@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, Prediction
+from .forward import add_noise
 from .noise import Noise
 from .samplers import OnStep, StepInfo
 from .schedules import Steps
 
-__all__ = ["KnownPixels", "keep_known", "noised", "repaint"]
+__all__ = ["KnownPixels", "keep_known", "repaint"]
 
 
 class KnownPixels:
     """A denoiser that knows part of the clean sample, and says so in place of its guess.
 
-    What a sampler makes of a state whose x0 is certain is that x0's own forward process: drawn from ``noised``,
+    What a sampler makes of a state whose x0 is certain is that x0's own forward process: started from ``add_noise``,
     the known part stays a sample of q(x_t | x0) in every step, as RePaint makes it (Lugmayr et al. 2022, eq. 8a),
     and the last step ends in the known pixels themselves. With any sampler.
     known: [B or 1, C, H, W], clean, in the net's range. mask: [B or 1, 1, H, W] in 0..1: 1 is drawn, 0 is known,
@@ -41,11 +42,6 @@ def keep_known(drawn: Tensor, known: Tensor, mask: Tensor) -> Tensor:
     The tensors are of one shape or spread to one.
     """
     return torch.where(mask == 0, known, torch.where(mask == 1, drawn, torch.lerp(known, drawn, mask)))
-
-
-def noised(x0: Tensor, ab: float, z: Tensor) -> Tensor:
-    """Return the state at alpha-bar ``ab`` that x0 and standard noise z make (Ho et al. 2020, eq. 4)."""
-    return math.sqrt(ab) * x0 + math.sqrt(1 - ab) * z
 
 
 def repaint(
@@ -80,7 +76,7 @@ def repaint(
             done += 1
             if turn + 1 < rounds[i]:
                 # back to the step's start: q(x_s | x_t), of alpha-bar s / t
-                x = noised(x, s / t, noise.normal(x.shape[1:], x.device, x.dtype))
+                x = add_noise(x, noise.normal(x.shape[1:], x.device, x.dtype), s / t)
     return x
 
 

@@ -5,9 +5,16 @@ import math
 import pytest
 import torch
 
-from unclip.unclip_core.diffusion.forward import diffuse
+from unclip.unclip_core.diffusion.forward import add_noise, diffuse
 from unclip.unclip_core.diffusion.noise import NoiseSource
 from unclip.unclip_core.plotting.plots import Curve, plot
+
+
+def test_noise_is_added_at_one_level_for_all_or_one_each():
+    x0, noise = torch.full((2, 3), 2.0), torch.full((2, 3), -1.0)
+    torch.testing.assert_close(add_noise(x0, noise, 0.36), torch.full((2, 3), 0.6 * 2 - 0.8))
+    each = add_noise(x0, noise, torch.tensor([0.36, 1.0]))
+    torch.testing.assert_close(each, torch.tensor([[0.4] * 3, [2.0] * 3]))
 
 
 def test_the_states_have_the_moments_of_q_and_of_one_chain():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from unclip.unclip_core.diffusion.denoiser import Prediction
-from unclip.unclip_core.diffusion.inpainting import KnownPixels, keep_known, noised, repaint
+from unclip.unclip_core.diffusion.forward import add_noise
+from unclip.unclip_core.diffusion.inpainting import KnownPixels, keep_known, repaint
 from unclip.unclip_core.diffusion.noise import FixedNoise, NoiseSource
 from unclip.unclip_core.diffusion.samplers import SAMPLERS, sample
 from unclip.unclip_core.diffusion.schedules import alpha_bar, cosine_betas, make_steps
@@ -78,7 +79,7 @@ def test_the_known_part_stays_a_sample_of_the_forward_process():
     steps, seen = make_steps(6, TABLE, "trailing"), []
     known = torch.full((1, 1, 100, 100), 0.7)
     noise = NoiseSource([9])
-    start = noised(known, float(steps.alpha_bar[0]), noise.normal((1, 100, 100)))
+    start = add_noise(known, noise.normal((1, 100, 100)), float(steps.alpha_bar[0]))
     repaint(
         KnownPixels(zero, known, torch.zeros_like(known)),
         start,
