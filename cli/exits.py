@@ -1,18 +1,18 @@
-"""Exit codes, and errors in a sentence."""
+"""Exit codes, and errors as one sentence on stderr."""
 
-import argparse
 import sys
 from collections.abc import Callable
 
-Commands = argparse._SubParsersAction
-"""Where a sub-command is added."""
 
+def run_and_report(call: Callable[[], object]) -> int:
+    """Run `call` and return the exit code; an error that a user can mend is printed as a sentence.
 
-def said(call: Callable[[], object]) -> int:
-    """Run `call`; what a user can set right is said in a sentence, with exit code 1, or 130 if interrupted.
+    Args:
+        call: does the work. If it returns a number, that is the exit code; False means that it has reported a
+            failure itself (exit code 1); anything else is success.
 
-    A `call` that returns a number gives the exit code itself; one that returns False has said itself what does not
-    hold, which is exit code 1.
+    Returns:
+        0 on success, 1 after an error, 130 after an interrupt (Ctrl-C).
     """
     try:
         result = call()

@@ -2,7 +2,8 @@
 
 import argparse
 
-from .exits import Commands, said
+from .exits import run_and_report
+from .parser import Commands
 
 
 def add_train(commands: Commands) -> None:
@@ -44,7 +45,9 @@ def _train(options: argparse.Namespace) -> int:
 
     from ..unclip_core.recipes.shapes.recipe import train_tiny
 
-    return said(lambda: train_tiny(Path(options.output), options.stage, options.seed, options.steps, options.device))
+    return run_and_report(
+        lambda: train_tiny(Path(options.output), options.stage, options.seed, options.steps, options.device)
+    )
 
 
 def _add_train_own(models: Commands, stage: str, what: str) -> None:
@@ -70,7 +73,7 @@ def _add_train_own(models: Commands, stage: str, what: str) -> None:
 def _train_own(options: argparse.Namespace) -> int:
     from ..unclip_core.train.run import train_own
 
-    return said(
+    return run_and_report(
         lambda: train_own(options.model, options.data, options.config, options.output, options.dry_run, options.cpu)
     )
 
@@ -95,4 +98,4 @@ def add_embed(commands: Commands) -> None:
 def _embed(options: argparse.Namespace) -> int:
     from ..unclip_core.train.run import embed_own
 
-    return said(lambda: embed_own(options.data, options.output, options.model))
+    return run_and_report(lambda: embed_own(options.data, options.output, options.model))

@@ -2,7 +2,9 @@
 
 import argparse
 
-from .exits import Commands, said
+from ..unclip_core.weights.files import DTYPES
+from .exits import run_and_report
+from .parser import Commands
 
 
 def add_convert(commands: Commands) -> None:
@@ -14,14 +16,14 @@ def add_convert(commands: Commands) -> None:
     )
     convert.add_argument("source", metavar="SRC", help="the folder with the files")
     convert.add_argument("target", metavar="DST", help="a new folder, for example ComfyUI/models/unclip/karlo")
-    convert.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="(default: %(default)s)")
+    convert.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="(default: %(default)s)")
     convert.set_defaults(call=_convert)
 
 
 def _convert(options: argparse.Namespace) -> int:
     from ..unclip_core.families.convert import convert_and_report
 
-    return said(lambda: convert_and_report(options.source, options.target, options.dtype))
+    return run_and_report(lambda: convert_and_report(options.source, options.target, options.dtype))
 
 
 def add_download(commands: Commands) -> None:
@@ -40,4 +42,4 @@ def add_download(commands: Commands) -> None:
 def _download(options: argparse.Namespace) -> int:
     from ..unclip_core.families.download import download
 
-    return said(lambda: download(options.name, options.to))
+    return run_and_report(lambda: download(options.name, options.to))

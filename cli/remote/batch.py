@@ -11,7 +11,7 @@ from typing import Any
 
 from .journal import Journal
 from .rows import Batch
-from .scheduler import Board, Result
+from .scheduler import Result, Scheduler
 from .server import ComfyServer
 from .worker import Worker
 
@@ -89,14 +89,14 @@ def run_batch(
     journal = Journal(folder, batch.digest)
     try:
         left = [row.number for row in batch.rows if not _is_done(journal, folder, row.number)]
-        board = Board(left, [server.url for server in servers], journal, on_result or (lambda result: None))
-        workers = [Worker(server, board, batch, folder, depth) for server in servers]
-        interrupted = _work(workers, board, patience)
+        scheduler = Scheduler(left, [server.url for server in servers], journal, on_result or (lambda result: None))
+        workers = [Worker(server, scheduler, batch, folder, depth) for server in servers]
+        interrupted = _work(workers, scheduler, patience)
     finally:
         journal.close()
-    missing = [row for row in left if row not in board.results]
+    missing = [row for row in left if row not in scheduler.results]
     seconds = time.monotonic() - began
-    return BatchReport(len(batch.rows), len(batch.rows) - len(left), board.results, missing, interrupted, seconds)
+    return BatchReport(len(batch.rows), len(batch.rows) - len(left), scheduler.results, missing, interrupted, seconds)
 
 
 def _is_done(journal: Journal, folder: Path, row: int) -> bool:
@@ -104,7 +104,7 @@ def _is_done(journal: Journal, folder: Path, row: int) -> bool:
     return row in journal.done and all((folder / name).is_file() for name in journal.done[row])
 
 
-def _work(workers: Sequence[Worker], board: Board, patience: float) -> bool:
+def _work(workers: Sequence[Worker], scheduler: Scheduler, patience: float) -> bool:
     """Run the workers to the end; returns whether the user interrupted them. Raises what went wrong in one."""
     errors: list[BaseException] = []
 
@@ -117,33 +117,33 @@ def _work(workers: Sequence[Worker], board: Board, patience: float) -> bool:
     threads = [threading.Thread(target=body, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
-    interrupted = _wait(threads, board, patience)
+    interrupted = _wait(threads, scheduler, patience)
     if errors:
         raise errors[0]
     return interrupted
 
 
-def _wait(threads: Sequence[threading.Thread], board: Board, patience: float) -> bool:
+def _wait(threads: Sequence[threading.Thread], scheduler: Scheduler, patience: float) -> bool:
     try:
         while any(thread.is_alive() for thread in threads):
-            if board.stopped.wait(0.05):
+            if scheduler.stopped.wait(0.05):
                 for thread in threads:
                     thread.join()
-            elif board.finished:
-                return _dismiss(threads, board)
-            elif board.all_down_for() > patience:
-                board.stopped.set()
+            elif scheduler.finished:
+                return _dismiss(threads, scheduler)
+            elif scheduler.all_down_for() > patience:
+                scheduler.stopped.set()
     except KeyboardInterrupt:
-        board.stopped.set()
+        scheduler.stopped.set()
         for thread in threads:
             thread.join()
         return True
     return False
 
 
-def _dismiss(threads: Sequence[threading.Thread], board: Board) -> bool:
+def _dismiss(threads: Sequence[threading.Thread], scheduler: Scheduler) -> bool:
     """Every row has its result: wake those who wait, and do not wait for one that hangs on a dead server."""
-    board.stopped.set()
+    scheduler.stopped.set()
     for thread in threads:
         thread.join(timeout=1)
     return False

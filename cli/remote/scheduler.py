@@ -25,7 +25,7 @@ class Result:
     server: str = ""
 
 
-class Board:
+class Scheduler:
     """Rows that wait, fly and are done. Every method may be called from any thread.
 
     A row that a server refuses, or that fails there, is offered to the others, and fails for good once every server

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ...unclip_core.weights.files import write_whole
 from .journal import Flight
 from .rows import Batch, Row
-from .scheduler import Board
+from .scheduler import Scheduler
 from .server import ComfyServer, Outcome, Refused, Unreachable
 
 log = logging.getLogger("unclip")
@@ -26,20 +26,20 @@ RETRY_WAIT, PROBE_WAIT = 0.5, 2.0
 class Worker:
     """The work of one server. `run` is the body of its thread."""
 
-    def __init__(self, server: ComfyServer, board: Board, batch: Batch, folder: Path, depth: int) -> None:
-        self._server, self._board, self._folder, self._depth = server, board, folder, depth
+    def __init__(self, server: ComfyServer, scheduler: Scheduler, batch: Batch, folder: Path, depth: int) -> None:
+        self._server, self._scheduler, self._folder, self._depth = server, scheduler, folder, depth
         self._batch, self._rows = batch, {row.number: row for row in batch.rows}
         self._moved: list[str] = []
         self._wait = POLL_MIN
 
     def run(self) -> None:
-        """Work until every row has its result or the board is stopped; an error of this side stops the board."""
+        """Work until every row has its result or the batch is stopped; an error of this side stops the whole batch."""
         try:
-            while not self._board.finished:
+            while not self._scheduler.finished:
                 self._steadily(self._turn)
-                self._board.stopped.wait(self._wait)
+                self._scheduler.stopped.wait(self._wait)
         except BaseException:
-            self._board.stopped.set()
+            self._scheduler.stopped.set()
             raise
 
     def _steadily(self, call: Callable[[], None]) -> None:
@@ -49,53 +49,53 @@ class Worker:
                 return call()
             except Unreachable as error:
                 reason = str(error)
-                self._board.stopped.wait(RETRY_WAIT)
+                self._scheduler.stopped.wait(RETRY_WAIT)
         log.warning("%s Its rows go to the other servers.", reason)
-        flights = self._board.flying(self._server.url)
+        flights = self._scheduler.flying(self._server.url)
         self._moved += [flight.prompt_id for flight in flights]
-        self._board.lose(flights, reason)
-        self._board.set_up(self._server.url, False)
+        self._scheduler.lose(flights, reason)
+        self._scheduler.set_up(self._server.url, False)
         self._probe()
 
     def _probe(self) -> None:
-        while not self._board.finished:
+        while not self._scheduler.finished:
             try:
                 self._server.cancel(self._moved)  # what others do now, in case it was only away
                 self._moved = []
             except Unreachable:
-                self._board.stopped.wait(PROBE_WAIT)
+                self._scheduler.stopped.wait(PROBE_WAIT)
             else:
                 log.warning("%s answers again.", self._server.url)
-                return self._board.set_up(self._server.url, True)
+                return self._scheduler.set_up(self._server.url, True)
 
     def _turn(self) -> None:
         """Bring home what has ended, then fill the queue up."""
-        flights = self._board.flying(self._server.url)
+        flights = self._scheduler.flying(self._server.url)
         queued = self._server.queued() if flights else set()
         ended = [flight for flight in flights if flight.prompt_id not in queued]
         for flight in ended:
             outcome = self._server.outcome(flight.prompt_id)
             if outcome is None:
-                self._board.lose([flight], f"{self._server.url} does not know the prompt any more.")
+                self._scheduler.lose([flight], f"{self._server.url} does not know the prompt any more.")
             elif outcome.error:
-                self._board.fail(flight, outcome.error)
+                self._scheduler.fail(flight, outcome.error)
             else:
-                self._board.land(flight, self._download(flight, outcome), outcome.warnings)
+                self._scheduler.land(flight, self._download(flight, outcome), outcome.warnings)
         sent = self._fill(self._depth - len(flights) + len(ended))
         self._wait = POLL_MIN if ended or sent else min(2 * self._wait, POLL_MAX)
 
     def _fill(self, room: int) -> int:
         for sent in range(room):
-            flight = self._board.take(self._server.url)
+            flight = self._scheduler.take(self._server.url)
             if flight is None:
                 return sent
             try:
                 prompt_id = self._server.queue(self._batch.prompt(self._rows[flight.row]), flight.prompt_id)
             except Refused as error:
-                self._board.fail(flight, str(error))
+                self._scheduler.fail(flight, str(error))
             else:
                 if prompt_id != flight.prompt_id:
-                    self._board.rename(flight, prompt_id)
+                    self._scheduler.rename(flight, prompt_id)
         return max(room, 0)
 
     def _download(self, flight: Flight, outcome: Outcome) -> list[str]:

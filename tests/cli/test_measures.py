@@ -1,18 +1,17 @@
 """`unclip evaluate`, `unclip bench` and `unclip train` as a user types them: what they hand on, and exit codes."""
 
-import argparse
 from types import SimpleNamespace
 
 import pytest
 
 from unclip.__main__ import main
-from unclip.cli import measuring
 from unclip.unclip_core.bench import inversion as bench_inversion
 from unclip.unclip_core.bench import tiny as bench
 from unclip.unclip_core.bench.parity import table as parity
 from unclip.unclip_core.bench.speed import table as speed
 from unclip.unclip_core.evaluate import describe as described
-from unclip.unclip_core.evaluate import edits
+from unclip.unclip_core.evaluate import edits, evaluation
+from unclip.unclip_core.evaluate.generation import Draw
 from unclip.unclip_core.train import run
 
 
@@ -85,25 +84,60 @@ def test_a_training_ends_with_the_exit_code_of_its_end(monkeypatch, outcome, cod
     assert main(["train", "clip", "--data", "d", "--config", "c", "--output", "o"]) == code
 
 
-@pytest.mark.parametrize(("arguments", "unused"), [
-    (["evaluate", "describe", "--output", "there"], "describe has no use for --output; it takes --folder, --json,"),
-    (["evaluate", "tiny", "--theta", "0.2", "--inverted"], "tiny has no use for --theta, --inverted;"),
-    (["evaluate", "edits", "--batch", "4", "--model", "bundled"], "edits has no use for --model, --batch;"),
-    (["evaluate", "--model", "m", "--data", "d", "--theta", "0.2"], "with --model and --data has no use for --theta;"),
-    (["bench", "speed", "--steps", "3"], "speed has no use for --steps;"),
-    (["bench", "tiny", "--size", "full"], "tiny has no use for --size; it takes --dtype, --json, --repeats"),
+@pytest.mark.parametrize(("line", "command", "unknown"), [
+    ("evaluate describe --output there", "evaluate describe", "--output there"),
+    ("evaluate --output edits describe", "evaluate describe", "--output edits"),
+    ("evaluate tiny --theta 0.2 --inverted", "evaluate tiny", "--theta 0.2 --inverted"),
+    ("evaluate edits --batch 4 --model bundled", "evaluate edits", "--batch 4 --model bundled"),
+    ("evaluate --model m --data d --theta 0.2", "evaluate", "--theta"),
+    ("evaluate --model m --data d --folder f", "evaluate", "--folder"),
+    ("bench speed --steps 3", "bench speed", "--steps 3"),
+    ("bench --size full tiny", "bench tiny", "--size full"),
+    ("bench parity --plot p.png", "bench parity", "--plot p.png"),
 ])  # fmt: skip
-def test_an_option_that_would_change_nothing_is_refused(calls, capsys, arguments, unused):
+def test_a_measure_refuses_options_that_would_change_nothing(calls, capsys, line, command, unknown):
     with pytest.raises(SystemExit, match="2"):
-        main(arguments)
-    assert unused in capsys.readouterr().err and calls == []
+        main(line.split())
+    said = capsys.readouterr().err
+    assert said.endswith(f"unclip {command}: error: unrecognized arguments: {unknown}\n") and calls == []
+    assert said.startswith(f"usage: unclip {command} ")
 
 
-def test_every_option_is_of_use_to_some_measure():
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-    for add, uses in ((measuring.add_evaluate, measuring.EVALUATE_USES), (measuring.add_bench, measuring.BENCH_USES)):
-        add(commands)
-        command = commands.choices[add.__name__.removeprefix("add_")]
-        named = {action.dest for action in command._actions} - {"help", "model"}
-        assert named == set().union(*uses.values())
+@pytest.mark.parametrize(("line", "said"), [
+    ("bench --json", "the following arguments are required: MEASURE"), ("bench", "arguments are required: MEASURE"),
+    ("evaluate colours", "invalid choice: 'colours'"), ("bench --json colours", "invalid choice: 'colours'"),
+])  # fmt: skip
+def test_an_unknown_measure_or_none_is_refused(capsys, line, said):
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--n", "7", "--theta", "0.2", "0.4", "--json", "edits"], ["--json", "edits", "--theta", "0.2", "0.4", "--n", "7"],
+    ["--n=7", "edits", "--json", "--theta", "0.2", "0.4"], ["--th", "0.2", "0.4", "--n", "7", "edits", "--js"],
+])  # fmt: skip
+def test_options_stand_before_or_behind_the_measures_name(calls, arguments):
+    assert main(["evaluate", *arguments]) == 0
+    assert calls == [("evaluate_edits", (7, 0, None, True), {"thetas": [0.2, 0.4], "inverted": False})]
+
+
+def test_a_measures_name_as_the_value_of_an_option_is_a_value(calls):
+    assert main(["evaluate", "--folder", "tiny", "describe"]) == 0
+    assert main(["bench", "--folder", "speed", "--n", "4", "inversion"]) == 0
+    assert calls == [("evaluate_describe", (500, 0, "tiny", False), {}), ("bench_inversion", (4, "speed", False), {})]
+
+
+def test_without_a_measures_name_it_is_any_model_on_any_images(calls, monkeypatch):
+    monkeypatch.setattr(evaluation, "evaluate_model", lambda *values, **named: calls.append((values, named)))
+    line = "--data d --small --lora a.safetensors 0.5 --model m --n 9 --from pictures --seed 3 --json"
+    assert main(["evaluate", *line.split()]) == 0
+    ((values, named),) = calls
+    assert values == ("m", "d") and named["how"] == Draw("pictures", True, 3, 8)
+    assert (named["count"], named["loras"], named["neighbours"]) == (9, [("a.safetensors", 0.5)], 3)
+    assert named["as_json"] is True and named["output"] is None
+
+
+def test_a_strength_that_is_no_number_is_said(capsys):
+    assert main(["evaluate", "--model", "m", "--data", "d", "--lora", "a.safetensors", "much"]) == 1
+    assert "must be a number, not 'much'" in capsys.readouterr().err

@@ -99,6 +99,11 @@ class AdaptedReader:
         """Whether it is quick to read all of it at once."""
         return self.reader.small
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """Which parts the model has."""
+        return self.reader.parts
+
     def check(self) -> None:
         """Check the model's own files."""
         self.reader.check()

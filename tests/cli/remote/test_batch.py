@@ -11,9 +11,9 @@ import time
 import pytest
 from fake_comfy import FakeComfy
 
+from unclip.cli.queue import queue_file
 from unclip.cli.remote import worker
 from unclip.cli.remote.batch import run_batch
-from unclip.cli.remote.command import queue_file
 from unclip.cli.remote.journal import FILE, Journal
 from unclip.cli.remote.rows import Batch
 from unclip.cli.remote.scheduler import LOST_MAX

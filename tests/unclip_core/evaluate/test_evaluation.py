@@ -219,7 +219,7 @@ def test_what_cannot_be_measured_is_said(images):
         evaluate_model("bundled", images, count=0, how=how)
     with pytest.raises(ValueError, match="give both or neither"):
         evaluate_model("bundled", images, how=how, clip="ViT-B-32")
-    with pytest.raises(ValueError, match="drawn from text or images, not from 'noise'"):
+    with pytest.raises(ValueError, match="drawn from text or pictures, not from 'noise'"):
         Draw("noise")
     with pytest.raises(ValueError, match="1 image or more, not 0"):
         Draw(batch=0)

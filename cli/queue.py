@@ -2,20 +2,87 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..headless.command import read_workflow
-from ..headless.prompt import split_override
-from .batch import DEPTH, PATIENCE, BatchReport, run_batch
-from .rows import Batch, Row, read_table, read_varied
-from .scheduler import Result
-from .server import ComfyServer
+from .headless.prompt import split_override
+from .headless.workflow_file import read_workflow
+from .parser import Commands
+from .remote.batch import DEPTH, PATIENCE, BatchReport, run_batch
+from .remote.rows import Batch, Row, read_table, read_varied
+from .remote.scheduler import Result
+from .remote.server import ComfyServer
 
 _ERRORS_SHOWN = 20
+
+
+def add_queue(commands: Commands) -> None:
+    """`unclip queue`: a workflow many times on servers."""
+    queue = commands.add_parser(
+        "queue",
+        help="queue a workflow many times on ComfyUI servers",
+        description="Queue an API-format workflow many times over one or several ComfyUI servers and download what it "
+        "saves. A journal in the output folder lets the same command go on after an interrupt or a crash. "
+        "Exit code: 0 if every row has its files, 1 if not, 2 if the input is wrong, 130 if interrupted.",
+    )
+    queue.add_argument("workflow", metavar="WORKFLOW.json", help="in ComfyUI: File > Export (API)")
+    queue.add_argument(
+        "--server",
+        action="append",
+        required=True,
+        metavar="URL",
+        dest="servers",
+        help="a ComfyUI server, such as http://127.0.0.1:8188 (may be given several times)",
+    )
+    queue.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        dest="settings",
+        help="set an input in every row; NODE is a node's id or title",
+    )
+    queue.add_argument("--csv", metavar="FILE", help="a row a line; the first line names the inputs (NODE.INPUT)")
+    queue.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUES",
+        help="every value in turn: 1..8, or a,b,c, or a JSON list; several make every combination",
+    )
+    queue.add_argument("--count", type=int, default=1, metavar="N", help="every row N times, with seeds counting up")
+    queue.add_argument("--output", default="output", metavar="DIR", help="for files and journal (default: %(default)s)")
+    queue.add_argument(
+        "--depth", type=int, default=DEPTH, metavar="N", help="prompts in a server's queue at once (%(default)s)"
+    )
+    queue.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="how long to wait while no server answers (default: %(default)s)",
+    )
+    queue.add_argument("--json", action="store_true", help="print the report as JSON")
+    queue.set_defaults(call=_queue)
+
+
+def _queue(options: argparse.Namespace) -> int:
+    return queue_file(
+        options.workflow,
+        options.servers,
+        settings=options.settings,
+        vary=options.vary,
+        table=options.csv,
+        count=options.count,
+        output=options.output,
+        depth=options.depth,
+        patience=options.patience,
+        as_json=options.json,
+    )
 
 
 def queue_file(
@@ -31,10 +98,12 @@ def queue_file(
     patience: float = PATIENCE,
     as_json: bool = False,
 ) -> int:
-    """Queue a workflow file on servers and say what came of it; returns the exit code.
+    """Queue a workflow file on servers, print what came of it, and return the exit code.
 
-    0: every row has its files; 1: some have not; 2: the input is wrong, nothing was queued; 130: interrupted. The
-    arguments are those of the command line; see `Batch` and `run_batch` for what they mean.
+    The arguments are those of the command line; see `Batch` and `run_batch` for what they mean.
+
+    Returns:
+        0: every row has its files; 1: some have not; 2: the input is wrong, nothing was queued; 130: interrupted.
     """
     try:
         batch = Batch(

@@ -1,4 +1,4 @@
-"""`unclip run`: a workflow file in, images and a report out."""
+"""A workflow's JSON file, the canvas workflow that lies beside it, and the overrides of a command line."""
 
 from __future__ import annotations
 
@@ -10,41 +10,14 @@ from typing import Any
 
 from .problems import InvalidWorkflow, Problem
 from .prompt import UI_FORMAT, split_override
-from .run import Report, run_workflow
-from .terminal import Terminal, complaint, summary
-
-
-def run_file(
-    path: str | Path, settings: Sequence[str] = (), output: str | Path = "output", as_json: bool = False
-) -> int:
-    """Run a workflow file and say what came of it; returns the exit code.
-
-    settings: `NODE.INPUT=VALUE` each. Progress and errors go to stderr; stdout gets the times and the paths
-    of the images, or with as_json the whole report as one JSON object.
-    """
-    path, terminal = Path(path), Terminal()
-    try:
-        workflow = read_workflow(path)
-        overrides = _overrides(settings)
-    except InvalidWorkflow as error:
-        report = Report(status="invalid", errors=error.problems)
-    else:
-        report = run_workflow(
-            workflow, overrides, output, terminal, input_dirs=(".", path.parent), canvas=_canvas_twin(path)
-        )
-    for note in report.notes:
-        print(note, file=sys.stderr)
-    if report.errors:
-        print(complaint(report), file=sys.stderr)
-    if as_json:
-        print(json.dumps({"workflow": str(path), **report.as_dict()}, indent=2))
-    elif report.status == "ok":
-        print(summary(report))
-    return report.exit_code
 
 
 def read_workflow(path: Path) -> Any:
-    """A workflow file's JSON. Raises InvalidWorkflow where there is none, or it is a canvas workflow."""
+    """Return a workflow file's JSON.
+
+    Raises:
+        InvalidWorkflow: there is no such file, it is no JSON, or it is a canvas workflow.
+    """
     try:
         workflow = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -65,7 +38,12 @@ def _invalid(kind: str, message: str) -> InvalidWorkflow:
     return InvalidWorkflow([Problem(kind, message)])
 
 
-def _overrides(settings: Sequence[str]) -> dict[str, str]:
+def read_overrides(settings: Sequence[str]) -> dict[str, str]:
+    """Return `NODE.INPUT=VALUE` texts as "NODE.INPUT" → value.
+
+    Raises:
+        InvalidWorkflow: some of them are of another form; all of these are named.
+    """
     pairs, problems = {}, []
     for setting in settings:
         try:
@@ -79,8 +57,11 @@ def _overrides(settings: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _canvas_twin(path: Path) -> dict[str, Any] | None:
-    """The canvas workflow of an API one: `workflows/x.json` for `workflows/api/x.json`; None without one."""
+def canvas_twin(path: Path) -> dict[str, Any] | None:
+    """Return the canvas workflow that goes with an API one: `workflows/x.json` for `workflows/api/x.json`.
+
+    None where there is none, or it cannot be read, which is said on stderr.
+    """
     twin = path.resolve().parent.parent / path.name
     if path.resolve().parent.name != "api" or not twin.is_file():
         return None

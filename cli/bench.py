@@ -1,0 +1,143 @@
+"""`unclip bench`: time, memory, and quality by number of steps."""
+
+import argparse
+
+from ..unclip_core.weights.files import DTYPES
+from .exits import run_and_report
+from .parser import Commands, Parser
+
+
+def add_bench(commands: Commands) -> None:
+    """`unclip bench`: a sub-parser for each measure."""
+    bench = commands.add_parser("bench", help="measure time and memory of each stage")
+    measures = bench.add_measures(required=True, metavar="MEASURE", dest="measure", title="measures")
+    for add in (_add_tiny, _add_karlo, _add_parity, _add_speed, _add_steps, _add_inversion):
+        add(measures)
+
+
+def _add_tiny(measures: Commands) -> None:
+    tiny = measures.add_parser("tiny", help="the bundled model, warm and from a cold start")
+    tiny.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
+    _add_dtype(tiny, "fp32")
+    _add_json(tiny)
+    tiny.set_defaults(call=_bench_tiny)
+
+
+def _add_karlo(measures: Commands) -> None:
+    karlo = measures.add_parser("karlo", help="the real size with random weights")
+    karlo.add_argument("--size", choices=["full", "small"], default="full", help="of the model (default: %(default)s)")
+    _add_dtype(karlo, "bf16")
+    karlo.add_argument("--steps", type=int, default=2, help="of each stage (default: %(default)s)")
+    karlo.add_argument("--folder", metavar="DIR", help="a model to measure, or where the random one is to stay")
+    _add_json(karlo)
+    karlo.set_defaults(call=_bench_karlo)
+
+
+def _add_parity(measures: Commands) -> None:
+    parity = measures.add_parser(
+        "parity",
+        help="how far Karlo is from diffusers (which has to be installed)",
+        description="How far Karlo is from diffusers and from kakaobrain's conventions, on small random models. "
+        "Exit code: 0 if every tolerance holds, 1 if not.",
+    )
+    _add_json(parity)
+    parity.set_defaults(call=_bench_parity)
+
+
+def _add_speed(measures: Commands) -> None:
+    speed = measures.add_parser("speed", help="time and memory beside diffusers")
+    speed.add_argument("--size", choices=["full", "small"], default="small", help="of Karlo (default: %(default)s)")
+    speed.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of the nets")
+    speed.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="images drawn together")
+    speed.add_argument("--rounds", type=int, default=3, help="pairs of processes (default: %(default)s)")
+    speed.add_argument(
+        "--stage-steps",
+        type=int,
+        nargs=3,
+        metavar=("PRIOR", "DECODER", "UPSAMPLER"),
+        help="default: 10 10 4, of size full 25 25 7",
+    )
+    speed.add_argument("--folder", metavar="DIR", help="where the random models are to stay")
+    _add_json(speed)
+    _add_plot(speed)
+    speed.set_defaults(call=_bench_speed)
+
+
+def _add_steps(measures: Commands) -> None:
+    steps = measures.add_parser("steps", help="quality by solver and number of steps")
+    _add_count(steps)
+    steps.add_argument("--folder", metavar="DIR", help="a Karlo to measure (default: a small random one)")
+    _add_json(steps)
+    _add_plot(steps)
+    steps.set_defaults(call=_bench_steps)
+
+
+def _add_inversion(measures: Commands) -> None:
+    inversion = measures.add_parser("inversion", help="how well images come back from their embedding and noise")
+    _add_count(inversion)
+    inversion.add_argument("--folder", metavar="DIR", help="a model to measure (default: the bundled model)")
+    _add_json(inversion)
+    inversion.set_defaults(call=_bench_inversion)
+
+
+def _add_json(measure: Parser) -> None:
+    measure.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_plot(measure: Parser) -> None:
+    measure.add_argument("--plot", metavar="FILE.png", help="draw the figures too")
+
+
+def _add_count(measure: Parser) -> None:
+    measure.add_argument("--n", type=int, default=24, help="images a point (default: %(default)s)")
+
+
+def _add_dtype(measure: Parser, default: str) -> None:
+    measure.add_argument("--dtype", choices=list(DTYPES), default=default, help="of the nets (default: %(default)s)")
+
+
+def _bench_tiny(options: argparse.Namespace) -> int:
+    from ..unclip_core.bench.tiny import bench_tiny
+
+    return run_and_report(lambda: bench_tiny(options.repeats, as_json=options.json, dtype=options.dtype))
+
+
+def _bench_karlo(options: argparse.Namespace) -> int:
+    from ..unclip_core.bench.karlo import bench_karlo
+
+    return run_and_report(lambda: bench_karlo(options.size, options.dtype, options.steps, options.folder, options.json))
+
+
+def _bench_parity(options: argparse.Namespace) -> int:
+    from ..unclip_core.bench.parity.table import bench_parity
+
+    return run_and_report(lambda: all(row.holds for row in bench_parity(options.json)))
+
+
+def _bench_speed(options: argparse.Namespace) -> int:
+    from ..unclip_core.bench.speed.table import bench_speed
+
+    return run_and_report(
+        lambda: bench_speed(
+            options.size,
+            options.dtypes,
+            options.batches,
+            options.rounds,
+            options.folder,
+            options.json,
+            options.plot,
+            options.stage_steps,
+        )
+    )
+
+
+def _bench_steps(options: argparse.Namespace) -> int:
+    from ..unclip_core.bench.speed.steps import bench_steps
+
+    return run_and_report(lambda: bench_steps(options.n, options.folder, options.json, options.plot))
+
+
+def _bench_inversion(options: argparse.Namespace) -> int:
+    from ..unclip_core.bench.inversion import bench_inversion
+
+    return run_and_report(lambda: bench_inversion(options.n, options.folder, options.json))

@@ -1,0 +1,68 @@
+"""The argument parser of `unclip` and its commands: argparse's, but for two habits of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+"""Where a sub-command is added."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose sub-commands refuse unknown options themselves and may have their options before their name.
+
+    argparse leaves what a sub-command does not know to the outermost parser, which then prints its own usage and not
+    the one that tells which options there are.
+    """
+
+    _measures: Commands | None = None
+
+    def add_measures(self, **settings: Any) -> Commands:
+        """Add the place for sub-commands whose name may stand anywhere; `settings` as of `add_subparsers`."""
+        self._measures = self.add_subparsers(**settings)
+        return self._measures
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse; an argument that is not known ends the program with this parser's usage and exit code 2."""
+        if args is not None and self._measures is not None:
+            args = self._name_first(args, self._measures)
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, []
+
+    def _name_first(self, words: Sequence[str], measures: Commands) -> list[str]:
+        """The words with the first that is no option and no option's value moved to the front.
+
+        Without such a word, options of the measures are refused: argparse would take their values for the name.
+        """
+        parsers = (self, *measures.choices.values())
+        index, foreign = 0, []
+        while index < len(words):
+            if not words[index].startswith("-"):
+                return [words[index], *words[:index], *words[index + 1 :]]
+            if self.option(words[index]) is None:
+                foreign.append(words[index])
+            index += 1 + _value_count(parsers, words[index], words[index + 1 :])
+        if foreign and not measures.required:
+            self.error(f"unrecognized arguments: {' '.join(foreign)}")
+        return list(words)
+
+    def option(self, flag: str) -> argparse.Action | None:
+        """The option of that name, or that `flag` abbreviates; None without one."""
+        known, flag = self._option_string_actions, flag.partition("=")[0]
+        return known.get(flag) or next((known[name] for name in known if name.startswith(flag)), None)
+
+
+def _value_count(parsers: Sequence[Parser], flag: str, following: Sequence[str]) -> int:
+    """How many of the words behind a flag are its values, by the first parser that has such an option."""
+    action = next((found for parser in parsers if (found := parser.option(flag)) is not None), None)
+    if action is None or "=" in flag:
+        return 0
+    if action.nargs == argparse.ONE_OR_MORE:
+        return next((count for count, word in enumerate(following) if word.startswith("-")), len(following))
+    return 1 if action.nargs is None else int(action.nargs)

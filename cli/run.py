@@ -1,0 +1,73 @@
+"""`unclip run`: a workflow file in, images and a report out, in this process."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .headless.problems import InvalidWorkflow
+from .headless.run import Report, run_workflow
+from .headless.terminal import Terminal, complaint, summary
+from .headless.workflow_file import canvas_twin, read_overrides, read_workflow
+from .parser import Commands
+
+
+def add_run(commands: Commands) -> None:
+    """`unclip run`: a workflow in this process."""
+    run = commands.add_parser(
+        "run",
+        help="run an API-format workflow",
+        description="Run an API-format workflow and save its images. "
+        "Exit code: 0 if every output was written, 1 after an error, 2 if the workflow is invalid.",
+    )
+    run.add_argument("workflow", metavar="WORKFLOW.json", help="in ComfyUI: File > Export (API)")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        dest="settings",
+        help="set an input; NODE is a node's id or title (may be given several times)",
+    )
+    run.add_argument("--output", default="output", metavar="DIR", help="for images (default: %(default)s)")
+    run.add_argument("--json", action="store_true", help="print the report as JSON")
+    run.set_defaults(call=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    return run_file(options.workflow, options.settings, options.output, options.json)
+
+
+def run_file(
+    path: str | Path, settings: Sequence[str] = (), output: str | Path = "output", as_json: bool = False
+) -> int:
+    """Run a workflow file, print what came of it, and return the exit code.
+
+    Progress and errors go to stderr; stdout gets the times and the paths of the images.
+
+    Args:
+        path: the workflow in the API format.
+        settings: `NODE.INPUT=VALUE` each, set over the workflow's own inputs.
+        output: the folder for images.
+        as_json: print the whole report as one JSON object in place of times and paths.
+    """
+    path, terminal = Path(path), Terminal()
+    try:
+        workflow = read_workflow(path)
+        overrides = read_overrides(settings)
+    except InvalidWorkflow as error:
+        report = Report(status="invalid", errors=error.problems)
+    else:
+        report = run_workflow(
+            workflow, overrides, output, terminal, input_dirs=(".", path.parent), canvas=canvas_twin(path)
+        )
+    for note in report.notes:
+        print(note, file=sys.stderr)
+    if report.errors:
+        print(complaint(report), file=sys.stderr)
+    if as_json:
+        print(json.dumps({"workflow": str(path), **report.as_dict()}, indent=2))
+    elif report.status == "ok":
+        print(summary(report))
+    return report.exit_code
