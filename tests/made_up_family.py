@@ -21,7 +21,7 @@ from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.families.registry import INDEX, Family, Source, register, unregister
 from unclip.unclip_core.models import Clip, Decoder, Prior, StageSettings
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.weights.files import load_strictly, load_weights, save_weights
 
 WIDTH, SIDE, CONTEXT, FACTOR, CHANNELS = 12, 64, 24, 8, 4

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...unclip_core.diffusion.samplers import StepInfo
+from ...unclip_core.diffusion.loop import StepInfo
 from ..images import tile
 from .abilities import has, in_comfyui
 

@@ -14,11 +14,11 @@ from unclip.nodes.loaders import UnclipLoadModel
 from unclip.unclip_core.clip.open_clip_adapter import ClipConfig, build_open_clip
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
-from unclip.unclip_core.nets.conditioning import MapConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
 from unclip.unclip_core.nets.params import params_to_dict
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.weights.files import save_weights
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nets.meta_init import bare
+from ..nets.meta_init import meta_init
 from ..nets.open_clip_vit import OpenClipVit, plain_params
 from ..weights.files import load_strictly
 from .adapter import ClipAdapter
@@ -113,7 +113,7 @@ class OpenClipAdapter(ClipAdapter):
         if plain is None:
             model = build_open_clip(config)
         else:
-            with bare():
+            with meta_init():
                 model = OpenClipVit(plain)
         load_strictly(model, tensors, source)
         return cls(model, config)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .samplers import StepInfo
+from .loop import StepInfo
 
 __all__ = ["Film"]
 

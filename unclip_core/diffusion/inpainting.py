@@ -1,15 +1,14 @@
 """Inpainting with a net that was not trained for it: known pixels enter each step, steps are gone over again."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, Prediction
 from .forward import add_noise
+from .loop import OnStep, run_steps
 from .noise import Noise
-from .samplers import OnStep, StepInfo
 from .schedules import Steps
+from .step_rules import ddim_rule
 
 __all__ = ["KnownPixels", "keep_known", "repaint"]
 
@@ -17,7 +16,7 @@ __all__ = ["KnownPixels", "keep_known", "repaint"]
 class KnownPixels:
     """A denoiser that knows part of the clean sample, and says so in place of its guess.
 
-    What a sampler makes of a state whose x0 is certain is that x0's own forward process: started from ``add_noise``,
+    What a sampler makes of a state whose x0 is certain is that x0's own forward process: drawn from ``add_noise``,
     the known part stays a sample of q(x_t | x0) in every step, as RePaint makes it (Lugmayr et al. 2022, eq. 8a),
     and the last step ends in the known pixels themselves. With any sampler.
     known: [B or 1, C, H, W], clean, in the net's range. mask: [B or 1, 1, H, W] in 0..1: 1 is drawn, 0 is known,
@@ -63,31 +62,25 @@ def repaint(
     """
     if resamples < 1:
         raise ValueError(f"each step must be made at least once, got {resamples} resamples")
-    levels, times = steps.alpha_bar.tolist(), steps.timesteps.tolist()
-    rounds = [resamples] * (len(times) - 1) + [1]
-    total, done = sum(rounds), 0
-    for i, time in enumerate(times):
-        s, t = levels[i], levels[i + 1]
-        for turn in range(rounds[i]):
-            x0 = denoiser(x, torch.full((len(x),), time, device=x.device)).x0
-            x = _posterior_draw(x, x0, s, t, noise)
-            if on_step is not None:
-                on_step(StepInfo(done, total, time, x, x0))
-            done += 1
-            if turn + 1 < rounds[i]:
-                # back to the step's start: q(x_s | x_t), of alpha-bar s / t
-                x = add_noise(x, noise.normal(x.shape[1:], x.device, x.dtype), s / t)
-    return x
+    levels = steps.alpha_bar.tolist()
+    # (step of the plan, whether it is made again): each step `resamples` times, the last once.
+    visits = [(i, again > 0) for i in range(len(steps) - 1) for again in range(resamples)] + [(len(steps) - 1, False)]
 
+    def renoise(visit: int, x: Tensor) -> Tensor:
+        i, again = visits[visit]
+        if not again:
+            return x
+        # back to the step's start: q(x_s | x_t), of alpha-bar s / t
+        return add_noise(x, noise.normal(x.shape[1:], x.device, x.dtype), levels[i] / levels[i + 1])
 
-def _posterior_draw(x: Tensor, x0: Tensor, s: float, t: float, noise: Noise) -> Tensor:
-    """Draw from q(x_t | x_s, x0) (Ho et al. 2020, eq. 7), alpha-bars s < t; nothing is drawn where t is clean."""
-    if t == 1:
-        return x0
-    c_x0 = math.sqrt(t) * (1 - s / t) / (1 - s)
-    c_x = math.sqrt(s / t) * (1 - t) / (1 - s)
-    std = math.sqrt((1 - t) / (1 - s) * (1 - s / t))
-    return c_x0 * x0 + c_x * x + std * noise.normal(x.shape[1:], x.device, x.dtype)
+    def update(visit: int, x: Tensor, prediction: Prediction) -> Tensor:
+        i, _ = visits[visit]
+        c_x0, c_x, std = ddim_rule(levels[i], levels[i + 1], eta=1.0)
+        mean = c_x0 * prediction.x0 + c_x * x
+        return mean if std == 0 else mean + std * noise.normal(x.shape[1:], x.device, x.dtype)
+
+    times = steps.timesteps.tolist()
+    return run_steps(denoiser, x, [times[i] for i, _ in visits], update, on_step, renoise)
 
 
 def _check_mask(mask: Tensor, known: Tensor) -> None:

@@ -11,15 +11,16 @@ measures that error (``clean_error``), and both ways are gone with a denoiser th
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, Prediction, per_sample
-from .samplers import OnStep, StepInfo, spec_of
+from .loop import OnStep, run_steps
+from .samplers import spec_of
 from .schedules import Steps
+from .step_rules import ddim_rule
 
 __all__ = ["ErrorAware", "Inverted", "clean_error", "invert", "own_share", "psnr"]
 
@@ -36,7 +37,7 @@ class Inverted:
 
 
 class ErrorAware:
-    """A denoiser that takes the state's word where there is less noise than the net errs.
+    """A denoiser that blends its guess of x0 with x_t / alpha, each weighed by the inverse of its variance.
 
     Around the net's guess D the clean sample is taken to be N(D, error^2); seen through ``x = alpha x0 + sigma z`` its
     mean is ``D + w (x / alpha - D)`` with ``w = error^2 alpha^2 / (error^2 alpha^2 + sigma^2)`` (Bayes' rule for two
@@ -53,7 +54,7 @@ class ErrorAware:
         self._alpha_bar, self._noise = (part.to(error.dtype).to(error.device) for part in (alpha_bar, 1 - alpha_bar))
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Return the prediction with the state's word in it."""
+        """Return the prediction with the blended x0."""
         guess, ab = self._denoiser(x, t), self._alpha_bar[t]
         known = self._variance * ab
         total = known + self._noise[t]
@@ -103,17 +104,22 @@ def invert(
         raise ValueError(f"inversion needs at least 1 iteration a step, got {iterations}")
     if x0.dtype not in (torch.float32, torch.float64) or not bool(torch.isfinite(x0).all()):
         raise ValueError(f"inversion needs finite float32 or float64 samples, got {x0.dtype} or NaN or infinity")
-    x, total, done = x0, (len(steps) - 1) * iterations + 1, 0
-    for number, rule in enumerate(_rules(steps)):
-        t = torch.full((len(x),), rule.time, device=x.device)
-        target = x
-        for _ in range(iterations if number else 1):
-            seen = denoiser(x, t).x0
-            x = x + (target - rule.c_x0 * seen - rule.c_x * x) / rule.slope
-            if on_step is not None:
-                on_step(StepInfo(done, total, rule.time, x, seen))
-            done += 1
-    return x
+    levels, times = steps.alpha_bar.tolist(), steps.timesteps.tolist()
+    last = len(steps) - 1
+    visits = [last] + [i for i in reversed(range(last)) for _ in range(iterations)]
+    target, solved = x0, last
+
+    def update(visit: int, x: Tensor, prediction: Prediction) -> Tensor:
+        nonlocal target, solved
+        i = visits[visit]
+        if i != solved:
+            target, solved = x, i
+        s, t = levels[i], levels[i + 1]
+        c_x0, c_x, _ = ddim_rule(s, t, eta=0.0)
+        slope = c_x0 * math.sqrt(s) + c_x
+        return x + (target - c_x0 * prediction.x0 - c_x * x) / slope
+
+    return run_steps(denoiser, x0, [times[i] for i in visits], update, on_step)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -124,22 +130,3 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")
     return -10 * (a.double() - b.double()).square().flatten(1).mean(dim=1).log10()
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """DDIM's step ``x_t = c_x0 * D(x_s, time) + c_x * x_s``, and the slope of that in x_s for data of N(0, 1)."""
-
-    time: int
-    c_x0: float
-    c_x: float
-    slope: float
-
-
-def _rules(steps: Steps) -> Iterator[_Rule]:
-    """Yield the plan's steps, from the clean end to the noisy one."""
-    levels, times = steps.alpha_bar.tolist(), steps.timesteps.tolist()
-    for time, s, t in reversed(list(zip(times, levels[:-1], levels[1:], strict=True))):
-        c_x = math.sqrt((1 - t) / (1 - s))
-        c_x0 = math.sqrt(t) - math.sqrt(s) * c_x
-        yield _Rule(time, c_x0, c_x, c_x0 * math.sqrt(s) + c_x)

@@ -10,38 +10,19 @@ which the DPM-Solvers extrapolate too far: give these "trailing" plans. ddim and
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Prediction, numbered
+from .denoiser import Denoiser, Prediction
+from .loop import OnStep, StepInfo, Update, run_steps
 from .noise import Noise
 from .schedules import Steps
 from .step_rules import ddim_rule, dpmpp_rule, half_log_snr, posterior
 
 __all__ = ["SAMPLERS", "OnStep", "Sampler", "SamplerSpec", "StepInfo", "sample", "spec_of"]
 __all__ += ["ddim", "ddpm", "deis", "dpmpp_2m", "dpmpp_sde"]
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """What a callback is told after a step.
-
-    index: 0-based; total: N; t: the timestep that the net was told; x: the state after the step; x0: the
-    clean sample predicted in it. Both tensors are the sampler's own: read, do not write.
-    """
-
-    index: int
-    total: int
-    t: int
-    x: Tensor
-    x0: Tensor
-
-
-OnStep = Callable[[StepInfo], None]
 
 
 class Sampler(Protocol):
@@ -59,9 +40,6 @@ class Sampler(Protocol):
     ) -> Tensor:
         """Return x0 from the state x (float32 or float64 [B, …]) at the plan's first noise level."""
         ...
-
-
-Update = Callable[[int, Tensor, Prediction], Tensor]
 
 
 def ddpm(
@@ -242,18 +220,8 @@ def spec_of(name: str) -> SamplerSpec:
 
 
 def _loop(denoiser: Denoiser, x: Tensor, steps: Steps, update: Update, on_step: OnStep | None) -> Tensor:
-    """Denoise and update once a step; the only loop over timesteps."""
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"a sampler's state must be float32 or float64, not {x.dtype} (a net may be lower)")
-    numbers, times = steps.timesteps.tolist(), steps.timesteps.to(x.device)
-    for i, number in enumerate(numbers):
-        prediction = denoiser(x, numbered(times[i].expand(len(x)), number))
-        if prediction.x0.shape != x.shape:
-            raise ValueError(f"the denoiser returned x0 of {tuple(prediction.x0.shape)} for {tuple(x.shape)}")
-        x = update(i, x, prediction)
-        if on_step is not None:
-            on_step(StepInfo(i, len(numbers), number, x, prediction.x0))
-    return x
+    """One denoiser call and one update for each step of the plan."""
+    return run_steps(denoiser, x, steps.timesteps.tolist(), update, on_step)
 
 
 def _pairs(steps: Steps) -> list[tuple[float, float]]:

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .unet import UNetParams
+from .unet_params import UNetParams
 
 ConditionedNet = Callable[[Tensor, Tensor, Any], Tensor]
 
-NUMBERS_A_TURN = 2**23  # of the widest features of a turn; 32 MB in float32
-NUMBERS_A_THIN_TURN, THIN = 2**21, 128
+MAX_ELEMENTS = 2**23  # of the widest features of a turn; 32 MB in float32
+MAX_ELEMENTS_THIN, THIN_CHANNELS = 2**21, 128
 """For nets whose widest features have so many channels or fewer.
 
 These do little with a number that they read, so it had better come from a cache: 32 rows of the bundled decoder took
@@ -19,7 +19,7 @@ These do little with a number that they read, so it had better come from a cache
 """
 
 
-def in_turns(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
+def chunked(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
     """The net (x [B, C, H, W], t [B], condition) with UNet `params`, called on a part of the batch at a time on a CPU.
 
     A CPU gains nothing by larger batches; other devices get the batch whole. The condition is a tensor, None or a
@@ -27,7 +27,7 @@ def in_turns(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
     """
 
     def run(x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        rows = rows_a_turn(x, params)
+        rows = rows_per_chunk(x, params)
         if len(x) <= rows:
             return net(x, t, condition)
         turns = [slice(first, first + rows) for first in range(0, len(x), rows)]
@@ -36,16 +36,16 @@ def in_turns(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
     return run
 
 
-def rows_a_turn(x: Tensor, params: UNetParams) -> int:
+def rows_per_chunk(x: Tensor, params: UNetParams) -> int:
     """How many images like those of x [B, C, H, W] a turn takes, 1 or more; turns are of even size."""
     if x.device.type != "cpu":
         return len(x)
-    numbers = NUMBERS_A_THIN_TURN if params.channels[0] <= THIN else NUMBERS_A_TURN
-    most = max(1, numbers // numbers_an_image(x.shape[-2] * x.shape[-1], params))
+    numbers = MAX_ELEMENTS_THIN if params.channels[0] <= THIN_CHANNELS else MAX_ELEMENTS
+    most = max(1, numbers // elements_per_image(x.shape[-2] * x.shape[-1], params))
     return -(-len(x) // -(-len(x) // most))
 
 
-def numbers_an_image(pixels: int, params: UNetParams) -> int:
+def elements_per_image(pixels: int, params: UNetParams) -> int:
     """Size of the widest features that a UNet makes of an image of that many pixels."""
     return max(1, params.channels[0] * pixels // params.patch_size**2)
 

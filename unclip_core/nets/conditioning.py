@@ -1,6 +1,6 @@
-"""How a CLIP embedding reaches the decoder's UNet: two conditioners with one interface.
+"""How a CLIP embedding reaches the decoder's UNet: the contract of conditioners, and the kinds that there are.
 
-Both turn (image embedding, text) into a Condition: a plain dict of tensors, batch first, whose keys are
+A conditioner turns (image embedding, text) into a Condition: a plain dict of tensors, batch first, whose keys are
 among "embed" [B, E] (added to the time embedding), "context" [B, S, W] with "context_mask" [B, S] bool
 (attended), "maps.<level>" [B, C, h, w] (added to the features that enter that level), and, not read by
 the UNet, "boxes" [B, K, 3] and "canvases" [B, K, C, n, n] (where the conditioner's frames lie and what they show, see
@@ -8,15 +8,12 @@ Frames).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .frames import Frames, paste
-from .params import params_from_dict, require_positive
+from .params import params_from_dict
 
 Condition = dict[str, Tensor]
 
@@ -82,283 +79,13 @@ class ConditionerParams(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TokenConditionerParams:
-    """Karlo's text projection: widths of embeddings, token states, time embedding and context."""
-
-    embed_dim: int
-    text_width: int
-    time_embed_dim: int
-    context_dim: int
-    extra_tokens: int = 4
-    kind: ClassVar[str] = "token"
-    maps: ClassVar[tuple[tuple[int, int], ...]] = ()
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a field that is not positive."""
-        require_positive("TokenConditionerParams", **vars(self))
-
-    @property
-    def context_width(self) -> int:
-        """Width of its context tokens."""
-        return self.context_dim
-
-    def build(self) -> "TokenConditioner":
-        """Make the conditioner."""
-        return TokenConditioner(self)
-
-
-@dataclass(frozen=True)
-class MapConditionerParams:
-    """The bundled model's conditioner: MLP of `depth` hidden layers, then feature maps.
-
-    map_channels and map_sizes (side of the square map) have one entry a level of the UNet, 0 = no map. factors
-    too: 0 = a map of free values, K = the sum of K products of a row profile, a column profile and a vector. With
-    `frames`, the last `canvas_channels` of every map are what so many placed canvases of side `canvas` show (Frames).
-    """
-
-    embed_dim: int
-    hidden: int
-    time_embed_dim: int
-    map_channels: tuple[int, ...]
-    map_sizes: tuple[int, ...]
-    depth: int = 2
-    factors: tuple[int, ...] = ()
-    frames: int = 0
-    canvas: int = 8
-    canvas_channels: int = 0
-    kind: ClassVar[str] = "map"
-    context_width: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for fields that are not positive or disagree."""
-        require_positive(
-            "MapConditionerParams",
-            embed_dim=self.embed_dim,
-            hidden=self.hidden,
-            time_embed_dim=self.time_embed_dim,
-            depth=self.depth,
-        )
-        if len(self.map_channels) != len(self.map_sizes):
-            raise ValueError(
-                f"MapConditionerParams: {len(self.map_channels)} map_channels, but {len(self.map_sizes)} map_sizes"
-            )
-        if self.factors and len(self.factors) != len(self.map_channels):
-            raise ValueError(
-                f"MapConditionerParams: {len(self.map_channels)} map_channels, but {len(self.factors)} factors"
-            )
-        for level, (channels, size) in enumerate(zip(self.map_channels, self.map_sizes, strict=True)):
-            if (channels > 0) != (size > 0) or channels < 0:
-                raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels of side {size}")
-        self._check_frames()
-
-    @property
-    def maps(self) -> tuple[tuple[int, int], ...]:
-        """(channels, side) of the map of each level."""
-        return tuple(zip(self.map_channels, self.map_sizes, strict=True))
-
-    def build(self) -> "MapConditioner":
-        """Make the conditioner."""
-        return MapConditioner(self)
-
-    def _check_frames(self) -> None:
-        if (self.frames > 0) != (self.canvas_channels > 0) or self.frames < 0:
-            raise ValueError(f"MapConditionerParams: {self.frames} frames with {self.canvas_channels} canvas_channels")
-        require_positive("MapConditionerParams", canvas=self.canvas)
-        thin = [channels for channels in self.map_channels if 0 < channels <= self.canvas_channels]
-        if thin:
-            raise ValueError(
-                f"MapConditionerParams: map_channels {thin} leave nothing beside {self.canvas_channels} canvas_channels"
-            )
-
-
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
     """Rows of `embeds` [B, D] where `drop` [B] bool is set, replaced by `null` [D]."""
     return embeds if drop is None else torch.where(drop[:, None], null, embeds)
 
 
-def _whiten(embeds: Tensor) -> Tensor:
-    """Each row of [B, D] to mean 0 and variance 1, in float32."""
-    return F.layer_norm(embeds.float(), embeds.shape[-1:])
-
-
-class TokenConditioner(nn.Module):
-    """DALL·E 2's conditioning (Ramesh et al. 2022, section 2.1) as Karlo trained it.
-
-    "projecting and adding CLIP embeddings to the existing timestep embedding", and "projecting CLIP
-    embeddings into four extra tokens of context that are concatenated to the sequence of outputs from
-    the GLIDE text encoder" (here in front of CLIP's own token states).
-    """
-
-    needs_text = True
-
-    def __init__(self, params: TokenConditionerParams) -> None:
-        """Make the projections and the learned embedding of "no image given"."""
-        super().__init__()
-        self.params = params
-        self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
-        self.text_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
-        self.image_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
-        self.image_tokens = nn.Linear(params.embed_dim, params.extra_tokens * params.context_dim)
-        self.text_tokens = nn.Linear(params.text_width, params.context_dim)
-        self.text_norm = nn.LayerNorm(params.context_dim)
-
-    def forward(
-        self,
-        image_embeds: Tensor,
-        text_embeds: Tensor | None = None,
-        text_states: Tensor | None = None,
-        text_mask: Tensor | None = None,
-        drop_image: Tensor | None = None,
-        drop_text: Tensor | None = None,
-    ) -> Condition:
-        """image_embeds, text_embeds [B, D]; text_states [B, T, W]; text_mask [B, T] bool; drops [B] bool.
-
-        Raises ValueError without a text (or for drop_text): this family has learned no "no text"; give
-        the encoding of the empty prompt instead.
-        """
-        if text_embeds is None or text_states is None or text_mask is None or drop_text is not None:
-            raise ValueError(
-                "TokenConditioner: needs the text's embedding, states and mask; for 'no text' "
-                'give those of the empty prompt ""'
-            )
-        dtype = self.null_image.dtype
-        image = replace_dropped(image_embeds.to(dtype), self.null_image, drop_image)
-        # Karlo's layout: the projection is channels first, (B, context_dim, extra_tokens).
-        extra = self.image_tokens(image).unflatten(1, (-1, self.params.extra_tokens)).transpose(1, 2)
-        states = self.text_norm(self.text_tokens(text_states.to(dtype)))
-        return {
-            "embed": self.image_embed(image) + self.text_embed(text_embeds.to(dtype)),
-            "context": torch.cat([extra, states], dim=1),
-            "context_mask": F.pad(text_mask, (self.params.extra_tokens, 0), value=True),
-        }
-
-
-class MapConditioner(nn.Module):
-    """Embeddings → MLP → a vector for the time embedding, and feature maps that carry the layout.
-
-    A small decoder that hears of the embedding only through modulation draws shapeless blobs; maps give
-    every place its own signal. Both embeddings are normalised here (LayerNorm without weights), so their
-    scale does not matter.
-    """
-
-    needs_text = False
-
-    def __init__(self, params: MapConditionerParams) -> None:
-        """Make the MLP, its heads, and the learned vectors that stand for a missing image or text."""
-        super().__init__()
-        self.params = params
-        self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
-        self.null_text = nn.Parameter(torch.zeros(params.embed_dim))
-        widths = [2 * params.embed_dim] + [params.hidden] * params.depth
-        self.mlp = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        for layer in self.mlp:
-            # The default initialisation would let what tells two embeddings apart shrink tenfold on its way.
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        self.embed = nn.Linear(params.hidden, params.time_embed_dim)
-        self.maps = nn.ModuleDict(
-            {str(level): _make_map(params, level) for level, channels in enumerate(params.map_channels) if channels}
-        )
-        self.frames = None
-        if params.frames:
-            self.frames = Frames(
-                2 * params.embed_dim, params.hidden, params.frames, params.canvas_channels, params.canvas
-            )
-
-    def forward(
-        self,
-        image_embeds: Tensor,
-        text_embeds: Tensor | None = None,
-        text_states: Tensor | None = None,
-        text_mask: Tensor | None = None,
-        drop_image: Tensor | None = None,
-        drop_text: Tensor | None = None,
-    ) -> Condition:
-        """image_embeds [B, D]; text_embeds [B, D] or None (= no text); drops [B] bool.
-
-        text_states and text_mask belong to the common interface and are not read. A missing text and a
-        dropped one are the same.
-        """
-        dtype = self.null_image.dtype
-        image = replace_dropped(_whiten(image_embeds).to(dtype), self.null_image, drop_image)
-        if text_embeds is None:
-            text = self.null_text.expand(len(image), -1)
-        else:
-            text = replace_dropped(_whiten(text_embeds).to(dtype), self.null_text, drop_text)
-        embeds = h = torch.cat([image, text], dim=1)
-        for layer in self.mlp:
-            h = F.silu(layer(h))
-        return {"embed": self.embed(h)} | self._maps(embeds, h)
-
-    def _maps(self, embeds: Tensor, h: Tensor) -> Condition:
-        maps = {f"maps.{level}": make(h) for level, make in self.maps.items()}
-        if self.frames is None:
-            return maps
-        boxes, canvases = self.frames(embeds, h)
-        joined = {name: torch.cat([own, paste(boxes, canvases, own.shape[-1])], dim=1) for name, own in maps.items()}
-        return joined | {"boxes": boxes, "canvases": canvases}
-
-
-def relaid(condition: Condition, boxes: Tensor) -> Condition:
-    """The same Condition with its canvases laid over other `boxes` [B, K, 3].
-
-    Training shows the UNet where things really are, and whoever draws may choose where they are to be. Raises
-    ValueError for a Condition without canvases, and for boxes that are not as many.
-    """
-    if "canvases" not in condition:
-        raise ValueError("relaid: this Condition has no canvases; its conditioner has no frames")
-    if boxes.shape != condition["boxes"].shape:
-        raise ValueError(f"relaid: boxes {tuple(boxes.shape)} do not go with {tuple(condition['boxes'].shape)}")
-    canvases, moved = condition["canvases"], {"boxes": boxes}
-    for name in (name for name in condition if name.startswith("maps.")):
-        own = condition[name][:, : -canvases.shape[2]]
-        moved[name] = torch.cat([own, paste(boxes, canvases, own.shape[-1])], dim=1)
-    return condition | moved
-
-
-class FreeMap(nn.Linear):
-    """h [B, hidden] → a map [B, channels, size, size], every value a weight row of its own."""
-
-    def __init__(self, hidden: int, channels: int, size: int) -> None:
-        """One linear layer."""
-        super().__init__(hidden, channels * size * size)
-        self.size = size
-
-    def forward(self, h: Tensor) -> Tensor:
-        """The map, laid out channels last as the UNet likes it."""
-        return super().forward(h).unflatten(1, (self.size, self.size, -1)).permute(0, 3, 1, 2)
-
-
-class FactoredMap(nn.Module):
-    """h [B, hidden] → the sum over k of what_k(h) [channels] x row_k(h) [size] x column_k(h) [size].
-
-    What a thing is and where it is reach the map as factors. A free map must learn each thing at each place.
-    """
-
-    def __init__(self, hidden: int, channels: int, size: int, factors: int) -> None:
-        """One linear layer for all factors."""
-        super().__init__()
-        self.shape = (factors, channels, size)
-        self.linear = nn.Linear(hidden, factors * (channels + 2 * size))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """The map [B, channels, size, size]."""
-        factors, channels, size = self.shape
-        what, row, column = self.linear(h).unflatten(1, (factors, -1)).split([channels, size, size], dim=2)
-        # Profiles near 1 let the gradient reach all three from the start.
-        left = (what * factors**-0.5)[..., None] * (1 + row)[:, :, None]
-        return (left.flatten(2).mT @ (1 + column)).unflatten(1, (channels, size))
-
-
-def _make_map(params: MapConditionerParams, level: int) -> FreeMap | FactoredMap:
-    channels, size = params.map_channels[level] - params.canvas_channels, params.map_sizes[level]
-    if params.factors and params.factors[level]:
-        return FactoredMap(params.hidden, channels, size, params.factors[level])
-    return FreeMap(params.hidden, channels, size)
-
-
-CONDITIONERS: dict[str, type] = {"token": TokenConditionerParams, "map": MapConditionerParams}
-"""Params of conditioners by the kind that files name; `register_conditioner` adds to them."""
+CONDITIONERS: dict[str, type] = {}
+"""Params of conditioners by the kind that files name; each is registered where it is defined."""
 
 
 def register_conditioner(params: type) -> type:

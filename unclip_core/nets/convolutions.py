@@ -9,11 +9,11 @@ from .winograd import winograd
 
 # Below any of these Winograd's transforms (of pixels, of kernels, of both) cost what its products save.
 FEWEST_CHANNELS, FEWEST_PIXELS, FEWEST_NUMBERS = 128, 1024, 400_000
-OUTPUTS_A_PIXEL = 8  # from so many output channels for each pixel on, unrolling the image pays
+OUTPUTS_A_PIXEL = 8  # from so many output channels for each pixel on, unrolling the image winograd_is_faster
 
 
 class Conv3x3(nn.Conv2d):
-    """nn.Conv2d(…, 3, padding=1); takes a shorter way where it pays, which is never while gradients are recorded."""
+    """nn.Conv2d(…, 3, padding=1); takes a faster way where there is one, never while gradients are recorded."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         """Make weight [out, in, 3, 3] and bias [out]."""
@@ -21,16 +21,16 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, in, H, W] -> [B, out, H, W]."""
-        if pays(x, self.weight):
+        if winograd_is_faster(x, self.weight):
             return winograd(x, self.weight, self.bias)
-        if is_few(x, self.weight):
+        if im2col_is_faster(x, self.weight):
             return unrolled(x, self.weight, self.bias)
-        if weighs_more(x, self.weight):
+        if weight_reorder_is_costly(x, self.weight):
             return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
         return super().forward(x)
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
+def winograd_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether winograd is the faster way to convolve x [B, C, H, W] with weight [O, C, 3, 3].
 
     Measured in milliseconds, direct against winograd, with one thread and with two (AMD EPYC of Zen 5): 320 channels
@@ -43,7 +43,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     return width >= FEWEST_CHANNELS and pixels >= FEWEST_PIXELS and pixels * width >= FEWEST_NUMBERS
 
 
-def is_few(x: Tensor, weight: Tensor) -> bool:
+def im2col_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether x [B, C, H, W] has so few pixels that unrolled is the faster way to convolve it with weight [O, C, 3, 3].
 
     For any other way torch brings all the weights into another order, for every image anew: 1280 channels at 8 x 8,
@@ -66,7 +66,7 @@ def unrolled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return made.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def weighs_more(x: Tensor, weight: Tensor) -> bool:
+def weight_reorder_is_costly(x: Tensor, weight: Tensor) -> bool:
     """Whether a layout is dearer to change for weight [O, C, 3, 3] than for x [B, C, H, W] and the result.
 
     Torch turns plain weights round for every image that is channels last: 129 ms in place of 67 for 1280 channels at

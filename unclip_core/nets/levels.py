@@ -1,9 +1,7 @@
 """The levels of a UNet: way down, middle, way up, in the "full" and the "light" layout (see UNetParams)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +9,17 @@ from torch import Tensor, nn
 
 from .layers import AddedKVAttention, KeysValues, ResBlock
 from .linear import Conv1x1
-
-if TYPE_CHECKING:
-    from .unet import UNetParams
+from .unet_params import UNetParams
 
 
-class Signals(NamedTuple):
-    """What every level hears: embed [B, E] after SiLU, context [B, S, W], context_bias [B, S] (0 or -inf).
+class LevelConditioning(NamedTuple):
+    """Conditioning of each level.
 
-    context_read: what each attention, by its slot, reads in the context, where that was computed beforehand.
+    Attributes:
+        embed: time and conditioning embedding after SiLU, `[B, E]`.
+        context: tokens that attention reads, `[B, S, W]`.
+        context_bias: added to attention scores, `[B, S]`, 0 or -inf.
+        context_read: keys and values of the context by the attention's slot, where they were computed beforehand.
     """
 
     embed: Tensor
@@ -66,7 +66,7 @@ class BlockMaker:
         return Conv1x1(thin, channels, 1) if thin else None
 
 
-def _run(block: ResBlock, attentions: nn.ModuleList, index: int, h: Tensor, signals: Signals) -> Tensor:
+def _run(block: ResBlock, attentions: nn.ModuleList, index: int, h: Tensor, signals: LevelConditioning) -> Tensor:
     """One residual block and, where there is one, the attention behind it (the middle ends without)."""
     h = block(h, signals.embed)
     if index < len(attentions):
@@ -96,7 +96,7 @@ class DownLevel(nn.Module):
         self.resample = make.block(width, width, "down") if steps else None
         self.kept_widths = [width] * (count + steps)
 
-    def forward(self, h: Tensor, signals: Signals, kept: list[Tensor], feature_map: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, signals: LevelConditioning, kept: list[Tensor], feature_map: Tensor | None) -> Tensor:
         """Run the level; appends to `kept` the states that the way up will read."""
         h = _add_map(h, self.lift, feature_map)
         for i, block in enumerate(self.blocks):
@@ -124,7 +124,7 @@ class Middle(nn.Module):
         self.blocks = nn.ModuleList(make.block(width, width) for _ in range(p.mid_blocks))
         self.attentions = make.attentions(width, p.mid_blocks - 1 if p.mid_attention else 0)
 
-    def forward(self, h: Tensor, signals: Signals) -> Tensor:
+    def forward(self, h: Tensor, signals: LevelConditioning) -> Tensor:
         """Run the middle."""
         for i, block in enumerate(self.blocks):
             h = _run(block, self.attentions, i, h, signals)
@@ -146,7 +146,7 @@ class UpLevel(nn.Module):
         self.attentions = make.attentions(width, count if p.attention[index] else 0)
         self.resample = make.block(width, width, "up") if index else None
 
-    def forward(self, h: Tensor, signals: Signals, kept: list[Tensor], feature_map: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, signals: LevelConditioning, kept: list[Tensor], feature_map: Tensor | None) -> Tensor:
         """Run the level; takes the states it reads off the end of `kept`."""
         h = _add_map(h, self.lift, feature_map)
         for i, block in enumerate(self.blocks):
@@ -172,7 +172,7 @@ class LightUpLevel(nn.Module):
         self.blocks = nn.ModuleList(make.block(width, width) for _ in range(count))
         self.attentions = make.attentions(width, count if p.attention[index] else 0)
 
-    def forward(self, h: Tensor, signals: Signals, kept: list[Tensor], feature_map: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, signals: LevelConditioning, kept: list[Tensor], feature_map: Tensor | None) -> Tensor:
         """Run the level; takes the state it reads off the end of `kept`."""
         h = F.interpolate(self.enter(h), scale_factor=2, mode="nearest") + self.keep(kept.pop())
         h = _add_map(h, self.lift, feature_map)

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
-def bare() -> Iterator[None]:
+def meta_init() -> Iterator[None]:
     """Modules made inside of this have their parameters on the meta device."""
     with torch.device("meta"), _NoInit():
         yield

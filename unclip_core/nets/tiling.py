@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .batch_chunks import ConditionedNet, in_turns, numbers_an_image
+from .batch_chunks import ConditionedNet, chunked, elements_per_image
 from .layers import TimeTable
 from .upsampler import UpsamplerNet
 
@@ -31,7 +31,7 @@ start from the statistics of the step before.
 """
 
 
-def in_tiles_if_large(
+def tiled_if_large(
     net: UpsamplerNet, height: int, width: int, tile: int | None = None, times: TimeTable | None = None
 ) -> ConditionedNet:
     """The net (x, t, low) for images of that size: as it is, or in tiles of `tile` px.
@@ -41,12 +41,12 @@ def in_tiles_if_large(
     Raises ValueError for a tile below 0, or for a net that attends over the whole image.
     """
     if tile is None:
-        whole = numbers_an_image(height * width, net.params) <= NUMBERS_A_TILE
+        whole = elements_per_image(height * width, net.params) <= NUMBERS_A_TILE
         tile = 0 if whole else _largest_tile(net)
     if tile < 0:
         raise ValueError(f"a tile has a side of 1 px or more (0: no tiles), got {tile}")
     if tile == 0 or (height <= tile and width <= tile):
-        return in_turns(partial(net, times=times), net.params)
+        return chunked(partial(net, times=times), net.params)
     return Tiled(net, tile, times=times)
 
 

@@ -1,88 +1,15 @@
 """The UNet of decoder and upsamplers; Karlo's exact networks and the bundled model are configurations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import NORMS, TIME_SHIFTS, AddedKVAttention, KeysValues, TimeEmbedding, TimeTable, make_norm
-from .levels import BlockMaker, DownLevel, LightUpLevel, Middle, Signals, UpLevel
-from .params import require_divisible, require_positive
+from .layers import AddedKVAttention, KeysValues, TimeEmbedding, TimeTable, make_norm
+from .levels import BlockMaker, DownLevel, LevelConditioning, LightUpLevel, Middle, UpLevel
+from .unet_params import UNetParams
 from .winograd import shared_buffers
-
-LAYOUTS = ("full", "light")
-
-
-@dataclass(frozen=True)
-class UNetParams:
-    """Shape of a UNet; tuples have one entry a level, from the widest image to the smallest.
-
-    layout "full" (Dhariwal & Nichol 2021; Karlo): resampling by residual blocks, every state of the way
-    down concatenated on the way up, which has one block a level more. layout "light" (bundled model):
-    resampling without weights, one state a level handed over through 1x1 convolutions, and no blocks on
-    the way up at the smallest level (the middle blocks stand there).
-    """
-
-    in_channels: int
-    out_channels: int
-    channels: tuple[int, ...]
-    blocks: tuple[int, ...]
-    attention: tuple[bool, ...]
-    map_channels: tuple[int, ...]  # width of the feature map added at each level, 0 = none
-    time_channels: int  # number of sinusoids
-    time_embed_dim: int
-    mid_blocks: int = 2
-    mid_attention: bool = False
-    context_dim: int | None = None
-    head_dim: int = 64
-    groups: int = 32
-    eps: float = 1e-5
-    time_shift: str = "scale_shift"
-    patch_size: int = 1  # pixel-unshuffle at the input, pixel-shuffle at the output
-    layout: str = "full"
-    norm: str = "group"  # or "none": no pixel then depends on the size of what is around it, as with crops and tiles
-
-    def __post_init__(self) -> None:
-        """Check that the numbers agree; raises ValueError stating those that do not."""
-        self._check_levels()
-        self._check_choices()
-        for width in self.channels:
-            require_divisible("UNetParams", "channels", width, "groups", self.groups)
-        if self.time_channels % 2:
-            raise ValueError(f"UNetParams: time_channels must be even, got {self.time_channels}")
-        attended = [c for c, on in zip(self.channels, self.attention, strict=True) if on]
-        for width in attended + [self.channels[-1]] * self.mid_attention:
-            require_divisible("UNetParams", "attended channels", width, "head_dim", self.head_dim)
-
-    def _check_levels(self) -> None:
-        for name in (
-            "in_channels",
-            "out_channels",
-            "time_channels",
-            "time_embed_dim",
-            "mid_blocks",
-            "head_dim",
-            "groups",
-            "patch_size",
-        ):
-            require_positive("UNetParams", **{name: getattr(self, name)})
-        for name in ("blocks", "attention", "map_channels"):
-            if len(getattr(self, name)) != len(self.channels):
-                raise ValueError(
-                    f"UNetParams: {name} has {len(getattr(self, name))} levels, channels has {len(self.channels)}"
-                )
-        for width, count in zip(self.channels, self.blocks, strict=True):
-            require_positive("UNetParams", channels=width, blocks=count)
-
-    def _check_choices(self) -> None:
-        if self.time_shift not in TIME_SHIFTS:
-            raise ValueError(f"UNetParams: time_shift must be one of {TIME_SHIFTS}, got {self.time_shift!r}")
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"UNetParams: layout must be one of {LAYOUTS}, got {self.layout!r}")
-        if self.norm not in NORMS:
-            raise ValueError(f"UNetParams: norm must be one of {NORMS}, got {self.norm!r}")
 
 
 class UNet(nn.Module):
@@ -168,12 +95,12 @@ class UNet(nn.Module):
 
     def _signals(
         self, t: Tensor, embed: Tensor | None, context: Tensor | None, bias: Tensor | None, times: TimeTable | None
-    ) -> Signals:
+    ) -> LevelConditioning:
         time = (times or self.time_embed)(t)
         if embed is not None:
             time = time + embed.to(time.dtype)
         context = None if context is None else context.to(time.dtype)
-        return Signals(F.silu(time), context, bias)
+        return LevelConditioning(F.silu(time), context, bias)
 
     def _check_context(self, context: Tensor | None, mask: Tensor | None) -> None:
         dim = self.params.context_dim

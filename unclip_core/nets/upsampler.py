@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import TimeTable
-from .unet import UNet, UNetParams
+from .unet import UNet
+from .unet_params import UNetParams
 
 FAINT = 0.02
 """Contrasts well below this, in an image of -1..1, are not seen as outlines."""
@@ -60,9 +61,8 @@ class UpsamplerNet(nn.Module):
         """
         super().__init__()
         self.params = params
-        own = isinstance(params, UpsamplerParams)
-        self.residual, self.reach = (params.residual, params.reach) if own else (False, 0)
-        self.unet = UNet(params.inner if own else params)
+        self.residual, self.reach = params.residual, params.reach
+        self.unet = UNet(params.inner)
 
     def forward(self, x: Tensor, t: Tensor, low_res: Tensor, times: TimeTable | None = None) -> Tensor:
         """x [B, C, H, W], t [B], low_res [B, C', H, W] already enlarged to H x W -> [B, out_channels, H, W].

@@ -22,7 +22,9 @@ from torch import Tensor
 
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 OUT, TAPS, IN = 4, 3, 6  # lines that are made at once, of the kernel, that are seen
-NUMBERS_A_TURN = 2**22  # of spectrum: enough for the convolutions to run at full rate, few enough for caches to hold
+MAX_SPECTRUM_ELEMENTS = (
+    2**22
+)  # of spectrum: enough for the convolutions to run at full rate, few enough for caches to hold
 WEIGHTS_AT_ONCE = 5 * 2**19  # whose kernels are transformed and convolved with in one go
 
 
@@ -46,40 +48,40 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     out = x.new_empty(batch, groups, OUT, width * len(weight))
     lines = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
     kernels = _Kernels(weight, bias)
-    for images, down in _turns(batch, groups, IN * width * channels):
+    for images, down in _chunks(batch, groups, IN * width * channels):
         spectrum = _analysed(lines[images], down)
         products = _convolved(spectrum.view(IN, 1, -1, width, channels), kernels)
         _synthesise(products, out[images, down])
     return out.view(batch, OUT * groups, width, -1)[:, :height].permute(0, 3, 1, 2)
 
 
-class _Held(threading.local):
+class ThreadBuffers(threading.local):
     """The buffers that a thread keeps, by name; None where it keeps none."""
 
     buffers: dict[tuple[str, torch.dtype], Tensor] | None = None
 
 
-_HELD = _Held()
+BUFFERS = ThreadBuffers()
 
 
 @contextmanager
 def shared_buffers() -> Iterator[None]:
     """Inside of this all convolutions of a thread work in the same memory: fresh memory costs as much as filling it."""
-    outer, _HELD.buffers = _HELD.buffers, {} if _HELD.buffers is None else _HELD.buffers
+    outer, BUFFERS.buffers = BUFFERS.buffers, {} if BUFFERS.buffers is None else BUFFERS.buffers
     try:
         yield
     finally:
-        _HELD.buffers = outer
+        BUFFERS.buffers = outer
 
 
 def _buffer(name: str, like: Tensor, *shape: int) -> Tensor:
     """Memory of that shape, as it was left."""
     size = torch.Size(shape).numel()
-    if _HELD.buffers is None:
+    if BUFFERS.buffers is None:
         return like.new_empty(shape)
-    held = _HELD.buffers.get((name, like.dtype))
+    held = BUFFERS.buffers.get((name, like.dtype))
     if held is None or len(held) < size:
-        held = _HELD.buffers[name, like.dtype] = like.new_empty(size)
+        held = BUFFERS.buffers[name, like.dtype] = like.new_empty(size)
     return held[:size].view(shape)
 
 
@@ -168,9 +170,9 @@ def _even_slices(length: int, most: int) -> list[slice]:
     return [slice(first, min(first + step, length)) for first in range(0, length, step)]
 
 
-def _turns(batch: int, groups: int, numbers: int) -> Iterator[tuple[slice, slice]]:
+def _chunks(batch: int, groups: int, numbers: int) -> Iterator[tuple[slice, slice]]:
     """The images, and the groups of lines in them, of each turn; a group's spectrum has so many `numbers`."""
-    most = max(1, NUMBERS_A_TURN // numbers)
+    most = max(1, MAX_SPECTRUM_ELEMENTS // numbers)
     for images in _even_slices(batch, max(1, most // groups)):
         for down in _even_slices(groups, most):
             yield images, down

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..diffusion.loop import OnStep, StepInfo
 from ..diffusion.noise import Noise
-from ..diffusion.samplers import OnStep, StepInfo
 from ..embedding.arithmetic import normalize
 from ..models import Clip
 

@@ -10,11 +10,12 @@ from ..clip.adapter import TextCondition
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.guidance import Guided
 from ..diffusion.inversion import ErrorAware, own_share
+from ..diffusion.loop import OnStep
 from ..diffusion.noise import Noise, NoiseSource
-from ..diffusion.samplers import OnStep, sample
+from ..diffusion.samplers import sample
 from ..diffusion.schedules import Steps
 from ..models import Decoder
-from ..nets.batch_chunks import in_turns
+from ..nets.batch_chunks import chunked
 from ..nets.inference_gradients import plain
 from ..nets.layers import TimeTable
 from .arguments import WHOLE_RUN, Interval, check_count, placed, text_arguments, text_rows
@@ -104,7 +105,7 @@ def decoder_denoiser(
         blank = decoder.net.null_condition(1, **_null_of(decoder, text, device))
         null = plain(decoder.net.prepare(blank))
     times = None if plan is None else TimeTable(decoder.net.unet.time_embed, plan.timesteps)
-    net = in_turns(partial(decoder.net, times=times), decoder.net.params.unet)
+    net = chunked(partial(decoder.net, times=times), decoder.net.params.unet)
     model = Guided(
         net,
         plain(decoder.net.prepare(condition)),

@@ -12,8 +12,8 @@ from ..diffusion.denoiser import Denoiser, clamp_x0
 from ..diffusion.inpaint_mask import KnownImage
 from ..diffusion.inpainting import repaint
 from ..diffusion.inversion import ErrorAware, Inverted, clean_error, invert
+from ..diffusion.loop import OnStep
 from ..diffusion.noise import NoiseSource
-from ..diffusion.samplers import OnStep
 from ..diffusion.spec import DiffusionSpec
 from ..diffusion.windows import Windowed
 from ..models import PIXELS, Clip, Decoder

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ..clip.adapter import TextCondition
 from ..diffusion.guidance import Guided
+from ..diffusion.loop import OnStep
 from ..diffusion.noise import Noise
-from ..diffusion.samplers import OnStep, sample
+from ..diffusion.samplers import sample
 from ..embedding.arithmetic import normalize
 from ..embedding.ranking import check_keep, rank
 from ..models import Prior

@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from ..diffusion.denoiser import RawModel, number_of
 from ..diffusion.inpaint_mask import KnownImage
+from ..diffusion.loop import OnStep
 from ..diffusion.noise import Noise, NoiseSource
-from ..diffusion.samplers import OnStep, sample
+from ..diffusion.samplers import sample
 from ..models import Upsampler
 from ..nets.layers import TimeTable
-from ..nets.tiling import in_tiles_if_large
+from ..nets.tiling import tiled_if_large
 from .arguments import check_count, placed
 from .images import check_images, enlarge, to_images
 
@@ -67,9 +68,7 @@ def upscale(
 def _upsampler_model(upsampler: Upsampler, low: Tensor, steps: Tensor, tile: int | None) -> RawModel:
     """The net (x, t) -> raw output over the enlarged images `low`; the last of `steps` may have a net of its own."""
     nets = [net for net in (upsampler.net, upsampler.last) if net is not None]
-    first, *rest = (
-        in_tiles_if_large(net, *low.shape[-2:], tile, TimeTable(net.unet.time_embed, steps)) for net in nets
-    )
+    first, *rest = (tiled_if_large(net, *low.shape[-2:], tile, TimeTable(net.unet.time_embed, steps)) for net in nets)
     final = int(steps[-1])
 
     def model(x: Tensor, t: Tensor) -> Tensor:

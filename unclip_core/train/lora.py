@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nets.conditioning import MapConditioner, TokenConditioner
 from ..nets.convolutions import Conv3x3
 from ..nets.layers import AddedKVAttention, ResBlock
 from ..nets.linear import Conv1x1, Linear
+from ..nets.map_conditioner import MapConditioner
 from ..nets.prior import PriorBlock
+from ..nets.token_conditioner import TokenConditioner
 from ..weights.files import CheckpointError
 from ..weights.lora import check_shapes, stage_of
 from ..weights.lora_files import read_lora, write_lora

@@ -13,15 +13,16 @@ from ..clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_cli
 from ..clip.tower_adapter import TowerAdapter
 from ..diffusion.denoiser import ModelDenoiser
 from ..diffusion.spec import DiffusionSpec
-from ..families import presets
+from ..families.karlo import presets as karlo_presets
 from ..families.karlo.reader import KarloFolder
 from ..families.loading import load_model
+from ..families.native import presets as native_presets
 from ..families.native.reader import INDEX, NativeFolder
 from ..models import UnclipModel, Upsampler
 from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.params import params_from_dict, params_to_dict
 from ..nets.prior import PriorParams, PriorTransformer
-from ..nets.unet import UNetParams
+from ..nets.unet_params import UNetParams
 from ..nets.upsampler import UpsamplerNet, UpsamplerParams
 from ..recipes.shapes import decoder, prior, upsampler
 from ..recipes.shapes.clip import tiny_clip_config
@@ -29,9 +30,9 @@ from .config import Config
 from .lora import add_lora
 
 PRESETS = {
-    "prior": {"tiny": presets.tiny_prior, "karlo": presets.karlo_prior},
-    "decoder": {"tiny": presets.tiny_decoder, "karlo": presets.karlo_decoder},
-    "upsampler": {"tiny": presets.tiny_upsampler, "karlo": presets.karlo_super_res},
+    "prior": {"tiny": native_presets.tiny_prior, "karlo": karlo_presets.karlo_prior},
+    "decoder": {"tiny": native_presets.tiny_decoder, "karlo": karlo_presets.karlo_decoder},
+    "upsampler": {"tiny": native_presets.tiny_upsampler, "karlo": karlo_presets.karlo_super_res},
 }
 PROCESSES = {"prior": prior.DIFFUSION, "decoder": decoder.DIFFUSION, "upsampler": upsampler.DIFFUSION}
 

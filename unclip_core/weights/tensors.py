@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..nets.meta_init import bare
+from ..nets.meta_init import meta_init
 from .files import CheckpointError
 from .torch_archive import check_archive
 
@@ -200,7 +200,7 @@ def planned(
     Raises:
         CheckpointError: keys are missing or unknown, or shapes differ.
     """
-    with bare():
+    with meta_init():
         net = build()
     origins = {key: origin(key) for key in net.state_dict()}
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}

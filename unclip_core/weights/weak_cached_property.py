@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class while_held(Generic[_T]):  # noqa: N801 - a decorator, like cached_property
+class weak_cached_property(Generic[_T]):  # noqa: N801 - a decorator, like cached_property
     """Like `cached_property`, but computed anew once nobody holds the last value: what is large does not stay."""
 
     def __init__(self, compute: Callable[[Any], _T]) -> None:

@@ -13,7 +13,7 @@ import torch
 from unclip.nodes import defaults, host
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import PartValue
-from unclip.unclip_core.diffusion.samplers import StepInfo
+from unclip.unclip_core.diffusion.loop import StepInfo
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.models import Clip, Prior
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer

@@ -15,9 +15,9 @@ from unclip.unclip_core.clip.open_clip_adapter import (
     build_tokenizer,
     text_states,
 )
-from unclip.unclip_core.families.presets import tiny_decoder, tiny_prior, tiny_upsampler
+from unclip.unclip_core.families.native.presets import tiny_decoder, tiny_prior, tiny_upsampler
 from unclip.unclip_core.nets.decoder import DecoderNet
-from unclip.unclip_core.nets.meta_init import bare
+from unclip.unclip_core.nets.meta_init import meta_init
 from unclip.unclip_core.nets.prior import PriorTransformer
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.recipes.shapes.vocabulary import bpe_merges
@@ -213,7 +213,7 @@ def test_the_bundled_model_is_read_without_slow_imports():
 
 
 def test_bare_nets_have_shapes_and_no_numbers():
-    with bare():
+    with meta_init():
         nets = [PriorTransformer(tiny_prior()), DecoderNet(tiny_decoder()), UpsamplerNet(tiny_upsampler())]
     full = [PriorTransformer(tiny_prior()), DecoderNet(tiny_decoder()), UpsamplerNet(tiny_upsampler())]
     for net, other in zip(nets, full, strict=True):

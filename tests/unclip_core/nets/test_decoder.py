@@ -8,18 +8,16 @@ import torch
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers_oracle import TEXT_PROJ, draw, error, randomise, rename
 
-from unclip.unclip_core.families import presets
-from unclip.unclip_core.nets.conditioning import (
-    MapConditioner,
-    MapConditionerParams,
-    TokenConditioner,
-    TokenConditionerParams,
-)
+from unclip.unclip_core.families.karlo import presets as karlo_presets
+from unclip.unclip_core.families.native import presets as native_presets
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.layers import timestep_embedding
+from unclip.unclip_core.nets.map_conditioner import MapConditioner, MapConditionerParams
 from unclip.unclip_core.nets.params import params_from_dict, params_to_dict
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
-from unclip.unclip_core.nets.unet import UNet, UNetParams
+from unclip.unclip_core.nets.token_conditioner import TokenConditioner, TokenConditionerParams
+from unclip.unclip_core.nets.unet import UNet
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet, UpsamplerParams
 
 TOKENS = TokenConditionerParams(embed_dim=12, text_width=12, time_embed_dim=16, context_dim=10)
@@ -185,7 +183,7 @@ def test_upsampler_sees_both_images():
 
 @pytest.mark.parametrize(
     "params",
-    [presets.tiny_decoder(), presets.karlo_decoder(), SMALL, SMALL_TOKENS],
+    [native_presets.tiny_decoder(), karlo_presets.karlo_decoder(), SMALL, SMALL_TOKENS],
     ids=["tiny", "karlo", "maps", "tokens"],
 )
 def test_decoder_params_survive_json(params):
@@ -196,9 +194,9 @@ def test_decoder_params_survive_json(params):
 
 def test_params_of_the_other_nets_survive_json():
     for cls, params in (
-        (UpsamplerParams, presets.tiny_upsampler()),
-        (UNetParams, presets.karlo_super_res()),
-        (PriorParams, presets.tiny_prior()),
+        (UpsamplerParams, native_presets.tiny_upsampler()),
+        (UNetParams, karlo_presets.karlo_super_res()),
+        (PriorParams, native_presets.tiny_prior()),
     ):
         assert params_from_dict(cls, json.loads(json.dumps(params_to_dict(params)))) == params
 
@@ -254,19 +252,19 @@ def test_timestep_embedding_by_its_formula(order):
 
 def test_karlo_has_the_published_sizes():
     with torch.device("meta"):
-        decoder = DecoderNet(presets.karlo_decoder())
+        decoder = DecoderNet(karlo_presets.karlo_decoder())
         assert numbers(decoder.unet) == 885_439_686
         assert numbers(decoder.conditioner) == 7_878_400
-        assert numbers(UNet(presets.karlo_super_res())) == 691_579_523
-        assert numbers(PriorTransformer(presets.karlo_prior())) == 1_022_030_080
+        assert numbers(UNet(karlo_presets.karlo_super_res())) == 691_579_523
+        assert numbers(PriorTransformer(karlo_presets.karlo_prior())) == 1_022_030_080
 
 
 def test_the_bundled_model_stays_small():
     """In fp16 the decoder's file must stay below 16 MiB."""
     sizes = [
-        numbers(DecoderNet(presets.tiny_decoder())),
-        numbers(PriorTransformer(presets.tiny_prior())),
-        numbers(UpsamplerNet(presets.tiny_upsampler())),
+        numbers(DecoderNet(native_presets.tiny_decoder())),
+        numbers(PriorTransformer(native_presets.tiny_prior())),
+        numbers(UpsamplerNet(native_presets.tiny_upsampler())),
     ]
     assert sizes[0] <= 8_200_000
     assert sizes[1] <= 5_300_000
@@ -275,7 +273,7 @@ def test_the_bundled_model_stays_small():
 
 @torch.no_grad()
 def test_the_bundled_nets_run_at_their_size():
-    decoder, upsampler = DecoderNet(presets.tiny_decoder()), UpsamplerNet(presets.tiny_upsampler())
+    decoder, upsampler = DecoderNet(native_presets.tiny_decoder()), UpsamplerNet(native_presets.tiny_upsampler())
     condition = decoder.condition(draw(1, 192))
     assert decoder(draw(1, 3, 64, 64), torch.tensor([5]), condition).shape == (1, 3, 64, 64)
     x = draw(1, 3, 64, 96)

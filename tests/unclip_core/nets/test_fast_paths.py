@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from unclip.unclip_core.nets import batch_chunks as turns
 from unclip.unclip_core.nets import convolutions, winograd
 from unclip.unclip_core.nets import linear as products
-from unclip.unclip_core.nets.conditioning import TokenConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.layers import ResBlock, TimeTable
-from unclip.unclip_core.nets.unet import UNet, UNetParams
+from unclip.unclip_core.nets.token_conditioner import TokenConditionerParams
+from unclip.unclip_core.nets.unet import UNet
+from unclip.unclip_core.nets.unet_params import UNetParams
 
 FULL = UNetParams(
     in_channels=3,
@@ -50,7 +51,7 @@ def error(ours, reference):
 @pytest.mark.parametrize("turn", [1, 500, 2000, 10**6])
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 5, 8, 12), (2, 4, 1, 7), (5, 2, 9, 6), (2, 9, 9, 6)])
 def test_winograd_equals_the_sum_it_shortens(monkeypatch, shape, turn):
-    monkeypatch.setattr(winograd, "NUMBERS_A_TURN", turn)
+    monkeypatch.setattr(winograd, "MAX_SPECTRUM_ELEMENTS", turn)
     monkeypatch.setattr(winograd, "WEIGHTS_AT_ONCE", 100 if turn < 1000 else 10**6)
     x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
@@ -74,7 +75,7 @@ def test_convolutions_may_share_their_memory():
         with winograd.shared_buffers():
             within = winograd.winograd(*cases[0])
     assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
-    assert torch.equal(within, alone[0]) and winograd._HELD.buffers is None
+    assert torch.equal(within, alone[0]) and winograd.BUFFERS.buffers is None
 
 
 def test_a_block_without_gradients_equals_one_with_them():
@@ -126,14 +127,16 @@ def test_winograds_matrices_multiply_polynomials():
 @torch.no_grad()
 def test_a_small_image_and_not_its_weights_changes_layout():
     conv, x = randomised(convolutions.Conv3x3(64, 48)), draw(2, 64, 4, 6).contiguous(memory_format=torch.channels_last)
-    assert convolutions.weighs_more(x, conv.weight)
+    assert convolutions.weight_reorder_is_costly(x, conv.weight)
     assert error(conv(x), F.conv2d(x.contiguous(), conv.weight, conv.bias, padding=1)) < 1e-6
     assert conv(x).is_contiguous(memory_format=torch.channels_last)
-    assert not convolutions.weighs_more(x.contiguous(), conv.weight)
-    assert not convolutions.weighs_more(x, conv.weight.contiguous(memory_format=torch.channels_last))
-    assert not convolutions.weighs_more(draw(2, 64, 16, 24).contiguous(memory_format=torch.channels_last), conv.weight)
+    assert not convolutions.weight_reorder_is_costly(x.contiguous(), conv.weight)
+    assert not convolutions.weight_reorder_is_costly(x, conv.weight.contiguous(memory_format=torch.channels_last))
+    assert not convolutions.weight_reorder_is_costly(
+        draw(2, 64, 16, 24).contiguous(memory_format=torch.channels_last), conv.weight
+    )
     with torch.enable_grad():
-        assert not convolutions.weighs_more(x, conv.weight)
+        assert not convolutions.weight_reorder_is_costly(x, conv.weight)
 
 
 @torch.no_grad()
@@ -142,16 +145,16 @@ def test_an_image_of_few_pixels_is_unrolled(dtype):
     conv, x = randomised(convolutions.Conv3x3(6, 300)).to(dtype), draw(2, 6, 3, 5).to(dtype)
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
-        assert convolutions.is_few(given, conv.weight)
+        assert convolutions.im2col_is_faster(given, conv.weight)
         made = conv(given)
         assert made.dtype == dtype and made.is_contiguous(memory_format=torch.channels_last)
         assert error(made.double(), expected) < (1e-6 if dtype == torch.float32 else 8e-3)
     assert error(
         convolutions.unrolled(x, conv.weight).double(), F.conv2d(x.double(), conv.weight.double(), padding=1)
     ) < (1e-6 if dtype == torch.float32 else 8e-3)
-    assert not convolutions.is_few(draw(3, 6, 3, 5), conv.weight)  # 45 pixels for 300 outputs
+    assert not convolutions.im2col_is_faster(draw(3, 6, 3, 5), conv.weight)  # 45 pixels for 300 outputs
     with torch.enable_grad():
-        assert not convolutions.is_few(x, conv.weight)
+        assert not convolutions.im2col_is_faster(x, conv.weight)
 
 
 @pytest.fixture
@@ -200,13 +203,15 @@ def test_a_1x1_convolution_equals_a_product():
 
 def test_winograd_keeps_out_of_training_and_of_what_is_too_small():
     x, weight = torch.zeros(2, 320, 32, 32), torch.zeros(320, 320, 3, 3)
-    assert not convolutions.pays(x, weight)
+    assert not convolutions.winograd_is_faster(x, weight)
     with torch.no_grad():
-        assert convolutions.pays(x, weight) and convolutions.pays(x.bfloat16(), weight.bfloat16())
-        assert not convolutions.pays(x.half(), weight.half())
-        assert not convolutions.pays(x[:, :, :16, :16], weight)  # 512 pixels
-        assert not convolutions.pays(x[:1], weight)  # 320 x 1024 numbers
-        assert not convolutions.pays(torch.zeros(8, 64, 64, 64), weight[:64, :64])
+        assert convolutions.winograd_is_faster(x, weight) and convolutions.winograd_is_faster(
+            x.bfloat16(), weight.bfloat16()
+        )
+        assert not convolutions.winograd_is_faster(x.half(), weight.half())
+        assert not convolutions.winograd_is_faster(x[:, :, :16, :16], weight)  # 512 pixels
+        assert not convolutions.winograd_is_faster(x[:1], weight)  # 320 x 1024 numbers
+        assert not convolutions.winograd_is_faster(torch.zeros(8, 64, 64, 64), weight[:64, :64])
 
 
 @torch.no_grad()
@@ -256,9 +261,9 @@ def test_turns_equal_the_whole_batch(monkeypatch, batch):
         return net(x + condition["shift"]["of"], t)
 
     whole = model(x, t, {"shift": {"of": shift}, "none": None})
-    monkeypatch.setattr(turns, "NUMBERS_A_THIN_TURN", 3 * 8 * 16 * 12)
+    monkeypatch.setattr(turns, "MAX_ELEMENTS_THIN", 3 * 8 * 16 * 12)
     seen.clear()
-    made = turns.in_turns(model, params)(x, t, {"shift": {"of": shift}, "none": None})
+    made = turns.chunked(model, params)(x, t, {"shift": {"of": shift}, "none": None})
     assert seen == {1: [1], 2: [2], 7: [3, 3, 1]}[batch]
     assert error(made, whole) < 1e-5
 

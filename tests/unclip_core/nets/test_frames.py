@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unclip.unclip_core.nets.conditioning import MapConditioner, MapConditionerParams, relaid
 from unclip.unclip_core.nets.frames import RADIUS, SPAN, Frames, paste
+from unclip.unclip_core.nets.map_conditioner import MapConditioner, MapConditionerParams, relaid
 
 BOXES = torch.tensor([[[0.5, 0.5, 0.3], [0.3, 0.7, 0.2]], [[0.9, 0.1, 0.25], [0.5, 0.2, 0.4]]], dtype=torch.float64)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unclip.unclip_core.nets.conditioning import FactoredMap, FreeMap, MapConditioner, MapConditionerParams
+from unclip.unclip_core.nets.map_conditioner import FactoredMap, FreeMap, MapConditioner, MapConditionerParams
 
 
 def test_a_factored_map_is_the_sum_of_products():

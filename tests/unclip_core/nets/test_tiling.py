@@ -8,7 +8,7 @@ import torch
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.models import Upsampler
 from unclip.unclip_core.nets import tiling
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.pipelines import upscale
 
@@ -109,7 +109,7 @@ def test_what_the_net_sees_does_not_grow_with_the_image(net, monkeypatch):
         seen = []
         hook = net.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].shape[-2:].numel()))
         x = draw(1, 3, side, side)
-        tiling.in_tiles_if_large(net, side, side)(x, torch.tensor([9]), x)
+        tiling.tiled_if_large(net, side, side)(x, torch.tensor([9]), x)
         hook.remove()
         assert max(seen) <= 64 * 64 and (len(seen) == 1) == (side == 64)
 
@@ -131,6 +131,6 @@ def test_upscaling_in_tiles_equals_upscaling_whole(upsampler):
 def test_attention_and_bad_tiles_are_refused(net):
     attending = UpsamplerNet(dataclasses.replace(PARAMS, attention=(False, True), head_dim=4))
     with pytest.raises(ValueError, match="attends"):
-        tiling.in_tiles_if_large(attending, 64, 64, 16)
+        tiling.tiled_if_large(attending, 64, 64, 16)
     with pytest.raises(ValueError, match="-1"):
-        tiling.in_tiles_if_large(net, 64, 64, -1)
+        tiling.tiled_if_large(net, 64, 64, -1)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers_oracle import RESNET, draw, error, randomise, rename
 
-from unclip.unclip_core.nets.unet import UNet, UNetParams
+from unclip.unclip_core.nets.unet import UNet
+from unclip.unclip_core.nets.unet_params import UNetParams
 
 TOLERANCE = 1e-5
 CHANNELS = (16, 32, 48, 64)

@@ -10,7 +10,7 @@ from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.models import Upsampler
 from unclip.unclip_core.nets import tiling
 from unclip.unclip_core.nets.params import params_from_dict, params_to_dict
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import FAINT, UpsamplerNet, UpsamplerParams, outlook
 from unclip.unclip_core.pipelines import upscale
 from unclip.unclip_core.pipelines.images import enlarge, to_images

@@ -15,10 +15,10 @@ from unclip.unclip_core.diffusion.schedules import alpha_bar, cosine_betas, make
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.embedding.arithmetic import normalize
 from unclip.unclip_core.models import Clip, Decoder, Upsampler
-from unclip.unclip_core.nets.conditioning import MapConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.inference_gradients import gradients, plain
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.pipelines import editing
 from unclip.unclip_core.pipelines.clip_ascent import Ascent, cutouts

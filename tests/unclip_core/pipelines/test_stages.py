@@ -13,10 +13,10 @@ from unclip.unclip_core.diffusion.samplers import SAMPLERS
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.embedding.arithmetic import cosine
 from unclip.unclip_core.models import Decoder, Prior, Upsampler
-from unclip.unclip_core.nets.conditioning import MapConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 
 SAMPLE = DiffusionSpec(prediction="sample", clip_range=5.0)

@@ -5,10 +5,10 @@ import torch
 from PIL import Image
 
 from unclip.unclip_core.evaluate.stages import measure_upsampler
-from unclip.unclip_core.families.presets import tiny_upsampler
+from unclip.unclip_core.families.native.presets import tiny_upsampler
 from unclip.unclip_core.models import Upsampler
 from unclip.unclip_core.nets.layers import TimeEmbedding
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.recipes.shapes.loop import Loop, LoopConfig
 from unclip.unclip_core.recipes.shapes.sheets import save_upsampler_sheet

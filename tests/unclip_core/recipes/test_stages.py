@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from unclip.unclip_core.clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
 from unclip.unclip_core.families.loading import BUNDLED, load_model
-from unclip.unclip_core.nets.conditioning import MapConditionerParams
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
+from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
-from unclip.unclip_core.nets.unet import UNetParams
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet, UpsamplerParams
 from unclip.unclip_core.recipes.shapes import gates
 from unclip.unclip_core.recipes.shapes import recipe as tiny

@@ -12,7 +12,8 @@ from unclip.unclip_core.data.center_crop import middle_square
 from unclip.unclip_core.diffusion.denoiser import ModelDenoiser
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
-from unclip.unclip_core.nets.unet import UNet, UNetParams
+from unclip.unclip_core.nets.unet import UNet
+from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.recipes.shapes.clip import contrastive_loss
 from unclip.unclip_core.train import losses
 from unclip.unclip_core.train.batch_sampler import Order, OrderedBatches, generator_of

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ...families.karlo.random_weights import KarloSizes, full_size, write_random_karlo
 from ...nets.clip_towers import TextTowerParams, VisionTowerParams
-from ...nets.conditioning import TokenConditionerParams
 from ...nets.decoder import DecoderParams
 from ...nets.prior import PriorParams
-from ...nets.unet import UNetParams
+from ...nets.token_conditioner import TokenConditionerParams
+from ...nets.unet_params import UNetParams
 
 
 def half_size() -> KarloSizes:

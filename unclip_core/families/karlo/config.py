@@ -6,10 +6,10 @@ Old files lack keys: those take the libraries' own defaults. A setting that our 
 from typing import Any
 
 from ...diffusion.spec import DiffusionSpec
-from ...nets.conditioning import TokenConditionerParams
 from ...nets.decoder import DecoderParams
 from ...nets.prior import EXTRA_TOKENS, PriorParams
-from ...nets.unet import UNetParams
+from ...nets.token_conditioner import TokenConditionerParams
+from ...nets.unet_params import UNetParams
 from ...weights.config_checks import Config, needs, require
 
 _PRIOR_FIXED = {

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from ...nets.unet import UNetParams
+from ...nets.unet_params import UNetParams
 from ...weights.tensors import Origin
 from .names import Rules, renamed
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from ...diffusion.spec import DiffusionSpec
 from ...nets.clip_towers import TextTowerParams, VisionTowerParams
-from ...nets.conditioning import TokenConditionerParams
 from ...nets.decoder import DecoderParams
 from ...nets.prior import EXTRA_TOKENS, PriorParams
-from ...nets.unet import UNetParams
+from ...nets.token_conditioner import TokenConditionerParams
+from ...nets.unet_params import UNetParams
 from ...weights.files import CheckpointError
 from ...weights.tensors import Tensors
 

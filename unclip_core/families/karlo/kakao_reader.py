@@ -19,13 +19,13 @@ from ...diffusion.spec import DiffusionSpec
 from ...models import PARTS, Clip, Decoder, Prior, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.decoder import DecoderNet
-from ...nets.meta_init import bare
+from ...nets.meta_init import meta_init
 from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError
 from ...weights.tensors import PICKLES, Tensors, fill, load_pickle, open_file
 from ...weights.torch_archive import is_torchscript, open_torchscript
-from ...weights.weak_cached_property import while_held
+from ...weights.weak_cached_property import weak_cached_property
 from . import kakao_names as names
 from . import kakao_params as params_of
 from .reader import DECODER, NATIVE_PRIOR_CLIP, PRIOR, STATISTICS, UPSAMPLER, family_of
@@ -98,7 +98,7 @@ class KakaoFolder:
         """The decoder with its text projection."""
         source = self._tensors("decoder")
         params = params_of.decoder(source, self.settings.get("decoder", {}))
-        with bare():
+        with meta_init():
             net = DecoderNet(params)
         own = {names.conditioner_origin(key).key for key in net.conditioner.state_dict()}
         fill(lambda: net.conditioner, names.conditioner_origin, source.only(own.__contains__), self.dtype)
@@ -123,7 +123,7 @@ class KakaoFolder:
         for prefix in ("model_first_steps.", "model_last_step."):
             half = source.only(lambda key, prefix=prefix: key.startswith(prefix))
             params = params_of.unet(half, prefix, self.settings.get("super_res", {}))
-            with bare():
+            with meta_init():
                 net = UpsamplerNet(params)
             fill(lambda net=net: net.unet, names.unet_origin(params, prefix), half, self.dtype)
             nets.append(net.eval())
@@ -143,7 +143,7 @@ class KakaoFolder:
         """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
         return self._clip.encode_text([""])
 
-    @while_held
+    @weak_cached_property
     def _clip(self) -> TowerAdapter:
         source = self._tensors("clip").only(lambda key: key not in _NOT_WEIGHTS)
         text_params, vision_params = params_of.towers(source)

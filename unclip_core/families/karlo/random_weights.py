@@ -10,14 +10,14 @@ from ...clip.image_input import ImageInput
 from ...clip.tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
 from ...diffusion.spec import DiffusionSpec
 from ...nets.clip_towers import TextTower, TextTowerParams, VisionTower, VisionTowerParams
-from ...nets.conditioning import TokenConditionerParams
 from ...nets.decoder import DecoderNet, DecoderParams
-from ...nets.meta_init import bare
+from ...nets.meta_init import meta_init
 from ...nets.prior import PriorParams, PriorTransformer
-from ...nets.unet import UNetParams
+from ...nets.token_conditioner import TokenConditionerParams
+from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import DTYPES
-from .. import presets
+from . import presets
 from .writer import FolderWriter
 
 PRIOR = DiffusionSpec(prediction="sample", variance="fixed_small_log", clip_range=5.0)
@@ -85,7 +85,7 @@ def write_random_karlo(
     Raises CheckpointError where the folder is not empty, OSError where the disk is full.
     """
     writer = FolderWriter(folder, DTYPES[dtype], _Random(seed))
-    with bare():
+    with meta_init():
         writer.text(TextTower(sizes.text), _tokenizer(sizes.text))
         if vision:
             side = sizes.vision.image_size

@@ -15,15 +15,16 @@ from ...clip.tower_adapter import TowerAdapter
 from ...diffusion.spec import DiffusionSpec
 from ...models import Clip, Decoder, Prior, StageSettings, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
-from ...nets.conditioning import TokenConditioner
 from ...nets.decoder import DecoderNet, DecoderParams
-from ...nets.meta_init import bare
+from ...nets.meta_init import meta_init
 from ...nets.prior import PriorTransformer
-from ...nets.unet import UNet, UNetParams
+from ...nets.token_conditioner import TokenConditioner
+from ...nets.unet import UNet
+from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError
 from ...weights.tensors import fill, open_component, planned
-from ...weights.weak_cached_property import while_held
+from ...weights.weak_cached_property import weak_cached_property
 from . import clip_config, names
 from . import config as configs
 
@@ -111,7 +112,7 @@ class KarloFolder:
     def decoder(self) -> Decoder:
         """The decoder with its text projection."""
         params = self.decoder_params()
-        with bare():
+        with meta_init():
             net = DecoderNet(params)
         fill(
             lambda: net.conditioner,
@@ -135,7 +136,7 @@ class KarloFolder:
         nets = []
         for name in ("super_res_first", "super_res_last"):
             params = self.super_res_params(name)
-            with bare():
+            with meta_init():
                 net = UpsamplerNet(params)
             self._fill_unet(name, net.unet)
             nets.append(net.eval())
@@ -188,7 +189,7 @@ class KarloFolder:
         """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
         return self._clip.encode_text([""])
 
-    @while_held
+    @weak_cached_property
     def _clip(self) -> TowerAdapter:
         text = self._tower("text_encoder", clip_config.text_tower_params, TextTower, names.TEXT_TOWER)
         vision = self._tower("image_encoder", clip_config.vision_tower_params, VisionTower, names.VISION_TOWER)

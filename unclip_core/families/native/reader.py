@@ -14,7 +14,7 @@ from ...clip.open_clip_adapter import ClipConfig, OpenClipAdapter
 from ...diffusion.spec import DiffusionSpec
 from ...models import PARTS, Clip, Decoder, Prior, StageSettings, Upsampler
 from ...nets.decoder import DecoderNet, DecoderParams
-from ...nets.meta_init import bare
+from ...nets.meta_init import meta_init
 from ...nets.params import params_from_dict
 from ...nets.prior import PriorParams, PriorTransformer
 from ...nets.upsampler import UpsamplerNet, UpsamplerParams
@@ -181,7 +181,7 @@ def _configured(path: str, build: Any, config: Any) -> Any:
 
 
 def _ready(build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor], path: str) -> nn.Module:
-    with bare():  # no random weights that would only be replaced
+    with meta_init():  # no random weights that would only be replaced
         net = build()
     load_strictly(net, tensors, path)
     return net.eval().requires_grad_(False)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...diffusion.spec import DiffusionSpec
-from ...nets.conditioning import Condition, relaid
+from ...nets.conditioning import Condition
 from ...nets.decoder import DecoderNet
 from ...nets.frames import RADIUS, paste
+from ...nets.map_conditioner import relaid
 from ...world.scenes import Scene
 from .batches import WorldBatch, WorldBatches, diffuse, logit_normal_times, noise_like, step_generator
 from .clip import LAYOUT_RADIUS, attribute_targets

@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ...clip.open_clip_adapter import build_open_clip
 from ...evaluate.stages import measure_prior, measure_upsampler
 from ...families.loading import load_model
+from ...families.native.presets import tiny_decoder, tiny_prior, tiny_upsampler
 from ...families.native.reader import FORMAT, INDEX, read_clip
-from ...families.presets import tiny_decoder, tiny_prior, tiny_upsampler
 from ...nets.decoder import DecoderNet
 from ...nets.params import params_to_dict
 from ...nets.prior import PriorTransformer

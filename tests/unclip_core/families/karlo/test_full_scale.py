@@ -13,8 +13,8 @@ from unclip.unclip_core.families.karlo import clip_config, kakao_names, kakao_pa
 from unclip.unclip_core.families.karlo import config as configs
 from unclip.unclip_core.families.karlo.random_weights import full_size
 from unclip.unclip_core.nets.clip_towers import TextTower, VisionTower
-from unclip.unclip_core.nets.conditioning import TokenConditioner
 from unclip.unclip_core.nets.prior import PriorTransformer
+from unclip.unclip_core.nets.token_conditioner import TokenConditioner
 from unclip.unclip_core.nets.unet import UNet
 from unclip.unclip_core.weights.tensors import Tensors
 

@@ -1,0 +1,72 @@
+"""The shapes of the networks of the bundled model of coloured shapes."""
+
+from ...nets.decoder import DecoderParams
+from ...nets.map_conditioner import MapConditionerParams
+from ...nets.prior import PriorParams
+from ...nets.unet_params import UNetParams
+from ...nets.upsampler import UpsamplerParams
+
+
+def tiny_prior() -> PriorParams:
+    """The bundled model's prior: four layers, for a CLIP of width 192 with 32 text tokens."""
+    return PriorParams(
+        width=256,
+        layers=4,
+        heads=4,
+        head_dim=64,
+        embed_dim=192,
+        text_width=192,
+        text_tokens=32,
+    )
+
+
+def tiny_decoder() -> DecoderParams:
+    """The bundled model's 64 px decoder: 32², 16², 8², convolutions only."""
+    unet = UNetParams(
+        in_channels=3,
+        out_channels=3,
+        channels=(64, 128, 192),
+        blocks=(1, 1, 1),
+        attention=(False,) * 3,
+        map_channels=(48, 64, 64),
+        time_channels=128,
+        time_embed_dim=256,
+        mid_blocks=2,
+        groups=8,
+        patch_size=2,
+        layout="light",
+    )
+    conditioner = MapConditionerParams(
+        embed_dim=192,
+        hidden=512,
+        depth=3,
+        time_embed_dim=256,
+        map_channels=(48, 64, 64),
+        map_sizes=(32, 16, 8),
+        factors=(12, 12, 12),
+        frames=2,
+        canvas=8,
+        canvas_channels=32,
+    )
+    return DecoderParams(conditioner=conditioner, unet=unet, image_size=64)
+
+
+def tiny_upsampler() -> UpsamplerParams:
+    """Either of the bundled model's upsamplers: 4 px patches, convolutions only, any H, W in eights, no norms."""
+    return UpsamplerParams(
+        in_channels=6,
+        out_channels=3,
+        channels=(48, 64),
+        blocks=(1, 1),
+        attention=(False,) * 2,
+        map_channels=(0, 0),
+        time_channels=64,
+        time_embed_dim=128,
+        mid_blocks=1,
+        groups=8,
+        patch_size=4,
+        layout="light",
+        norm="none",
+        residual=True,
+        reach=2,
+    )
