@@ -48,47 +48,52 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         check_interrupt()
-        self._open()
+        self.open_bar()
         return self
 
     def __call__(self, info: StepInfo) -> None:
         """Count a step; `info.x0` is previewed if it is a batch of images, or can be made one."""
         check_interrupt()
         self.done += 1
-        self._show(info.x0)
+        self.show_step(info.x0)
 
     def advance(self) -> None:
         """Count a step that has no image."""
         check_interrupt()
         self.done += 1
-        self._show(None)
+        self.show_step(None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close_bar()
 
-    def _open(self) -> None:
+    def open_bar(self) -> None:
+        """Show the bar, empty."""
         from tqdm import tqdm
 
         self._bar = tqdm(total=self.total, desc=self.title, disable=None, leave=False)
 
-    def _show(self, x0: Tensor | None) -> None:
+    def show_step(self, x0: Tensor | None) -> None:
+        """Move the bar by a step, whose x0 may be previewed."""
         self._bar.update(1)
 
-    def _close(self) -> None:
+    def close_bar(self) -> None:
+        """Take the bar away."""
         self._bar.close()
 
 
 class ComfyProgress(Progress):
     """The same on the canvas: the node's own bar and, unless previews are off, its preview."""
 
-    def _open(self) -> None:
+    def open_bar(self) -> None:
+        """Show the node's bar, empty."""
         from comfy.utils import ProgressBar
 
         self._bar = ProgressBar(self.total)
 
-    def _show(self, x0: Tensor | None) -> None:
+    def show_step(self, x0: Tensor | None) -> None:
+        """Move the bar to the step, with a preview of x0 if one is wanted."""
         self._bar.update_absolute(self.done, self.total, self._preview(x0))
 
     def _preview(self, x0: Tensor | None) -> Any:
@@ -96,7 +101,7 @@ class ComfyProgress(Progress):
             return None  # embeddings have no image of their own
         return ("JPEG", preview_image(x0 if self.images is None else self.images(x0)), PREVIEW_SIDE)
 
-    def _close(self) -> None:
+    def close_bar(self) -> None:
         """ComfyUI ends the bar with the node."""
 
 

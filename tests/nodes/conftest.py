@@ -129,6 +129,20 @@ def with_second(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def stated(tmp_path_factory):
+    """The parts of a model whose index states settings that no other has."""
+    root = tmp_path_factory.mktemp("stated")
+    path = write_model(root / "stated") / "model_index.json"
+    settings = {
+        "prior": {"steps": 3, "guidance_scale": 1.5, "sampler": "ddpm"},
+        "decoder": {"steps": 4, "guidance_scale": 3.0, "sampler": "ddim"},
+        "upsampler": {"steps": 2, "sampler": "ddpm"},
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}), encoding="utf-8")
+    return load(root, "stated")
+
+
+@pytest.fixture(scope="session")
 def other(models):
     """The parts of `other`, family "another"."""
     return load(models, "other")

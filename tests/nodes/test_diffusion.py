@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from unclip import NODE_CLASS_MAPPINGS
 from unclip.cli.headless.stock import STOCK_NODES
@@ -42,6 +43,15 @@ def embedding(count=1, family="test"):
 @pytest.fixture(scope="module")
 def text(mine):
     return run("UnclipTextEncode", mine.clip, "a red circle")[0]
+
+
+def resized(image, height, width):
+    """Bicubic, antialiased, kept within 0..1."""
+    size = (height, width)
+    if image.shape[1:3] == size:
+        return image
+    planes = functional.interpolate(image.movedim(-1, 1), size, mode="bicubic", align_corners=False, antialias=True)
+    return planes.clamp(0, 1).movedim(1, -1)
 
 
 def half(height, width):
@@ -87,8 +97,14 @@ def test_the_error_of_a_noise_goes_with_each_of_its_images(mine):
 
 
 def test_an_image_of_another_size_is_made_the_decoders_square(mine):
-    noise, seen = run("UnclipDdimInversion", mine.decoder, embedding(), images(1, 40, 25, 4), steps=1, iterations=1)
-    assert noise.noise.shape == (1, 3, SIDE, SIDE) and seen.shape == (1, SIDE, SIDE, 3)
+    """The shorter edge to SIDE px, and the middle of the longer one; what is transparent is white."""
+    rgba = images(1, 40, 25, 4)
+    noise, seen = run("UnclipDdimInversion", mine.decoder, embedding(), rgba, steps=2, iterations=1)
+    white = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+    square = resized(white, 26, SIDE)[:, 5 : 5 + SIDE]
+    torch.testing.assert_close(seen, square, rtol=0, atol=1e-6)
+    expected = editing.invert_decoder(mine.decoder.part, square, embedding().embeds, steps=2)
+    torch.testing.assert_close(noise.noise, expected.noise, rtol=0, atol=1e-4)
 
 
 def test_auto_draws_an_image_again_as_its_noise_was_found(mine):
@@ -177,8 +193,13 @@ def test_inpaint_keeps_the_rest_to_the_bit(mine):
 
 @pytest.mark.parametrize(("size", "result"), [((40, 24), (27, 16)), ((16, 50), (16, 50)), ((5, 5), (16, 16))])
 def test_inpaint_takes_images_of_any_size(mine, size, result):
-    filled = run("UnclipInpaint", mine.decoder, embedding(), images(1, *size, 3), half(*size), **FILL)[0]
+    """The shorter edge becomes SIDE px; of the resized image everything is kept that no masked pixel has a part in."""
+    image = images(1, *size, 3)
+    filled = run("UnclipInpaint", mine.decoder, embedding(), image, half(*size), seed=4, **FILL)[0]
     assert filled.shape == (1, *result, 3)
+    expected, first = resized(image, *result), size[1] // 2 * result[1] // size[1]
+    assert torch.equal(filled[:, :, :first], expected[:, :, :first])
+    assert (filled - expected)[:, :, first + 1 :].abs().mean() > 0.01
 
 
 def test_a_mask_in_other_pixels_but_of_the_same_shape_fits(mine):
@@ -390,7 +411,7 @@ def test_clip_guidance_refuses(mine, other, text):
 
 def test_clip_optimise_climbs_with_progress_and_preview(mine, text, monkeypatch):
     shown = []
-    monkeypatch.setattr(host.Progress, "_show", lambda self, x0: shown.append((self.total, tuple(x0.shape))))
+    monkeypatch.setattr(host.Progress, "show_step", lambda self, x0: shown.append((self.total, tuple(x0.shape))))
     widgets = {"steps": 3, "cutouts": 2, "width": 20, "height": 16}
     image = run("UnclipClipOptimise", mine.clip, text, **widgets)[0]
     assert image.shape == (1, 16, 20, 3) and 0 <= image.min() and image.max() <= 1

@@ -8,8 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unclip.nodes import host
+from unclip.nodes.clip import UnclipImageEncode, UnclipTextEncode
 from unclip.nodes.inputs import InputError
 from unclip.nodes.loaders import UnclipLoadModel
+from unclip.unclip_core.clip.adapter import MissingTower
+from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
+from unclip.unclip_core.models import MissingPart
 from unclip.unclip_core.weights.files import CheckpointError, load_weights, save_weights
 
 PARTS = ("clip", "prior", "decoder", "upsampler")
@@ -130,6 +134,36 @@ def test_an_index_names_files_of_its_own_folder_alone(broken, name):
     index = json.loads((broken / "model_index.json").read_text())
     (broken / "model_index.json").write_text(json.dumps({**index, "components": index["components"] | {"clip": name}}))
     assert "outside of its folder" in complaint()
+
+
+@pytest.mark.parametrize("absent", [("prior",), ("upsampler",), ("prior", "upsampler"), ("clip", "decoder")])
+def test_a_model_without_some_parts_loads_and_refuses_what_needs_them(broken, absent):
+    index = json.loads((broken / "model_index.json").read_text())
+    kept = {name: file for name, file in index["components"].items() if name not in absent}
+    (broken / "model_index.json").write_text(json.dumps(index | {"components": kept}))
+    values = dict(zip(PARTS, UnclipLoadModel().run("broken"), strict=True))
+    assert {value.family for value in values.values()} == {"test"}
+    for name, value in values.items():
+        if name in absent:
+            with pytest.raises(MissingPart, match=f"The model 'broken' has no '{name}'; it has {', '.join(kept)}"):
+                value.part.module.parameters()
+            assert value.patcher is None
+        else:
+            assert list(value.part.module.parameters())
+
+
+def test_a_clip_without_an_image_encoder_refuses_images_and_a_karlo_without_a_prior_texts(tmp_path, monkeypatch):
+    """As its two published folders are."""
+    write_random_karlo(tmp_path / "texts", small_size(), vision=False)
+    write_random_karlo(tmp_path / "images", small_size(), prior=False)
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path))
+    clip, *_ = UnclipLoadModel().run("texts")
+    _, prior, *_ = UnclipLoadModel().run("images")
+    assert UnclipTextEncode().run(clip, "a frog")[0].condition.embeds.shape == (1, 16)
+    with pytest.raises(MissingTower, match="has no image encoder"):
+        UnclipImageEncode().run(clip, torch.rand(1, 8, 8, 3))
+    with pytest.raises(MissingPart, match="The model 'images' has no 'prior'; it has clip, decoder, upsampler"):
+        _ = prior.part
 
 
 def test_a_changed_file_changes_what_comfyui_compares(broken):

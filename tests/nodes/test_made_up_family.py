@@ -133,13 +133,13 @@ def test_previews_are_images_of_latents(model, text, embedding, monkeypatch):
     shown = []
 
     class Seen(host.Progress):
-        def _open(self):
+        def open_bar(self):
             pass
 
-        def _show(self, x0):
+        def show_step(self, x0):
             shown.append(None if x0 is None else tuple((x0 if self.images is None else self.images(x0)).shape))
 
-        def _close(self):
+        def close_bar(self):
             pass
 
     for place in (host, host.oom_retry):

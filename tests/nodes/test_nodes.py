@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from unclip import NODE_CLASS_MAPPINGS
 from unclip.nodes import decoder, defaults, host, prior, upscale
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import BrokenValue, EmbeddingValue, FamilyError, NoiseValue
 from unclip.unclip_core import pipelines
+from unclip.unclip_core.diffusion.noise import NoiseSource
 from unclip.unclip_core.diffusion.samplers import SAMPLERS
 
 SIDE, WIDTH = 16, 16
@@ -103,7 +105,7 @@ def test_what_is_no_text_is_refused(mine):
 def test_images_of_any_size_get_one_embedding_each(mine, shape):
     value = run("UnclipImageEncode", mine.clip, noise(*shape))
     assert value.embeds.shape == (shape[0], WIDTH)
-    assert torch.isfinite(value.embeds).all()
+    torch.testing.assert_close(value.embeds.norm(dim=1), torch.ones(shape[0]), rtol=0, atol=1e-5)
     assert (value.family, value.source) == ("test", "image")
 
 
@@ -153,11 +155,26 @@ def test_seeds_wrap_around(mine, text, seed, same):
     assert torch.equal(one.embeds, two.embeds)
 
 
+def one_step_by_hand(part, condition, seed, scale):
+    """What a single step from pure noise is, whatever the sampler: the net's guided guess, clipped, in CLIP's norm."""
+    x, t = NoiseSource([seed], "prior").normal((WIDTH,)), torch.tensor([999])
+    guess, blank = (part.net(x, t, each.embeds, each.states, each.mask) for each in (condition, condition.null))
+    x0 = (blank + scale * (guess - blank)).clamp(-5, 5)
+    embeds = x0 * part.net.clip_std + part.net.clip_mean
+    return embeds / embeds.norm(dim=1, keepdim=True)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2])
 def test_every_sampler_takes_one_and_two_steps(mine, text, sampler, steps):
-    drawn = run("UnclipPriorSample", mine.prior, text, steps=steps, sampler=sampler)
-    assert torch.isfinite(drawn.embeds).all()
+    drawn = run("UnclipPriorSample", mine.prior, text, seed=4, steps=steps, sampler=sampler)
+    if steps == 1:
+        expected = one_step_by_hand(mine.prior.part, text.condition, seed=4, scale=2.0)
+    else:
+        expected = pipelines.sample_prior(
+            mine.prior.part, text.condition, seeds=[4], steps=2, guidance_scale=2.0, sampler=sampler
+        )
+    torch.testing.assert_close(drawn.embeds, expected, rtol=0, atol=2e-6)
 
 
 BAD = [
@@ -246,10 +263,23 @@ def test_the_decoder_refuses(mine, embedding, widgets, words):
 
 @pytest.mark.parametrize("shape", [(2, SIDE, SIDE, 3), (1, 1, 1, 3), (1, 500, 3, 3), (1, 5, 7, 1), (1, 6, 6, 4)])
 def test_images_grow_fourfold(mine, shape):
-    count, height, width, _ = shape
-    images = run("UnclipUpscale", mine.upsampler, noise(*shape), steps=1)
+    count, height, width, channels = shape
+    small = noise(*shape)
+    images = run("UnclipUpscale", mine.upsampler, small, seed=3, steps=1)
     assert images.shape == (count, 4 * height, 4 * width, 3)
-    assert torch.isfinite(images).all()
+    rgb = small.expand(-1, -1, -1, 3) if channels == 1 else small[..., :3]
+    if channels == 4:
+        rgb = rgb * small[..., 3:] + (1 - small[..., 3:])
+    # The net alone, on an enlargement of its own making: a single step from pure noise is its guess.
+    low = functional.interpolate(
+        rgb.movedim(-1, 1) * 2 - 1, scale_factor=4, mode="bicubic", align_corners=False, antialias=True
+    ).clamp(-1, 1)
+    stride = mine.upsampler.part.net.unet.stride
+    padded = functional.pad(low, (0, -4 * width % stride, 0, -4 * height % stride), mode="replicate")
+    start = NoiseSource([3] * count, "upsampler").normal(padded.shape[1:])
+    guess = mine.upsampler.part.net(start, torch.full((count,), 999), padded).clamp(-5, 5)
+    expected = (guess[..., : 4 * height, : 4 * width].movedim(1, -1) * 0.5 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-4)
 
 
 def test_upscale_hands_its_widgets_to_the_core(mine):
@@ -369,13 +399,13 @@ def test_each_step_is_reported_to_the_host(mine, text, embedding, monkeypatch):
     bars = []
 
     class Recorded(host.Progress):
-        def _open(self):
+        def open_bar(self):
             bars.append((self.title, self.total, []))
 
-        def _show(self, x0):
+        def show_step(self, x0):
             bars[-1][2].append(tuple(x0.shape))
 
-        def _close(self):
+        def close_bar(self):
             pass
 
     monkeypatch.setattr(host, "progress", Recorded)
@@ -425,8 +455,8 @@ def test_a_decoder_for_the_preview_changes_nothing_of_the_result(mine, text, mon
     shown = []
 
     class Shown(host.Progress):
-        def _show(self, x0):
-            super()._show(x0)
+        def show_step(self, x0):
+            super().show_step(x0)
             shown.append(self.images(x0).shape)
 
     monkeypatch.setattr(host, "wants_preview", lambda: True)
