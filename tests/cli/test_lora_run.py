@@ -9,12 +9,21 @@ from PIL import Image
 
 from unclip.cli.headless import run_workflow
 from unclip.nodes import host
+from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "api" / "karlo_text_to_image.json"
 FEW = {"3.steps": 2, "4.steps": 2, "5.steps": 2}
+
+
+@pytest.fixture(scope="module")
+def karlo_models(tmp_path_factory):
+    """A models folder with a small random Karlo under its published name."""
+    root = tmp_path_factory.mktemp("karlo")
+    write_random_karlo(root / "karlo-v1-alpha", small_size())
+    return root
 
 
 @pytest.fixture

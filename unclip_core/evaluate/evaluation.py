@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from tqdm import tqdm
 from ..data.opening import open_images
 from ..data.samples import summary
 from ..families.loading import load_model
-from ..models import UnclipModel
+from ..models import MissingPart, UnclipModel
+from ..pipelines.settings import Settings
 from ..weights.files import write_whole
 from ..weights.lora_files import adapted_model, read_lora
 from .distances import frechet_distance, kernel_distance
@@ -101,7 +102,7 @@ def evaluate_model(
         "data": Path(data).name,
         "fingerprint": collection.fingerprint(),
         "left_out": dict(sorted(bad.items())),
-        **_said_of(how),
+        **_drawing_figures(how, loaded),
         "compared_by": encoder.name,
         **measured(gathered, neighbours),
         "note": NOTE,
@@ -114,13 +115,28 @@ def evaluate_model(
     return figures
 
 
-def _said_of(how: Draw) -> dict[str, Any]:
+def _drawing_figures(how: Draw, model: UnclipModel) -> dict[str, Any]:
+    """How the images were drawn, as the report states it."""
     return {
         "drawn_from": how.source,
-        "stage": "decoder" if how.small else "upsampler",
+        "stage": "upsampler" if how.upsamples(model) else "decoder",
         "seed": how.seed,
-        "settings": {**asdict(how.settings), "candidates": 1},
+        "settings": asdict(settings_of(model, how)),
     }
+
+
+def settings_of(model: UnclipModel, how: Draw) -> Settings:
+    """The settings that images are drawn with: those of `how`, and the model's own where it states none.
+
+    Stages that play no part, or that the model lacks, are None.
+    """
+    given = how.settings
+    return replace(
+        given,
+        prior=(given.prior or model.prior.settings) if how.source == "text" else None,
+        decoder=given.decoder or model.decoder.settings,
+        upsampler=(given.upsampler or model.upsampler.settings) if how.upsamples(model) else None,
+    )
 
 
 def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
@@ -222,10 +238,19 @@ def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, d
 
 
 def _place(model: UnclipModel, how: Draw, device: str) -> None:
-    """Read and move the parts that are needed, so that one that lacks is said before anything is drawn."""
+    """Read the parts that are needed and move them to the device, so that a lack is said before anything is drawn.
+
+    Raises:
+        MissingPart: the model has no prior to draw from text with, or no CLIP or decoder.
+    """
+    if how.source == "text" and not model.has("prior"):
+        raise MissingPart(
+            f"The model '{model.name}' has no prior, so it cannot draw from captions: measure its images drawn from "
+            "the true images' own embeddings (--from pictures)."
+        )
     parts = [model.clip, model.decoder]
     parts += [model.prior] if how.source == "text" else []
-    parts += [] if how.small else [model.upsampler]
+    parts += [model.upsampler] if how.upsamples(model) else []
     for part in parts:
         part.module.to(device)
 

@@ -1,7 +1,7 @@
-"""What is measured: people's images beside what a model draws for the same captions, batch by batch."""
+"""What is measured: true images beside those that a model draws for the same captions, batch by batch."""
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 from ..data.center_crop import middle_square
 from ..data.samples import Collection, Sample, samples
 from ..diffusion.noise import sample_seeds
-from ..models import Clip, UnclipModel
-from ..pipelines import encode_image, encode_text, sample_decoder, sample_prior, upscale
-from ..pipelines.settings import Settings, arguments, upsampler_arguments
+from ..models import UnclipModel
+from ..pipelines import encode_image, text_to_image, variations
+from ..pipelines.settings import Settings
 
 SOURCES = ("text", "pictures")
 """What an image is drawn from: its caption, through the prior, or the true image's own embedding."""
@@ -46,7 +46,7 @@ class Draw:
 
     Attributes:
         source: one of `SOURCES`.
-        small: whether the decoder's own images are measured, without the upsampler.
+        small: whether the decoder's own images are measured, without the upsampler; always so of a model without one.
         seed: of the noise; image number i has the seed + i.
         batch: images drawn together; it does not change them.
         settings: steps, guidance and samplers. One candidate a caption is drawn: choosing would bias the set.
@@ -56,7 +56,7 @@ class Draw:
     small: bool = False
     seed: int = 0
     batch: int = 8
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=lambda: Settings(candidates=1))
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown source, or a batch of nothing."""
@@ -64,12 +64,20 @@ class Draw:
             raise ValueError(f"Images are drawn from {' or '.join(SOURCES)}, not from {self.source!r}.")
         if self.batch < 1:
             raise ValueError(f"A batch must be of 1 image or more, not {self.batch}.")
+        object.__setattr__(self, "settings", replace(self.settings, candidates=1))
+
+    def upsamples(self, model: UnclipModel) -> bool:
+        """Whether the images of this model that are measured are its upsampler's."""
+        return not self.small and model.has("upsampler")
 
 
 def draw_pairs(
     model: UnclipModel, collection: Collection, count: int, how: Draw, bad: MutableMapping[str, str]
 ) -> Iterator[Pairs]:
-    """The first `count` good samples of the collection in batches, each with what the model draws for it.
+    """Draw an image for each of the first `count` good samples of a collection, and yield them in batches.
+
+    Args:
+        bad: takes the samples that are left out, as name → reason.
 
     Raises:
         ValueError: the count is not 1 or more, or the model's CLIP lacks an encoder that is needed.
@@ -87,38 +95,14 @@ def draw_pairs(
 
 @torch.no_grad()
 def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how: Draw) -> Pairs:
-    side = model.decoder.image_size * (1 if how.small else model.upsampler.scale)
+    upsampled, captions = how.upsamples(model), [row.caption for row in rows]
+    side = model.decoder.image_size * (model.upsampler.scale if upsampled else 1)
     true = torch.stack([middle_square(row.image, side) for row in rows]).float() / 255
-    # From images it is needed, and what lacks is said; from text it only gives the prior's cosine.
-    true_embeds = encode_image(model.clip, true) if how.source == "pictures" or sees(model.clip) else None
-    text = encode_text(model.clip, [row.caption for row in rows]) if how.source == "text" else None
-    embeds, settings = true_embeds, how.settings
-    if text is not None:
-        embeds = sample_prior(
-            model.prior,
-            text,
-            seeds=seeds,
-            **arguments(settings.prior),
-        )
-    drawn = sample_decoder(
-        model.decoder,
-        embeds,
-        text=text,
-        seeds=seeds,
-        **arguments(settings.decoder),
-    )
-    if not how.small:
-        drawn = upscale(model.upsampler, drawn, seeds=seeds, **upsampler_arguments(settings.upsampler))
-    return Pairs(
-        [row.caption for row in rows],
-        true,
-        drawn.cpu(),
-        None if true_embeds is None else true_embeds.cpu(),
-        text and text.embeds.cpu(),
-        text and embeds.cpu(),
-    )
-
-
-def sees(clip: Clip) -> bool:
-    """Whether this CLIP has an image encoder."""
-    return clip.adapter.has_vision
+    if how.source == "pictures":
+        true_embeds = encode_image(model.clip, true)
+        drawing = variations(model, true_embeds, seeds, how.settings, upsampled=upsampled)
+        return Pairs(captions, true, drawing.large.cpu(), true_embeds.cpu())
+    # Only the cosine of the prior's embeddings needs those of the true images.
+    true_embeds = encode_image(model.clip, true).cpu() if model.clip.adapter.has_vision else None
+    drawing = text_to_image(model, captions, seeds, how.settings, upsampled=upsampled)
+    return Pairs(captions, true, drawing.large.cpu(), true_embeds, drawing.text.embeds.cpu(), drawing.embeds.cpu())

@@ -6,7 +6,7 @@ Every stage takes one seed a sample, so that a sample is the same whatever the b
 from .arguments import WHOLE_RUN, Interval, candidate_stream, candidates_noise, check_count
 from .clip import encode_image, encode_text, rerank
 from .decoder import decoder_denoiser, sample_decoder
-from .end_to_end import Drawing, text_to_image
+from .end_to_end import Drawing, text_to_image, variations
 from .images import check_images, enlarge, to_images
 from .prior import prior_embeds, sample_prior
 from .upsampler import upscale
@@ -14,5 +14,5 @@ from .upsampler import upscale
 __all__ = [
     "WHOLE_RUN", "Drawing", "Interval", "candidate_stream", "candidates_noise", "check_count", "check_images",
     "decoder_denoiser", "encode_image", "encode_text", "enlarge", "prior_embeds", "rerank",
-    "sample_decoder", "sample_prior", "text_to_image", "to_images", "upscale",
+    "sample_decoder", "sample_prior", "text_to_image", "to_images", "upscale", "variations",
 ]  # fmt: skip

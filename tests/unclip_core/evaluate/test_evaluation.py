@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 
+import made_up_family
 import pytest
 import torch
 from PIL import Image
@@ -12,11 +14,11 @@ from unclip.unclip_core.data.center_crop import middle_square
 from unclip.unclip_core.data.opening import open_images
 from unclip.unclip_core.diffusion.noise import sample_seeds
 from unclip.unclip_core.evaluate.encoders import OpenClipEncoder, unit
-from unclip.unclip_core.evaluate.evaluation import clip_score, evaluate_model, gather, measured
+from unclip.unclip_core.evaluate.evaluation import clip_score, evaluate_model, gather, measured, settings_of
 from unclip.unclip_core.evaluate.generation import Draw, Pairs, draw_pairs
 from unclip.unclip_core.families.loading import load_model
-from unclip.unclip_core.models import StageSettings
-from unclip.unclip_core.pipelines import encode_image, encode_text, sample_prior
+from unclip.unclip_core.models import MissingPart, StageSettings
+from unclip.unclip_core.pipelines import encode_image, encode_text, sample_decoder, sample_prior, text_to_image
 from unclip.unclip_core.pipelines.settings import Settings
 from unclip.unclip_core.weights.files import CheckpointError
 from unclip.unclip_core.weights.lora_files import write_lora
@@ -115,6 +117,51 @@ def test_a_lora_is_drawn_with(images, model, report, tmp_path):
     assert figures["loras"] == {"strong.safetensors": 1.0} and report[0]["loras"] == {}
     assert figures["similarity"] != pytest.approx(report[0]["similarity"], abs=1e-4)
     assert figures["prior_cosine"] == pytest.approx(report[0]["prior_cosine"], abs=1e-5)
+
+
+# ---- models that lack parts ----
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """A model without an upsampler."""
+    with made_up_family.registered():
+        yield load_model(made_up_family.write_folder(tmp_path / "made-up"))
+
+
+def test_a_model_without_an_upsampler_is_measured_on_its_decoders_images(images, made_up):
+    figures = evaluate_model(made_up.folder, images, how=Draw(seed=3), neighbours=2)
+    assert figures["family"] == "made-up" and figures["stage"] == "decoder" and figures["pictures"] == len(CAPTIONS)
+    assert figures["settings"]["decoder"] == vars(made_up_family.SETTINGS) and figures["settings"]["upsampler"] is None
+    (pairs,) = draw_pairs(made_up, open_images(images), 5, Draw(seed=3), {})
+    wanted = text_to_image(made_up, CAPTIONS, sample_seeds(3, 5), Settings(candidates=1))
+    torch.testing.assert_close(pairs.drawn, wanted.small)
+    torch.testing.assert_close(pairs.prior_embeds, wanted.embeds)
+    assert pairs.drawn.shape == (5, made_up_family.SIDE, made_up_family.SIDE, 3)
+
+
+class WithoutPrior(made_up_family.MadeUpFolder):
+    def __init__(self, folder, dtype):
+        super().__init__(folder, dtype)
+        self.parts = frozenset({"clip", "decoder"})
+
+
+def test_a_model_without_a_prior_is_measured_drawing_from_images(images, made_up, monkeypatch):
+    monkeypatch.setattr(made_up_family, "MadeUpFolder", WithoutPrior)
+    figures = evaluate_model(made_up.folder, images, how=Draw("pictures", seed=3), neighbours=2)
+    assert figures["drawn_from"] == "pictures" and figures["settings"]["prior"] is None
+    (pairs,) = draw_pairs(load_model(made_up.folder), open_images(images), 5, Draw("pictures", seed=3), {})
+    embeds = encode_image(made_up.clip, pairs.true)
+    torch.testing.assert_close(pairs.drawn, sample_decoder(made_up.decoder, embeds, seeds=sample_seeds(3, 5)))
+    with pytest.raises(MissingPart, match="has no prior, so it cannot draw from captions: .*--from pictures"):
+        evaluate_model(made_up.folder, images, how=Draw(seed=3))
+
+
+def test_the_report_states_the_settings_that_were_used(model):
+    given = Settings(decoder=StageSettings(3, 1.0, "ddpm"))
+    found = settings_of(model, Draw(settings=given))
+    assert found == replace(given, prior=model.prior.settings, upsampler=model.upsampler.settings, candidates=1)
+    assert settings_of(model, Draw("pictures", small=True, settings=given)) == replace(given, candidates=1)
 
 
 def test_the_square_is_from_the_middle():
