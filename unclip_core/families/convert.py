@@ -31,7 +31,7 @@ def convert(source: str | Path, target: str | Path, dtype: str = "fp32") -> Path
 
 
 def convert_and_report(source: str, target: str, dtype: str) -> None:
-    """`convert`, and print what was written."""
+    """Run `convert` and print how much was written."""
     folder = convert(source, target, dtype)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     total = sum(path.stat().st_size for path in files)

@@ -1,4 +1,4 @@
-"""Which family a model folder is of."""
+"""Find the family that a model folder belongs to."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from .registry import INDEX, Family, families
 
 
 def family_of(folder: Path) -> Family:
-    """The family whose model `folder` holds.
+    """Return the family whose model `folder` holds.
 
     Raises:
         CheckpointError: the folder holds no model of a known family.
@@ -28,7 +28,7 @@ def family_of(folder: Path) -> Family:
 
 
 def is_supported(folder: Path) -> bool:
-    """Whether the index of `folder` is of a known family; no weights are touched."""
+    """Tell whether the index of `folder` is of a known family; no weights are read."""
     try:
         index = read_any_index(folder)
     except CheckpointError:
@@ -37,7 +37,7 @@ def is_supported(folder: Path) -> bool:
 
 
 def read_any_index(folder: Path) -> dict[str, Any]:
-    """The folder's `model_index.json`, of whatever family.
+    """Read the folder's `model_index.json`, of whatever family.
 
     Raises:
         CheckpointError: there is none, or it is no JSON object.

@@ -13,12 +13,12 @@ _MARKS = ("fp16", "bf16", "non_ema")
 
 
 def sources() -> dict[str, Source]:
-    """All public weights that the families name, by the names under which they are asked for."""
+    """Return the public weights of all families, by the name that `unclip download` takes."""
     return {name: source for family in families() for name, source in family.sources.items()}
 
 
 def download(name: str, target: str | None = None, revision: str | None = None, hub: str | None = None) -> Path:
-    """Fetch one of `sources` into `target`/<its name>; what is there already is not fetched again.
+    """Fetch one of `sources` into `target`/<its name>, skipping files that are complete.
 
     Args:
         name: "karlo" (text to image) or "karlo-variations".
@@ -58,7 +58,7 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
 
 
 def fetch(repository: str, file: str, target: Path, revision: str | None = None, hub: str | None = None) -> None:
-    """Fetch one file of a repository to `target`, from where an earlier try was cut off.
+    """Fetch one file of a repository to `target`, resuming a partial download.
 
     huggingface_hub's own `hf_hub_download` forgets half a file: with gigabytes a file, a weak line never ends.
 
@@ -82,7 +82,7 @@ def fetch(repository: str, file: str, target: Path, revision: str | None = None,
 
 
 def needed_files(names: Iterable[str]) -> list[str]:
-    """Of a repository's files those that loading needs: texts, and of each component one form of its weights.
+    """Select the files of a repository that loading needs: configs, and one form of each component's weights.
 
     safetensors are taken where they are, else .bin; the plain form, not a variant; shards with their index.
     """
@@ -107,7 +107,7 @@ def _weights(files: list[str]) -> list[str]:
 
 
 def comfyui_models() -> Path:
-    """`models/unclip` of the ComfyUI whose `custom_nodes` holds this package.
+    """Return `models/unclip` of the ComfyUI whose `custom_nodes` holds this package.
 
     Raises:
         CheckpointError: there is none; the message says how to name a folder.

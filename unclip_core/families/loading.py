@@ -1,4 +1,4 @@
-"""From a folder to a model, whatever its family."""
+"""Load a model folder, whatever its family."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ BUNDLED = Path(__file__).parents[1] / "bundled" / "shapes"
 def load_model(
     path: str | Path | None = None, dtype: torch.dtype = torch.float32, conventions: str = "native"
 ) -> UnclipModel:
-    """The model in folder `path`, or the bundled one; nothing but its index is read yet.
+    """Open the model in folder `path`, or the bundled one; weights are read when a part is first used.
 
     Args:
         path: a model folder of any family in `families.registry`.

@@ -1,4 +1,4 @@
-"""What a family of models is, and the list of those that there are.
+"""The contract of a family of models, and the registry of families.
 
 A family is one package below this one: it recognises its folders, reads their parts, and, as far as it can, writes
 them, trains on them and knows where they are published. Everything else reaches it through this contract alone.
@@ -53,7 +53,7 @@ class TrainedPart:
 
 
 class Family:
-    """A family of models. Subclasses say which folders are theirs and read them; the rest is theirs to give or not.
+    """A family of models. Subclasses detect and read their folders; all other methods are optional.
 
     Methods that a family does not give refuse with a sentence, so that callers need not ask what it can.
     """
@@ -68,7 +68,7 @@ class Family:
     """Its public weights, by the name that `unclip download` takes."""
 
     def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
-        """Whether the folder is of this family, by its index or, where it has none (None), by its weights' keys.
+        """Tell whether the folder is of this family, by its index or, where it has none (None), by its weights' keys.
 
         Nothing that a file holds is run, and no weights are read. Raises CheckpointError for weights that are its own
         and damaged.
@@ -76,7 +76,7 @@ class Family:
         raise NotImplementedError
 
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
-        """What reads the folder's parts: nothing but its index is read yet.
+        """Return what reads the folder's parts; nothing but its index is read yet.
 
         dtype is that of prior, decoder and upsampler (CLIP stays float32); conventions one of `tokenizer.CONVENTIONS`.
         Raises CheckpointError where the index is unusable.
@@ -113,16 +113,16 @@ _registered: list[Family] = []
 
 
 def register(family: Family) -> None:
-    """Add a family that does not stand below this package; it is asked before those that do."""
+    """Register a family from elsewhere; it is asked before the built-in ones."""
     _registered.insert(0, family)
 
 
 def unregister(family: Family) -> None:
-    """Take a family out again."""
+    """Remove a registered family."""
     _registered.remove(family)
 
 
 def families() -> list[Family]:
-    """All families, in the order in which they are asked whether a folder is theirs."""
+    """Return all families, in the order in which they are asked whether a folder is theirs."""
     own = [import_module(f".{package}.family", __package__).FAMILY for package in _PACKAGES]
     return [*_registered, *own]

@@ -12,7 +12,7 @@ from ...weights.config_checks import Config, require
 
 
 def text_tower_params(config: Config) -> TextTowerParams:
-    """Of a CLIPTextModelWithProjection's configuration."""
+    """Read the configuration of a CLIPTextModelWithProjection."""
     return TextTowerParams(
         **_tower(config, width=512, mlp_width=2048, layers=12, heads=8),
         vocabulary=config.get("vocab_size", 49408),
@@ -21,7 +21,7 @@ def text_tower_params(config: Config) -> TextTowerParams:
 
 
 def text_tower_config(params: TextTowerParams) -> dict[str, Any]:
-    """The configuration that `text_tower_params` reads."""
+    """Write the configuration that `text_tower_params` reads."""
     return {
         "architectures": ["CLIPTextModelWithProjection"],
         "model_type": "clip_text_model",
@@ -35,7 +35,7 @@ def text_tower_config(params: TextTowerParams) -> dict[str, Any]:
 
 
 def vision_tower_params(config: Config) -> VisionTowerParams:
-    """Of a CLIPVisionModelWithProjection's configuration."""
+    """Read the configuration of a CLIPVisionModelWithProjection."""
     return VisionTowerParams(
         **_tower(config, width=768, mlp_width=3072, layers=12, heads=12),
         image_size=config.get("image_size", 224),
@@ -45,7 +45,7 @@ def vision_tower_params(config: Config) -> VisionTowerParams:
 
 
 def vision_tower_config(params: VisionTowerParams) -> dict[str, Any]:
-    """The configuration that `vision_tower_params` reads."""
+    """Write the configuration that `vision_tower_params` reads."""
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
@@ -57,7 +57,7 @@ def vision_tower_config(params: VisionTowerParams) -> dict[str, Any]:
 
 
 def image_input(config: Config, image_size: int, squash: bool) -> ImageInput:
-    """Of a CLIPImageProcessor's configuration, for a tower of `image_size` px.
+    """Read the configuration of a CLIPImageProcessor, for a tower of `image_size` px.
 
     squash: resize both edges, as kakaobrain's own code does, in place of a resized shorter edge and a crop.
     Raises ValueError for settings that ours cannot follow.
@@ -76,7 +76,7 @@ def image_input(config: Config, image_size: int, squash: bool) -> ImageInput:
 
 
 def image_input_config(images: ImageInput) -> dict[str, Any]:
-    """The configuration that `image_input` reads."""
+    """Write the configuration that `image_input` reads."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "feature_extractor_type": "CLIPFeatureExtractor",

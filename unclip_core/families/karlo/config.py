@@ -62,7 +62,7 @@ _SHIFTS = {"scale_shift": "scale_shift", "default": "add"}
 
 
 def prior_params(config: Config, soft_mask: bool) -> PriorParams:
-    """Of a PriorTransformer's configuration. Raises ValueError for settings that ours cannot follow."""
+    """Read a PriorTransformer's configuration. Raises ValueError for settings that our net does not have."""
     require(config, _PRIOR_FIXED)
     heads, head_dim = config.get("num_attention_heads", 32), config.get("attention_head_dim", 64)
     embed_dim = config.get("embedding_dim", 768)
@@ -80,7 +80,7 @@ def prior_params(config: Config, soft_mask: bool) -> PriorParams:
 
 
 def prior_config(params: PriorParams) -> dict[str, Any]:
-    """The configuration that `prior_params` reads. Raises ValueError where diffusers has none like it."""
+    """Write the configuration that `prior_params` reads. Raises ValueError where diffusers has no such prior."""
     if params.text_width != params.embed_dim or params.mlp_ratio != 4:
         raise ValueError(
             f"diffusers has no prior with text width {params.text_width}, embedding width "
@@ -99,7 +99,7 @@ def prior_config(params: PriorParams) -> dict[str, Any]:
 
 
 def conditioner_params(config: Config) -> TokenConditionerParams:
-    """Of a UnCLIPTextProjModel's configuration."""
+    """Read a UnCLIPTextProjModel's configuration."""
     needs(config, "time_embed_dim", "cross_attention_dim")
     embed_dim = config.get("clip_embeddings_dim", 768)
     return TokenConditionerParams(
@@ -112,7 +112,7 @@ def conditioner_params(config: Config) -> TokenConditionerParams:
 
 
 def conditioner_config(params: TokenConditionerParams) -> dict[str, Any]:
-    """The configuration that `conditioner_params` reads."""
+    """Write the configuration that `conditioner_params` reads."""
     return {
         "_class_name": "UnCLIPTextProjModel",
         "clip_embeddings_dim": params.embed_dim,
@@ -123,7 +123,7 @@ def conditioner_config(params: TokenConditionerParams) -> dict[str, Any]:
 
 
 def decoder_params(unet: Config, text_projection: Config) -> DecoderParams:
-    """Of the configurations of a UNet2DConditionModel and a UnCLIPTextProjModel, as Karlo combines them.
+    """Read the configurations of a UNet2DConditionModel and its UnCLIPTextProjModel.
 
     Raises ValueError for settings that ours cannot follow.
     """
@@ -132,7 +132,7 @@ def decoder_params(unet: Config, text_projection: Config) -> DecoderParams:
 
 
 def decoder_unet_params(unet: Config) -> UNetParams:
-    """Of a UNet2DConditionModel's configuration. Raises ValueError for settings that ours cannot follow."""
+    """Read a UNet2DConditionModel's configuration. Raises ValueError for settings that our UNet does not have."""
     require(unet, _CONDITIONED_FIXED)
     if unet.get("class_embed_type") != "identity":
         raise ValueError(f"'class_embed_type' is {unet.get('class_embed_type')!r}; a decoder of unCLIP has 'identity'")
@@ -150,7 +150,7 @@ def decoder_unet_params(unet: Config) -> UNetParams:
 
 
 def decoder_config(params: DecoderParams) -> dict[str, Any]:
-    """The UNet's configuration that `decoder_params` reads."""
+    """Write the UNet's configuration that `decoder_params` reads."""
     return {
         **_unet_config(params.unet),
         "_class_name": "UNet2DConditionModel",
@@ -163,7 +163,7 @@ def decoder_config(params: DecoderParams) -> dict[str, Any]:
 
 
 def super_res_params(config: Config) -> UNetParams:
-    """Of a UNet2DModel's configuration. Raises ValueError for settings that ours cannot follow."""
+    """Read a UNet2DModel's configuration. Raises ValueError for settings that our UNet does not have."""
     require(
         config,
         {
@@ -185,7 +185,7 @@ def super_res_params(config: Config) -> UNetParams:
 
 
 def super_res_config(params: UNetParams, image_size: int) -> dict[str, Any]:
-    """The configuration that `super_res_params` reads."""
+    """Write the configuration that `super_res_params` reads."""
     return {
         **_unet_config(params),
         "_class_name": "UNet2DModel",
@@ -195,7 +195,7 @@ def super_res_config(params: UNetParams, image_size: int) -> dict[str, Any]:
 
 
 def diffusion_spec(config: Config, compatible: bool, native_clip: float | None = None) -> DiffusionSpec:
-    """Of an UnCLIPScheduler's configuration.
+    """Read an UnCLIPScheduler's configuration.
 
     compatible: with diffusers' tables and spacing; else with those of kakaobrain's code, which also clips at
     `native_clip` where diffusers clips at half of it. Raises ValueError for settings that ours cannot follow.
@@ -217,7 +217,7 @@ def diffusion_spec(config: Config, compatible: bool, native_clip: float | None =
 
 
 def scheduler_config(spec: DiffusionSpec) -> dict[str, Any]:
-    """The configuration that `diffusion_spec` reads."""
+    """Write the configuration that `diffusion_spec` reads."""
     return {
         "_class_name": "UnCLIPScheduler",
         "num_train_timesteps": spec.train_steps,
@@ -288,7 +288,7 @@ def _per_level(value: int | list[int], levels: int) -> tuple[int, ...]:
 
 
 def _one(value: int | list[int]) -> int:
-    """The one number that all levels share. Raises ValueError where they differ."""
+    """Return the number that all levels share. Raises ValueError where they differ."""
     values = set(value) if isinstance(value, list | tuple) else {value}
     if len(values) != 1:
         raise ValueError(f"'attention_head_dim' differs from level to level ({value}), which is not supported")

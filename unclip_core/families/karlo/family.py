@@ -27,7 +27,7 @@ class KarloFamily(Family):
     }
 
     def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
-        """By the pipeline that the index names; without an index, by the keys of kakaobrain's files."""
+        """Detect by the pipeline that the index names; without an index, by the keys of kakaobrain's files."""
         if index is not None:
             return index.get("_class_name") in PIPELINES
         from .kakao_reader import weight_files
@@ -35,7 +35,7 @@ class KarloFamily(Family):
         return bool(weight_files(folder))
 
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
-        """A `KarloFolder`, or a `KakaoFolder` where there is no index."""
+        """Return a `KarloFolder`, or a `KakaoFolder` where there is no index."""
         from ..detect import read_any_index
         from .kakao_reader import KakaoFolder
         from .reader import KarloFolder
@@ -45,7 +45,7 @@ class KarloFamily(Family):
         return KarloFolder(folder, read_any_index(folder), dtype, conventions)
 
     def convert(self, model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
-        """As a folder in diffusers' layout, component after component."""
+        """Write a folder in diffusers' layout, component after component."""
         from .convert import convert
 
         return convert(model, target, dtype)

@@ -1,4 +1,4 @@
-"""Our keys in kakaobrain's own Karlo checkpoints, and in OpenAI's CLIP."""
+"""Map our keys to those of kakaobrain's own Karlo checkpoints, and of OpenAI's CLIP."""
 
 import re
 from collections.abc import Callable
@@ -78,7 +78,7 @@ OPENAI_VISION: Rules = (
 
 
 def prior_origin(head_dim: int) -> Callable[[str], Origin]:
-    """Where a key of the prior stands; the statistics of CLIP keep their name, they come from another file."""
+    """Locate a key of the prior; CLIP's statistics keep their name, they come from another file."""
 
     def origin(key: str) -> Origin:
         if key in ("clip_mean", "clip_std"):
@@ -89,12 +89,12 @@ def prior_origin(head_dim: int) -> Callable[[str], Origin]:
 
 
 def conditioner_origin(key: str) -> Origin:
-    """Where a key of the decoder's conditioner stands."""
+    """Locate a key of the decoder's conditioner."""
     return Origin(f"model.{renamed(key, CONDITIONER)}")
 
 
 def unet_origin(params: UNetParams, prefix: str) -> Callable[[str], Origin]:
-    """Where a key of a UNet stands, under `prefix` ("model.", "model_first_steps.", "model_last_step.")."""
+    """Locate a key of a UNet under `prefix` ("model.", "model_first_steps.", "model_last_step.")."""
     entries, exits = _first_numbers(params)
 
     def origin(key: str) -> Origin:
@@ -117,7 +117,7 @@ def unet_origin(params: UNetParams, prefix: str) -> Callable[[str], Origin]:
 
 
 def openai_origin(rules: Rules) -> Callable[[str], Origin]:
-    """Where a key of a CLIP tower stands in OpenAI's checkpoint."""
+    """Locate a key of a CLIP tower in OpenAI's checkpoint."""
 
     def origin(key: str) -> Origin:
         place = renamed(key, rules)
@@ -130,7 +130,7 @@ def openai_origin(rules: Rules) -> Callable[[str], Origin]:
 
 
 def _interleaved(key: str, place: str, head_dim: int, squeeze: bool = False) -> Origin:
-    """The origin of a projection that is stored together with its sisters, head by head."""
+    """Locate a projection that is stored together with others of the same attention, interleaved by head."""
     found = re.search(r"\b(to|context)_([qkv])\.", key)
     if not found:
         return Origin(place, squeeze=squeeze)
@@ -149,12 +149,12 @@ def _first_numbers(params: UNetParams) -> tuple[list[int], list[int]]:
 
 
 def _middle_slot(params: UNetParams, kind: str, index: int) -> int:
-    """Place in the middle: block, attention, block, where there is attention; else block, block."""
+    """Return the index in the middle: block, attention, block, where there is attention; else block, block."""
     return 2 * index + (kind == "attentions") if params.mid_attention else index
 
 
 def _exit(params: UNetParams, first: int, level: int, kind: str, index: int) -> str:
-    """Place on the way up: block, attention, and behind a level's last block the step up."""
+    """Return the index on the way up: block, attention, and behind a level's last block the upsampling."""
     if kind == "resample":
         return f"output_blocks.{first + params.blocks[level]}.{2 if params.attention[level] else 1}"
     return f"output_blocks.{first + index}.{int(kind == 'attentions')}"

@@ -1,4 +1,4 @@
-"""Shapes and settings of kakaobrain's Karlo: from its YAML files where they are there, else off the tensors."""
+"""Infer shapes and settings of kakaobrain's Karlo: from its YAML files if present, else from tensor shapes."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _LEARNS_SIGMA = {"decoder": True}
 
 
 def read_settings(folder: Path) -> dict[str, dict[str, Any]]:
-    """The YAML files in `folder` and its `configs`, by what they configure: hyper-parameters and diffusion, flat.
+    """Read the YAML files in `folder` and its `configs`: hyper-parameters and diffusion by net, flattened.
 
     Raises:
         CheckpointError: a file is no YAML.
@@ -51,7 +51,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def prior(source: Tensors, settings: Settings, soft_mask: bool) -> PriorParams:
-    """Shape of the prior."""
+    """Infer the shape of the prior."""
     _, tokens, width = _shape(source, "model.positional_embedding", 3)
     heads = settings.get("xf_heads") or max(1, width // HEAD_WIDTH)
     return PriorParams(
@@ -68,7 +68,7 @@ def prior(source: Tensors, settings: Settings, soft_mask: bool) -> PriorParams:
 
 
 def decoder(source: Tensors, settings: Settings) -> DecoderParams:
-    """Shape of the decoder and its conditioner."""
+    """Infer the shape of the decoder and its conditioner."""
     shape = unet(source, "model.", settings)
     context_dim, text_width = _shape(source, "model.text_seq_proj.0.weight", 2)
     conditioner = TokenConditionerParams(
@@ -82,7 +82,7 @@ def decoder(source: Tensors, settings: Settings) -> DecoderParams:
 
 
 def unet(source: Tensors, prefix: str, settings: Settings) -> UNetParams:
-    """Shape of the UNet under `prefix`: its levels end where a block of the way up is followed by a step up."""
+    """Infer the shape of the UNet under `prefix`: a level ends where a block on the way up is followed by an upsampling."""
     levels = _levels(source, prefix)
     last = levels[0][-1]
     channels = [_shape(source, f"{prefix}output_blocks.{level[-1]}.0.out_layers.3.weight", 4)[0] for level in levels]
@@ -107,7 +107,7 @@ def unet(source: Tensors, prefix: str, settings: Settings) -> UNetParams:
 
 
 def towers(source: Tensors) -> tuple[TextTowerParams, VisionTowerParams]:
-    """Shapes of OpenAI's text and vision towers; their heads are 64 wide."""
+    """Infer the shapes of OpenAI's text and vision towers; their heads are 64 wide."""
     context, text_width = _shape(source, "positional_embedding", 2)
     width, channels, patch, _ = _shape(source, "visual.conv1.weight", 4)
     side = round((_shape(source, "visual.positional_embedding", 2)[0] - 1) ** 0.5)
@@ -135,7 +135,7 @@ def towers(source: Tensors) -> tuple[TextTowerParams, VisionTowerParams]:
 
 
 def diffusion(name: str, settings: Settings, compatible: bool, native_clip: float) -> DiffusionSpec:
-    """The process of "prior", "decoder" or "super_res". Raises CheckpointError for a schedule other than Karlo's."""
+    """Return the diffusion of "prior", "decoder" or "super_res". Raises CheckpointError for a schedule that is not Karlo's."""
     schedule = settings.get("noise_schedule", "squaredcos_cap_v2")
     if schedule != "squaredcos_cap_v2":
         raise CheckpointError(f"Karlo's {name} has the noise schedule {schedule!r}; supported is 'squaredcos_cap_v2'.")

@@ -1,4 +1,4 @@
-"""kakaobrain's own Karlo files in one folder: which is which is told by keys, never by names.
+"""Read kakaobrain's own Karlo files in one folder, told apart by their keys, never by their names.
 
 `prior-ckpt….ckpt`, `decoder-ckpt….ckpt`, `improved-sr-ckpt….ckpt`, `ViT-L-14.pt` (OpenAI's TorchScript archive) and
 `ViT-L-14_stats.th`; hyper-parameters from their YAML files beside them, or else from the shapes.
@@ -41,7 +41,7 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_scale
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """Karlo's files in `folder` by what they hold: "prior", "decoder", "super_res", "clip", "stats".
+    """Find Karlo's files in `folder` by what they hold: "prior", "decoder", "super_res", "clip", "stats".
 
     Raises:
         CheckpointError: a file is damaged, or two hold the same.
@@ -59,7 +59,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
 
 class KakaoFolder:
-    """A folder of such files; parts are read one by one, and what it lacks is only missed when asked for."""
+    """A folder of such files. Parts are read one by one; a missing part is an error only when it is asked for."""
 
     small = False
 
@@ -77,11 +77,11 @@ class KakaoFolder:
         return self.conventions == "diffusers"
 
     def clip(self) -> Clip:
-        """Both towers of CLIP, in float32."""
+        """Read both towers of CLIP, in float32."""
         return Clip(self.family, self._clip)
 
     def prior(self) -> Prior:
-        """The prior, with the statistics of CLIP's embeddings."""
+        """Read the prior, with the statistics of CLIP's embeddings."""
         source = self._tensors("prior")
         params = params_of.prior(source, self.settings.get("prior", {}), self.compatible)
         statistics = dict(zip(STATISTICS, self._statistics(params.embed_dim), strict=True))
@@ -95,7 +95,7 @@ class KakaoFolder:
         return Prior(self.family, net, self.diffusion("prior"), unit_norm=False, settings=PRIOR)
 
     def decoder(self) -> Decoder:
-        """The decoder with its text projection."""
+        """Read the decoder with its text projection."""
         source = self._tensors("decoder")
         params = params_of.decoder(source, self.settings.get("decoder", {}))
         with meta_init():
@@ -118,7 +118,7 @@ class KakaoFolder:
         )
 
     def upsampler(self) -> Upsampler:
-        """Both super-resolution nets."""
+        """Read both super-resolution nets."""
         source, nets = self._tensors("super_res"), []
         for prefix in ("model_first_steps.", "model_last_step."):
             half = source.only(lambda key, prefix=prefix: key.startswith(prefix))
@@ -132,15 +132,15 @@ class KakaoFolder:
         )
 
     def check(self) -> None:
-        """Nothing more: which files there are was looked at, and each is compared as it is read."""
+        """Do nothing more: the files were detected by their keys, and each is checked as it is read."""
 
     def diffusion(self, name: str) -> DiffusionSpec:
-        """The process of "prior", "decoder" or "super_res"."""
+        """Return the diffusion of "prior", "decoder" or "super_res"."""
         return params_of.diffusion(name, self.settings.get(name, {}), self.compatible, NATIVE_PRIOR_CLIP)
 
     @cached_property
     def _blank(self) -> TextCondition:
-        """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
+        """The encoding of the empty prompt, kept for classifier-free guidance; CLIP itself may be freed."""
         return self._clip.encode_text([""])
 
     @weak_cached_property
@@ -206,7 +206,7 @@ def _open_archive(path: Path) -> Tensors:
 
 
 def _kind(path: Path) -> str | None:
-    """What a file holds, by its keys; None where it is nothing of Karlo's."""
+    """Tell what a file holds, by its keys; None where it is nothing of Karlo's."""
     if path.suffix != ".safetensors" and not is_torchscript(path):
         held: Any = load_pickle(path)
         if isinstance(held, list | tuple):

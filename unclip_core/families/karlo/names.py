@@ -1,4 +1,4 @@
-"""Our keys in diffusers' and transformers' checkpoints."""
+"""Map our keys to those of diffusers' and transformers' checkpoints."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -74,12 +74,12 @@ VISION_TOWER: Rules = (
 
 
 def renamed(key: str, rules: Rules) -> str:
-    """`key` after all `rules` (pattern, replacement), in order."""
+    """Apply all `rules` (pattern, replacement) to `key`, in order."""
     for pattern, by in rules:
         key = re.sub(pattern, by, key)
     return key
 
 
 def diffusers_origin(rules: Rules) -> Callable[[str], Origin]:
-    """A function from our key to where it stands in a checkpoint with these names."""
+    """Return a function that locates our key in a checkpoint with these names."""
     return lambda key: Origin(renamed(key, rules))

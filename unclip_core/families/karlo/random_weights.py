@@ -1,4 +1,4 @@
-"""Karlo with random weights, of any size, on the disk: for tests, measurements and tries without the real weights."""
+"""Write Karlo folders with random weights, of any size, for tests and benchmarks without the real weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ POOL = 1_048_573
 
 
 class _Random:
-    """Makes a tensor of a key's shape: matrices keep the size of what they are given, norms stand around one."""
+    """Draw a tensor of a key's shape: matrices preserve the variance of their input, norm weights lie around 1."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -121,7 +121,7 @@ class _Random:
 
 
 def _tokenizer(params: TextTowerParams) -> ClipTokenizer:
-    """OpenAI's for its vocabulary; for any other size one that knows bytes and as many pairs as fit."""
+    """Return OpenAI's tokenizer for its vocabulary; for any other size one of bytes and as many merges as fit."""
     if params.vocabulary == 49408:
         return openai_tokenizer(params.context)
     letters = [token for token in byte_vocabulary([]) if token.isalpha() and token.isascii() and token.islower()]

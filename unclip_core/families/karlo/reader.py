@@ -1,4 +1,4 @@
-"""Karlo in diffusers' folder layout (`UnCLIPPipeline`, `UnCLIPImageVariationPipeline`), of any size."""
+"""Read Karlo in diffusers' folder layout (`UnCLIPPipeline`, `UnCLIPImageVariationPipeline`), of any size."""
 
 import json
 from collections.abc import Callable
@@ -60,12 +60,12 @@ _BUILT_OF: dict[str, tuple[Callable, Callable, names.Rules]] = {
 
 
 def family_of(embed_dim: int) -> str:
-    """The family's name: embeddings of Karlo's width are Karlo's, others only go with their like."""
+    """Name the family by the embedding width: "karlo" for Karlo's 768, else "karlo-<width>"."""
     return "karlo" if embed_dim == KARLO_WIDTH else f"karlo-{embed_dim}"
 
 
 class KarloFolder:
-    """A diffusers folder; its parts are read one by one, and what it lacks is only missed when asked for."""
+    """A diffusers folder. Parts are read one by one; a missing part is an error only when it is asked for."""
 
     small = False
 
@@ -92,11 +92,11 @@ class KarloFolder:
     # ---- parts ----
 
     def clip(self) -> Clip:
-        """The towers that there are, in float32: they are small, and run once."""
+        """Read the towers that are there, in float32: they are small and run once."""
         return Clip(self.family, self._clip)
 
     def prior(self) -> Prior:
-        """The prior, with the statistics of CLIP's embeddings."""
+        """Read the prior, with the statistics of CLIP's embeddings."""
         params = self._configured("prior", lambda config: configs.prior_params(config, soft_mask=self.compatible))
         net = fill(
             lambda: PriorTransformer(params),
@@ -110,7 +110,7 @@ class KarloFolder:
         )
 
     def decoder(self) -> Decoder:
-        """The decoder with its text projection."""
+        """Read the decoder with its text projection."""
         params = self.decoder_params()
         with meta_init():
             net = DecoderNet(params)
@@ -131,7 +131,7 @@ class KarloFolder:
         )
 
     def upsampler(self) -> Upsampler:
-        """Both super-resolution nets."""
+        """Read both super-resolution nets."""
         scale = self.super_res_scale()
         nets = []
         for name in ("super_res_first", "super_res_last"):
@@ -158,16 +158,16 @@ class KarloFolder:
     # ---- configuration ----
 
     def decoder_params(self) -> DecoderParams:
-        """Of the configurations of decoder and text projection."""
+        """Read the configurations of decoder and text projection."""
         projection = self._config("text_proj")
         return self._configured("decoder", lambda config: configs.decoder_params(config, projection))
 
     def super_res_params(self, name: str) -> UNetParams:
-        """Of the configuration of one of the two super-resolution nets."""
+        """Read the configuration of one of the two super-resolution nets."""
         return self._configured(name, configs.super_res_params)
 
     def super_res_scale(self) -> int:
-        """How many times as large as the decoder's images those of the super-resolution are."""
+        """Return the super-resolution's scale factor."""
         small, large = self.decoder_params().image_size, self._config("super_res_first").get("sample_size")
         if not isinstance(large, int) or large % small:
             raise CheckpointError(
@@ -177,7 +177,7 @@ class KarloFolder:
         return large // small
 
     def diffusion(self, scheduler: str, native_clip: float | None = None) -> DiffusionSpec:
-        """The process that a scheduler's configuration states."""
+        """Read the diffusion that a scheduler's configuration states."""
         return self._configured(
             scheduler,
             lambda config: configs.diffusion_spec(config, self.compatible, native_clip),
@@ -186,7 +186,7 @@ class KarloFolder:
 
     @cached_property
     def _blank(self) -> TextCondition:
-        """What CLIP says of the empty prompt; it is small and stays, as CLIP itself need not."""
+        """The encoding of the empty prompt, kept for classifier-free guidance; CLIP itself may be freed."""
         return self._clip.encode_text([""])
 
     @weak_cached_property

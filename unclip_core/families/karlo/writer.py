@@ -1,4 +1,4 @@
-"""Karlo's parts to a folder in diffusers' layout: safetensors, written one tensor at a time, the index last."""
+"""Write Karlo's parts as a folder in diffusers' layout: safetensors, one tensor at a time, the index last."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _DIFFUSERS, _TRANSFORMERS, _UNCLIP = "diffusers", "transformers", "unclip"
 
 
 def as_it_is(key: str, tensor: Tensor) -> Tensor:
-    """The net's own tensor."""
+    """Return the net's own tensor."""
     return tensor
 
 

@@ -18,11 +18,11 @@ class NativeFamily(Family):
     formats = (f"the format '{FORMAT}'",)
 
     def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
-        """By the index's format; one that names neither a format nor a pipeline is refused by the reader, with why."""
+        """Detect by the index's format; an index that names neither format nor pipeline is refused by the reader."""
         return index is not None and (index.get("format") == FORMAT or "_class_name" not in index)
 
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
-        """A `NativeFolder`; there is one convention only."""
+        """Return a `NativeFolder`; there is one convention only."""
         return NativeFolder(folder, dtype)
 
 

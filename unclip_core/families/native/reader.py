@@ -1,4 +1,4 @@
-"""Our own model folder: `model_index.json` and one safetensors file a component, its configuration in the header."""
+"""Read our own model folders: `model_index.json` and one safetensors file a component, its configuration in the header."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ _CONFIG_KEYS = {
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a model folder: `format`, `family`, `components` (name → file).
+    """Read the index of a model folder: `format`, `family`, `components` (name → file), `settings`.
 
     Raises:
         CheckpointError: there is no index, it is not JSON, or not of this format.
@@ -64,32 +64,32 @@ class NativeFolder:
         self.settings = _settings(folder / INDEX, index.get("settings", {}))
 
     def check(self) -> None:
-        """Nothing: these are read at once."""
+        """Do nothing: these folders are small, and checked as they are read."""
 
     def clip(self) -> Clip:
-        """Text and image encoders."""
+        """Read text and image encoders."""
         return read_clip(self.folder, self.family)
 
     def prior(self) -> Prior:
-        """The prior."""
+        """Read the prior."""
         return self._sampled("prior", read_prior(self.folder, self.family, self.dtype))
 
     def decoder(self) -> Decoder:
-        """The decoder."""
+        """Read the decoder."""
         return self._sampled("decoder", read_decoder(self.folder, self.family, self.dtype))
 
     def upsampler(self) -> Upsampler:
-        """The upsampler."""
+        """Read the upsampler."""
         part = self._sampled("upsampler", read_upsampler(self.folder, self.family, self.dtype))
         return part if part.second is None else replace(part, second=self._sampled("upsampler", part.second))
 
     def _sampled(self, stage: str, part: P) -> P:
-        """The part with the settings that the index states for its stage, if it does."""
+        """Return the part with the settings that the index states for its stage, if any."""
         return replace(part, settings=self.settings[stage]) if stage in self.settings else part
 
 
 def _settings(path: Path, stated: Any) -> dict[str, StageSettings]:
-    """Of the index's "settings": by stage, each with "steps" and perhaps "guidance_scale" and "sampler".
+    """Read the index's "settings": by stage, each with "steps" and perhaps "guidance_scale" and "sampler".
 
     Raises:
         CheckpointError: a stage or setting is not known, or a number is out of range.
@@ -163,7 +163,7 @@ def _components(folder: Path) -> dict[str, str]:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name in an index is that of a file in the same folder, on any system."""
+    """Tell whether a name in an index is that of a file in the same folder, on any system."""
     return bool(name.strip(". ")) and not set(name) & {"/", "\\", ":", "\0"}
 
 
