@@ -82,7 +82,7 @@ def decoder(source: Tensors, settings: Settings) -> DecoderParams:
 
 
 def unet(source: Tensors, prefix: str, settings: Settings) -> UNetParams:
-    """Infer the shape of the UNet under `prefix`: a level ends where a block on the way up is followed by an upsampling."""
+    """Infer the shape of the UNet under `prefix`: upsampling on the way up ends a level."""
     levels = _levels(source, prefix)
     last = levels[0][-1]
     channels = [_shape(source, f"{prefix}output_blocks.{level[-1]}.0.out_layers.3.weight", 4)[0] for level in levels]
@@ -135,7 +135,7 @@ def towers(source: Tensors) -> tuple[TextTowerParams, VisionTowerParams]:
 
 
 def diffusion(name: str, settings: Settings, compatible: bool, native_clip: float) -> DiffusionSpec:
-    """Return the diffusion of "prior", "decoder" or "super_res". Raises CheckpointError for a schedule that is not Karlo's."""
+    """Return the diffusion of "prior", "decoder" or "super_res". Raises CheckpointError for another schedule."""
     schedule = settings.get("noise_schedule", "squaredcos_cap_v2")
     if schedule != "squaredcos_cap_v2":
         raise CheckpointError(f"Karlo's {name} has the noise schedule {schedule!r}; supported is 'squaredcos_cap_v2'.")

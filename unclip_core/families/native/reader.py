@@ -1,4 +1,4 @@
-"""Read our own model folders: `model_index.json` and one safetensors file a component, its configuration in the header."""
+"""Read our own model folders: `model_index.json` and a safetensors file a component, with its configuration."""
 
 import json
 from collections.abc import Callable
