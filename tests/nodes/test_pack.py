@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from released_nodes import NODES as RELEASED
 
 import unclip
 from unclip.unclip_core.diffusion.samplers import SAMPLERS
@@ -14,192 +15,6 @@ from unclip.unclip_core.diffusion.samplers import SAMPLERS
 ROOT = Path(unclip.__file__).parent
 CLASSES = unclip.NODE_CLASS_MAPPINGS
 
-# Released: neither an id, nor an input's name, type or place may ever change; inputs are only appended.
-RELEASED = {
-    "UnclipLoadModel": ("Load unCLIP Model", {"model": "COMBO", "dtype": "COMBO"}, {}),
-    "UnclipTextEncode": ("CLIP Text Encode (unCLIP)", {"clip": "UNCLIP_CLIP", "text": "STRING"}, {}),
-    "UnclipImageEncode": ("CLIP Image Encode (unCLIP)", {"clip": "UNCLIP_CLIP", "image": "IMAGE"}, {}),
-    "UnclipPriorSample": (
-        "Prior Sample (unCLIP)",
-        {
-            "prior": "UNCLIP_PRIOR", "text": "UNCLIP_TEXT", "seed": "INT", "steps": "INT",
-            "guidance_scale": "FLOAT", "sampler": "COMBO", "candidates": "INT", "keep": "INT",
-        },
-        {"decoder": "UNCLIP_DECODER", "guidance_start": "FLOAT", "guidance_end": "FLOAT"},
-    ),
-    "UnclipDecoderSample": (
-        "Decoder Sample (unCLIP)",
-        {
-            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "seed": "INT", "steps": "INT",
-            "guidance_scale": "FLOAT", "sampler": "COMBO", "eta": "FLOAT", "batch_size": "INT",
-        },
-        {
-            "text": "UNCLIP_TEXT", "noise": "UNCLIP_NOISE", "clip": "UNCLIP_CLIP", "clip_text": "UNCLIP_TEXT",
-            "clip_strength": "FLOAT", "embedding_noise": "COMBO",
-            "guidance_start": "FLOAT", "guidance_end": "FLOAT",
-        },
-    ),
-    "UnclipUpscale": (
-        "Upscale (unCLIP)",
-        {"upscaler": "UNCLIP_UPSCALER", "image": "IMAGE", "seed": "INT", "steps": "INT"},
-        {"known": "IMAGE", "mask": "MASK"},
-    ),
-    "UnclipEmbeddingInterpolate": (
-        "Embedding Interpolate (unCLIP)",
-        {
-            "embedding_a": "UNCLIP_EMBEDDING", "embedding_b": "UNCLIP_EMBEDDING",
-            "t": "FLOAT", "frames": "INT", "t_end": "FLOAT", "method": "COMBO",
-        },
-        {},
-    ),
-    "UnclipImageGrid": (
-        "Image Grid (unCLIP)",
-        {"images": "IMAGE", "columns": "INT"},
-        {"images_2": "IMAGE", "images_3": "IMAGE", "images_4": "IMAGE"},
-    ),
-    "UnclipRerank": (
-        "Rerank (unCLIP)",
-        {"clip": "UNCLIP_CLIP", "text": "UNCLIP_TEXT", "image": "IMAGE", "keep": "INT"},
-        {},
-    ),
-    "UnclipEmbeddingBlend": (
-        "Embedding Blend (unCLIP)",
-        {f"weight_{i}": "FLOAT" for i in range(1, 9)},
-        {f"embedding_{i}": "UNCLIP_EMBEDDING" for i in range(1, 9)},
-    ),
-    "UnclipEmbeddingBatch": (
-        "Embedding Batch (unCLIP)", {}, {f"embedding_{i}": "UNCLIP_EMBEDDING" for i in range(1, 9)},
-    ),
-    "UnclipTextDiff": (
-        "Text Diff (unCLIP)",
-        {
-            "embedding": "UNCLIP_EMBEDDING", "text_before": "UNCLIP_TEXT", "text_after": "UNCLIP_TEXT",
-            "theta": "FLOAT", "frames": "INT",
-        },
-        {},
-    ),
-    "UnclipTextEncodeLines": ("CLIP Text Encode Lines (unCLIP)", {"clip": "UNCLIP_CLIP", "lines": "STRING"}, {}),
-    "UnclipPcaFit": ("PCA Fit (unCLIP)", {"embedding": "UNCLIP_EMBEDDING", "dimensions": "INT"}, {}),
-    "UnclipPcaReconstruct": (
-        "PCA Reconstruct (unCLIP)",
-        {"basis": "UNCLIP_BASIS", "embedding": "UNCLIP_EMBEDDING", "dimensions": "STRING"},
-        {},
-    ),
-    "UnclipSavePca": ("Save PCA Basis (unCLIP)", {"basis": "UNCLIP_BASIS", "filename_prefix": "STRING"}, {}),
-    "UnclipLoadPca": ("Load PCA Basis (unCLIP)", {"file": "COMBO"}, {"saved": "STRING"}),
-    "UnclipSaveEmbedding": (
-        "Save Embedding (unCLIP)", {"embedding": "UNCLIP_EMBEDDING", "filename_prefix": "STRING"}, {},
-    ),
-    "UnclipLoadEmbedding": ("Load Embedding (unCLIP)", {"file": "COMBO"}, {"saved": "STRING"}),
-    "UnclipToClipVision": ("To CLIP Vision Output (unCLIP)", {"embedding": "UNCLIP_EMBEDDING"}, {}),
-    "UnclipFromClipVision": (
-        "From CLIP Vision Output (unCLIP)",
-        {"clip": "UNCLIP_CLIP", "clip_vision_output": "CLIP_VISION_OUTPUT"},
-        {},
-    ),
-    "UnclipEmbeddingSimilarity": (
-        "Embedding Similarity (unCLIP)",
-        {"a": "UNCLIP_EMBEDDING,UNCLIP_TEXT"},
-        {"b": "UNCLIP_EMBEDDING,UNCLIP_TEXT"},
-    ),
-    "UnclipDescribe": (
-        "CLIP Describe (unCLIP)",
-        {
-            "clip": "UNCLIP_CLIP", "embedding": "UNCLIP_EMBEDDING",
-            "phrases": "COMBO", "top_k": "INT", "custom": "STRING",
-        },
-        {},
-    ),
-    "UnclipNoiseInterpolate": (
-        "Noise Interpolate (unCLIP)",
-        {"noise_a": "UNCLIP_NOISE", "noise_b": "UNCLIP_NOISE", "t": "FLOAT", "frames": "INT", "t_end": "FLOAT"},
-        {},
-    ),
-    "UnclipDdimInversion": (
-        "DDIM Inversion (unCLIP)",
-        {
-            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "image": "IMAGE", "steps": "INT",
-            "guidance_scale": "FLOAT", "iterations": "INT",
-        },
-        {"text": "UNCLIP_TEXT"},
-    ),
-    "UnclipInpaint": (
-        "Inpaint (unCLIP)",
-        {
-            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "image": "IMAGE", "mask": "MASK",
-            "seed": "INT", "steps": "INT", "guidance_scale": "FLOAT", "resamples": "INT",
-        },
-        {"text": "UNCLIP_TEXT"},
-    ),
-    "UnclipOutpaint": (
-        "Outpaint (unCLIP)",
-        {
-            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "image": "IMAGE",
-            "left": "INT", "top": "INT", "right": "INT", "bottom": "INT",
-            "seed": "INT", "steps": "INT", "guidance_scale": "FLOAT", "resamples": "INT",
-        },
-        {"text": "UNCLIP_TEXT"},
-    ),
-    "UnclipForwardDiffusion": (
-        "Forward Diffusion (unCLIP)",
-        {"decoder": "UNCLIP_DECODER", "image": "IMAGE", "seed": "INT", "timesteps": "STRING"},
-        {},
-    ),
-    "UnclipDenoisingFilm": (
-        "Denoising Film (unCLIP)",
-        {
-            "decoder": "UNCLIP_DECODER", "embedding": "UNCLIP_EMBEDDING", "seed": "INT", "steps": "INT",
-            "guidance_scale": "FLOAT", "sampler": "COMBO", "eta": "FLOAT", "every": "INT",
-        },
-        {"text": "UNCLIP_TEXT"},
-    ),
-    "UnclipClipOptimise": (
-        "CLIP Optimise (unCLIP)",
-        {
-            "clip": "UNCLIP_CLIP", "text": "UNCLIP_TEXT", "seed": "INT", "steps": "INT", "width": "INT",
-            "height": "INT", "learning_rate": "FLOAT", "cutouts": "INT", "smoothness": "FLOAT",
-        },
-        {"image": "IMAGE"},
-    ),
-    "UnclipApplyLora": (
-        "Apply LoRA (unCLIP)",
-        {"lora_name": "COMBO", "strength_prior": "FLOAT", "strength_decoder": "FLOAT"},
-        {"prior": "UNCLIP_PRIOR", "decoder": "UNCLIP_DECODER"},
-    ),
-}  # fmt: skip
-OUTPUTS = {
-    "UnclipLoadModel": ["UNCLIP_CLIP", "UNCLIP_PRIOR", "UNCLIP_DECODER", "UNCLIP_UPSCALER"],
-    "UnclipTextEncode": ["UNCLIP_TEXT"],
-    "UnclipImageEncode": ["UNCLIP_EMBEDDING"],
-    "UnclipPriorSample": ["UNCLIP_EMBEDDING", "STRING"],
-    "UnclipDecoderSample": ["IMAGE"],
-    "UnclipUpscale": ["IMAGE"],
-    "UnclipEmbeddingInterpolate": ["UNCLIP_EMBEDDING"],
-    "UnclipImageGrid": ["IMAGE"],
-    "UnclipRerank": ["IMAGE", "STRING"],
-    "UnclipEmbeddingBlend": ["UNCLIP_EMBEDDING"],
-    "UnclipEmbeddingBatch": ["UNCLIP_EMBEDDING"],
-    "UnclipTextDiff": ["UNCLIP_EMBEDDING"],
-    "UnclipTextEncodeLines": ["UNCLIP_TEXT"],
-    "UnclipPcaFit": ["UNCLIP_BASIS"],
-    "UnclipPcaReconstruct": ["UNCLIP_EMBEDDING"],
-    "UnclipSavePca": ["STRING"],
-    "UnclipLoadPca": ["UNCLIP_BASIS"],
-    "UnclipSaveEmbedding": ["STRING"],
-    "UnclipLoadEmbedding": ["UNCLIP_EMBEDDING", "STRING"],
-    "UnclipToClipVision": ["CLIP_VISION_OUTPUT"],
-    "UnclipFromClipVision": ["UNCLIP_EMBEDDING"],
-    "UnclipEmbeddingSimilarity": ["IMAGE", "STRING"],
-    "UnclipDescribe": ["STRING", "STRING"],
-    "UnclipNoiseInterpolate": ["UNCLIP_NOISE"],
-    "UnclipDdimInversion": ["UNCLIP_NOISE", "IMAGE"],
-    "UnclipInpaint": ["IMAGE"],
-    "UnclipOutpaint": ["IMAGE", "IMAGE", "MASK"],
-    "UnclipForwardDiffusion": ["IMAGE", "IMAGE", "IMAGE"],
-    "UnclipDenoisingFilm": ["IMAGE", "IMAGE", "IMAGE", "IMAGE"],
-    "UnclipClipOptimise": ["IMAGE"],
-    "UnclipApplyLora": ["UNCLIP_PRIOR", "UNCLIP_DECODER"],
-}
 WIDGETS = {"INT", "FLOAT", "STRING", "COMBO"}
 STOCK_IDS = {"unCLIPConditioning", "unCLIPCheckpointLoader", "CLIPTextEncode", "CLIPVisionEncode"}
 
@@ -219,15 +34,15 @@ each_node = pytest.mark.parametrize("node_id", RELEASED)
 
 def test_the_mappings_hold_exactly_the_released_nodes():
     assert list(CLASSES) == list(RELEASED)
-    assert {key: name for key, (name, *_) in RELEASED.items()} == unclip.NODE_DISPLAY_NAME_MAPPINGS
+    assert {key: node.name for key, node in RELEASED.items()} == unclip.NODE_DISPLAY_NAME_MAPPINGS
     assert all(key.startswith("Unclip") for key in CLASSES) and not STOCK_IDS & set(CLASSES)
 
 
 @each_node
 def test_inputs_and_their_order_are_the_released_ones(node_id):
     kinds = CLASSES[node_id].INPUT_TYPES()
-    _, required, optional = RELEASED[node_id]
-    for group, expected in (("required", required), ("optional", optional)):
+    released = RELEASED[node_id]
+    for group, expected in (("required", released.required), ("optional", released.optional)):
         found = [(name, type_of(spec[0])) for name, spec in kinds.get(group, {}).items()]
         assert found == list(expected.items())
     assert "hidden" not in kinds
@@ -236,8 +51,8 @@ def test_inputs_and_their_order_are_the_released_ones(node_id):
 @each_node
 def test_outputs_are_the_released_ones_and_explained(node_id):
     node = CLASSES[node_id]
-    assert list(node.RETURN_TYPES) == OUTPUTS[node_id]
-    assert len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS) == len(node.RETURN_TYPES)
+    assert list(zip(node.RETURN_NAMES, node.RETURN_TYPES, strict=True)) == list(RELEASED[node_id].outputs.items())
+    assert len(node.OUTPUT_TOOLTIPS) == len(node.RETURN_TYPES)
     assert all(len(tooltip) > 15 for tooltip in node.OUTPUT_TOOLTIPS)
 
 
