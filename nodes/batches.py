@@ -1,4 +1,4 @@
-"""Batches that go together: as many of each, or one for all."""
+"""Broadcast batches: inputs of a node have as many samples each, or one for all."""
 
 from torch import Tensor
 
@@ -6,10 +6,10 @@ from .inputs import InputError
 
 
 def common_count(**sizes: int) -> int:
-    """The number of samples of batches of these sizes, of which each is 1 or that number.
+    """Return the number of samples that batches of these sizes broadcast to.
 
     Raises:
-        InputError: they do not fit; the message names the sizes.
+        InputError: a size is neither 1 nor that number; the message names the sizes.
     """
     count = max(sizes.values())
     if any(size not in (1, count) for size in sizes.values()):
@@ -18,6 +18,6 @@ def common_count(**sizes: int) -> int:
     return count
 
 
-def spread(batch: Tensor, count: int) -> Tensor:
-    """A batch of 1 repeated `count` times; one of `count` as it is."""
+def expand_batch(batch: Tensor, count: int) -> Tensor:
+    """Expand a batch of 1 to `count` samples, without a copy; return one of `count` as it is."""
     return batch.expand(count, *batch.shape[1:])

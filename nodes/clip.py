@@ -13,7 +13,7 @@ from .sockets import EmbeddingValue, PartValue, TextValue
 
 
 class UnclipTextEncode:
-    """Node: a prompt as CLIP reads it."""
+    """Node: a prompt to CLIP's text embedding and token states."""
 
     ID = "UnclipTextEncode"
     DISPLAY_NAME = "CLIP Text Encode (unCLIP)"
@@ -27,7 +27,7 @@ class UnclipTextEncode:
     RETURN_NAMES = ("text",)
     OUTPUT_TOOLTIPS = ("The prompt as CLIP reads it: its embedding and its token states.",)
     HAS_INTERMEDIATE_OUTPUT = True
-    """Its warnings are told again when ComfyUI takes the node from its cache."""
+    """ComfyUI resends the warnings when it takes the node from its cache."""
 
     FUNCTION = "run"
 
@@ -49,7 +49,7 @@ class UnclipTextEncode:
         }
 
     def run(self, clip: PartValue[Clip], text: str = "") -> tuple[TextValue] | dict[str, Any]:
-        """Encode `text`; what of it the model does not take in is said, not silently dropped."""
+        """Encode `text`, with a warning of what the model ignores in it."""
         warnings = prompt_warnings(clip.part, inputs.check_text("text", text))
         host.notify(warnings, all_well="The model reads the whole prompt.")
         with host.loaded(clip) as part:
@@ -58,7 +58,7 @@ class UnclipTextEncode:
 
 
 def prompt_warnings(clip: Clip, text: str) -> list[str]:
-    """What of `text` the model will not take in, a sentence each; none if it reads all of it."""
+    """List what the model ignores in `text`, a sentence each: unknown words, tokens beyond its context length."""
     warnings = []
     if not text.strip():
         warnings.append("The prompt is empty: the image will show anything.")
@@ -72,7 +72,7 @@ def prompt_warnings(clip: Clip, text: str) -> list[str]:
 
 
 class UnclipTextEncodeLines:
-    """Node: every line of a text as a prompt."""
+    """Node: every line of a text to an embedding of its own."""
 
     ID = "UnclipTextEncodeLines"
     DISPLAY_NAME = "CLIP Text Encode Lines (unCLIP)"
@@ -99,7 +99,7 @@ class UnclipTextEncodeLines:
         }
 
     def run(self, clip: PartValue[Clip], lines: str = "") -> tuple[TextValue] | dict[str, Any]:
-        """Encode the lines that are not empty; what of them the model does not take in is said."""
+        """Encode the lines that are not empty, with warnings of what the model ignores in them."""
         prompts = [line.strip() for line in inputs.check_text("lines", lines).splitlines() if line.strip()]
         if not prompts:
             raise InputError("'lines' holds no prompt: write at least one line.")

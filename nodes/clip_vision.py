@@ -1,4 +1,4 @@
-"""The nodes between the pack's image embeddings and ComfyUI's CLIP_VISION_OUTPUT."""
+"""The nodes that convert between the pack's image embeddings and ComfyUI's CLIP_VISION_OUTPUT."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from .sockets import EmbeddingValue, PartValue
 
 
 class ClipVisionOutput:
-    """What ComfyUI's nodes take for a CLIP vision model's output: its image embeddings alone.
+    """A CLIP_VISION_OUTPUT of image embeddings alone; ComfyUI's nodes look for its attributes, not for its class.
 
     Attributes:
         image_embeds: `[B, D]` float32.
@@ -33,7 +33,7 @@ class ClipVisionOutput:
 
 
 class UnclipToClipVision:
-    """Node: embeddings as ComfyUI's own nodes take them."""
+    """Node: embeddings to CLIP_VISION_OUTPUT."""
 
     ID = "UnclipToClipVision"
     DISPLAY_NAME = "To CLIP Vision Output (unCLIP)"
@@ -59,7 +59,7 @@ class UnclipToClipVision:
 
 
 class UnclipFromClipVision:
-    """Node: what ComfyUI's own CLIP vision nodes say, as embeddings."""
+    """Node: CLIP_VISION_OUTPUT to embeddings."""
 
     ID = "UnclipFromClipVision"
     DISPLAY_NAME = "From CLIP Vision Output (unCLIP)"
@@ -88,7 +88,7 @@ class UnclipFromClipVision:
         }
 
     def run(self, clip: PartValue[Clip], clip_vision_output: Any) -> tuple[EmbeddingValue]:
-        """Unwrap the embeddings `[B, D]`, in the family's norm."""
+        """Unwrap the embeddings `[B, D]`; scale them to length 1 where the family does."""
         embeds = checked_embeds(clip_vision_output, clip.part.adapter.embed_dim)
         if clip.part.adapter.normalize:
             embeds = normalize(embeds)
@@ -96,7 +96,7 @@ class UnclipFromClipVision:
 
 
 def checked_embeds(output: Any, width: int) -> Tensor:
-    """The image embeddings `[B, D]` float32 of a CLIP_VISION_OUTPUT, of the width that the family has.
+    """Return the image embeddings `[B, D]` float32 of a CLIP_VISION_OUTPUT, if they have the family's width.
 
     Raises:
         InputError: there are none, they are of another width, or hold NaN or infinity.

@@ -11,7 +11,7 @@ from ..unclip_core.diffusion.noise import NoiseSource, sample_seeds
 from ..unclip_core.models import Clip, Decoder
 from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sampling, sockets
-from .batches import spread
+from .batches import expand_batch
 from .drawing import ETA, decoder_input, eta_widget, prompt_rows, rows_of, sampling_inputs, text_rows
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
@@ -20,7 +20,7 @@ STRENGTH = Number("clip_strength", 0.0, defaults.CLIP_STRENGTH_MAX, 0.1)
 
 
 class UnclipDecoderSample:
-    """Node: draws images of image embeddings."""
+    """Node: image embeddings to small images."""
 
     ID = "UnclipDecoderSample"
     DISPLAY_NAME = "Decoder Sample (unCLIP)"
@@ -149,7 +149,7 @@ class UnclipDecoderSample:
 
 @dataclass(frozen=True)
 class Guide:
-    """CLIP's guidance of a run: the CLIP, what it wants of each image `[N, D]`, and how strongly."""
+    """Guidance by CLIP's gradient: the CLIP, the text embedding that each image is drawn toward `[N, D]`, the scale."""
 
     clip: PartValue[Clip]
     wanted: Tensor
@@ -159,10 +159,10 @@ class Guide:
     def of(
         cls, clip: PartValue[Clip] | None, text: TextValue | None, strength: float, count: int, batch_size: int
     ) -> "Guide | None":
-        """The guidance of these inputs; None for a strength of 0.
+        """Make the guidance of the node's inputs; None for a strength of 0.
 
         Raises:
-            FamilyError: the text is not of that CLIP.
+            FamilyError: the text was read by another family's CLIP.
             InputError: CLIP or text are missing, or the number of texts does not fit.
         """
         if STRENGTH.check(strength) == 0:
@@ -175,7 +175,7 @@ class Guide:
         return cls(clip, wanted, float(strength))
 
     def over(self, rows: slice) -> Callable[..., Tensor]:
-        """The core's `sample_decoder` under this guidance, for these images."""
+        """Return a function with the arguments of `sample_decoder` that draws these images under the guidance."""
         wanted = self.wanted[rows].to(host.device())
 
         def sample(decoder: Decoder, embeds: Tensor, **settings: Any) -> Tensor:
@@ -186,7 +186,7 @@ class Guide:
 
 @dataclass(frozen=True)
 class NoiseInputs:
-    """What is random in a run of `N` images.
+    """What the randomness of `N` images comes from.
 
     Attributes:
         seeds: one an image.
@@ -204,7 +204,10 @@ class NoiseInputs:
     def of(
         cls, decoder: PartValue[Decoder], noise: NoiseValue | None, seed: int, own: bool, count: int, batch_size: int
     ) -> "NoiseInputs":
-        """Those of `batch_size` images of each of `count` embeddings, whose noise is shared or, with `own`, not.
+        """Make those of `batch_size` images of each of `count` embeddings.
+
+        Args:
+            own: whether each embedding has noise of its own, in place of the same for all.
 
         Raises:
             FamilyError: the noise is of another family than the decoder.
@@ -217,14 +220,14 @@ class NoiseInputs:
             if len(noise.noise) not in (1, count):
                 raise InputError(f"{len(noise.noise)} noises do not fit {count} embeddings: give one, or one for each.")
             start, error = (
-                None if part is None else spread(part, count).repeat_interleave(batch_size, dim=0)
+                None if part is None else expand_batch(part, count).repeat_interleave(batch_size, dim=0)
                 for part in (noise.noise, noise.error)
             )
             drawn = replace(drawn, start=start, error=error)
         return drawn
 
     def rows(self, rows: slice) -> dict[str, Any]:
-        """The core's arguments for these images."""
+        """Return the arguments of `sample_decoder` for these images, on the device."""
         seeds = self.seeds[rows]
         given = {"start": self.start, "start_error": self.error}
         placed = {name: part[rows].to(host.device()) for name, part in given.items() if part is not None}
@@ -232,13 +235,13 @@ class NoiseInputs:
 
 
 def noises_own(noise: NoiseValue | None) -> list[sampling.Own]:
-    """The settings that draw an image again from the noise that was found of it, if there is such a noise."""
+    """Return the settings of the inversion that found the noise, if one did: they draw its image again."""
     found_with = None if noise is None else noise.found_with
     return [] if found_with is None else [sampling.Own(vars(found_with), "as the noise was found")]
 
 
 def check_noise(value: Any) -> bool:
-    """Whether each embedding has its own noise.
+    """Tell whether each embedding has its own noise.
 
     Raises:
         InputError: `value` is none of the choices.

@@ -1,4 +1,4 @@
-"""The describe node: an image's embedding in words."""
+"""The describe node: an image embedding to a caption."""
 
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ from .sockets import EmbeddingValue, PartValue
 
 AUTOMATIC = "automatic"
 SUFFIX = ".txt"
-STRANGERS_SHOWN = 8
+UNKNOWN_SHOWN = 8
 
 
 def phrase_names() -> list[str]:
-    """The lists to choose from: automatic, those that ship, and the text files of the input folder."""
+    """List the choices: automatic, the phrase lists that ship, and the text files of the input folder."""
     return [AUTOMATIC, *BUILT_IN, *files.among_inputs(SUFFIX)]
 
 
 def check_phrases(name: Any) -> Path | None:
-    """The file of the phrase list called `name`; None for the automatic one.
+    """Return the file of the phrase list called `name`; None for the automatic one.
 
     Raises:
         InputError: there is none.
@@ -37,7 +37,7 @@ def check_phrases(name: Any) -> Path | None:
 
 
 class UnclipDescribe:
-    """Node: CLIP's words for an image."""
+    """Node: image embeddings to captions, by the similarity of phrases."""
 
     ID = "UnclipDescribe"
     DISPLAY_NAME = "CLIP Describe (unCLIP)"
@@ -106,15 +106,15 @@ class UnclipDescribe:
                 bar.advance()
         captions = "\n".join(each.caption.text for each in told)
         text = "\n\n".join(description_text(each) for each in told)
-        return host.with_text((captions, text), "\n".join([*strangers(clip.part, chosen), text]))
+        return host.with_text((captions, text), "\n".join([*unknown_words_note(clip.part, chosen), text]))
 
 
-def strangers(clip: Clip, phrases: Phrases) -> list[str]:
-    """What to say of a list with words that the model cannot tell apart, as it has never seen them; nothing if none."""
+def unknown_words_note(clip: Clip, phrases: Phrases) -> list[str]:
+    """Return a line about the words of a phrase list that are not in the model's vocabulary, if there are some."""
     unknown = clip.adapter.unknown_words(" ".join(phrase for each in phrases.options.values() for phrase in each))
     if not unknown:
         return []
-    shown = ", ".join(f"'{word}'" for word in unknown[:STRANGERS_SHOWN]) + (" …" if unknown[STRANGERS_SHOWN:] else "")
+    shown = ", ".join(f"'{word}'" for word in unknown[:UNKNOWN_SHOWN]) + (" …" if unknown[UNKNOWN_SHOWN:] else "")
     return [
         f"The '{clip.family}' model has never seen {len(unknown)} of the words of this list, and reads past them: "
         f"{shown}"
@@ -122,7 +122,7 @@ def strangers(clip: Clip, phrases: Phrases) -> list[str]:
 
 
 def description_text(description: Description) -> str:
-    """A description's captions and alternatives, with their scores."""
+    """Write out a description's captions and alternatives, with their scores."""
     lines = [f"{choice.score:.3f}  {choice.text}" for choice in description.captions]
     for slot, choices in description.alternatives.items():
         lines.append(f"{slot}: " + " · ".join(f"{choice.text} {choice.score:.3f}" for choice in choices))
@@ -130,10 +130,10 @@ def description_text(description: Description) -> str:
 
 
 def choose(name: str, custom: str, closed: bool) -> Phrases:
-    """The phrase list to use: `custom` if there is one, else the one called `name`.
+    """Read the phrase list to use: `custom` if there is one, else the one called `name`.
 
     Args:
-        closed: whether the CLIP knows the words of the bundled world alone; the automatic choice goes by it.
+        closed: whether the CLIP has a closed vocabulary, as the bundled one; the automatic choice depends on it.
 
     Raises:
         InputError: there is no list of that name.

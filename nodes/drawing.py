@@ -1,4 +1,4 @@
-"""What the nodes that draw with a decoder share: their inputs, and the text of each image."""
+"""What the nodes that sample a decoder share: their inputs, and the text condition of each image."""
 
 from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.models import Decoder
@@ -10,14 +10,14 @@ ETA = Number("eta", defaults.ETA_MIN, defaults.ETA_MAX, 0.05)
 
 
 def decoder_input() -> inputs.Widget:
-    """The decoder."""
+    """Return the input for a decoder."""
     return (sockets.DECODER, {"tooltip": "The decoder of Load unCLIP Model."})
 
 
 def sampling_inputs(
     steps: str = "Sampling steps. More is slower. 0: auto, the model's own.",
 ) -> dict[str, inputs.Widget]:
-    """Seed, steps (with this tooltip) and guidance, in this order."""
+    """Return seed, steps (with this tooltip) and guidance, in this order."""
     return {
         "seed": inputs.seed_widget(),
         "steps": sampling.steps_widget(steps),
@@ -29,20 +29,20 @@ def sampling_inputs(
 
 
 def eta_widget() -> inputs.Widget:
-    """How much fresh noise ddim takes."""
+    """Return the input for ddim's eta: how much fresh noise each step adds."""
     tooltip = "Fresh noise in each step of ddim: 0 none, 1 as much as ddpm. Other samplers ignore it."
     return ETA.widget(defaults.ETA, tooltip, advanced=True)
 
 
 def text_input() -> inputs.Widget:
-    """The prompt, beside the embedding."""
+    """Return the input for the prompt."""
     return (sockets.TEXT, {"tooltip": "The prompt, which the decoder can read too."})
 
 
 def text_rows(
     text: TextValue | None, decoder: PartValue[Decoder], count: int, batch_size: int = 1
 ) -> TextCondition | None:
-    """The condition for each of `count * batch_size` images: one prompt for all, or one for each embedding.
+    """Select the text condition of each of `count * batch_size` images: one prompt for all, or one for each embedding.
 
     Raises:
         FamilyError: the text is of another family than the decoder.
@@ -55,7 +55,7 @@ def text_rows(
 
 
 def prompt_rows(prompts: int, count: int, batch_size: int) -> list[int]:
-    """Which of the prompts each of `count * batch_size` images has.
+    """Return the index of the prompt of each of `count * batch_size` images.
 
     Raises:
         InputError: there is neither one for all embeddings nor one for each.
@@ -66,7 +66,7 @@ def prompt_rows(prompts: int, count: int, batch_size: int) -> list[int]:
 
 
 def rows_of(condition: TextCondition | None, rows: slice) -> TextCondition | None:
-    """The condition of some of the images, on the device."""
+    """Select the text condition of some of the images, and move it to the device."""
     if condition is None:
         return None
     return condition.select(range(len(condition.embeds))[rows]).to(host.device())

@@ -137,7 +137,7 @@ class UnclipEmbeddingBlend:
 
 
 class UnclipEmbeddingBatch:
-    """Node: up to eight embeddings as one batch."""
+    """Node: up to eight embeddings to one batch."""
 
     ID = "UnclipEmbeddingBatch"
     DISPLAY_NAME = "Embedding Batch (unCLIP)"
@@ -181,10 +181,10 @@ class UnclipEmbeddingBatch:
 
 
 def linked_embeddings(values: Sequence[EmbeddingValue | None], verb: str) -> dict[int, EmbeddingValue]:
-    """Those of the inputs embedding_1, embedding_2 … that are linked, by their numbers.
+    """Return those of the inputs embedding_1, embedding_2 … that are linked, by their numbers.
 
     Raises:
-        InputError: none is.
+        InputError: none is linked.
         FamilyError: they are of several families.
     """
     linked = {i: value for i, value in enumerate(values, start=1) if value is not None}

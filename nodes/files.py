@@ -1,4 +1,4 @@
-"""Files of the nodes' own: saved under new numbers below the output folder, found there and among the inputs."""
+"""The files that nodes save and load: numbered ones below the output folder, and any in the input folders."""
 
 import time
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ OUTPUT_MARK = " [output]"
 
 @contextmanager
 def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
-    """A free path `<prefix>_00001_.safetensors` and onward below the output folder, and the name to load it by.
+    """Reserve the next free path `<prefix>_00001_.safetensors` below the output folder; give it and its loading name.
 
-    The name is taken while the context lasts; if it ends in an error, nothing is left behind.
+    The file exists, empty, while the context lasts; if that ends in an error, it is removed.
 
     Raises:
         InputError: the prefix is empty or leaves the output folder.
@@ -63,19 +63,19 @@ def _take_number(folder: Path, stem: str) -> Path:
 
 
 def among_inputs(suffix: str) -> list[str]:
-    """The names of the files in the input folders that end in `suffix`, each once, in order."""
+    """List the names of the files in the input folders that end in `suffix`, each once, sorted."""
     return sorted({path.name for root in host.input_folders() if root.is_dir() for path in root.glob(f"*{suffix}")})
 
 
 def listed() -> list[str]:
-    """What a loading node offers: `SAVED`, files among the inputs, and those saved below `unclip` in the output."""
+    """List what a loading node offers: `SAVED`, files in the input folders, and those below `unclip` in the output."""
     root = host.output_folder()
     outputs = [path.relative_to(root).as_posix() + OUTPUT_MARK for path in (root / FOLDER).rglob(f"*{SUFFIX}")]
     return [SAVED, *among_inputs(SUFFIX), *sorted(outputs)]
 
 
 def find(name: str, saved: str | None = None) -> Path:
-    """The file called `name`, or `saved` if there is one: a name as `listed` or `new_file` gives it.
+    """Return the file called `name`, or `saved` if that is given: a name as `listed` or `new_file` gives it.
 
     Raises:
         InputError: no file has that name, or it lies outside the folders that are looked in.
@@ -97,7 +97,7 @@ def find(name: str, saved: str | None = None) -> Path:
 
 
 def version(name: str | None) -> str:
-    """What tells one state of a file from another: its size and time; empty for one that comes over a link."""
+    """Return what changes when the file does: its size and time; empty for one that comes over a link."""
     if name in (None, SAVED):
         return ""
     stat = find(name).stat()
@@ -105,7 +105,7 @@ def version(name: str | None) -> str:
 
 
 def saved(path: Path, name: str) -> dict[str, Any]:
-    """The return value of a node that has written `path`: the name to load it by, which is told on the node too."""
+    """Return what a node that has written `path` returns: the name to load it by, which the node shows too."""
     folder = path.parent.relative_to(host.output_folder().resolve()).as_posix()
     entry = {"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"}
     shown = host.with_text((name,), f"Saved: {name.removesuffix(OUTPUT_MARK)}")
@@ -113,7 +113,7 @@ def saved(path: Path, name: str) -> dict[str, Any]:
 
 
 def check_file(name: Any) -> None:
-    """Refuse a choice of a loading node that is no file; a linked one is looked for when it arrives.
+    """Check a loading node's choice; a linked file is only looked for when its name arrives.
 
     Raises:
         InputError: no file has that name.
@@ -139,7 +139,7 @@ class Saver:
 
     @classmethod
     def prefix_input(cls) -> Widget:
-        """The place below the output folder."""
+        """Return the input for the place below the output folder."""
         place = "Its place below the output folder; a number is put behind it. "
         offered = f"What lies in '{FOLDER}' there is offered by {cls.LOADER}."
         return ("STRING", {"default": cls.PREFIX, "tooltip": place + offered})
@@ -171,5 +171,5 @@ class Loader:
 
     @classmethod
     def IS_CHANGED(cls, file: str = SAVED, saved: str | None = None) -> str:
-        """Another size or time: it is read again."""
+        """Return another value once the file has another size or time: ComfyUI then runs the node again."""
         return version(file)

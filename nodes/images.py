@@ -1,4 +1,4 @@
-"""Images as ComfyUI carries them, `[B, H, W, C]` in 0..1: checked, made RGB, laid out in a grid."""
+"""Images as ComfyUI carries them, `[B, H, W, C]` in 0..1: checks, conversion to RGB, and grids."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from .inputs import InputError, check_int, int_widget
 
 
 def check_images(images: Any) -> Tensor:
-    """`images` `[B, H, W, C]` as it came, if it is a batch of at least one image of at least one pixel.
+    """Return `images` `[B, H, W, C]` unchanged, if it is a batch of at least one image of at least one pixel.
 
     Raises:
         InputError: it is no such batch, or holds NaN or infinity.
@@ -29,7 +29,7 @@ def check_images(images: Any) -> Tensor:
 
 
 def to_rgb(images: Any) -> Tensor:
-    """`images` `[B, H, W, C]` as `[B, H, W, 3]` float32 in 0..1.
+    """Convert `images` `[B, H, W, C]` to `[B, H, W, 3]` float32 in 0..1.
 
     One channel is repeated; of four the last is alpha, over white; values out of 0..1 are clipped.
 
@@ -49,7 +49,7 @@ def to_rgb(images: Any) -> Tensor:
 
 
 def square(images: Tensor, side: int) -> Tensor:
-    """`images` `[B, H, W, 3]` resized by their shorter edge and cropped at the centre, `[B, side, side, 3]`."""
+    """Resize `images` `[B, H, W, 3]` by their shorter edge and crop their centre: `[B, side, side, 3]`."""
     images, _ = fit_image(images, None, side)
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
     return images[:, top : top + side, left : left + side].contiguous()
@@ -58,7 +58,7 @@ def square(images: Tensor, side: int) -> Tensor:
 def tile(images: Tensor, columns: int = 0) -> Tensor:
     """Lay `B` images `[B, H, W, C]` out row by row as one, `[1, rows * H, columns * W, C]`.
 
-    `columns` 0 is as near to a square as may be; never more columns than images. Empty cells are white.
+    `columns` 0 makes the grid as square as it can be; there are never more columns than images. Empty cells are white.
     """
     count, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
@@ -70,7 +70,7 @@ def tile(images: Tensor, columns: int = 0) -> Tensor:
 
 
 def fitted(images: Any, like: Tensor) -> Tensor:
-    """`images` `[B, H, W, C]` in the height and width of the images `like`.
+    """Resize `images` `[B, H, W, C]` to the height and width of the images `like`.
 
     Raises:
         InputError: as `check_images`.
@@ -84,7 +84,7 @@ def fitted(images: Any, like: Tensor) -> Tensor:
 
 
 class UnclipImageGrid:
-    """Node: a batch of images as one image."""
+    """Node: a batch of images to one image."""
 
     ID = "UnclipImageGrid"
     DISPLAY_NAME = "Image Grid (unCLIP)"

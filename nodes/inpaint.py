@@ -1,4 +1,4 @@
-"""The nodes that draw part of an image anew, or on beyond its edges."""
+"""The inpainting and outpainting nodes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Decoder
 from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sampling, sockets
-from .batches import common_count, spread
+from .batches import common_count, expand_batch
 from .drawing import decoder_input, rows_of, sampling_inputs, text_input, text_rows
 from .images import to_rgb
 from .inputs import InputError
@@ -20,7 +20,7 @@ from .sockets import EmbeddingValue, PartValue, TextValue
 
 
 def filling_inputs() -> dict[str, inputs.Widget]:
-    """The required inputs that both nodes end with."""
+    """Return the required inputs that both nodes end with."""
     return {
         **sampling_inputs(f"Sampling steps. More is slower. 0: auto, {defaults.INPAINT_STEPS}."),
         "resamples": inputs.int_widget(
@@ -168,7 +168,7 @@ class UnclipOutpaint:
 
 
 def choose(decoder: PartValue[Decoder], steps: int, guidance_scale: float) -> Chosen:
-    """What both nodes sample with; auto takes steps of their own, and the model's guidance."""
+    """Return what both nodes sample with; auto takes the nodes' own steps and the model's guidance."""
     own = sampling.nodes_own(steps=defaults.INPAINT_STEPS), sampling.models_own(decoder.part)
     return sampling.choose({"steps": steps, "guidance_scale": guidance_scale}, *own)
 
@@ -191,7 +191,7 @@ def fill(
         "resamples": inputs.check_int("resamples", resamples, 1, defaults.RESAMPLES_MAX),
     }
     count = common_count(image=len(images), mask=len(holes), embedding=len(embedding.embeds))
-    images, holes, embeds = (spread(batch, count) for batch in (images, holes, embedding.embeds))
+    images, holes, embeds = (expand_batch(batch, count) for batch in (images, holes, embedding.embeds))
     seeds = sample_seeds(inputs.check_seed(seed), count)
     condition = text_rows(text, decoder, count)
 
@@ -208,7 +208,7 @@ def fill(
 
 
 def pad(images: Tensor, margins: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """`images` `[B, H, W, 3]` with grey margins, and the mask `[1, H', W']` of these."""
+    """Add grey margins to `images` `[B, H, W, 3]`; return them with the mask `[1, H', W']` of the margins."""
     around = (margins["left"], margins["right"], margins["top"], margins["bottom"])
     canvas = F.pad(images.movedim(-1, 1), around, value=0.5).movedim(1, -1)
     mask = F.pad(torch.zeros_like(images[:1, :, :, 0]), around, value=1.0)
@@ -216,10 +216,10 @@ def pad(images: Tensor, margins: dict[str, int]) -> tuple[Tensor, Tensor]:
 
 
 def check_margins(**margins: Any) -> dict[str, int]:
-    """The margins by their names, each in its range and not all 0.
+    """Return the margins by their names.
 
     Raises:
-        InputError: they are not.
+        InputError: one is out of range, or all are 0.
     """
     found = {name: inputs.check_int(name, value, 0, defaults.MARGIN_MAX) for name, value in margins.items()}
     if not any(found.values()):
@@ -228,10 +228,10 @@ def check_margins(**margins: Any) -> dict[str, int]:
 
 
 def check_canvas(images: Tensor, side: int) -> None:
-    """Refuse a canvas of more pixels than can be drawn in reason.
+    """Refuse a canvas that would take too many windows to draw.
 
     Raises:
-        InputError: there are too many.
+        InputError: it has more pixels than `CANVAS_SIDES_MAX` squares of the decoder's size.
     """
     height, width = images.shape[1:3]
     if height * width > defaults.CANVAS_SIDES_MAX * side**2:

@@ -1,4 +1,4 @@
-"""Widgets, and checks of what they hold: ComfyUI's own check of a range lets NaN pass, a script has none."""
+"""Widgets, and checks of their values: ComfyUI's own range check lets NaN pass, and a script has none."""
 
 import inspect
 import math
@@ -12,11 +12,11 @@ Widget = tuple[Any, dict[str, Any]]
 
 
 class InputError(ValueError):
-    """A value that a node cannot take; the message says which input, what it held and what it may hold."""
+    """A node cannot take a value; the message names the input, the value, and what is allowed."""
 
 
 def seed_widget() -> Widget:
-    """A seed with the canvas' "control after generate"."""
+    """Return a seed input with the canvas' "control after generate"."""
     return (
         "INT",
         {
@@ -30,7 +30,7 @@ def seed_widget() -> Widget:
 
 
 def int_widget(default: int, low: int, high: int, tooltip: str, **more: Any) -> Widget:
-    """A whole number in `low..high`."""
+    """Return an input for a whole number in `low..high`."""
     return ("INT", {"default": default, "min": low, "max": high, "step": 1, "tooltip": tooltip, **more})
 
 
@@ -51,12 +51,12 @@ class Number:
     step: float
 
     def widget(self, default: float, tooltip: str, **more: Any) -> Widget:
-        """The widget, as it starts."""
+        """Return the widget with this default."""
         limits = {"default": default, "min": self.low, "max": self.high, "step": self.step}
         return ("FLOAT", {**limits, "tooltip": tooltip, **more})
 
     def check(self, value: Any) -> float:
-        """`value`, if it is in the range; NaN and infinity are not.
+        """Return `value` if it is in the range; NaN and infinity are not.
 
         Raises:
             InputError: it is not, or no number at all.
@@ -73,7 +73,7 @@ START, END = (Number(f"guidance_{side}", 0.0, 1.0, 0.05) for side in ("start", "
 
 
 def interval_widgets() -> dict[str, Widget]:
-    """Between which parts of a run guidance acts: for the end of a node's optional inputs."""
+    """Return the inputs of the guidance interval, which end a node's optional inputs."""
     start = "Where in the run guidance begins: 0 with the first step, at pure noise. Steps without guidance are faster."
     end = "Where in the run guidance ends: 1 with the last step."
     return {
@@ -83,7 +83,7 @@ def interval_widgets() -> dict[str, Widget]:
 
 
 def check_interval(start: Any, end: Any) -> tuple[float, float]:
-    """The interval as the core wants it: (low, high) as fractions of the process, of which 1 is pure noise.
+    """Convert the interval to the core's: (low, high) as fractions t / train_steps, of which 1 is pure noise.
 
     Raises:
         InputError: a number is out of range, or the end lies before the start.
@@ -94,7 +94,7 @@ def check_interval(start: Any, end: Any) -> tuple[float, float]:
 
 
 def check_int(name: str, value: Any, low: int, high: int) -> int:
-    """`value` as a whole number in `low..high`.
+    """Return `value` if it is a whole number in `low..high`.
 
     Raises:
         InputError: it is not a whole number, or out of range.
@@ -107,7 +107,7 @@ def check_int(name: str, value: Any, low: int, high: int) -> int:
 
 
 def check_seed(value: Any) -> int:
-    """`value` as a seed: any whole number; negative and huge ones wrap around at 2**64 where they are used.
+    """Return `value` if it is a whole number; as a seed, negative and huge ones wrap around at 2**64.
 
     Raises:
         InputError: it is not a whole number.
@@ -118,7 +118,7 @@ def check_seed(value: Any) -> int:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """`value` as one of `choices`.
+    """Return `value` if it is one of `choices`.
 
     Raises:
         InputError: it is none of them; the message lists them.
@@ -129,7 +129,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def check_text(name: str, value: Any) -> str:
-    """`value` as a text.
+    """Return `value` if it is a text.
 
     Raises:
         InputError: it is something else.
@@ -140,10 +140,10 @@ def check_text(name: str, value: Any) -> str:
 
 
 def checking(**checks: Callable[[Any], Any]) -> classmethod:
-    """VALIDATE_INPUTS of a node: the first complaint of its inputs' checks before anything runs, or True.
+    """Make a node's VALIDATE_INPUTS of the checks of some of its inputs: the first error's message, or True.
 
-    ComfyUI reads from the method's parameters which inputs it is for, and leaves their ranges to it. It hands over
-    None for what a link brings, which is checked when it arrives, and nothing for what is left at its default.
+    ComfyUI reads from the method's parameters which inputs it validates, and skips its own range checks for them. It
+    passes None for an input that is linked, which is checked once its value arrives, and omits one that is not given.
     """
 
     def validate(cls: type, *values: Any, **named: Any) -> bool | str:

@@ -1,4 +1,4 @@
-"""The inversion node: an image to the noise that the decoder draws it from."""
+"""The DDIM inversion node."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from ..unclip_core.models import Decoder, StageSettings
 from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sampling, sockets
-from .batches import common_count, spread
+from .batches import common_count, expand_batch
 from .drawing import decoder_input, rows_of, text_rows
 from .images import square, to_rgb
 from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
 
 
 class UnclipDdimInversion:
-    """Node: finds the noise of an image."""
+    """Node: an image to the noise from which the decoder draws it."""
 
     ID = "UnclipDdimInversion"
     DISPLAY_NAME = "DDIM Inversion (unCLIP)"
@@ -88,7 +88,7 @@ class UnclipDdimInversion:
         }
         images = square(to_rgb(image), decoder.part.image_size)
         count = common_count(image=len(images), embedding=len(embedding.embeds))
-        images, embeds = spread(images, count), spread(embedding.embeds, count)
+        images, embeds = expand_batch(images, count), expand_batch(embedding.embeds, count)
         condition, error = text_rows(text, decoder, count), torch.zeros(count)
 
         def invert(rows: slice, on_step: host.OnStep) -> Tensor:

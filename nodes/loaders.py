@@ -1,4 +1,4 @@
-"""The loader: a model folder, or the bundled model, as its four parts."""
+"""The loader: a model folder, or the bundled model, to its parts."""
 
 import hashlib
 from functools import partial
@@ -52,7 +52,7 @@ class UnclipLoadModel:
 
     @classmethod
     def IS_CHANGED(cls, model: str = defaults.MODEL, dtype: str = defaults.DTYPE) -> str:
-        """A hash of the files' names, sizes and times: a model trained further under its name is read again."""
+        """Return a hash of the files' names, sizes and times: a model that is trained further is read again."""
         digest = hashlib.blake2b(digest_size=8)
         for path in weight_files(model):
             stat = path.stat()
@@ -80,14 +80,18 @@ class UnclipLoadModel:
 
 
 def hand_out(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets.PartValue | sockets.LateValue:
-    """One of the `PARTS`: read at once where that is quick; one that the model lacks is missed when it is asked for."""
+    """Return one of the `PARTS`, read now where that is quick; one that the model lacks raises once a stage uses it."""
     if model.reader.small and model.has(name):
         return read_part(model, name, clip_dtype)
     return sockets.LateValue(model.family, partial(read_part, model, name, clip_dtype))
 
 
 def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets.PartValue:
-    """One of the `PARTS` of `model`, under the host's memory management."""
+    """Read one of the `PARTS` of `model`, and put it under the host's memory management.
+
+    Raises:
+        MissingPart: the model has no such part.
+    """
     part = getattr(model, name)
     if name == "clip":
         part.module.to(clip_dtype)
@@ -95,6 +99,6 @@ def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets
 
 
 def weight_files(model: str) -> list[Path]:
-    """Every file of the model that is listed as `model`, in a fixed order."""
+    """List every file of the model that is called `model`, sorted."""
     folder = Path(host.model_path(model) or BUNDLED)
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]

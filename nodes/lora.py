@@ -16,7 +16,7 @@ STRENGTHS = {stage: Number(f"strength_{stage}", -10.0, 10.0, 0.01) for stage in 
 
 
 class UnclipApplyLora:
-    """Node: prior and decoder with a LoRA."""
+    """Node: adds a LoRA to a prior or a decoder."""
 
     ID = "UnclipApplyLora"
     DISPLAY_NAME = "Apply LoRA (unCLIP)"
@@ -61,7 +61,7 @@ class UnclipApplyLora:
         prior: Any = None,
         decoder: Any = None,
     ) -> str:
-        """Another size or time: the file is read again."""
+        """Return another value once the file has another size or time: ComfyUI then runs the node again."""
         if lora_name in (None, NONE):
             return ""
         stat = host.lora_path(lora_name).stat()
@@ -94,11 +94,11 @@ class UnclipApplyLora:
         if lora_name != NONE:
             parts |= with_lora(parts, lora_name, strengths)
         family = next(iter(parts.values())).family
-        return tuple(parts.get(name) or LateValue(family, partial(refuse, name)) for name in STRENGTHS)
+        return tuple(parts.get(name) or LateValue(family, partial(refuse_unlinked, name)) for name in STRENGTHS)
 
 
 def with_lora(parts: dict[str, PartValue], name: str, strengths: dict[str, float]) -> dict[str, PartValue]:
-    """The part that the LoRA `name` is for, with it; nothing where its strength is 0."""
+    """Return the part that the LoRA `name` is for, with it added; nothing where its strength is 0."""
     lora = read_lora(host.lora_path(name))
     if lora.stage not in parts:
         raise InputError(f"'{name}' is a LoRA for the {lora.stage}, but nothing is linked to '{lora.stage}'.")
@@ -107,6 +107,6 @@ def with_lora(parts: dict[str, PartValue], name: str, strengths: dict[str, float
     return {lora.stage: host.adapted(parts[lora.stage], lora, strengths[lora.stage])}
 
 
-def refuse(name: str) -> PartValue:
-    """What the output of a part does that nothing is linked for, when a stage asks for it."""
+def refuse_unlinked(name: str) -> PartValue:
+    """Raise InputError: an output is used whose input is not linked."""
     raise InputError(f"This {name} comes from Apply LoRA, where nothing is linked to '{name}': link one there.")

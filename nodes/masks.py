@@ -1,4 +1,4 @@
-"""Masks as ComfyUI carries them, `[B, H, W]` in 0..1, 1 where something is to be drawn: checked, and made to fit."""
+"""Masks as ComfyUI carries them, `[B, H, W]` in 0..1, 1 where something is to be drawn: checks and resizing."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def check_mask(mask: Any) -> Tensor:
 def fit_mask(mask: Any, height: int, width: int) -> Tensor:
     """`mask` `[B, height, width]`, resized where it has the proportions of an image of that size.
 
-    A mask of nothing fits everything: ComfyUI gives one of 64 × 64 pixels where an image has none.
+    A mask of zeros fits any image: ComfyUI gives one of 64 × 64 pixels where an image has no alpha.
 
     Raises:
         InputError: as `check_mask`, or it was drawn on an image of other proportions.
@@ -49,6 +49,6 @@ def fit_mask(mask: Any, height: int, width: int) -> Tensor:
 
 
 def mask_report(mask: Tensor) -> tuple[list[str], str]:
-    """What to warn of (a mask of nothing), and a line that says how much is drawn."""
+    """Return warnings (of a mask that is 0 everywhere), and a line that says how much of the image is drawn."""
     warnings = [] if bool(mask.any()) else ["The mask is empty: the image stays as it is."]
     return warnings, f"Draws {float((mask > 0).float().mean()):.0%} of the image."

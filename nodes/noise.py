@@ -1,4 +1,4 @@
-"""The noise node: what a decoder draws from, between two noises."""
+"""The noise node: interpolation of the noise that a decoder starts from."""
 
 from typing import Any
 
@@ -64,5 +64,5 @@ class UnclipNoiseInterpolate:
 
 
 def errors_of(noise: NoiseValue) -> Tensor:
-    """How far the decoder errs about each of the images of a noise, `[B]`; 0 where it comes of none."""
+    """Return the decoder's error about each of the images that the noise was found of, `[B]`; 0 where it is unknown."""
     return torch.zeros(len(noise.noise)) if noise.error is None else noise.error.cpu()

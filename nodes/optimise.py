@@ -9,7 +9,7 @@ from ..unclip_core.models import Clip
 from ..unclip_core.pipelines import editing
 from ..unclip_core.pipelines.clip_ascent import Ascent
 from . import defaults, host, inputs, sockets
-from .batches import common_count, spread
+from .batches import common_count, expand_batch
 from .images import to_rgb
 from .inputs import InputError, Number
 from .sockets import PartValue, TextValue
@@ -19,7 +19,7 @@ SMOOTHNESS = Number("smoothness", 0.0, 10.0, 0.05)
 
 
 class UnclipClipOptimise:
-    """Node: changes pixels until CLIP sees the text in them."""
+    """Node: gradient ascent of CLIP's similarity with a text over an image's pixels."""
 
     ID = "UnclipClipOptimise"
     DISPLAY_NAME = "CLIP Optimise (unCLIP)"
@@ -83,7 +83,7 @@ class UnclipClipOptimise:
         smoothness: float = defaults.ASCENT_SMOOTHNESS,
         image: Tensor | None = None,
     ) -> tuple[Tensor]:
-        """Climb to each prompt, from its image `[B, H, W, C]` or the one for all; image i by seed + i."""
+        """Optimise an image for each prompt, from its start `[B, H, W, C]` or the one for all; image i by seed + i."""
         sockets.require_family(text, "text", clip.family, "CLIP")
         ascent = Ascent(
             steps=inputs.check_int("steps", steps, 1, defaults.STEPS_MAX),
@@ -98,7 +98,7 @@ class UnclipClipOptimise:
         start = None if image is None else check_start(to_rgb(image))
         wanted = text.condition.embeds
         count = common_count(text=len(wanted), image=1 if start is None else len(start))
-        wanted, start = spread(wanted, count), None if start is None else spread(start, count)
+        wanted, start = expand_batch(wanted, count), None if start is None else expand_batch(start, count)
         seeds = sample_seeds(inputs.check_seed(seed), count)
 
         def climb(rows: slice, on_step: host.OnStep) -> Tensor:
@@ -118,10 +118,10 @@ class UnclipClipOptimise:
 
 
 def check_start(images: Tensor) -> Tensor:
-    """`images` `[B, H, W, 3]` if they are not too large to climb on.
+    """Return `images` `[B, H, W, 3]` if they are not too large to optimise.
 
     Raises:
-        InputError: they are.
+        InputError: they are too large.
     """
     height, width = images.shape[1:3]
     if max(height, width) > defaults.ASCENT_SIZE_MAX:

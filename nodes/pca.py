@@ -1,4 +1,4 @@
-"""The PCA nodes: what embeddings know first."""
+"""The PCA nodes: principal components of image embeddings."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .sockets import BasisValue, EmbeddingValue
 
 
 def check_dimensions(text: Any) -> list[int]:
-    """Numbers of dimensions written with commas between them, in their order.
+    """Parse numbers of dimensions with commas between them; keep their order.
 
     Raises:
         InputError: there is none, or something else is among them.

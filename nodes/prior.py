@@ -18,7 +18,7 @@ ONE_PASS = "This prior maps the text in one pass: steps, guidance and sampler ha
 
 
 class UnclipPriorSample:
-    """Node: draws image embeddings that fit a text."""
+    """Node: a text to image embeddings that fit it."""
 
     ID = "UnclipPriorSample"
     DISPLAY_NAME = "Prior Sample (unCLIP)"
@@ -124,7 +124,7 @@ class UnclipPriorSample:
 
 
 def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToImages:
-    """Makes the prior's x0 `[B, D]` a rough image `[1, 3, H, W]` in -1..1: its first row, in a few steps."""
+    """Return a function that draws the first row of the prior's x0 `[B, D]` in a few steps: `[1, 3, H, W]` in -1..1."""
 
     def images(x0: Tensor) -> Tensor:
         embeds = pipelines.prior_embeds(prior, x0[:1])

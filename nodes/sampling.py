@@ -19,7 +19,7 @@ class GuidanceNumber(Number):
     """The scale of classifier-free guidance: -1 for auto, or from 0 on."""
 
     def check(self, value: Any) -> float:
-        """`value`, if it is -1 or in the range.
+        """Return `value` if it is -1 or in the range.
 
         Raises:
             InputError: it is neither, or no number at all.
@@ -33,17 +33,17 @@ GUIDANCE = GuidanceNumber("guidance_scale", defaults.AUTO_GUIDANCE, defaults.GUI
 
 
 def steps_widget(tooltip: str) -> Widget:
-    """The number of sampling steps; 0, the default, is auto."""
+    """Return the input for the number of sampling steps; 0, the default, is auto."""
     return inputs.int_widget(defaults.AUTO_STEPS, defaults.AUTO_STEPS, defaults.STEPS_MAX, tooltip)
 
 
 def guidance_widget(tooltip: str) -> Widget:
-    """The guidance scale; -1, the default, is auto."""
+    """Return the input for the guidance scale; -1, the default, is auto."""
     return GUIDANCE.widget(defaults.AUTO_GUIDANCE, tooltip)
 
 
 def sampler_widget(**more: Any) -> Widget:
-    """A choice among the registered samplers and auto, the default, which stands behind them."""
+    """Return the choice of a sampler: the registered ones and, last, auto, the default."""
     tooltip = (
         "How the steps are taken. dpmpp_2m and ddim need few steps; ddpm and dpmpp_sde add fresh noise. "
         "auto: the model's own."
@@ -52,7 +52,7 @@ def sampler_widget(**more: Any) -> Widget:
 
 
 def check_steps(value: Any) -> int:
-    """`value` as a number of sampling steps, 0 for auto.
+    """Return `value` if it is a number of sampling steps, or 0 for auto.
 
     Raises:
         InputError: it is not a whole number, or out of range.
@@ -61,7 +61,7 @@ def check_steps(value: Any) -> int:
 
 
 def check_sampler(value: Any) -> str:
-    """`value` as the name of a sampler, or "auto".
+    """Return `value` if it is the name of a sampler, or "auto".
 
     Raises:
         InputError: no sampler has that name; the message lists those that there are.
@@ -82,19 +82,24 @@ AUTO = {
 
 @dataclass(frozen=True)
 class Own:
-    """What auto may take: settings by their names, and whose they are, as the node says it."""
+    """A source of the settings that auto takes.
+
+    Attributes:
+        settings: by name; all of them or some.
+        origin: whose they are, as the node says it.
+    """
 
     settings: Mapping[str, Any]
     origin: str
 
 
 def models_own(part: Prior | Decoder | Upsampler) -> Own:
-    """The settings that a model states for this stage."""
+    """Return the settings that a model states for this stage."""
     return Own(vars(part.settings), MODELS_OWN)
 
 
 def nodes_own(**settings: Any) -> Own:
-    """Settings that a node takes with every model."""
+    """Return settings that a node takes with every model."""
     return Own(settings, NODES_OWN)
 
 
@@ -117,7 +122,7 @@ class Chosen:
 
     @property
     def text(self) -> str:
-        """The settings in a line for the node, those of one origin together."""
+        """The settings in a line for the node, grouped by their origin."""
         words = {
             "steps": lambda value: f"{value} step" if value == 1 else f"{value} steps",
             "guidance_scale": lambda value: f"guidance {value:g}",
@@ -130,11 +135,11 @@ class Chosen:
 
 
 def choose(given: Mapping[str, Any], *own: Own) -> Chosen:
-    """What the inputs `given` ask for; where one is left at auto, what the first of `own` that has it says.
+    """Check the inputs `given`, and replace those left at auto by the first of `own` that has the setting.
 
     Args:
         given: the inputs that the node has, of "steps", "guidance_scale" and "sampler".
-        own: in the order in which they count; the last has all of them.
+        own: by precedence; the last has every setting.
 
     Raises:
         InputError: an input is out of range, or no number or sampler at all.

@@ -6,7 +6,7 @@ from ..unclip_core.embedding.ranking import Ranking
 
 
 def scores_text(ranking: Ranking, prompts: Sequence[str]) -> str:
-    """Each prompt's candidates by their numbers and scores, the best first, and which of them were kept."""
+    """Write out each prompt's candidates with their scores, the best first, and which of them were kept."""
     lines: list[str] = []
     for prompt, scores, order in zip(prompts, ranking.scores.tolist(), ranking.order.tolist(), strict=True):
         if len(prompts) > 1:

@@ -53,12 +53,12 @@ class UnclipEmbeddingSimilarity:
 
 
 def embeds(value: EmbeddingValue | TextValue) -> Tensor:
-    """The embeddings `[B, D]` of images or texts."""
+    """Return the embeddings `[B, D]` of images or texts."""
     return value.condition.embeds if isinstance(value, TextValue) else value.embeds
 
 
 def labels(value: EmbeddingValue | TextValue, name: str) -> list[str]:
-    """What to call each: a text by its words, an image by its number and, where there is one for each, its prompt.
+    """Return a label for each: a text's words, or an image's number and, where there is one for each, its prompt.
 
     Raises:
         InputError: there are too many to draw.

@@ -1,4 +1,4 @@
-"""What travels on the pack's sockets: their type names, and frozen values, which know their family."""
+"""The pack's sockets: the names of their types, and the frozen values that they carry. Each knows its family."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class FamilyError(ValueError):
 
 
 class BrokenValue(ValueError):
-    """Numbers that say nothing: NaN, infinity, or an embedding of length 0; the message names the row and the cause."""
+    """A value holds NaN, infinity, or an embedding of length 0; the message names the row and the cause."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +59,9 @@ class PartValue(Generic[Part]):
 
 
 class LateValue(Generic[Part]):
-    """A part of a large model, which is read when a stage first needs it: an image needs no prior.
+    """A part that is read lazily, when a stage first uses it: variations of an image need no prior.
 
-    It is used as a `PartValue` is; `part` reads.
+    It stands in for a `PartValue`. Parts that cannot be had are such values too: reading them raises.
     """
 
     def __init__(self, family: str, read: Callable[[], PartValue[Part]]) -> None:
@@ -70,17 +70,17 @@ class LateValue(Generic[Part]):
 
     @cached_property
     def value(self) -> PartValue[Part]:
-        """The part as a `PartValue`, read at the first call."""
+        """The part as a `PartValue`, read at the first access."""
         return self._read()
 
     @property
     def part(self) -> Part:
-        """The core's part, read at the first call."""
+        """The core's part, read at the first access."""
         return self.value.part
 
     @property
     def patcher(self) -> Any:
-        """ComfyUI's handle on the weights, as far as they are read: looking at it reads nothing."""
+        """ComfyUI's handle on the weights; None while they are not read."""
         return self.value.patcher if "value" in self.__dict__ else None
 
 
@@ -109,6 +109,7 @@ class EmbeddingValue:
         source: where they came from: "image", "prior", "interpolation" …
         prompts: the texts that they were drawn for, where there are some.
         seed: the seed that they were drawn with, where there is one.
+
     Raises:
         BrokenValue: a row holds NaN or infinity, or nothing but zeros.
     """
@@ -120,7 +121,7 @@ class EmbeddingValue:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what points nowhere where it arises: whatever is drawn of it would only look like an image."""
+        """Refuse embeddings without a direction where they arise: what a decoder draws of them looks like any image."""
         check_finite(self.embeds, f"image embeddings ({self.source})")
         if silent := (self.embeds == 0).all(dim=1).nonzero().flatten().tolist():
             raise BrokenValue(
@@ -157,7 +158,7 @@ class NoiseValue:
     found_with: StageSettings | None = None
 
     def __post_init__(self) -> None:
-        """Refuse noise that would make every image black."""
+        """Refuse NaN and infinity: the images would be black."""
         check_finite(self.noise, "noise")
 
 

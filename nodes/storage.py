@@ -71,7 +71,7 @@ class UnclipLoadEmbedding(files.Loader):
 
 
 def info_text(count: int, info: EmbeddingInfo) -> str:
-    """What is known of `count` embeddings, a line each."""
+    """Write out what a file's header says of its `count` embeddings, a line each."""
     lines = [f"embeddings: {count}", f"family: {info.family}", f"source: {info.source}"]
     lines += [f"prompt: {prompt}" for prompt in info.prompts]
     return "\n".join(lines if info.seed is None else [*lines, f"seed: {info.seed}"])

@@ -1,4 +1,4 @@
-"""The nodes that show diffusion at work: the chain to noise, and the way back."""
+"""The nodes that show diffusion at work: the forward process, and the states of a sampling run."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ RED, BLUE = (200, 40, 40), (31, 119, 180)
 
 
 class UnclipForwardDiffusion:
-    """Node: shows how an image turns to noise."""
+    """Node: the forward process of an image at chosen timesteps."""
 
     ID = "UnclipForwardDiffusion"
     DISPLAY_NAME = "Forward Diffusion (unCLIP)"
@@ -71,7 +71,7 @@ class UnclipForwardDiffusion:
     def run(
         self, decoder: PartValue[Decoder], image: Tensor, seed: int = defaults.SEED, timesteps: str = defaults.TIMESTEPS
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Walk the chain from each of the images `[B, H, W, C]`."""
+        """Diffuse each of the images `[B, H, W, C]` along one chain."""
         diffusion = decoder.part.diffusion
         times = check_timesteps(timesteps, diffusion.train_steps)
         images = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1) * 2 - 1
@@ -85,7 +85,7 @@ class UnclipForwardDiffusion:
 
 
 class UnclipDenoisingFilm:
-    """Node: shows how the decoder makes an image of noise."""
+    """Node: the states and x0 guesses of a sampling run."""
 
     ID = "UnclipDenoisingFilm"
     DISPLAY_NAME = "Denoising Film (unCLIP)"
@@ -137,7 +137,7 @@ class UnclipDenoisingFilm:
         every: int = defaults.FILM_EVERY,
         text: TextValue | None = None,
     ) -> dict[str, Any]:
-        """Film the drawing of each of the embeddings, all from the noise of the one seed."""
+        """Sample an image of each embedding, all from the noise of the one seed, and show every k-th state."""
         sockets.require_family(embedding, "embedding", decoder.family, "decoder")
         chosen = sampling.choose(
             {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}, sampling.models_own(decoder.part)
@@ -163,7 +163,7 @@ class UnclipDenoisingFilm:
 
 
 def call_all(*callbacks: host.OnStep) -> host.OnStep:
-    """One callback for a sampler that calls all of these, in this order."""
+    """Return one callback for a sampler that calls all of these, in this order."""
 
     def call(info: StepInfo) -> None:
         for callback in callbacks:
@@ -174,7 +174,7 @@ def call_all(*callbacks: host.OnStep) -> host.OnStep:
 
 @contextmanager
 def codec_loaded(decoder: PartValue[Decoder]) -> Iterator[ImageCodec]:
-    """The decoder's codec, on the device where it runs while the context lasts; one of pixels has nothing to load."""
+    """Give the decoder's codec with its weights on the device, if it has some, while the context lasts."""
     if decoder.part.codec.module is None:
         yield decoder.part.codec
     else:
@@ -183,18 +183,18 @@ def codec_loaded(decoder: PartValue[Decoder]) -> Iterator[ImageCodec]:
 
 
 def decode_frames(codec: ImageCodec, frames: Iterable[Tensor]) -> Tensor:
-    """`N` frames of latents `[B, C, s, s]` as images `[B * N, S, S, 3]` in 0..1: all of the first sample, and so on."""
+    """Decode `N` frames of latents `[B, C, s, s]` to images `[B * N, S, S, 3]` in 0..1, sample by sample."""
     latents = torch.stack(list(frames), dim=1).flatten(0, 1).split(defaults.FRAMES_AT_ONCE)
     return torch.cat([to_images(codec.decode(some.to(host.device()))).cpu() for some in latents])
 
 
 def strip_of(frames: Tensor, names: list[str]) -> Tensor:
-    """Frames `[rows * N, H, W, 3]` as one image, `N` in a row, under their N names: `[1, H', W', 3]`."""
+    """Lay frames `[rows * N, H, W, 3]` out as one image `[1, H', W', 3]`, `N` in a row, under their N names."""
     return torch.cat([plots.captions(names, frames.shape[2])[None], tile(frames, len(names))], dim=1)
 
 
 def snr_plot(diffusion: DiffusionSpec, times: list[int]) -> Tensor:
-    """The schedule's signal-to-noise ratio in dB over its timesteps, `[1, H, W, 3]`, dotted at `times`."""
+    """Plot the schedule's signal-to-noise ratio in dB over its timesteps, `[1, H, W, 3]`, with dots at `times`."""
     levels = (log_snr(diffusion.table) * DECIBEL).tolist()
     curve = plots.Curve("signal / noise in dB", range(len(levels)), levels, BLUE, times)
     share = plots.Curve("signal's share in %", range(len(levels)), (100 * diffusion.table).tolist(), RED, times)
@@ -204,10 +204,10 @@ def snr_plot(diffusion: DiffusionSpec, times: list[int]) -> Tensor:
 
 
 def check_timesteps(text: Any, train_steps: int) -> list[int]:
-    """The timesteps that a text lists, ascending, each once.
+    """Parse the timesteps that a text lists; return them ascending, each once.
 
     Raises:
-        InputError: it lists none, or what is no timestep of the schedule.
+        InputError: it lists none, or something that is no timestep of the schedule.
     """
     if not isinstance(text, str):
         raise InputError(f"'timesteps' must be a text such as '{defaults.TIMESTEPS}', not {text!r}.")

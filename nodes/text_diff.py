@@ -1,4 +1,4 @@
-"""The text diff node: an image embedding turned by the difference of two texts."""
+"""The text diff node: an image embedding rotated by the difference of two text embeddings."""
 
 from typing import Any
 

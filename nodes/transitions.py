@@ -13,7 +13,7 @@ T_END = Number("t_end", defaults.BLEND_MIN, defaults.BLEND_MAX, 0.01)
 
 
 def transition_inputs(one: str) -> dict[str, inputs.Widget]:
-    """The inputs of a transition from a to b; `one` is what the tooltips call a single frame."""
+    """Return the inputs of a transition from a to b; `one` is what the tooltips call a single frame."""
     return {
         "t": T.widget(defaults.BLEND, "The place from a (0) to b (1), or of the first frame."),
         "frames": inputs.int_widget(
@@ -24,7 +24,7 @@ def transition_inputs(one: str) -> dict[str, inputs.Widget]:
 
 
 def check_transition(t: Any, frames: Any, t_end: Any) -> Tensor:
-    """The places of a transition's frames between a (0) and b (1), float64 `[frames]`.
+    """Return the places of a transition's frames between a (0) and b (1), float64 `[frames]`.
 
     Raises:
         InputError: a number is none, or out of its range.
@@ -33,7 +33,7 @@ def check_transition(t: Any, frames: Any, t_end: Any) -> Tensor:
 
 
 def check_frames(frames: Any) -> int:
-    """`frames` as a number of frames.
+    """Return `frames` if it is a number of frames.
 
     Raises:
         InputError: it is not a whole number, or out of range.
@@ -42,10 +42,10 @@ def check_frames(frames: Any) -> int:
 
 
 def places(start: float, end: float, frames: int) -> Tensor:
-    """`frames` numbers from `start` to `end` in equal steps, both included; one is `start`. Float64 `[frames]`."""
+    """Return `frames` numbers from `start` to `end` in equal steps, both included; one is `start`. Float64 `[frames]`."""
     return torch.linspace(start, start if frames == 1 else end, frames, dtype=torch.float64)
 
 
 def sample_major(frames: Tensor) -> Tensor:
-    """Frames `[N, B, D]` as `[B * N, D]`: all of the first sample, then all of the second."""
+    """Reorder frames `[N, B, D]` to `[B * N, D]`: all of the first sample, then all of the second."""
     return frames.transpose(0, 1).flatten(0, 1)

@@ -9,7 +9,7 @@ from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Upsampler
 from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sampling, sockets
-from .batches import common_count, spread
+from .batches import common_count, expand_batch
 from .images import to_rgb
 from .inputs import InputError
 from .masks import SHAPE_TOLERANCE, fit_mask
@@ -85,7 +85,7 @@ class UnclipUpscale:
 
 
 def known_pixels(known: Tensor | None, mask: Tensor | None, images: Tensor, scale: int) -> dict[str, Tensor]:
-    """The core's `known` and `mask` for each of `images` `[B, H, W, 3]`, in their size times `scale`; none for none.
+    """Return `upscale`'s `known` and `mask` for each of `images` `[B, H, W, 3]`, at `scale` times their size, if given.
 
     Raises:
         InputError: one comes without the other, or they do not fit the images.
@@ -104,11 +104,11 @@ def known_pixels(known: Tensor | None, mask: Tensor | None, images: Tensor, scal
     if max(len(known), len(holes)) > count:
         raise InputError(f"There are more known images or masks than the {count} to upscale.")
     known = editing.resize_image(known, (height, width))
-    return {"known": spread(known, count), "mask": spread(holes, count)}
+    return {"known": expand_batch(known, count), "mask": expand_batch(holes, count)}
 
 
 def check_area(images: Tensor) -> int:
-    """How many of `images` `[B, H, W, 3]` to enlarge in one go.
+    """Return how many of `images` `[B, H, W, 3]` to enlarge at once.
 
     Raises:
         InputError: one of them is too large.

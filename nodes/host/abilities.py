@@ -1,4 +1,4 @@
-"""Which ComfyUI this is, and what it lacks of what the pack can use."""
+"""Which version of ComfyUI this is, and which optional features it has."""
 
 import importlib
 import logging

@@ -21,7 +21,7 @@ DTYPES = {name: files.DTYPES[name] for name in ("fp16", "bf16", "fp32")}
 
 
 def device() -> torch.device:
-    """Where the networks run."""
+    """Return the device on which the nets run."""
     if in_comfyui():
         from comfy import model_management
 
@@ -30,7 +30,7 @@ def device() -> torch.device:
 
 
 def intermediate_device() -> torch.device:
-    """Where what travels on the sockets is kept."""
+    """Return the device on which the values of sockets are kept."""
     if in_comfyui():
         from comfy import model_management
 
@@ -39,9 +39,9 @@ def intermediate_device() -> torch.device:
 
 
 def weight_dtype(choice: str, parameters: int, text_encoder: bool = False) -> torch.dtype:
-    """The dtype of a part's weights, in which it also computes: the one chosen, or for "auto" ComfyUI's.
+    """Return the dtype of a part's weights, in which it also computes: the one chosen, or for "auto" ComfyUI's.
 
-    Without ComfyUI "auto" is float32. `parameters` is the size of the part; the rules of ComfyUI look at it.
+    Without ComfyUI "auto" is float32. `parameters` is their number in the part, by which ComfyUI decides.
     """
     if choice in DTYPES:
         return DTYPES[choice]
@@ -74,7 +74,7 @@ def manage(part: Part) -> PartValue[Part]:
 
 
 def _home(text_encoder: bool) -> tuple[torch.device, torch.device]:
-    """ComfyUI's devices for a text encoder, or for any other net: where it runs, where it waits."""
+    """Return ComfyUI's load and offload devices, of a text encoder or of any other net."""
     from comfy import model_management
 
     if text_encoder:
@@ -84,14 +84,14 @@ def _home(text_encoder: bool) -> tuple[torch.device, torch.device]:
 
 @contextmanager
 def loaded(value: PartValue[Part]) -> Iterator[Part]:
-    """The core part of `value`, with all of its network on the device where it runs, while the context lasts."""
+    """Give the core part of `value`, with all of its weights on the device where it runs, while the context lasts."""
     with loaded_together(value) as (part,):
         yield part
 
 
 @contextmanager
 def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
-    """The core parts of several `values` at once, for a stage that needs them side by side."""
+    """Give the core parts of several `values`, all loaded at once, for a stage that needs them together."""
     values = tuple(value.value if isinstance(value, LateValue) else value for value in values)
     bases = tuple(value.base or value for value in values)
     _ask_for(bases, sum(lora.changed_bytes(value.base.part.net, value.changes) for value in values if value.base))
@@ -109,7 +109,7 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
 
 
 def _ask_for(values: Sequence[PartValue[Any]], beside: int) -> None:
-    """Have ComfyUI load what it manages, and make room for `beside` bytes of weights that LoRAs make anew."""
+    """Have ComfyUI load the parts that it manages, with room for `beside` bytes of weights changed by LoRAs."""
     patchers = [value.patcher for value in values if value.patcher is not None]
     if not patchers:
         return
@@ -141,7 +141,7 @@ def _load_device(value: PartValue[Any]) -> torch.device:
 
 
 def _put_back(values: Sequence[PartValue[Any]]) -> None:
-    """Move off the device what nobody would: parts that have no patcher, or that it does not know to be there."""
+    """Move parts off the device that ComfyUI would not unload: those without a patcher, or not loaded by theirs."""
     for value in values:
         if value.patcher is None:
             value.part.module.to("cpu")
@@ -150,7 +150,7 @@ def _put_back(values: Sequence[PartValue[Any]]) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that the accelerator's memory is used up."""
+    """Tell whether `error` is an out-of-memory error of the accelerator."""
     if in_comfyui():
         from comfy import model_management
 

@@ -1,4 +1,4 @@
-"""Words to the user: on the node, in the log, and to those who come over the API."""
+"""Messages to the user: on the node, in the log, and in the outputs that API clients read."""
 
 import logging
 from collections.abc import Sequence
@@ -34,9 +34,12 @@ def show(text: str) -> None:
 
 
 def with_text(result: tuple[Any, ...], text: str, warnings: Sequence[str] = ()) -> dict[str, Any]:
-    """A node's return value with a `text` that is shown on the node, and told to those who come over the API.
+    """Return a node's `result` with a `text`, which is shown on the node and sent to API clients.
 
-    As with `with_warnings`, whose `warnings` it takes too, a node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`.
+    Args:
+        warnings: sent beside the text, and logged.
+
+    A node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`, see `with_warnings`.
     """
     for warning in warnings:
         log.warning(warning)
@@ -46,9 +49,9 @@ def with_text(result: tuple[Any, ...], text: str, warnings: Sequence[str] = ()) 
 
 
 def with_warnings(result: tuple[Any, ...], warnings: Sequence[str]) -> tuple[Any, ...] | dict[str, Any]:
-    """A node's return value, with its `warnings` beside the `result` for those who come over the API.
+    """Return a node's `result` with its `warnings` for API clients.
 
-    A node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`: then ComfyUI tells the warnings again when it takes
-    the node from its cache.
+    A node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`: ComfyUI then resends the warnings when it takes the
+    node from its cache.
     """
     return {"ui": {"warnings": list(warnings)}, "result": result} if warnings else result

@@ -1,4 +1,4 @@
-"""Large batches some samples at a time, fewer where memory runs out."""
+"""Run large batches in chunks, and smaller chunks where memory runs out."""
 
 import logging
 import math
@@ -18,11 +18,20 @@ Run = Callable[[slice, OnStep], Tensor]
 def run_in_chunks(
     run: Run, count: int, at_once: int, steps: int, title: str, to_images: ToImages | None = None
 ) -> Tensor:
-    """`run(rows, on_step)` over `count` samples, `at_once` of them at a time, fewer where memory runs out.
+    """Call `run(rows, on_step)` for chunks of `at_once` of `count` samples; halve the chunks on out-of-memory errors.
 
-    `run` returns the results `[n, …]` of its `rows` and calls `on_step` `steps` times. The results, on the
-    intermediate device, are joined to `[count, …]`. Each sample has its own seed: how they are batched does not change
-    them. `to_images` as of `progress`.
+    Each sample has its own seed: the chunks do not change the results.
+
+    Args:
+        run: returns the results `[n, …]` of its `rows`, and calls `on_step` `steps` times.
+        count: samples in all, 1 or more.
+        at_once: samples in a chunk at first.
+        steps: of one chunk, for the progress bar.
+        title: of the progress bar.
+        to_images: makes the images to preview, see `progress`.
+
+    Returns:
+        The results of all samples `[count, …]`, on the intermediate device.
     """
     size = min(count, at_once)
     while True:

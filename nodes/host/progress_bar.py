@@ -1,4 +1,4 @@
-"""Progress, live previews and the interrupt."""
+"""Progress bars, live previews and the interrupt."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ ToImages = Callable[[Tensor], Tensor]
 
 
 def check_interrupt() -> None:
-    """Stop here if the user has asked ComfyUI to (by its InterruptProcessingException, a BaseException)."""
+    """Raise ComfyUI's InterruptProcessingException, a BaseException, if the user has asked it to stop."""
     if in_comfyui():
         from comfy import model_management
 
@@ -52,13 +52,13 @@ class Progress:
         return self
 
     def __call__(self, info: StepInfo) -> None:
-        """Count a step; `info.x0` is previewed if it is a batch of images, or can be made one."""
+        """Count a step; preview `info.x0` if it is a batch of images, or `images` makes it one."""
         check_interrupt()
         self.done += 1
         self.show_step(info.x0)
 
     def advance(self) -> None:
-        """Count a step that has no image."""
+        """Count a step that has nothing to preview."""
         check_interrupt()
         self.done += 1
         self.show_step(None)
@@ -106,7 +106,7 @@ class ComfyProgress(Progress):
 
 
 def progress(total: int, title: str, images: ToImages | None = None) -> Progress:
-    """A bar of `total` steps under the name `title`, on the canvas or the terminal.
+    """Make a bar of `total` steps called `title`, on the canvas or the terminal.
 
     Args:
         images: makes the images to preview of the sampler's x0; None where x0 is a batch of images in -1..1, or
@@ -116,7 +116,7 @@ def progress(total: int, title: str, images: ToImages | None = None) -> Progress
 
 
 def wants_preview() -> bool:
-    """Whether ComfyUI's preview method is other than none; it can change from one prompt to the next."""
+    """Tell whether ComfyUI's preview method is other than none; it can change from one prompt to the next."""
     if not has("live previews"):
         return False
     import latent_preview
@@ -125,7 +125,7 @@ def wants_preview() -> bool:
 
 
 def preview_image(x0: Tensor) -> Any:
-    """The first images of `x0` `[B, 3, H, W]` in -1..1, side by side, as a PIL image."""
+    """Lay the first images of `x0` `[B, 3, H, W]` in -1..1 out in a grid, as a PIL image."""
     from PIL import Image
 
     shown = x0[:PREVIEWED].detach()

@@ -438,7 +438,7 @@ def test_without_comfyui_steps_are_counted():
     assert bar.done == 2
 
 
-# ---- turns ----
+# ---- chunks, and out of memory ----
 
 
 def doubled(values, sizes):
@@ -450,20 +450,20 @@ def doubled(values, sizes):
     return run
 
 
-def test_turns_cover_all_samples_in_order():
+def test_chunks_cover_all_samples_in_order():
     values, sizes = torch.arange(10.0), []
     assert torch.equal(host.run_in_chunks(doubled(values, sizes), 10, 4, 1, "x"), values * 2)
     assert sizes == [4, 4, 2]
 
 
-def test_the_bar_counts_over_all_turns(comfyui):
+def test_the_bar_counts_over_all_chunks(comfyui):
     host.run_in_chunks(doubled(torch.arange(10.0), []), 10, 4, 1, "x")
     [(total, calls)] = comfyui.bars
     assert total == 3 and [value for value, *_ in calls] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("where", ["comfyui", "alone"])
-def test_out_of_memory_halves_the_turns(where, request):
+def test_out_of_memory_halves_the_chunks(where, request):
     error = OutOfMemory("full")
     if where == "comfyui":
         request.getfixturevalue("comfyui")
