@@ -1,7 +1,6 @@
-"""`unclip bench karlo`: Karlo at its real size with random weights, component after component, and what it takes."""
+"""`unclip bench karlo`: time and memory of Karlo at its real size with random weights, stage by stage."""
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -13,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..families.karlo.random_weights import SIZES, write_random_karlo
+from ..families.karlo.random_weights import SIZES
 from ..families.loading import load_model
 from ..models import UnclipModel
 from ..pipelines import encode_text, sample_decoder, sample_prior, upscale
 from ..weights.files import DTYPES
+from .memory import peak_gib
+from .random_karlo import random_karlo
 
 PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 
@@ -25,7 +26,9 @@ PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 def bench_karlo(
     size: str = "full", dtype: str = "bf16", steps: int = 2, folder: str | None = None, as_json: bool = False
 ) -> dict[str, Any]:
-    """Draw one image from a prompt; each component is read, run and released before the next.
+    """Draw one image from a prompt, print the time and memory of each stage, and return them.
+
+    Each part is read, run and released before the next, so that the peak is that of the largest.
 
     Args:
         size: "full" or "small", of the random model.
@@ -36,7 +39,7 @@ def bench_karlo(
 
     Returns:
         `stages`: by name, `read_seconds`, `run_seconds`, `peak_gib` (of the process, so far); `peak_gib` in all;
-        `image`: its shape; `parameters`.
+        `picture`: the image's shape; `parameters`: how many were read; and how it was measured.
 
     Raises:
         CheckpointError: the folder holds something other than a model.
@@ -44,8 +47,7 @@ def bench_karlo(
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
         began = time.perf_counter()
-        if not (place / "model_index.json").is_file():
-            write_random_karlo(place, SIZES[size](), dtype, vision=False)
+        random_karlo(place, SIZES[size](), dtype)
         written = time.perf_counter() - began
         figures = _run(load_model(place, DTYPES[dtype]), steps)
     figures |= {
@@ -54,7 +56,7 @@ def bench_karlo(
         "steps": steps,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "peak_gib": _peak_gib(),
+        "peak_gib": peak_gib(),
     }
     print(json.dumps(figures, indent=2) if as_json else _text(figures))
     return figures
@@ -73,7 +75,7 @@ def _run(model: UnclipModel, steps: int) -> dict[str, Any]:
         stages[name] = {
             "read_seconds": ready - began,
             "run_seconds": time.perf_counter() - ready,
-            "peak_gib": _peak_gib(),
+            "peak_gib": peak_gib(),
         }
         print(f"{name}: {stages[name]}", file=sys.stderr)
         del part
@@ -91,11 +93,6 @@ def _run(model: UnclipModel, steps: int) -> dict[str, Any]:
     if not bool(torch.isfinite(large).all()):
         raise ArithmeticError("the image holds NaN or infinity")
     return {"stages": stages, "picture": list(large.shape), "parameters": counted[0]}
-
-
-def _peak_gib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def _text(figures: dict[str, Any]) -> str:

@@ -1,9 +1,7 @@
 """`unclip bench tiny`: how long the bundled model takes, stage by stage, and how much memory."""
 
 import json
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -14,9 +12,8 @@ from ..families.loading import load_model
 from ..models import UnclipModel
 from ..pipelines import text_to_image
 from ..weights.files import DTYPES
-from .speed.cold import cold_seconds
-
-PROMPT = "a large red circle above a small blue square on a white background"
+from .memory import peak_gib
+from .speed.cold import PROMPT, cold_seconds
 
 
 def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32") -> dict[str, object]:
@@ -26,7 +23,7 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
         repeats: runs after one that warms up; medians are given.
         batch: the larger batch, compared with a batch of one.
         as_json: print JSON in place of text.
-        dtype: of the nets, "fp32" or "bf16" (on a CPU: where it has instructions for it, or it is slower).
+        dtype: of the nets, a name in `DTYPES` (on a CPU "bf16" is faster only where it has instructions for it).
 
     Returns:
         `seconds` by stage and in all for batch 1, `batch_seconds` by stage and in all for `batch`, `batch_over_one`
@@ -43,7 +40,7 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
         "batch_over_one": many["all"] / one["all"],
         "cold_seconds": cold_seconds(),
         "dtype": dtype,
-        "peak_memory_gib": _peak_memory_gib(),
+        "peak_memory_gib": peak_gib(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -68,11 +65,6 @@ def _median_stages(run: Callable[[], dict[str, float]], repeats: int) -> dict[st
     run()
     runs = [run() for _ in range(repeats)]
     return {stage: statistics.median(r[stage] for r in runs) for stage in runs[0]}
-
-
-def _peak_memory_gib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def _text(figures: dict[str, object]) -> str:

@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
+from ..plotting.sheets import levels, tiled
 from ..world.evaluation import Prompt
 from ..world.scenes import SPLITS
 
 COLUMNS, MOST = 8, 64
-PAPER = 255
+"""Images in a row of a sheet, and images on a sheet at most."""
 
 
 class ContactSheets:
-    """Collects images while they are judged; no more than MOST a sheet are kept."""
+    """Collects images while they are judged: the first `MOST` of each split, and of the failures."""
 
     def __init__(self) -> None:
         """Start with empty sheets: one a split, and `failures`."""
@@ -23,7 +23,7 @@ class ContactSheets:
         self.failed: list[str] = []
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, scores: Sequence[Mapping[str, bool]]) -> None:
-        """Take images `[B, H, W, 3]` in 0..1 with their prompts and scores; `failed` keeps failures' prompts."""
+        """Take images `[B, H, W, 3]` in 0..1 with their prompts and scores; the prompts of failures go to `failed`."""
         for (split, _, _, prompt), image, right in zip(prompts, images, scores, strict=True):
             self._keep(split, image)
             if not right["all"] and self._keep("failures", image):
@@ -36,23 +36,12 @@ class ContactSheets:
         for name, images in self._sheets.items():
             (folder / f"{name}.png").unlink(missing_ok=True)
             if images:
-                _sheet(images).save(folder / f"{name}.png")
+                Image.fromarray(tiled(images, COLUMNS).numpy()).save(folder / f"{name}.png")
         (folder / "failures.txt").write_text("".join(f"{line}\n" for line in self.failed), encoding="utf-8")
 
     def _keep(self, name: str, image: Tensor) -> bool:
-        """Whether there was room for it."""
+        """Keep an image if its sheet has room; returns whether it had."""
         room = len(self._sheets[name]) < MOST
         if room:
-            self._sheets[name].append((image.cpu() * 255).round().to(torch.uint8))
+            self._sheets[name].append(levels(image))
         return room
-
-
-def _sheet(images: Sequence[Tensor]) -> Image.Image:
-    """Images `[H, W, 3]` uint8 of one size in rows of COLUMNS, on white."""
-    height, width, _ = images[0].shape
-    rows = -(-len(images) // COLUMNS)
-    sheet = torch.full((rows * height, COLUMNS * width, 3), PAPER, dtype=torch.uint8)
-    for index, image in enumerate(images):
-        top, left = index // COLUMNS * height, index % COLUMNS * width
-        sheet[top : top + height, left : left + width] = image
-    return Image.fromarray(sheet.numpy())

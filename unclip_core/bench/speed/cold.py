@@ -1,4 +1,4 @@
-"""From a command's start to its first image, in a fresh process, with all imports: what the wait is made of."""
+"""Cold-start time by phase: from the start of a fresh process to its first image, imports and all."""
 
 import json
 import os
@@ -8,7 +8,9 @@ import sys
 import time
 from typing import Any
 
-ROOT = __package__.rsplit(".", 2)[0]
+HERE = __name__
+ROOT = HERE.split(".unclip_core")[0]
+"""The package's name: "unclip" where it is installed, its folder's name where it runs from its sources."""
 
 # Torch is imported first and on its own, so that what follows is the pack's own cost.
 PROGRAM = f"""
@@ -18,19 +20,23 @@ import torch
 laps.append(time.perf_counter())
 import {ROOT}
 laps.append(time.perf_counter())
-from {ROOT}.unclip_core.speed.cold import first_image
+from {HERE} import first_image
 first_image(laps)
 print(json.dumps(laps))
 """
-STAGES = ("torch", "pack", "load", "draw")
+PHASES = ("torch", "pack", "load", "draw")
 PROMPT = "a large red circle above a small blue square on a white background"
 
 
 def cold_seconds(repeats: int = 3) -> dict[str, float]:
-    """Medians over fresh processes that draw one image with the bundled model and the default settings.
+    """Time fresh processes that draw one image with the bundled model and its own settings.
 
-    Returns seconds: "interpreter" (Python's own start and end), "torch" and "pack" (imports), "load" (weights and
-    what reads them), "draw" (prompt to image), "all". Raises RuntimeError where a process fails.
+    Returns:
+        Seconds by phase, medians over `repeats` processes: "interpreter" (Python's own start and end), "torch" and
+        "pack" (imports), "load" (weights and what reads them), "draw" (prompt to image), and "all".
+
+    Raises:
+        RuntimeError: a process failed; the message ends with what it printed.
     """
     runs = [_cold_run() for _ in range(repeats)]
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
@@ -57,5 +63,5 @@ def _cold_run() -> dict[str, float]:
     if done.returncode:
         raise RuntimeError(f"a fresh process failed with exit code {done.returncode}: {done.stderr[-2000:]}")
     laps = json.loads(done.stdout.strip().splitlines()[-1])
-    stages = dict(zip(STAGES, (b - a for a, b in zip(laps[:-1], laps[1:], strict=True)), strict=True))
-    return {"interpreter": whole - (laps[-1] - laps[0]), **stages, "all": whole}
+    phases = dict(zip(PHASES, (b - a for a, b in zip(laps[:-1], laps[1:], strict=True)), strict=True))
+    return {"interpreter": whole - (laps[-1] - laps[0]), **phases, "all": whole}

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from ...families.karlo.random_weights import KarloSizes, full_size, write_random_karlo
+from ...families.karlo.random_weights import KarloSizes, full_size
 from ...nets.clip_towers import TextTowerParams, VisionTowerParams
 from ...nets.decoder import DecoderParams
 from ...nets.prior import PriorParams
 from ...nets.token_conditioner import TokenConditionerParams
 from ...nets.unet_params import UNetParams
+from ..random_karlo import random_karlo
 
 
 def half_size() -> KarloSizes:
@@ -39,15 +40,16 @@ def half_size() -> KarloSizes:
     )
 
 
-SIZES = {"small": half_size, "full": full_size}
+SPEED_SIZES = {"small": half_size, "full": full_size}
+"""What `--size` of `unclip bench speed` names. Its small one is not `small_size` of `bench karlo`, half a million
+parameters, in which overheads would hide what the nets take."""
 
 
 def model_folder(folder: Path, size: str, dtype: str) -> Path:
-    """The random model of that size and dtype below `folder`, written if it is not there yet.
+    """Return the folder of the random model of that size and dtype below `folder`; written if it is not there yet.
 
-    Raises CheckpointError where something else is there, OSError where the disk is full.
+    Raises:
+        CheckpointError: something else is there.
+        OSError: the disk is full.
     """
-    place = folder / f"{size}-{dtype}"
-    if not (place / "model_index.json").is_file():
-        write_random_karlo(place, SIZES[size](), dtype, vision=False)
-    return place
+    return random_karlo(folder / f"{size}-{dtype}", SPEED_SIZES[size](), dtype)

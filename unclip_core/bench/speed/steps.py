@@ -1,4 +1,4 @@
-"""`unclip bench steps`: how near each solver comes to the end of its road, by the number of its steps."""
+"""`unclip bench steps`: distance of each sampler from the converged sample, by number of steps."""
 
 import json
 import tempfile
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,12 +15,14 @@ from ...clip.adapter import TextCondition
 from ...diffusion.noise import sample_seeds
 from ...diffusion.samplers import SAMPLERS
 from ...embedding.arithmetic import cosine
-from ...families.karlo.random_weights import small_size, write_random_karlo
+from ...families.karlo.random_weights import small_size
 from ...families.loading import load_model
 from ...models import UnclipModel
 from ...pipelines import encode_text, sample_decoder, sample_prior
 from ...plotting.plots import Curve, plot
+from ...plotting.sheets import levels
 from ...world.evaluation import Tally, evaluation_scenes
+from ..random_karlo import random_karlo
 
 COUNTS = (2, 4, 6, 8, 10, 16, 25)
 REFERENCE = 250
@@ -36,10 +37,11 @@ def bench_steps(
     counts: Sequence[int] = COUNTS,
     reference: int = REFERENCE,
 ) -> dict[str, Any]:
-    """Measure every solver on the bundled model and on a small random Karlo; print and return the figures.
+    """Measure every sampler on the bundled model and on a small random Karlo; print and return the figures.
 
-    The reference is what DDIM, the first-order ODE solver, comes to in `reference` steps from the same noise. A
-    solver that adds noise goes elsewhere, however many its steps: of it the judge's word counts, not the distance.
+    The converged sample is what DDIM, the first-order ODE solver, draws in `reference` steps from the same noise. A
+    sampler that adds noise of its own converges to other samples, whatever its steps: read `accuracy` for these, not
+    the distance.
 
     Args:
         n: images a point.
@@ -50,9 +52,9 @@ def bench_steps(
         reference: steps of the reference.
 
     Returns:
-        `tiny` and `karlo`, each with `prior.<solver>.<steps>` (1 - cosine with the reference's embedding, mean),
-        `decoder.<solver>.<steps>` (mean difference of images, 0..1, from the reference's embedding), and for tiny
-        `accuracy.<solver>.<steps>`, the share of the decoder's images that the judge finds right in everything.
+        `tiny` and `karlo`, each with `prior.<sampler>.<steps>` (1 - cosine with the reference's embedding, mean),
+        `decoder.<sampler>.<steps>` (mean difference of images, 0..1, from the reference's embedding), and for tiny
+        `accuracy.<sampler>.<steps>`, the share of the decoder's images that the judge finds right in everything.
     """
     scenes = evaluation_scenes(-(-n // 2), 0)[:n]
     bundled = load_model()
@@ -64,9 +66,7 @@ def bench_steps(
     figures: dict[str, Any] = {"n": n, "reference_steps": reference, "tiny": tiny.run(counts, reference, scenes)}
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
-        if not (place / "model_index.json").is_file():
-            write_random_karlo(place, small_size(), vision=False)
-        karlo = Study(load_model(place), ["the red cat"] * n, (4.0, 8.0))
+        karlo = Study(load_model(random_karlo(place, small_size())), ["the red cat"] * n, (4.0, 8.0))
         figures["karlo"] = karlo.run(counts, reference)
     print(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot_to:
@@ -76,14 +76,14 @@ def bench_steps(
 
 @dataclass(frozen=True)
 class Study:
-    """A model, prompts and the guidance of prior and decoder."""
+    """A model, the prompts to draw, and the guidance scales of prior and decoder."""
 
     model: UnclipModel
     prompts: Sequence[str]
     guidance: tuple[float, float]
 
     def run(self, counts: Sequence[int], reference: int, scenes: Sequence[Any] = ()) -> dict[str, Any]:
-        """Figures by solver and number of steps; `scenes` are what the judge looks for, if it is asked."""
+        """Return the figures by sampler and number of steps; with `scenes`, one a prompt, the judge's accuracy too."""
         text = encode_text(self.model.clip, self.prompts)
         embeds = self._prior(text, "ddim", reference)
         images = self._decoder(text, embeds, "ddim", reference)
@@ -119,7 +119,7 @@ class Study:
 
 
 def accuracy(images: Tensor, scenes: Sequence[Any]) -> float:
-    """Share of the images [B, H, W, 3] that show all that their scenes say, by the judge, over all splits."""
+    """Return the share, 0..1, of images `[B, H, W, 3]` that the judge finds right in everything, over all splits."""
     tally = Tally()
     tally.add_images(scenes, images.permute(0, 3, 1, 2))
     rows = [row for split in tally.fractions().values() for row in split.values()]
@@ -145,4 +145,4 @@ def _plot(rows: dict[str, dict[int, float]], path: str) -> None:
     ]
     top = max(max(row.values()) for row in rows.values())
     image = plot(curves, title="Decoder: distance to 250 steps of DDIM", x_label="steps", y_range=(0.0, top * 1.05))
-    Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(path)
+    Image.fromarray(levels(image).numpy()).save(path)

@@ -6,7 +6,6 @@ images to `job["save_to"]`.
 
 import functools
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...weights.files import DTYPES
+from ..memory import peak_gib
 
 PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 GUIDANCE = (4.0, 8.0)
@@ -30,7 +30,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `program` ("ours", "diffusers"), `folder`, `dtype`, `batch`, `steps` of the three stages, `images` (how
-            many batches), `images` (a file for the first batch).
+            many batches), `save_to` (a file for the first batch).
 
     Returns:
         `load`: seconds; `first`: seconds from the prompt to the first batch, after loading; `per_image`: seconds per
@@ -118,12 +118,6 @@ def _draw_diffusers(pipeline: Any, job: dict[str, Any], seed: int) -> Tensor:
         output_type="np",
     )
     return torch.from_numpy(made.images)
-
-
-def peak_gib() -> float:
-    """The most memory that this process has held, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 if __name__ == "__main__":
