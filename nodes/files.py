@@ -29,7 +29,7 @@ def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
     Raises:
         InputError: the prefix is empty or leaves the output folder.
     """
-    from ..cli.headless.image_files import (  # here: while no file is saved, ComfyUI pays nothing for it
+    from .image_files import (  # here: while no file is saved, ComfyUI pays nothing for it
         expand_prefix,
         target,
     )
@@ -49,7 +49,7 @@ def new_file(prefix: str) -> Iterator[tuple[Path, str]]:
 
 
 def _take_number(folder: Path, stem: str) -> Path:
-    from ..cli.headless.image_files import next_number
+    from .image_files import next_number
 
     number = next_number(folder, stem)
     while True:

@@ -3,8 +3,8 @@
 from functools import partial
 from typing import Any
 
+from ..unclip_core.lora.files import read_lora
 from ..unclip_core.models import Decoder, Prior
-from ..unclip_core.weights.lora_files import read_lora
 from . import host, inputs, sockets
 from .inputs import InputError, Number
 from .sockets import LateValue, PartValue

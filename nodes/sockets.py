@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.embedding.pca import PcaBasis
+from ..unclip_core.lora.delta import Change
 from ..unclip_core.models import Clip, Decoder, Prior, StageSettings, Upsampler
-from ..unclip_core.weights.lora import Change
 
 CLIP = "UNCLIP_CLIP"
 PRIOR = "UNCLIP_PRIOR"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .image_files import expand_prefix, next_number, png_bytes, read_image, target, write_numbered
+from ...nodes.image_files import expand_prefix, next_number, png_bytes, read_image, target, write_numbered
 
 FOLDERS = "UNCLIP_FOLDERS"
 """The type of the hidden input by which a stand-in gets the run's folders."""

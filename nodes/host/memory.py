@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from ...unclip_core.lora import delta
 from ...unclip_core.models import Clip
-from ...unclip_core.weights import files, lora
+from ...unclip_core.weights import files
 from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
 
@@ -94,7 +95,7 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
     """Give the core parts of several `values`, all loaded at once, for a stage that needs them together."""
     values = tuple(value.value if isinstance(value, LateValue) else value for value in values)
     bases = tuple(value.base or value for value in values)
-    _ask_for(bases, sum(lora.changed_bytes(value.base.part.net, value.changes) for value in values if value.base))
+    _ask_for(bases, sum(delta.changed_bytes(value.base.part.net, value.changes) for value in values if value.base))
     try:
         for base in bases:
             # ComfyUI ignores `force_full_load` under --novram; where it has done its work this moves nothing.
@@ -102,7 +103,7 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
         with ExitStack() as changed:
             for value in values:
                 if value.base is not None:
-                    changed.enter_context(lora.filled(value.part.net, value.base.part.net, value.changes))
+                    changed.enter_context(delta.filled(value.part.net, value.base.part.net, value.changes))
             yield tuple(value.part for value in values)
     finally:
         _put_back(bases)
@@ -120,7 +121,7 @@ def _ask_for(values: Sequence[PartValue[Any]], beside: int) -> None:
     model_management.load_models_gpu(patchers, force_full_load=True, **room)
 
 
-def adapted(value: PartValue[Part] | LateValue[Part], adapter: lora.Lora, strength: float) -> PartValue[Part]:
+def adapted(value: PartValue[Part] | LateValue[Part], adapter: delta.Lora, strength: float) -> PartValue[Part]:
     """`value` with a LoRA, which is added to its weights whenever `loaded`; `value` itself stays as it is.
 
     Its weights are those of `value`, under the same patcher: they are in memory once. Those that the LoRA changes are
@@ -131,8 +132,8 @@ def adapted(value: PartValue[Part] | LateValue[Part], adapter: lora.Lora, streng
     """
     value = value.value if isinstance(value, LateValue) else value
     base = value.base or value
-    lora.check_fits(adapter, base.part)
-    part = replace(base.part, net=lora.shared_copy(base.part.net))
+    delta.check_fits(adapter, base.part)
+    part = replace(base.part, net=delta.shared_copy(base.part.net))
     return PartValue(part, base.patcher, (*value.changes, (adapter, strength)), base)
 
 

@@ -8,7 +8,7 @@ import torch
 from comfy_server import ROOT
 
 from unclip.unclip_core.families.loading import load_model
-from unclip.unclip_core.weights.lora_files import write_lora
+from unclip.unclip_core.lora.files import write_lora
 
 pytestmark = pytest.mark.comfyui
 

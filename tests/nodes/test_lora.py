@@ -12,9 +12,9 @@ from unclip.nodes.inputs import InputError
 from unclip.nodes.lora import NONE, UnclipApplyLora
 from unclip.nodes.prior import UnclipPriorSample
 from unclip.nodes.sockets import FamilyError, LateValue, PartValue
+from unclip.unclip_core.lora.delta import apply_lora
+from unclip.unclip_core.lora.files import read_lora, write_lora
 from unclip.unclip_core.weights.files import CheckpointError
-from unclip.unclip_core.weights.lora import apply_lora
-from unclip.unclip_core.weights.lora_files import read_lora, write_lora
 
 LAYERS = {
     "prior": ["blocks.0.to_v", "blocks.0.mlp_out"], "decoder": ["conditioner.mlp.0", "unet.middle.blocks.0.conv1"],

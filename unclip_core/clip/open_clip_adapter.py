@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nets.meta_init import meta_init
 from ..nets.open_clip_vit import OpenClipVit, plain_params
 from ..weights.files import load_strictly
+from ..weights.meta_init import meta_init
 from .adapter import ClipAdapter
 from .image_input import OPENAI_MEAN, OPENAI_STD, ImageInput
 from .tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from ..data.opening import open_images
 from ..data.samples import summary
 from ..families.loading import load_model
+from ..lora.files import adapted_model, read_lora
 from ..models import MissingPart, UnclipModel
 from ..pipelines.settings import Settings
 from ..weights.files import write_whole
-from ..weights.lora_files import adapted_model, read_lora
 from .distances import frechet_distance, kernel_distance
 from .encoders import Encoder, OpenClipEncoder, OwnEncoder
 from .generation import Draw, Pairs, draw_pairs

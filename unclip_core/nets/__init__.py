@@ -1,1 +1,1 @@
-"""Networks: layers, prior transformer, UNet, conditioners, and the presets that configure them."""
+"""Networks: layers, prior transformer, UNet, conditioners, and what they are configured by."""

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..lora.delta import check_shapes, stage_of
+from ..lora.files import read_lora, write_lora
 from ..nets.convolutions import Conv3x3
 from ..nets.layers import AddedKVAttention, ResBlock
 from ..nets.linear import Conv1x1, Linear
@@ -19,8 +21,6 @@ from ..nets.map_conditioner import MapConditioner
 from ..nets.prior import PriorBlock
 from ..nets.token_conditioner import TokenConditioner
 from ..weights.files import CheckpointError
-from ..weights.lora import check_shapes, stage_of
-from ..weights.lora_files import read_lora, write_lora
 
 ADAPTER = "default"
 """The name that peft knows our one adapter by."""

@@ -1,1 +1,1 @@
-"""Weight files of any family: strict reading, memory-mapped tensors, LoRA, writing."""
+"""Weight files of any family: strict reading, memory-mapped tensors, nets without weights, writing."""

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..nets.meta_init import meta_init
 from .files import CheckpointError
+from .meta_init import meta_init
 from .torch_archive import check_archive
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".th")

@@ -11,9 +11,9 @@ from PIL import Image
 
 from unclip.__main__ import main
 from unclip.cli import run as command
-from unclip.cli.headless import image_files as images
 from unclip.cli.headless import run, run_workflow
 from unclip.cli.headless.stock import STOCK_NODES
+from unclip.nodes import image_files as images
 
 CALLS: list[str] = []
 

@@ -15,9 +15,9 @@ from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import PartValue
 from unclip.unclip_core.diffusion.loop import StepInfo
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
+from unclip.unclip_core.lora.delta import Lora
 from unclip.unclip_core.models import Clip, Prior
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
-from unclip.unclip_core.weights.lora import Lora
 
 
 class Interrupted(BaseException):

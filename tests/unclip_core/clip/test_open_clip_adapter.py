@@ -17,10 +17,10 @@ from unclip.unclip_core.clip.open_clip_adapter import (
 )
 from unclip.unclip_core.families.native.presets import tiny_decoder, tiny_prior, tiny_upsampler
 from unclip.unclip_core.nets.decoder import DecoderNet
-from unclip.unclip_core.nets.meta_init import meta_init
 from unclip.unclip_core.nets.prior import PriorTransformer
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.recipes.shapes.vocabulary import bpe_merges
+from unclip.unclip_core.weights.meta_init import meta_init
 
 WORDS = ("circle", "red", "a", "square", "on")
 

@@ -17,11 +17,11 @@ from unclip.unclip_core.evaluate.encoders import OpenClipEncoder, unit
 from unclip.unclip_core.evaluate.evaluation import clip_score, evaluate_model, gather, measured, settings_of
 from unclip.unclip_core.evaluate.generation import Draw, Pairs, draw_pairs
 from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.lora.files import write_lora
 from unclip.unclip_core.models import MissingPart, StageSettings
 from unclip.unclip_core.pipelines import encode_image, encode_text, sample_decoder, sample_prior, text_to_image
 from unclip.unclip_core.pipelines.settings import Settings
 from unclip.unclip_core.weights.files import CheckpointError
-from unclip.unclip_core.weights.lora_files import write_lora
 
 QUICK = Settings(prior=StageSettings(2, 2.0), decoder=StageSettings(1, 1.0, "dpmpp_2m"))
 CAPTIONS = ["a red circle", "a <b>blue</b> square", "a green star", "a yellow heart", "a black ring"]

@@ -96,8 +96,8 @@ def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(images, tmp_pat
 
 def test_a_lora_goes_on_and_leaves_the_base(images, tmp_path):
     pytest.importorskip("peft")
-    from unclip.unclip_core.weights.lora import check_fits
-    from unclip.unclip_core.weights.lora_files import read_lora
+    from unclip.unclip_core.lora.delta import check_fits
+    from unclip.unclip_core.lora.files import read_lora
 
     config = {
         "base": "bundled",

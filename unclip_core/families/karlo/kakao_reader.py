@@ -19,10 +19,10 @@ from ...diffusion.spec import DiffusionSpec
 from ...models import PARTS, Clip, Decoder, Prior, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.decoder import DecoderNet
-from ...nets.meta_init import meta_init
 from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError
+from ...weights.meta_init import meta_init
 from ...weights.tensors import PICKLES, Tensors, fill, load_pickle, open_file
 from ...weights.torch_archive import is_torchscript, open_torchscript
 from ...weights.weak_cached_property import weak_cached_property

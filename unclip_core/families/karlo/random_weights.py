@@ -11,12 +11,12 @@ from ...clip.tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
 from ...diffusion.spec import DiffusionSpec
 from ...nets.clip_towers import TextTower, TextTowerParams, VisionTower, VisionTowerParams
 from ...nets.decoder import DecoderNet, DecoderParams
-from ...nets.meta_init import meta_init
 from ...nets.prior import PriorParams, PriorTransformer
 from ...nets.token_conditioner import TokenConditionerParams
 from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import DTYPES
+from ...weights.meta_init import meta_init
 from . import presets
 from .writer import FolderWriter
 

@@ -16,13 +16,13 @@ from ...diffusion.spec import DiffusionSpec
 from ...models import Clip, Decoder, Prior, StageSettings, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.decoder import DecoderNet, DecoderParams
-from ...nets.meta_init import meta_init
 from ...nets.prior import PriorTransformer
 from ...nets.token_conditioner import TokenConditioner
 from ...nets.unet import UNet
 from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError
+from ...weights.meta_init import meta_init
 from ...weights.tensors import fill, open_component, planned
 from ...weights.weak_cached_property import weak_cached_property
 from . import clip_config, names

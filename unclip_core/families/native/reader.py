@@ -14,11 +14,11 @@ from ...clip.open_clip_adapter import ClipConfig, OpenClipAdapter
 from ...diffusion.spec import DiffusionSpec
 from ...models import PARTS, Clip, Decoder, Prior, StageSettings, Upsampler
 from ...nets.decoder import DecoderNet, DecoderParams
-from ...nets.meta_init import meta_init
 from ...nets.params import params_from_dict
 from ...nets.prior import PriorParams, PriorTransformer
 from ...nets.upsampler import UpsamplerNet, UpsamplerParams
 from ...weights.files import CheckpointError, load_strictly, load_weights
+from ...weights.meta_init import meta_init
 from ..registry import INDEX
 
 FORMAT = "unclip-v1"

@@ -1,7 +1,7 @@
 """LoRA: low-rank changes of a prior's or a decoder's weights, added with a strength.
 
 W' = W + strength · (alpha / r) · B A, with A `[r, in]` and B `[out, r]` (Hu et al. 2021, arXiv 2106.09685, section
-4.1); of a convolution A is `[r, in, k, k]` and B `[out, r, 1, 1]`. `checkpoints.lora` reads and writes the files.
+4.1); of a convolution A is `[r, in, k, k]` and B `[out, r, 1, 1]`. `lora.files` reads and writes the files.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..models import Decoder, Prior
 from ..nets.decoder import DecoderNet
 from ..nets.prior import PriorTransformer
-from .files import CheckpointError
+from ..weights.files import CheckpointError
 
 STAGES: dict[str, type[nn.Module]] = {"prior": PriorTransformer, "decoder": DecoderNet}
 """The parts that can be adapted, and their nets."""

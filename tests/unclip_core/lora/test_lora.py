@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
+from unclip.unclip_core.lora.delta import apply_lora, changed_bytes, filled, shared_copy, with_loras
+from unclip.unclip_core.lora.files import read_lora, write_lora
 from unclip.unclip_core.models import Decoder, Prior
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
@@ -16,8 +18,6 @@ from unclip.unclip_core.nets.token_conditioner import TokenConditionerParams
 from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.train import lora as training
 from unclip.unclip_core.weights.files import CheckpointError
-from unclip.unclip_core.weights.lora import apply_lora, changed_bytes, filled, shared_copy, with_loras
-from unclip.unclip_core.weights.lora_files import read_lora, write_lora
 
 FAMILY = "test"
 

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..models import Clip, Decoder, PartReader, Prior, UnclipModel, Upsampler
-from .files import CONFIG_KEY, CheckpointError, save_weights
-from .lora import STAGES, Adaptable, Change, Lora, apply_lora
-from .tensors import Tensors, open_file
+from ..weights.files import CONFIG_KEY, CheckpointError, save_weights
+from ..weights.tensors import Tensors, open_file
+from .delta import STAGES, Adaptable, Change, Lora, apply_lora
 
 FORMAT = "unclip-lora-v1"
 PREFIX = "base_model.model."

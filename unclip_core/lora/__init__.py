@@ -1,0 +1,1 @@
+"""LoRA: the change of weights that an adapter makes, and its files."""
