@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 SIDE, MARGIN, BOX, TOP, BOTTOM = 512, 66, 52, 70, 470
-PAPER, INK, FAINT, ARROW = (24, 26, 32), (255, 255, 255), (190, 192, 200), (150, 150, 160)
+PAPER, INK, FAINT_CONTRAST, ARROW = (24, 26, 32), (255, 255, 255), (190, 192, 200), (150, 150, 160)
 BLUE, VIOLET, GREEN, OCHRE, RED = (52, 84, 140), (108, 62, 140), (40, 116, 92), (150, 92, 40), (140, 52, 64)
 PROMPT = ("Prompt", "a photograph of a big red frog", BLUE)
 DIAGRAMS = {
@@ -61,7 +61,7 @@ def diagram(title: str, boxes: list[tuple[str, str, tuple[int, int, int]]], need
         say(draw, top + 39, does, 13, INK)
         if number + 1 < len(boxes):
             arrow(draw, top + BOX, top + step)
-    say(draw, 494, needs, 15, FAINT)
+    say(draw, 494, needs, 15, FAINT_CONTRAST)
     return image
 
 

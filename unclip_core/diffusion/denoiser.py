@@ -22,8 +22,8 @@ __all__ = [
     "X0Clip",
     "clamp_x0",
     "dynamic_threshold",
-    "number_of",
-    "numbered",
+    "host_timestep",
+    "with_host_timestep",
     "per_sample",
 ]
 
@@ -35,7 +35,7 @@ RawModel = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser says about a state.
+    """What a denoiser predicts at a state.
 
     x0: the clean sample, the state's shape and dtype.
     variance_fraction: f of the ancestral step's variance, between the posterior's and the forward process's:
@@ -57,19 +57,19 @@ class Denoiser(Protocol):
         ...
 
 
-def numbered(t: Tensor, number: int) -> Tensor:
-    """Return t [B], which is ``number`` throughout, with that said beside it: `number_of` need not ask the device."""
-    t.number = number
+def with_host_timestep(t: Tensor, number: int) -> Tensor:
+    """Attach the timestep that all of t [B] holds, so that `host_timestep` need not wait for the device."""
+    t.host_timestep = number
     return t
 
 
-def number_of(t: Tensor) -> int | None:
-    """Return what `numbered` said of exactly this tensor; None of any other, also of one made from it."""
-    return getattr(t, "number", None)
+def host_timestep(t: Tensor) -> int | None:
+    """The timestep that `with_host_timestep` attached to this very tensor; None for any other, copies included."""
+    return getattr(t, "host_timestep", None)
 
 
 class ModelDenoiser:
-    """Makes a net's raw output a Prediction.
+    """A `Denoiser` made of a net, whose raw output it turns into a `Prediction`.
 
     model: (x [B, C, …], t [B] int64) -> raw output [B, C, …], or [B, 2C, …] with variance "learned_range"
     (the mean first, then v in -1..1). alpha_bar: [T] table. prediction: what the mean is.

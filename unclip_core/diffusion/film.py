@@ -27,13 +27,13 @@ class Film:
     guesses: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Check the number, and stand before the first step."""
+        """Check `every`; the state before the first step is the start."""
         if self.every < 1:
             raise ValueError(f"a film shows every k-th step, with k 1 or more, not {self.every}")
         self._before = self.start
 
     def __call__(self, info: StepInfo) -> None:
-        """Take the step into the film, if it is one to be shown."""
+        """Record the step, if it is one of those to be shown."""
         last = info.index + 1 == info.total
         if info.index % self.every == 0 or last:
             self._add(info.t, self._before, info.x0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import number_of, per_sample
+from .denoiser import host_timestep, per_sample
 
 __all__ = ["Guided"]
 
@@ -16,7 +16,7 @@ ConditionedModel = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 class Guided:
-    """A net (x, t, cond) -> raw output made a net (x, t) -> guided raw output.
+    """Classifier-free guidance: wraps a net (x, t, cond) -> raw output as a net (x, t) -> guided raw output.
 
     The guided mean is ``uncond + scale * (cond - uncond)``, both halves in one batch, the conditional first.
     It acts on the raw output's first C channels (C = those of x); where there are 2C, the variance half is
@@ -25,8 +25,8 @@ class Guided:
     an unconditional tensor of batch 1 serves all samples.
     scale: finite. 1 runs the conditional half only.
     interval: (low, high) fractions of t / train_steps, inclusive, in which guidance acts (Kynkäänniemi et al.
-    2024); elsewhere the conditional half alone is run, if that is so for the whole batch. Where t has no number
-    beside it (`number_of`), anything but (0, 1) costs one wait for the device a step.
+    2024); elsewhere the conditional half alone is run, if that is so for the whole batch. Unless t carries its timestep
+    (`host_timestep`), any other interval than (0, 1) makes each step wait for the device once.
     rescale: 0..1, how far the guided mean's standard deviation is drawn back to the conditional's
     (Lin et al. 2023, section 3.4, eq. 15 and 16).
     """
@@ -79,7 +79,7 @@ class Guided:
         if self._interval is None:
             return self._scale
         low, high = self._interval
-        if (number := number_of(t)) is not None:
+        if (number := host_timestep(t)) is not None:
             return self._scale if low <= number / self._train_steps <= high else None
         position = t.to(torch.float32) / self._train_steps
         inside = (position >= low) & (position <= high)

@@ -1,4 +1,4 @@
-"""An image of which some pixels are known: from ComfyUI's image and mask into a diffusion, and out again."""
+"""An image and its mask, as ComfyUI gives them: how they enter a sampling run, and how kept pixels are restored."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from torch.nn import functional as F
 
 from .denoiser import Denoiser
 from .forward import add_noise
-from .inpainting import KnownPixels, keep_known
+from .inpainting import InpaintDenoiser, blend_by_mask
 
-__all__ = ["Encode", "KnownImage"]
+__all__ = ["Encode", "MaskedImage"]
 
 Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class KnownImage:
-    """What is known of images, and where.
+class MaskedImage:
+    """Images to be drawn in part, and the mask of that part.
 
     images: [B or 1, H, W, 3] in 0..1. mask: [B or 1, H, W] in 0..1: 0 is known, 1 is to be drawn.
     shape: [B, 3, H, W], of the images that are drawn.
@@ -46,13 +46,13 @@ class KnownImage:
         if not bool(torch.isfinite(self.images).all()):
             raise ValueError("The known image holds NaN or infinity.")
 
-    def padded(self, shape: torch.Size) -> "KnownImage":
+    def padded(self, shape: torch.Size) -> "MaskedImage":
         """The same at the top left of larger images, of which nothing else is known."""
         extra = (0, shape[-1] - self.shape[-1], 0, shape[-2] - self.shape[-2])
         images = F.pad(self.images.movedim(-1, 1), extra).movedim(1, -1)
-        return KnownImage(images, F.pad(self.mask, extra, value=1.0), torch.Size(shape))
+        return MaskedImage(images, F.pad(self.mask, extra, value=1.0), torch.Size(shape))
 
-    def enter(
+    def start_from(
         self, denoiser: Denoiser, start: Tensor, ab: float, encode: Encode | None = None, factor: int = 1
     ) -> tuple[Denoiser, Tensor]:
         """The denoiser that knows this image, and the start [B, C, h, w], at alpha-bar `ab`, as noise of it.
@@ -64,8 +64,8 @@ class KnownImage:
         mask = self.mask[:, None].to(start)
         if encode is not None:
             known, mask = encode(known).to(start), F.max_pool2d(mask, factor)
-        return KnownPixels(denoiser, known, mask), keep_known(start, add_noise(known, start, ab), mask)
+        return InpaintDenoiser(denoiser, known, mask), blend_by_mask(start, add_noise(known, start, ab), mask)
 
-    def into(self, drawn: Tensor) -> Tensor:
+    def restore_kept(self, drawn: Tensor) -> Tensor:
         """Drawn images [B, H, W, 3] in 0..1 with the known pixels put back, to the bit."""
-        return keep_known(drawn, self.images.to(drawn), self.mask[..., None].to(drawn))
+        return blend_by_mask(drawn, self.images.to(drawn), self.mask[..., None].to(drawn))

@@ -1,4 +1,4 @@
-"""Inpainting with a net that was not trained for it: known pixels enter each step, steps are gone over again."""
+"""Inpainting with a net that was not trained for it: known pixels replace the prediction, steps are repeated."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from .noise import Noise
 from .schedules import Steps
 from .step_rules import ddim_rule
 
-__all__ = ["KnownPixels", "keep_known", "repaint"]
+__all__ = ["InpaintDenoiser", "blend_by_mask", "repaint"]
 
 
-class KnownPixels:
-    """A denoiser that knows part of the clean sample, and says so in place of its guess.
+class InpaintDenoiser:
+    """A denoiser whose predicted x0 is replaced by the known clean sample where the mask says so.
 
     What a sampler makes of a state whose x0 is certain is that x0's own forward process: drawn from ``add_noise``,
     the known part stays a sample of q(x_t | x0) in every step, as RePaint makes it (Lugmayr et al. 2022, eq. 8a),
@@ -31,11 +31,11 @@ class KnownPixels:
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction with the known part put in."""
         guess = self._denoiser(x, t)
-        x0 = keep_known(guess.x0, self._known.to(x), self._mask.to(x))
+        x0 = blend_by_mask(guess.x0, self._known.to(x), self._mask.to(x))
         return Prediction(x0, guess.variance_fraction)
 
 
-def keep_known(drawn: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+def blend_by_mask(drawn: Tensor, known: Tensor, mask: Tensor) -> Tensor:
     """Return ``drawn`` where the mask is 1, ``known``, to the bit, where it is 0, and blends between.
 
     The tensors are of one shape or spread to one.
@@ -57,7 +57,7 @@ def repaint(
     RePaint (Lugmayr et al. 2022, algorithm 1, jump length 1): after a step the state is noised again by the forward
     process and the step repeated, so that what is drawn and what is known come to agree. ``resamples`` 1 is plain
     ancestral sampling, with the posterior's small variance (ddim with eta 1).
-    denoiser: a ``KnownPixels``. x: the state at the plan's first level. on_step: called after each call of the net.
+    denoiser: a ``InpaintDenoiser``. x: the state at the plan's first level. on_step: called after each call of the net.
     Raises ValueError for less than one resample.
     """
     if resamples < 1:

@@ -5,9 +5,10 @@ backwards. What a net says at the noisier end of a step is not known before that
 end instead, as is usual, the error is of the size of the step. Here each step is solved for its noisier end, so
 that DDIM over the same plan comes back to the image, in few steps too.
 
-What the net then says of the image without noise is the last word. A net that predicts epsilon or v cannot err
-there; one that predicts x0 can, and what it gets wrong no noise brings back, in however many steps. So inversion
-measures that error (``clean_error``), and both ways are gone with a denoiser that knows of it (``ErrorAware``).
+The last step's x0 is what the net predicts from the nearly clean image. A net that predicts epsilon or v is exact
+there; one that predicts x0 is not, and no starting noise corrects its error, in however many steps. So inversion
+measures that error (``clean_error``), and inversion and sampling both use a denoiser that accounts for it
+(``ErrorAware``).
 """
 
 import math
@@ -22,7 +23,7 @@ from .samplers import spec_of
 from .schedules import Steps
 from .step_rules import ddim_rule
 
-__all__ = ["ErrorAware", "Inverted", "clean_error", "invert", "own_share", "psnr"]
+__all__ = ["ErrorAware", "Inverted", "clean_error", "invert", "start_noise_share", "psnr"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class ErrorAware:
     Around the net's guess D the clean sample is taken to be N(D, error^2); seen through ``x = alpha x0 + sigma z`` its
     mean is ``D + w (x / alpha - D)`` with ``w = error^2 alpha^2 / (error^2 alpha^2 + sigma^2)`` (Bayes' rule for two
     normals). Without noise that is the state itself, as of a net that predicts epsilon; with much noise it is D.
-    So what the net does not know of a sample stays in the state, at the size of the noise, and comes out at the end,
-    the more of it the less noise the last step starts from. Of a state that was drawn, and not found by ``invert``,
-    grain of that size would come out: there ``error`` is 0, and all this changes nothing.
+    So details that the net misses stay in the state, at the scale of the noise, and are part of the result, the more
+    so the less noise the last step starts from. From a random start instead of one found by ``invert`` they would be
+    grain: use ``error`` 0 there, which leaves the denoiser as it is.
     error: [B or 1], 0 or more, on the state's device. alpha_bar: [T] table, below 1.
     """
 
@@ -68,7 +69,7 @@ def clean_error(denoiser: Denoiser, x0: Tensor) -> Tensor:
     return (guess - x0).square().flatten(1).mean(dim=1).sqrt()
 
 
-def own_share(sampler: str, steps: Steps, eta: float) -> float:
+def start_noise_share(sampler: str, steps: Steps, eta: float) -> float:
     """Return how much of the noise before the last step is still the start's, as a share of the variance, 0..1.
 
     All of it where a sampler draws none; each step of ``ddim`` draws ``eta^2 (1 - s / t) / (1 - s)`` of it anew
@@ -92,8 +93,8 @@ def invert(
     N(0, 1), so ``x_s += (x_t - a * D(x_s) - b * x_s) / (a * sqrt(s) + b)``. That converges, for data of any
     smaller variance v, by the factor ``1 - v`` or better; solving for ``D`` or for epsilon alone does not (the one
     fails where there is little noise, the other where there is little else).
-    The step that ends clean is taken once: what D removes there it does not tell apart, and to iterate would pile
-    that up. So what comes back is D of the state before the end, which is nearer to x0 the more steps there are.
+    The step that ends clean is evaluated once: D there discards detail that iterating would accumulate in x. So
+    sampling returns D of the state before the end, which is nearer to x0 the more steps there are.
 
     x0: float32 or float64 [B, …], in the net's own range. iterations: calls of the net in each of the other steps,
     1 or more.

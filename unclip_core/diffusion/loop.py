@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Prediction, numbered
+from .denoiser import Denoiser, Prediction, with_host_timestep
 
 __all__ = ["OnStep", "StepInfo", "Update", "run_steps"]
 
@@ -63,7 +63,7 @@ def run_steps(
     for i, number in enumerate(timesteps):
         if before is not None:
             x = before(i, x)
-        prediction = denoiser(x, numbered(times[i].expand(len(x)), number))
+        prediction = denoiser(x, with_host_timestep(times[i].expand(len(x)), number))
         if prediction.x0.shape != x.shape:
             raise ValueError(f"the denoiser returned x0 of {tuple(prediction.x0.shape)} for {tuple(x.shape)}")
         x = update(i, x, prediction)

@@ -1,4 +1,4 @@
-"""A net for squares on a canvas of any size: overlapping windows, of which the guesses are blended."""
+"""MultiDiffusion: a net for squares on a canvas of any size, by overlapping windows whose predictions are blended."""
 
 import math
 
@@ -11,7 +11,7 @@ __all__ = ["Windowed", "starts", "window_weight"]
 
 
 class Windowed:
-    """A denoiser of squares made a denoiser of canvases (MultiDiffusion, Bar-Tal et al. 2023, eq. 5 and 6).
+    """Wraps a denoiser of squares as a denoiser of canvases (MultiDiffusion, Bar-Tal et al. 2023, eq. 5 and 6).
 
     Every window is denoised on its own, as if it were the image; the clean samples and variance fractions are
     averaged where windows overlap, each weighed by its distance from its window's edge, so that no seam shows.

@@ -1,4 +1,4 @@
-"""A net on large batches, some rows at a time: the memory that it works in then does not grow with the batch."""
+"""A net on large batches in chunks: activation memory does not grow with the batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from .unet_params import UNetParams
 
 ConditionedNet = Callable[[Tensor, Tensor, Any], Tensor]
 
-MAX_ELEMENTS = 2**23  # of the widest features of a turn; 32 MB in float32
+MAX_ELEMENTS = 2**23  # in the widest features of a chunk; 32 MB in float32
 MAX_ELEMENTS_THIN, THIN_CHANNELS = 2**21, 128
 """For nets whose widest features have so many channels or fewer.
 
-These do little with a number that they read, so it had better come from a cache: 32 rows of the bundled decoder took
-10.3 ms each, 128 rows 12.4 (one CPU thread). Wider nets would rather share the reading of their weights.
+These are bound by memory bandwidth, so their activations should fit a cache: 32 rows of the bundled decoder took
+10.3 ms each, 128 rows 12.4 (one CPU thread). Wider nets are bound by reading their weights, which larger chunks share.
 """
 
 
@@ -27,17 +27,17 @@ def chunked(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
     """
 
     def run(x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        rows = rows_per_chunk(x, params)
-        if len(x) <= rows:
+        count = rows_per_chunk(x, params)
+        if len(x) <= count:
             return net(x, t, condition)
-        turns = [slice(first, first + rows) for first in range(0, len(x), rows)]
-        return torch.cat([net(x[turn], t[turn], _part(condition, turn)) for turn in turns])
+        chunks = [slice(first, first + count) for first in range(0, len(x), count)]
+        return torch.cat([net(x[rows], t[rows], _rows_of(condition, rows)) for rows in chunks])
 
     return run
 
 
 def rows_per_chunk(x: Tensor, params: UNetParams) -> int:
-    """How many images like those of x [B, C, H, W] a turn takes, 1 or more; turns are of even size."""
+    """How many images like those of x [B, C, H, W] a chunk takes, 1 or more; chunks are of even size."""
     if x.device.type != "cpu":
         return len(x)
     numbers = MAX_ELEMENTS_THIN if params.channels[0] <= THIN_CHANNELS else MAX_ELEMENTS
@@ -50,7 +50,7 @@ def elements_per_image(pixels: int, params: UNetParams) -> int:
     return max(1, params.channels[0] * pixels // params.patch_size**2)
 
 
-def _part(condition: Any, turn: slice) -> Any:
+def _rows_of(condition: Any, rows: slice) -> Any:
     if isinstance(condition, Mapping):
-        return {key: _part(value, turn) for key, value in condition.items()}
-    return condition if condition is None else condition[turn]
+        return {key: _rows_of(value, rows) for key, value in condition.items()}
+    return condition if condition is None else condition[rows]

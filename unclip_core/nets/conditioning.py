@@ -1,21 +1,17 @@
-"""How a CLIP embedding reaches the decoder's UNet: the contract of conditioners, and the kinds that there are.
+"""How embeddings and text reach the decoder's UNet: the contract of every conditioner."""
 
-A conditioner turns (image embedding, text) into a Condition: a plain dict of tensors, batch first, whose keys are
-among "embed" [B, E] (added to the time embedding), "context" [B, S, W] with "context_mask" [B, S] bool
-(attended), "maps.<level>" [B, C, h, w] (added to the features that enter that level), and, not read by
-the UNet, "boxes" [B, K, 3] and "canvases" [B, K, C, n, n] (where the conditioner's frames lie and what they show, see
-Frames).
-"""
-
-from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .params import params_from_dict
-
 Condition = dict[str, Tensor]
+"""What a UNet is conditioned on: tensors, batch first, under these keys.
+
+"embed" `[B, E]` is added to the time embedding; "context" `[B, S, W]` with "context_mask" `[B, S]` bool is attended;
+"maps.<level>" `[B, C, h, w]` is added to the features that enter that level. The UNet does not read "boxes"
+`[B, K, 3]` and "canvases" `[B, K, C, n, n]`: where a `MapConditioner`'s frames lie, and what they show.
+"""
 
 
 class Conditioner(Protocol):
@@ -82,22 +78,3 @@ class ConditionerParams(Protocol):
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
     """Rows of `embeds` [B, D] where `drop` [B] bool is set, replaced by `null` [D]."""
     return embeds if drop is None else torch.where(drop[:, None], null, embeds)
-
-
-CONDITIONERS: dict[str, type] = {}
-"""Params of conditioners by the kind that files name; each is registered where it is defined."""
-
-
-def register_conditioner(params: type) -> type:
-    """Let files name a further kind of conditioner, by its params' `kind`; returns the class, to be a decorator."""
-    CONDITIONERS[params.kind] = params
-    return params
-
-
-def conditioner_params_from_dict(config: Mapping[str, object]) -> ConditionerParams:
-    """Read params from a dict whose "kind" is one of `CONDITIONERS`. Raises ValueError for another kind."""
-    fields = dict(config)
-    kind = fields.pop("kind", None)
-    if kind not in CONDITIONERS:
-        raise ValueError(f"conditioner: kind must be one of {sorted(CONDITIONERS)}, got {kind!r}")
-    return params_from_dict(CONDITIONERS[kind], fields)

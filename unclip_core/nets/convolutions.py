@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import product
+from .linear import linear
 from .winograd import winograd
 
 # Below any of these Winograd's transforms (of pixels, of kernels, of both) cost what its products save.
-FEWEST_CHANNELS, FEWEST_PIXELS, FEWEST_NUMBERS = 128, 1024, 400_000
-OUTPUTS_A_PIXEL = 8  # from so many output channels for each pixel on, unrolling the image winograd_is_faster
+MIN_CHANNELS, MIN_PIXELS, MIN_ELEMENTS = 128, 1024, 400_000
+IM2COL_OUTPUTS_PER_PIXEL = 8  # fewer output channels for each pixel than this: im2col is the slower way
 
 
 class Conv3x3(nn.Conv2d):
@@ -24,7 +24,7 @@ class Conv3x3(nn.Conv2d):
         if winograd_is_faster(x, self.weight):
             return winograd(x, self.weight, self.bias)
         if im2col_is_faster(x, self.weight):
-            return unrolled(x, self.weight, self.bias)
+            return im2col(x, self.weight, self.bias)
         if weight_reorder_is_costly(x, self.weight):
             return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
         return super().forward(x)
@@ -40,29 +40,29 @@ def winograd_is_faster(x: Tensor, weight: Tensor) -> bool:
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return False
     pixels, width = x.shape[0] * x.shape[2] * x.shape[3], min(weight.shape[:2])
-    return width >= FEWEST_CHANNELS and pixels >= FEWEST_PIXELS and pixels * width >= FEWEST_NUMBERS
+    return width >= MIN_CHANNELS and pixels >= MIN_PIXELS and pixels * width >= MIN_ELEMENTS
 
 
 def im2col_is_faster(x: Tensor, weight: Tensor) -> bool:
-    """Whether x [B, C, H, W] has so few pixels that unrolled is the faster way to convolve it with weight [O, C, 3, 3].
+    """Whether x [B, C, H, W] has so few pixels that im2col is the faster way to convolve it with weight [O, C, 3, 3].
 
     For any other way torch brings all the weights into another order, for every image anew: 1280 channels at 8 x 8,
-    two images, take 25 ms in float32 and 16 in bfloat16, unrolled 22 and 12; from 2560 channels 96 and 59, unrolled
+    two images, take 25 ms in float32 and 16 in bfloat16, im2col 22 and 12; from 2560 channels 96 and 59, im2col
     45 and 24 (one thread of an AMD EPYC of Zen 5).
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or not weight.is_contiguous():
         return False
-    return OUTPUTS_A_PIXEL * x.numel() <= x.shape[1] * len(weight)
+    return IM2COL_OUTPUTS_PER_PIXEL * x.numel() <= x.shape[1] * len(weight)
 
 
-def unrolled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.conv2d(x, weight, bias, padding=1) for x [B, C, H, W], weight [O, C, 3, 3]: one product with what pixels see.
+def im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.conv2d(x, weight, bias, padding=1) for x [B, C, H, W], weight [O, C, 3, 3]: one matmul with the unfolded image.
 
     Returns [B, O, H, W], channels last.
     """
     batch, _, height, width = x.shape
     seen = F.unfold(x.contiguous(), 3, padding=1).transpose(1, 2)
-    made = product(seen.reshape(batch * height * width, -1), weight.flatten(1), bias)
+    made = linear(seen.reshape(batch * height * width, -1), weight.flatten(1), bias)
     return made.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 

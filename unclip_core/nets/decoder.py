@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import map_conditioner, token_conditioner  # noqa: F401 - each registers its kind
-from .conditioning import Condition, ConditionerParams, conditioner_params_from_dict
+from .conditioners import conditioner_params_from_dict
+from .conditioning import Condition, ConditionerParams
 from .layers import TimeTable
 from .params import params_from_dict, params_to_dict
 from .unet import UNet

@@ -32,7 +32,7 @@ class LevelConditioning(NamedTuple):
         return self.context if self.context_read is None else self.context_read[attention.slot]
 
 
-class BlockMaker:
+class BlockFactory:
     """Makes the blocks of one UNet, so that its params are spelled out once."""
 
     def __init__(self, params: UNetParams) -> None:
@@ -82,7 +82,7 @@ def _add_map(h: Tensor, lift: nn.Module | None, feature_map: Tensor | None) -> T
 class DownLevel(nn.Module):
     """Blocks of one level on the way down, then the step to the next level (the last has none)."""
 
-    def __init__(self, make: BlockMaker, index: int) -> None:
+    def __init__(self, make: BlockFactory, index: int) -> None:
         """Build level `index`."""
         super().__init__()
         p = make.params
@@ -116,7 +116,7 @@ class DownLevel(nn.Module):
 class Middle(nn.Module):
     """Blocks at the smallest level, with attention between them where the params ask for it."""
 
-    def __init__(self, make: BlockMaker) -> None:
+    def __init__(self, make: BlockFactory) -> None:
         """Build the middle."""
         super().__init__()
         p = make.params
@@ -134,7 +134,7 @@ class Middle(nn.Module):
 class UpLevel(nn.Module):
     """Full layout: one block more than on the way down, each reading a kept state, then the step up."""
 
-    def __init__(self, make: BlockMaker, index: int, widths: list[int]) -> None:
+    def __init__(self, make: BlockFactory, index: int, widths: list[int]) -> None:
         """Build level `index`; takes the widths of the kept states it will read off the end of `widths`."""
         super().__init__()
         p = make.params
@@ -160,7 +160,7 @@ class LightUpLevel(nn.Module):
     The convolution stands before the enlargement, which it commutes with, at a quarter of the cost.
     """
 
-    def __init__(self, make: BlockMaker, index: int) -> None:
+    def __init__(self, make: BlockFactory, index: int) -> None:
         """Build level `index`, which is entered from level `index` + 1."""
         super().__init__()
         p = make.params

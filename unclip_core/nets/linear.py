@@ -1,4 +1,4 @@
-"""Products with a matrix of weights on a CPU, by the library that is faster there."""
+"""Matmuls with weights on a CPU, by MKL or oneDNN, whichever is faster there."""
 
 import sys
 from functools import cache
@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEWEST_PRODUCTS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves
+MIN_MULTIPLICATIONS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves
 
 
 class Linear(nn.Linear):
-    """nn.Linear; without gradients its product is `product`."""
+    """nn.Linear, by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
-        return product(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 class Conv1x1(nn.Conv2d):
-    """nn.Conv2d(in, out, 1); without gradients, an image that is channels last goes through `product`.
+    """nn.Conv2d(in, out, 1); without gradients, an image that is channels last goes through `linear`.
 
     Arguments are nn.Conv2d's, as peft makes others of the same class.
     """
@@ -30,10 +30,10 @@ class Conv1x1(nn.Conv2d):
         last = x.is_contiguous(memory_format=torch.channels_last)
         if torch.is_grad_enabled() or x.device.type != "cpu" or not last:
             return super().forward(x)
-        return product(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear(x, weight, bias): x [..., K], weight [N, K], bias [N] -> [..., N]."""
     if _by_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -49,7 +49,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     if torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
     plain = x.dtype == weight.dtype == torch.float32
-    return plain and x.numel() * len(weight) >= FEWEST_PRODUCTS and mkl_is_slow()
+    return plain and x.numel() * len(weight) >= MIN_MULTIPLICATIONS and mkl_is_slow()
 
 
 @cache

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conditioning import Condition, register_conditioner, replace_dropped
+from .conditioning import Condition, replace_dropped
 from .frames import Frames, paste
 from .params import require_positive
 
 
-@register_conditioner
 @dataclass(frozen=True)
 class MapConditionerParams:
     """The bundled model's conditioner: MLP of `depth` hidden layers, then feature maps.
@@ -147,16 +146,16 @@ class MapConditioner(nn.Module):
         return joined | {"boxes": boxes, "canvases": canvases}
 
 
-def relaid(condition: Condition, boxes: Tensor) -> Condition:
+def move_frames(condition: Condition, boxes: Tensor) -> Condition:
     """The same Condition with its canvases laid over other `boxes` [B, K, 3].
 
     Training shows the UNet where things really are, and whoever draws may choose where they are to be. Raises
     ValueError for a Condition without canvases, and for boxes that are not as many.
     """
     if "canvases" not in condition:
-        raise ValueError("relaid: this Condition has no canvases; its conditioner has no frames")
+        raise ValueError("move_frames: this Condition has no canvases; its conditioner has no frames")
     if boxes.shape != condition["boxes"].shape:
-        raise ValueError(f"relaid: boxes {tuple(boxes.shape)} do not go with {tuple(condition['boxes'].shape)}")
+        raise ValueError(f"move_frames: boxes {tuple(boxes.shape)} do not go with {tuple(condition['boxes'].shape)}")
     canvases, moved = condition["canvases"], {"boxes": boxes}
     for name in (name for name in condition if name.startswith("maps.")):
         own = condition[name][:, : -canvases.shape[2]]

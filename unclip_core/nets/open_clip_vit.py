@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .clip_towers import ACTIVATIONS, TextTowerParams, TowerParams, VisionTowerParams
 from .layers import attend, merge_heads, split_heads
-from .linear import Linear, product
+from .linear import Linear, linear
 
 MLP_RATIO = 4.0
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg"}
@@ -157,6 +157,6 @@ class _Attention(nn.Module):
         self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        projected = product(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        projected = linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         heads = (split_heads(part, self.head_dim) for part in projected)
         return self.out_proj(merge_heads(attend(*heads, bias)))

@@ -18,7 +18,7 @@ from .batch_chunks import ConditionedNet, chunked, elements_per_image
 from .layers import TimeTable
 from .upsampler import UpsamplerNet
 
-NUMBERS_A_TILE = 2**25
+MAX_TILE_ELEMENTS = 2**25
 """Size of the widest features of an image that is run whole: 128 MB in float32."""
 OVERLAP = 64
 """How far a tile reaches beyond its own part on each side, px."""
@@ -36,12 +36,12 @@ def tiled_if_large(
 ) -> ConditionedNet:
     """The net (x, t, low) for images of that size: as it is, or in tiles of `tile` px.
 
-    tile: None tiles images whose features are more than NUMBERS_A_TILE, into parts that are not; 0 never tiles.
+    tile: None tiles images whose features are more than MAX_TILE_ELEMENTS, into parts that are not; 0 never tiles.
     times: the embeddings of the run's steps, if they were computed beforehand.
     Raises ValueError for a tile below 0, or for a net that attends over the whole image.
     """
     if tile is None:
-        whole = elements_per_image(height * width, net.params) <= NUMBERS_A_TILE
+        whole = elements_per_image(height * width, net.params) <= MAX_TILE_ELEMENTS
         tile = 0 if whole else _largest_tile(net)
     if tile < 0:
         raise ValueError(f"a tile has a side of 1 px or more (0: no tiles), got {tile}")
@@ -202,6 +202,6 @@ def _own(span: Span, size: int) -> slice:
 
 
 def _largest_tile(net: UpsamplerNet) -> int:
-    """Side of the largest tile that, with its overlap, has features of no more than NUMBERS_A_TILE."""
-    side = int((NUMBERS_A_TILE * net.params.patch_size**2 / net.params.channels[0]) ** 0.5)
+    """Side of the largest tile that, with its overlap, has features of no more than MAX_TILE_ELEMENTS."""
+    side = int((MAX_TILE_ELEMENTS * net.params.patch_size**2 / net.params.channels[0]) ** 0.5)
     return max(net.unet.stride, side - 2 * OVERLAP)

@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conditioning import Condition, register_conditioner, replace_dropped
+from .conditioning import Condition, replace_dropped
 from .params import require_positive
 
 
-@register_conditioner
 @dataclass(frozen=True)
 class TokenConditionerParams:
     """Karlo's text projection: widths of embeddings, token states, time embedding and context."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import AddedKVAttention, KeysValues, TimeEmbedding, TimeTable, make_norm
-from .levels import BlockMaker, DownLevel, LevelConditioning, LightUpLevel, Middle, UpLevel
+from .levels import BlockFactory, DownLevel, LevelConditioning, LightUpLevel, Middle, UpLevel
 from .unet_params import UNetParams
 from .winograd import shared_buffers
 
@@ -19,7 +19,7 @@ class UNet(nn.Module):
         """Build the net that `params` describes; its output starts at zero."""
         super().__init__()
         self.params = params
-        make = BlockMaker(params)
+        make = BlockFactory(params)
         cells = params.patch_size**2
         self.time_embed = TimeEmbedding(params.time_channels, params.time_embed_dim)
         self.stem = nn.Conv2d(params.in_channels * cells, params.channels[0], 3, padding=1)
@@ -143,7 +143,7 @@ def _mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -torch.inf)
 
 
-def _up_levels(make: BlockMaker, down: nn.ModuleList) -> list[nn.Module]:
+def _up_levels(make: BlockFactory, down: nn.ModuleList) -> list[nn.Module]:
     """The way up, from the smallest level; each level takes the states that the way down kept."""
     count = len(down)
     if make.params.layout == "light":

@@ -10,7 +10,7 @@ from .layers import TimeTable
 from .unet import UNet
 from .unet_params import UNetParams
 
-FAINT = 0.02
+FAINT_CONTRAST = 0.02
 """Contrasts well below this, in an image of -1..1, are not seen as outlines."""
 
 
@@ -85,13 +85,13 @@ class UpsamplerNet(nn.Module):
         if not self.reach:
             out = self.unet(seen, t, times=times)
             return out + low_res if self.residual else out
-        along, way = outlook(low_res, self.params.patch_size, self.reach)
+        along, way = neighbour_contrast(low_res, self.params.patch_size, self.reach)
         out = self.unet(seen, t, maps={0: along}, times=times)
         rest, amount = out[:, :-1], out[:, -1:]
         return low_res + rest + amount * F.interpolate(way, scale_factor=self.params.patch_size, mode="nearest")
 
 
-def outlook(low_res: Tensor, cell: int, reach: int) -> tuple[Tensor, Tensor]:
+def neighbour_contrast(low_res: Tensor, cell: int, reach: int) -> tuple[Tensor, Tensor]:
     """What each `cell` x `cell` pixels of low_res [B, C, H, W] see of those around, up to `reach` cells away.
 
     Returns how far each of these lies, -1..1, on the way from the cell's own colour to the one that differs most
@@ -103,7 +103,7 @@ def outlook(low_res: Tensor, cell: int, reach: int) -> tuple[Tensor, Tensor]:
     steps = around - small.flatten(2)[:, :, None]  # [B, C, N, H' * W']
     furthest = steps.square().sum(dim=1, keepdim=True).argmax(dim=2, keepdim=True)
     way = steps.gather(2, furthest.expand(-1, steps.shape[1], -1, -1))
-    along = (steps * way).sum(dim=1) / (way.square().sum(dim=1) + FAINT**2)
+    along = (steps * way).sum(dim=1) / (way.square().sum(dim=1) + FAINT_CONTRAST**2)
     return along.unflatten(2, small.shape[2:]), way[:, :, 0].unflatten(2, small.shape[2:]).to(low_res.dtype)
 
 

@@ -21,14 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
-OUT, TAPS, IN = 4, 3, 6  # lines that are made at once, of the kernel, that are seen
-MAX_SPECTRUM_ELEMENTS = (
-    2**22
-)  # of spectrum: enough for the convolutions to run at full rate, few enough for caches to hold
-WEIGHTS_AT_ONCE = 5 * 2**19  # whose kernels are transformed and convolved with in one go
+OUT, TAPS, IN = 4, 3, 6  # lines: of output, of the kernel, of input
+MAX_SPECTRUM_ELEMENTS = 2**22  # enough for the convolutions to run at full rate, few enough for caches to hold
+MAX_KERNEL_ELEMENTS = 5 * 2**19  # kernels that are transformed at once
 
 
-class _Matrices(NamedTuple):
+class TransformMatrices(NamedTuple):
     """G [18, 9] for kernels read row by row, AT [4, 6], and v [6] with AT v = 1."""
 
     taps: Tensor
@@ -49,7 +47,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     lines = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
     kernels = _Kernels(weight, bias)
     for images, down in _chunks(batch, groups, IN * width * channels):
-        spectrum = _analysed(lines[images], down)
+        spectrum = _spectrum_of(lines[images], down)
         products = _convolved(spectrum.view(IN, 1, -1, width, channels), kernels)
         _synthesise(products, out[images, down])
     return out.view(batch, OUT * groups, width, -1)[:, :height].permute(0, 3, 1, 2)
@@ -79,10 +77,10 @@ def _buffer(name: str, like: Tensor, *shape: int) -> Tensor:
     size = torch.Size(shape).numel()
     if BUFFERS.buffers is None:
         return like.new_empty(shape)
-    held = BUFFERS.buffers.get((name, like.dtype))
-    if held is None or len(held) < size:
-        held = BUFFERS.buffers[name, like.dtype] = like.new_empty(size)
-    return held[:size].view(shape)
+    kept = BUFFERS.buffers.get((name, like.dtype))
+    if kept is None or len(kept) < size:
+        kept = BUFFERS.buffers[name, like.dtype] = like.new_empty(size)
+    return kept[:size].view(shape)
 
 
 class _Kernels:
@@ -90,7 +88,7 @@ class _Kernels:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
-        self.parts = _even_slices(len(weight), max(1, WEIGHTS_AT_ONCE // weight[0].numel()))
+        self.parts = _even_slices(len(weight), max(1, MAX_KERNEL_ELEMENTS // weight[0].numel()))
         self._last: tuple[slice, Tensor] | None = None
 
     def spectrum(self, part: slice) -> Tensor:
@@ -100,16 +98,16 @@ class _Kernels:
             outputs, channels = weight.shape[:2]
             made = _buffer("kernels", weight, IN * TAPS, outputs * channels)
             taps = weight.reshape(outputs * channels, TAPS * TAPS)
-            torch.mm(_matrices(weight.dtype).taps, taps.T, out=made)
+            torch.mm(transform_matrices(weight.dtype).taps, taps.T, out=made)
             self._last = part, made.view(IN, TAPS, outputs, channels)
         return self._last[1]
 
     def biases(self, part: slice) -> Tensor | None:
         """What each line's convolution has to add, [6, o], for their synthesis to add the bias."""
-        return None if self.bias is None else _matrices(self.bias.dtype).ones[:, None] * self.bias[part]
+        return None if self.bias is None else transform_matrices(self.bias.dtype).ones[:, None] * self.bias[part]
 
 
-def _analysed(lines: Tensor, down: slice) -> Tensor:
+def _spectrum_of(lines: Tensor, down: slice) -> Tensor:
     """The spectrum [6, b, g, W * C] of the groups `down`, of four lines each, of lines [b, H, W * C]."""
     images, height, numbers = lines.shape
     count = down.stop - down.start
@@ -121,11 +119,11 @@ def _analysed(lines: Tensor, down: slice) -> Tensor:
         seen[: first - top].zero_()
         seen[first - top : behind - top] = image[first:behind]
         seen[behind - top :].zero_()
-        _analyse(seen.as_strided((IN, count, numbers), (numbers, OUT * numbers, 1)), into)
+        transform_lines(seen.as_strided((IN, count, numbers), (numbers, OUT * numbers, 1)), into)
     return spectrum
 
 
-def _analyse(seen: Tensor, out: Tensor) -> None:
+def transform_lines(seen: Tensor, out: Tensor) -> None:
     """BT on lines [6, g, n] into out [6, g, n]: even and odd powers apart, which two opposite points share."""
     near, far = POINTS[1], POINTS[3]
     for index, point, other in ((1, near, far), (3, far, near)):
@@ -160,7 +158,7 @@ def _convolved(spectrum: Tensor, kernels: _Kernels) -> Tensor:
 def _synthesise(products: Tensor, out: Tensor) -> None:
     """Make the groups out [b, g, 4, W * O] of the products [6, b * g, W, O]."""
     groups = out.shape[0] * out.shape[1]
-    matrix = _matrices(out.dtype).synthesis.expand(groups, OUT, IN)
+    matrix = transform_matrices(out.dtype).synthesis.expand(groups, OUT, IN)
     torch.bmm(matrix, products.flatten(2).transpose(0, 1), out=out.view(groups, OUT, -1))
 
 
@@ -179,7 +177,7 @@ def _chunks(batch: int, groups: int, numbers: int) -> Iterator[tuple[slice, slic
 
 
 @cache
-def _matrices(dtype: torch.dtype) -> _Matrices:
+def transform_matrices(dtype: torch.dtype) -> TransformMatrices:
     """Toom and Cook: a product of polynomials from its values at POINTS and at infinity.
 
     Turned round (transposed), that is a filter (Blahut 2010, "Fast algorithms for signal processing", chapter 5).
@@ -195,4 +193,4 @@ def _matrices(dtype: torch.dtype) -> _Matrices:
         taps[index] /= scale
     rows = torch.kron(taps, torch.eye(TAPS, dtype=torch.float64))
     ones = torch.linalg.pinv(synthesis).sum(dim=1)
-    return _Matrices(*(matrix.to(dtype) for matrix in (rows, synthesis, ones)))
+    return TransformMatrices(*(matrix.to(dtype) for matrix in (rows, synthesis, ones)))

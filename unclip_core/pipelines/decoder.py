@@ -9,7 +9,7 @@ from torch import Tensor
 from ..clip.adapter import TextCondition
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.guidance import Guided
-from ..diffusion.inversion import ErrorAware, own_share
+from ..diffusion.inversion import ErrorAware, start_noise_share
 from ..diffusion.loop import OnStep
 from ..diffusion.noise import Noise, NoiseSource
 from ..diffusion.samplers import sample
@@ -67,7 +67,7 @@ def sample_decoder(
     plan = decoder.diffusion.steps(chosen.steps, chosen.sampler)
     denoiser = decoder_denoiser(decoder, image_embeds, text, chosen.guidance_scale, guidance_interval, plan)
     if start_error is not None:
-        error = start_error.to(placed(decoder.net)[0]) * own_share(chosen.sampler, plan, eta) ** 0.5
+        error = start_error.to(placed(decoder.net)[0]) * start_noise_share(chosen.sampler, plan, eta) ** 0.5
         denoiser = ErrorAware(denoiser, decoder.diffusion.table, error)
     noise = noise or NoiseSource(seeds, "decoder")
     drawn = noise.normal(decoder.latent_shape, device=placed(decoder.net)[0])

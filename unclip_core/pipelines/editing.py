@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..clip.adapter import TextCondition
 from ..diffusion.denoiser import Denoiser, clamp_x0
-from ..diffusion.inpaint_mask import KnownImage
+from ..diffusion.inpaint_mask import MaskedImage
 from ..diffusion.inpainting import repaint
 from ..diffusion.inversion import ErrorAware, Inverted, clean_error, invert
 from ..diffusion.loop import OnStep
@@ -97,7 +97,7 @@ def inpaint_decoder(
     check_count("images", len(images), len(image_embeds), "image embeddings")
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     height, width = images.shape[1:3]
-    known = KnownImage(images, mask, torch.Size((len(images), 3, height, width)))
+    known = MaskedImage(images, mask, torch.Size((len(images), 3, height, width)))
     chosen, codec = decoder.settings.over(steps, guidance_scale), decoder.codec
     plan, noise = decoder.diffusion.steps(chosen.steps), NoiseSource(seeds, "decoder")
     padded = known.padded(torch.Size((len(images), 3, *_multiples(height, width, codec.factor))))
@@ -109,9 +109,9 @@ def inpaint_decoder(
         decoder_denoiser(decoder, image_embeds, text, chosen.guidance_scale), side, max(1, side // OVERLAP)
     )
     encode = None if codec is PIXELS else codec.encode
-    knowing, start = padded.enter(denoiser, start, float(plan.alpha_bar[0]), encode, codec.factor)
+    knowing, start = padded.start_from(denoiser, start, float(plan.alpha_bar[0]), encode, codec.factor)
     drawn = codec.decode(repaint(knowing, start, plan, noise, resamples=resamples, on_step=on_step))
-    return known.into(to_images(drawn[..., :height, :width]))
+    return known.restore_kept(to_images(drawn[..., :height, :width]))
 
 
 def guided_decoder(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffusion.denoiser import RawModel, number_of
-from ..diffusion.inpaint_mask import KnownImage
+from ..diffusion.denoiser import RawModel, host_timestep
+from ..diffusion.inpaint_mask import MaskedImage
 from ..diffusion.loop import OnStep
 from ..diffusion.noise import Noise, NoiseSource
 from ..diffusion.samplers import sample
@@ -55,14 +55,14 @@ def upscale(
     start = noise.normal(padded.shape[1:], device=device)
     chosen = upsampler.settings.over(steps, sampler=sampler)
     plan = upsampler.diffusion.steps(chosen.steps)
-    kept = None if known is None else KnownImage(known, mask, low.shape)
+    kept = None if known is None else MaskedImage(known, mask, low.shape)
     model = _upsampler_model(upsampler, padded, plan.timesteps, tile)
     denoiser = upsampler.diffusion.denoiser(model, model_dtype)
     if kept is not None:
-        denoiser, start = kept.padded(padded.shape).enter(denoiser, start, float(plan.alpha_bar[0]))
+        denoiser, start = kept.padded(padded.shape).start_from(denoiser, start, float(plan.alpha_bar[0]))
     samples = sample(chosen.sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step)
     large = to_images(samples[..., :height, :width])
-    return large if kept is None else kept.into(large)
+    return large if kept is None else kept.restore_kept(large)
 
 
 def _upsampler_model(upsampler: Upsampler, low: Tensor, steps: Tensor, tile: int | None) -> RawModel:
@@ -72,7 +72,7 @@ def _upsampler_model(upsampler: Upsampler, low: Tensor, steps: Tensor, tile: int
     final = int(steps[-1])
 
     def model(x: Tensor, t: Tensor) -> Tensor:
-        number = number_of(t)
+        number = host_timestep(t)
         at_end = bool(rest) and (int(t[0]) if number is None else number) == final
         return (rest[0] if at_end else first)(x, t, low)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 
-from unclip.unclip_core.diffusion.denoiser import ModelDenoiser, numbered
+from unclip.unclip_core.diffusion.denoiser import ModelDenoiser, with_host_timestep
 from unclip.unclip_core.diffusion.guidance import Guided
 from unclip.unclip_core.diffusion.noise import FixedNoise
 from unclip.unclip_core.diffusion.samplers import ddim
@@ -85,7 +85,9 @@ def test_a_batch_across_the_interval_is_guided_sample_by_sample():
 def test_a_number_beside_the_time_gives_what_the_time_gives(number):
     times = torch.tensor([number, number])
     asked = Guided(Net(), COND, UNCOND, 4.0, interval=(0.2, 0.5))(X, times)
-    assert torch.equal(Guided(Net(), COND, UNCOND, 4.0, interval=(0.2, 0.5))(X, numbered(times, number)), asked)
+    assert torch.equal(
+        Guided(Net(), COND, UNCOND, 4.0, interval=(0.2, 0.5))(X, with_host_timestep(times, number)), asked
+    )
 
 
 def test_the_interval_counts_in_the_models_own_training_steps():

@@ -7,7 +7,7 @@ import torch
 
 from unclip.unclip_core.diffusion.denoiser import Prediction
 from unclip.unclip_core.diffusion.forward import add_noise
-from unclip.unclip_core.diffusion.inpainting import KnownPixels, keep_known, repaint
+from unclip.unclip_core.diffusion.inpainting import InpaintDenoiser, blend_by_mask, repaint
 from unclip.unclip_core.diffusion.noise import FixedNoise, NoiseSource
 from unclip.unclip_core.diffusion.samplers import SAMPLERS, sample
 from unclip.unclip_core.diffusion.schedules import alpha_bar, cosine_betas, make_steps
@@ -37,7 +37,7 @@ def drawn_right(resamples, known_left=1.5, rows=4000):
     noise = NoiseSource([3], "test")
     x = noise.normal((1, rows, 2))
     x0 = repaint(
-        KnownPixels(pair, known.expand(1, 1, rows, 2), MASK.expand(1, 1, rows, 2)),
+        InpaintDenoiser(pair, known.expand(1, 1, rows, 2), MASK.expand(1, 1, rows, 2)),
         x,
         make_steps(20, TABLE, "trailing"),
         noise,
@@ -64,7 +64,11 @@ def test_every_sampler_ends_in_the_known_pixels_bit_for_bit(sampler, count):
     mask[..., 2:4, 3:] = 1
     noise = NoiseSource([5, 6])
     x0 = sample(
-        sampler, KnownPixels(zero, known, mask), noise.normal((3, 6, 6)), make_steps(count, TABLE, "trailing"), noise
+        sampler,
+        InpaintDenoiser(zero, known, mask),
+        noise.normal((3, 6, 6)),
+        make_steps(count, TABLE, "trailing"),
+        noise,
     )
     fixed = (mask == 0).expand_as(known)
     if sampler == "ddpm":  # its last mean has a factor of x that is 0 but for rounding
@@ -81,7 +85,7 @@ def test_the_known_part_stays_a_sample_of_the_forward_process():
     noise = NoiseSource([9])
     start = add_noise(known, noise.normal((1, 100, 100)), float(steps.alpha_bar[0]))
     repaint(
-        KnownPixels(zero, known, torch.zeros_like(known)),
+        InpaintDenoiser(zero, known, torch.zeros_like(known)),
         start,
         steps,
         noise,
@@ -96,7 +100,7 @@ def test_the_known_part_stays_a_sample_of_the_forward_process():
 
 def test_a_mask_between_blends():
     drawn, known = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.1, 0.1, 0.1])
-    kept = keep_known(drawn, known, torch.tensor([0.0, 0.5, 1.0]))
+    kept = blend_by_mask(drawn, known, torch.tensor([0.0, 0.5, 1.0]))
     assert kept[0] == known[0] and kept[2] == drawn[2] and float(kept[1]) == pytest.approx(0.55)
 
 
@@ -112,7 +116,7 @@ def test_a_mask_between_blends():
 )
 def test_a_mask_that_does_not_fit_is_refused(mask):
     with pytest.raises(ValueError, match="mask"):
-        KnownPixels(zero, torch.zeros(1, 3, 6, 6), mask)
+        InpaintDenoiser(zero, torch.zeros(1, 3, 6, 6), mask)
 
 
 def test_less_than_one_resample_is_refused():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unclip.unclip_core.diffusion.denoiser import Prediction
-from unclip.unclip_core.diffusion.inversion import ErrorAware, clean_error, invert, own_share, psnr
+from unclip.unclip_core.diffusion.inversion import ErrorAware, clean_error, invert, psnr, start_noise_share
 from unclip.unclip_core.diffusion.noise import NoiseSource
 from unclip.unclip_core.diffusion.samplers import SAMPLERS, ddim
 from unclip.unclip_core.diffusion.schedules import alpha_bar, cosine_betas, make_steps
@@ -135,15 +135,15 @@ def test_the_own_share_is_what_ddim_leaves_of_its_start(eta):
     start = math.sqrt(1 - float(steps.alpha_bar[0])) * data()
     ddim(blind, start, steps, silent, eta=eta, on_step=lambda info: states.append(info.x))
     kept = states[-2].square().mean() / (1 - float(steps.alpha_bar[-2])) / data().square().mean()
-    assert own_share("ddim", steps, eta) == pytest.approx(float(kept))
+    assert start_noise_share("ddim", steps, eta) == pytest.approx(float(kept))
 
 
 def test_the_own_share_of_other_samplers_is_all_or_nothing():
     steps = make_steps(12, TABLE, "trailing")
-    found = {name: own_share(name, steps, 0.5) for name in SAMPLERS if name != "ddim"}
+    found = {name: start_noise_share(name, steps, 0.5) for name in SAMPLERS if name != "ddim"}
     assert found == {"ddpm": 0.0, "dpmpp_2m": 1.0, "dpmpp_sde": 0.0, "deis": 1.0}
     with pytest.raises(ValueError, match="unknown sampler"):
-        own_share("odd", steps, 0.5)
+        start_noise_share("odd", steps, 0.5)
 
 
 def test_a_sample_does_not_depend_on_its_batch_and_every_call_is_reported():

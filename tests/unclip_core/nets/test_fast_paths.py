@@ -52,7 +52,7 @@ def error(ours, reference):
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 5, 8, 12), (2, 4, 1, 7), (5, 2, 9, 6), (2, 9, 9, 6)])
 def test_winograd_equals_the_sum_it_shortens(monkeypatch, shape, turn):
     monkeypatch.setattr(winograd, "MAX_SPECTRUM_ELEMENTS", turn)
-    monkeypatch.setattr(winograd, "WEIGHTS_AT_ONCE", 100 if turn < 1000 else 10**6)
+    monkeypatch.setattr(winograd, "MAX_KERNEL_ELEMENTS", 100 if turn < 1000 else 10**6)
     x, weight, bias = draw(*shape), draw(7, shape[1], 3, 3, seed=2), draw(7, seed=3)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         made = winograd.winograd(given, weight, bias)
@@ -113,11 +113,11 @@ def test_winograd_at_a_width_of_karlos_loses_little(dtype, bound):
 
 def test_winograds_matrices_multiply_polynomials():
     """Each point's product of two polynomials is the polynomials' values multiplied; the bias comes through whole."""
-    matrices = winograd._matrices(torch.float64)
+    matrices = winograd.transform_matrices(torch.float64)
     assert error(matrices.synthesis @ matrices.ones, torch.ones(4, dtype=torch.float64)) < 1e-14
     lines, column = draw(6, 1).double(), draw(3, seed=2).double()
     spectrum = torch.empty(6, 1, 1, dtype=torch.float64)
-    winograd._analyse(lines[:, :, None], spectrum)
+    winograd.transform_lines(lines[:, :, None], spectrum)
     taps = matrices.taps[::3, ::3] @ column
     made = matrices.synthesis @ (taps * spectrum[:, 0, 0])
     expected = torch.stack([(lines[i : i + 3, 0] * column).sum() for i in range(4)])
@@ -150,7 +150,7 @@ def test_an_image_of_few_pixels_is_unrolled(dtype):
         assert made.dtype == dtype and made.is_contiguous(memory_format=torch.channels_last)
         assert error(made.double(), expected) < (1e-6 if dtype == torch.float32 else 8e-3)
     assert error(
-        convolutions.unrolled(x, conv.weight).double(), F.conv2d(x.double(), conv.weight.double(), padding=1)
+        convolutions.im2col(x, conv.weight).double(), F.conv2d(x.double(), conv.weight.double(), padding=1)
     ) < (1e-6 if dtype == torch.float32 else 8e-3)
     assert not convolutions.im2col_is_faster(draw(3, 6, 3, 5), conv.weight)  # 45 pixels for 300 outputs
     with torch.enable_grad():
@@ -163,7 +163,7 @@ def onednn(monkeypatch):
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
     asked = []
-    monkeypatch.setattr(products, "FEWEST_PRODUCTS", 0)
+    monkeypatch.setattr(products, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(products, "mkl_is_slow", lambda: asked.append(1) or True)
     return asked
 
@@ -176,7 +176,7 @@ def test_products_by_onednn_equal_the_plain_ones(onednn, shape):
     assert error(layer(x).double(), expected) < 1e-6 and len(onednn) == 1
     strided = x.transpose(0, -2) if x.ndim > 2 else x.repeat(2, 1)[::2]
     assert error(layer(strided).double(), strided.double() @ layer.weight.double().T + layer.bias.double()) < 1e-6
-    without = products.product(x, layer.weight)
+    without = products.linear(x, layer.weight)
     assert error(without.double(), x.double() @ layer.weight.double().T) < 1e-6
 
 
@@ -221,7 +221,7 @@ def test_a_net_by_winograd_equals_the_plain_one(monkeypatch):
     plain = net(x, t)
     made = []
     monkeypatch.setattr(convolutions, "winograd", lambda *given: made.append(given) or winograd.winograd(*given))
-    for fewest in ("FEWEST_CHANNELS", "FEWEST_PIXELS", "FEWEST_NUMBERS"):
+    for fewest in ("MIN_CHANNELS", "MIN_PIXELS", "MIN_ELEMENTS"):
         monkeypatch.setattr(convolutions, fewest, 1)
     assert error(net(x, t), plain) < 1e-5 and len(made) > 10
     assert error(net.to(memory_format=torch.channels_last)(x, t), plain) < 1e-5

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from unclip.unclip_core.nets.frames import RADIUS, SPAN, Frames, paste
-from unclip.unclip_core.nets.map_conditioner import MapConditioner, MapConditionerParams, relaid
+from unclip.unclip_core.nets.map_conditioner import MapConditioner, MapConditionerParams, move_frames
 
 BOXES = torch.tensor([[[0.5, 0.5, 0.3], [0.3, 0.7, 0.2]], [[0.9, 0.1, 0.25], [0.5, 0.2, 0.4]]], dtype=torch.float64)
 
@@ -93,7 +93,7 @@ def conditioner_with_frames():
 def test_relaid_canvases_are_those_of_a_conditioner_that_puts_its_boxes_there():
     conditioner, embeds = conditioner_with_frames(), torch.randn(2, 4)
     before = conditioner(embeds)
-    moved = relaid(before, BOXES.float())
+    moved = move_frames(before, BOXES.float())
     # A layer that says BOXES[0] whatever it is given, for the first image.
     with torch.no_grad():
         conditioner.frames.boxes.weight.zero_()
@@ -109,9 +109,9 @@ def test_relaid_canvases_are_those_of_a_conditioner_that_puts_its_boxes_there():
 def test_what_has_no_canvases_or_other_boxes_cannot_be_relaid():
     condition = conditioner_with_frames()(torch.randn(2, 4))
     with pytest.raises(ValueError, match="boxes"):
-        relaid(condition, BOXES.float()[:, :1])
+        move_frames(condition, BOXES.float()[:, :1])
     with pytest.raises(ValueError, match="no canvases"):
-        relaid({"embed": condition["embed"]}, BOXES.float())
+        move_frames({"embed": condition["embed"]}, BOXES.float())
 
 
 @pytest.mark.parametrize(

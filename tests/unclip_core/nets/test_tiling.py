@@ -103,7 +103,7 @@ def test_a_net_works_as_before_after_tiles(net):
 
 @torch.no_grad()
 def test_what_the_net_sees_does_not_grow_with_the_image(net, monkeypatch):
-    monkeypatch.setattr(tiling, "NUMBERS_A_TILE", 8 * 64 * 64 // 4)
+    monkeypatch.setattr(tiling, "MAX_TILE_ELEMENTS", 8 * 64 * 64 // 4)
     monkeypatch.setattr(tiling, "OVERLAP", 16)
     for side in (64, 128, 256):
         seen = []

@@ -11,7 +11,7 @@ from unclip.unclip_core.models import Upsampler
 from unclip.unclip_core.nets import tiling
 from unclip.unclip_core.nets.params import params_from_dict, params_to_dict
 from unclip.unclip_core.nets.unet_params import UNetParams
-from unclip.unclip_core.nets.upsampler import FAINT, UpsamplerNet, UpsamplerParams, outlook
+from unclip.unclip_core.nets.upsampler import FAINT_CONTRAST, UpsamplerNet, UpsamplerParams, neighbour_contrast
 from unclip.unclip_core.pipelines import upscale
 from unclip.unclip_core.pipelines.images import enlarge, to_images
 
@@ -82,7 +82,7 @@ def test_params_of_files_without_a_residual_stay_what_they_were():
 def test_the_outlook_is_the_way_to_the_colour_that_differs_most(reach):
     """Against loops over the cells of images that are flat within each cell."""
     small = draw(1, 3, 5, 6, seed=3)
-    along, way = outlook(small.repeat_interleave(4, 2).repeat_interleave(4, 3), 4, reach)
+    along, way = neighbour_contrast(small.repeat_interleave(4, 2).repeat_interleave(4, 3), 4, reach)
     assert along.shape == (1, (2 * reach + 1) ** 2, 5, 6) and way.shape == (1, 3, 5, 6)
     for row, column in itertools.product(range(5), range(6)):
         own = small[0, :, row, column]
@@ -93,7 +93,7 @@ def test_the_outlook_is_the_way_to_the_colour_that_differs_most(reach):
         ]
         furthest = max(steps, key=lambda step: float(step.norm()))
         torch.testing.assert_close(way[0, :, row, column], furthest)
-        expected = torch.stack([step @ furthest / (furthest @ furthest + FAINT**2) for step in steps])
+        expected = torch.stack([step @ furthest / (furthest @ furthest + FAINT_CONTRAST**2) for step in steps])
         torch.testing.assert_close(along[0, :, row, column], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -101,12 +101,15 @@ def test_the_outlook_of_an_outline_is_the_same_in_all_colours():
     covered = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(4)).repeat_interleave(2, 2)
     covered = covered.repeat_interleave(2, 3)
     inks = [(torch.tensor([-0.9, 0.2, 0.1]), torch.tensor([0.8, -0.7, 0.5])), (torch.zeros(3), torch.ones(3))]
-    seen = [outlook(torch.lerp(a[None, :, None, None], b[None, :, None, None], covered), 2, 2)[0] for a, b in inks]
+    seen = [
+        neighbour_contrast(torch.lerp(a[None, :, None, None], b[None, :, None, None], covered), 2, 2)[0]
+        for a, b in inks
+    ]
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0.02)
 
 
 def test_a_plain_image_has_no_outlines():
-    along, way = outlook(torch.full((1, 3, 8, 8), 0.4), 2, 2)
+    along, way = neighbour_contrast(torch.full((1, 3, 8, 8), 0.4), 2, 2)
     assert float(along.abs().max()) == float(way.abs().max()) == 0.0
 
 

@@ -11,7 +11,7 @@ from ...diffusion.spec import DiffusionSpec
 from ...nets.conditioning import Condition
 from ...nets.decoder import DecoderNet
 from ...nets.frames import RADIUS, paste
-from ...nets.map_conditioner import relaid
+from ...nets.map_conditioner import move_frames
 from ...world.scenes import Scene
 from .batches import WorldBatch, WorldBatches, diffuse, logit_normal_times, noise_like, step_generator
 from .clip import LAYOUT_RADIUS, attribute_targets
@@ -120,7 +120,7 @@ class DecoderTraining(nn.Module):
         boxes = condition["boxes"]
         wanted, present = true_boxes(batch.scenes, boxes.shape[1])
         moved = (chosen[:, None] & present.to(boxes.device))[..., None]
-        return relaid(condition, torch.where(moved, wanted.to(boxes), boxes.detach()))
+        return move_frames(condition, torch.where(moved, wanted.to(boxes), boxes.detach()))
 
     def _canvas_losses(self, batch: WorldBatch, condition: Condition, dropped: Tensor) -> dict[str, Tensor]:
         boxes = layout_loss(condition["boxes"], batch.scenes, dropped)

@@ -1,0 +1,33 @@
+"""The conditioners that a file can name."""
+
+from collections.abc import Mapping
+
+from .conditioning import ConditionerParams
+from .map_conditioner import MapConditionerParams
+from .params import params_from_dict
+from .token_conditioner import TokenConditionerParams
+
+CONDITIONERS: dict[str, type] = {params.kind: params for params in (TokenConditionerParams, MapConditionerParams)}
+"""Params of conditioners by the kind that files name; `register_conditioner` adds to them."""
+
+
+def register_conditioner(params: type) -> type:
+    """Let files name a further kind of conditioner, by its params' `kind`; a class decorator."""
+    CONDITIONERS[params.kind] = params
+    return params
+
+
+def conditioner_params_from_dict(config: Mapping[str, object]) -> ConditionerParams:
+    """Read the params of a conditioner.
+
+    Args:
+        config: the params' fields, and their "kind", one of `CONDITIONERS`.
+
+    Raises:
+        ValueError: the kind is another, keys are unknown or missing, or a value is bad.
+    """
+    fields = dict(config)
+    kind = fields.pop("kind", None)
+    if kind not in CONDITIONERS:
+        raise ValueError(f"conditioner: kind must be one of {sorted(CONDITIONERS)}, got {kind!r}")
+    return params_from_dict(CONDITIONERS[kind], fields)
