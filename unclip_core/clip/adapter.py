@@ -111,7 +111,8 @@ class ClipAdapter(ABC):
     def with_image_encoder(self, other: "ClipAdapter") -> "ClipAdapter":
         """This CLIP with the image encoder of another, which must make embeddings of the same space.
 
-        Raises ValueError where this one has its own, or the other's does not fit.
+        Raises:
+            ValueError: this one has its own, or the other's does not fit.
         """
         raise ValueError(f"'{self.source}' has an image encoder of its own: leave the other out.")
 

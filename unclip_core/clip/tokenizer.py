@@ -27,9 +27,15 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 class ClipTokenizer:
     """Prompts to padded token ids.
 
-    vocabulary: id by token. merges: the pairs, the first the strongest. context_length: ids of a row.
-    pad: the token that fills rows up; None fills with 0. conventions: see the module.
-    Raises ValueError for unknown conventions, and for a vocabulary without start, end or padding.
+    Args:
+        vocabulary: id by token.
+        merges: the pairs, the first the strongest.
+        context_length: ids of a row.
+        pad: the token that fills rows up; None fills with 0.
+        conventions: see the module.
+
+    Raises:
+        ValueError: unknown conventions, or a vocabulary without start, end or padding.
     """
 
     def __init__(

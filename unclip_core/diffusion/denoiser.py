@@ -37,12 +37,12 @@ RawModel = Callable[[Tensor, Tensor], Tensor]
 class Prediction:
     """What a denoiser predicts at a state.
 
-    x0: the clean sample, the state's shape and dtype.
-    variance_fraction: f of the ancestral step's variance, between the posterior's and the forward process's:
-    ``log var = f * log(beta) + (1 - f) * log(beta_tilde)`` (Nichol & Dhariwal 2021, eq. 15). A number (0.0 is
-    the fixed small variance, 1.0 the fixed large one) or a tensor of x0's shape (learned). The fraction, not
-    the variance, because both betas depend on the step that the sampler takes, which a denoiser does not
-    know.
+    Attributes:
+        x0: the clean sample, the state's shape and dtype.
+        variance_fraction: f of the ancestral step's variance, between the posterior's and the forward process's: ``log
+            var = f * log(beta) + (1 - f) * log(beta_tilde)`` (Nichol & Dhariwal 2021, eq. 15). A number (0.0 is the
+            fixed small variance, 1.0 the fixed large one) or a tensor of x0's shape (learned). The fraction, not the
+            variance, because both betas depend on the step that the sampler takes, which a denoiser does not know.
     """
 
     x0: Tensor
@@ -50,7 +50,7 @@ class Prediction:
 
 
 class Denoiser(Protocol):
-    """State x [B, …] and timesteps t [B] int64 in, Prediction out."""
+    """State x `[B, …]` and timesteps t `[B]` int64 in, Prediction out."""
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction for ``x`` at ``t``."""
@@ -58,7 +58,7 @@ class Denoiser(Protocol):
 
 
 def with_host_timestep(t: Tensor, number: int) -> Tensor:
-    """Attach the timestep that all of t [B] holds, so that `host_timestep` need not wait for the device."""
+    """Attach the timestep that all of t `[B]` holds, so that `host_timestep` need not wait for the device."""
     t.host_timestep = number
     return t
 
@@ -71,13 +71,15 @@ def host_timestep(t: Tensor) -> int | None:
 class ModelDenoiser:
     """A `Denoiser` made of a net, whose raw output it turns into a `Prediction`.
 
-    model: (x [B, C, …], t [B] int64) -> raw output [B, C, …], or [B, 2C, …] with variance "learned_range"
-    (the mean first, then v in -1..1). alpha_bar: [T] table. prediction: what the mean is.
-    variance: "fixed_small" and "fixed_small_log" are the posterior's variance (they differ in their published
-    code only by a floor of 1e-20), "fixed_large" is beta, "learned_range" interpolates by the net's second
-    half.
-    clip: applied to x0 (so after guidance, which acts on the raw output), or None.
-    model_dtype: the net's precision; x is cast to it, and the output back to x's dtype. None: x's own.
+    Args:
+        model: (x `[B, C, …]`, t `[B]` int64) -> raw output `[B, C, …]`, or `[B, 2C, …]` with variance "learned_range"
+            (the mean first, then v in -1..1).
+        alpha_bar: `[T]` table.
+        prediction: what the mean is.
+        variance: "fixed_small" and "fixed_small_log" are the posterior's variance (they differ in their published code
+            only by a floor of 1e-20), "fixed_large" is beta, "learned_range" interpolates by the net's second half.
+        clip: applied to x0 (so after guidance, which acts on the raw output), or None.
+        model_dtype: the net's precision; x is cast to it, and the output back to x's dtype. None: x's own.
     """
 
     def __init__(
@@ -89,7 +91,11 @@ class ModelDenoiser:
         clip: X0Clip | None = None,
         model_dtype: torch.dtype | None = None,
     ) -> None:
-        """Check the options. Raises ValueError for unknown names and for tables that leave x0 undefined."""
+        """Check the options.
+
+        Raises:
+            ValueError: unknown names, or tables that leave x0 undefined.
+        """
         _check_choice("prediction", prediction, get_args(PredictionType))
         _check_choice("variance", variance, get_args(VarianceType))
         table = alpha_bar.to("cpu", torch.float64)
@@ -105,7 +111,8 @@ class ModelDenoiser:
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return x0 (clipped) and the variance fraction.
 
-        Raises ValueError if the net's output has a wrong shape.
+        Raises:
+            ValueError: the net's output has a wrong shape.
         """
         raw = self._model(x.to(self._model_dtype or x.dtype), t).to(x.dtype)
         mean, fraction = self._split(raw, x)
@@ -136,7 +143,7 @@ class ModelDenoiser:
         return alpha * x - sigma * mean
 
     def _at(self, name: str, x: Tensor, t: Tensor) -> Tensor:
-        """Return a table's values at t, shaped [B, 1, …]; a table is moved once, and nothing waits for it."""
+        """Return a table's values at t, shaped `[B, 1, …]`; a table is moved once, and nothing waits for it."""
         key = (name, x.device, x.dtype)
         if key not in self._cast:
             self._cast[key] = self._tables[name].to(x.dtype).to(x.device)
@@ -144,12 +151,16 @@ class ModelDenoiser:
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """Return ``values`` [B] reshaped to [B, 1, …] with as many dimensions as ``x``."""
+    """Return ``values`` `[B]` reshaped to `[B, 1, …]` with as many dimensions as ``x``."""
     return values.reshape(-1, *([1] * (x.ndim - 1)))
 
 
 def clamp_x0(limit: float) -> X0Clip:
-    """Return a clip of x0 to -limit..limit. Raises ValueError unless 0 < limit < inf."""
+    """Return a clip of x0 to -limit..limit.
+
+    Raises:
+        ValueError: the limit is not positive and finite.
+    """
     if not 0 < limit < math.inf:
         raise ValueError(f"the clip range of x0 must be positive and finite, got {limit}")
     return lambda x0: x0.clamp(-limit, limit)
@@ -159,8 +170,10 @@ def dynamic_threshold(percentile: float = 0.995, max_value: float = math.inf) ->
     """Return Imagen's dynamic thresholding of x0 (Saharia et al. 2022, section 2.3).
 
     For each sample, s is that percentile of ``|x0|``, held within 1..max_value; x0 is clamped to -s..s and
-    divided by s. max_value = 1 is plain clamping. Raises ValueError unless 0 < percentile <= 1 and max_value
-    >= 1.
+    divided by s. max_value = 1 is plain clamping.
+
+    Raises:
+        ValueError: unless 0 < percentile <= 1 and max_value >= 1.
     """
     if not 0 < percentile <= 1:
         raise ValueError(f"the percentile of dynamic thresholding is a fraction in (0, 1], got {percentile}")

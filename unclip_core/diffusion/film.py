@@ -12,12 +12,17 @@ __all__ = ["Film"]
 
 @dataclass
 class Film:
-    """Records a run as its `on_step`: every k-th step, the last step, and the end.
+    """Records a sampling run, as its `on_step`: every k-th step, the last step, and the end; all on the CPU.
 
-    start: the state that the run begins with, [B, C, H, W]. every: k, 1 or more.
-    times: of each frame the timestep that the net was told; None for the end. states: x_t [B, C, H, W]; guesses: the
-    x0 that the net saw in it; at the end both are the result. All are kept on the CPU.
-    Raises ValueError for an `every` below 1.
+    Attributes:
+        start: the state that the run begins with, `[B, C, H, W]`.
+        every: k, 1 or more.
+        times: each frame's timestep; None for the end.
+        states: each frame's x_t, `[B, C, H, W]`; at the end the result.
+        guesses: the x0 that the net predicted of it; at the end the result.
+
+    Raises:
+        ValueError: `every` is below 1.
     """
 
     start: Tensor

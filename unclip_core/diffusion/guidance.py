@@ -21,14 +21,16 @@ class Guided:
     The guided mean is ``uncond + scale * (cond - uncond)``, both halves in one batch, the conditional first.
     It acts on the raw output's first C channels (C = those of x); where there are 2C, the variance half is
     the conditional's.
-    cond, uncond: a tensor, None or (nested) mapping of them, all with the batch first and alike in structure;
-    an unconditional tensor of batch 1 serves all samples.
-    scale: finite. 1 runs the conditional half only.
-    interval: (low, high) fractions of t / train_steps, inclusive, in which guidance acts (Kynkäänniemi et al.
-    2024); elsewhere the conditional half alone is run, if that is so for the whole batch. Unless t carries its timestep
-    (`host_timestep`), any other interval than (0, 1) makes each step wait for the device once.
-    rescale: 0..1, how far the guided mean's standard deviation is drawn back to the conditional's
-    (Lin et al. 2023, section 3.4, eq. 15 and 16).
+
+    Args:
+        cond, uncond: a tensor, None or (nested) mapping of them, all with the batch first and alike in structure; an
+            unconditional tensor of batch 1 serves all samples.
+        scale: finite. 1 runs the conditional half only.
+        interval: (low, high) fractions of t / train_steps, inclusive, in which guidance acts (Kynkäänniemi et al.
+            2024); elsewhere the conditional half alone is run, if that is so for the whole batch. Unless t carries its
+            timestep (`host_timestep`), any other interval than (0, 1) makes each step wait for the device once.
+        rescale: 0..1, how far the guided mean's standard deviation is drawn back to the conditional's (Lin et al. 2023,
+            section 3.4, eq. 15 and 16).
     """
 
     def __init__(
@@ -41,7 +43,11 @@ class Guided:
         rescale: float = 0.0,
         train_steps: int = 1000,
     ) -> None:
-        """Check the numbers and join the conditions. Raises ValueError for either."""
+        """Check the numbers and join the conditions.
+
+        Raises:
+            ValueError: a number is out of range, or the conditions differ in structure or shape.
+        """
         if not math.isfinite(scale):
             raise ValueError(f"guidance scale must be a finite number, got {scale}")
         low, high = interval
@@ -55,7 +61,11 @@ class Guided:
         self._both = None if scale == 1 else _join(cond, uncond, "condition")
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the guided raw output for x [B, C, …] at t [B]. Raises ValueError if shapes disagree."""
+        """Return the guided raw output for x `[B, C, …]` at t `[B]`.
+
+        Raises:
+            ValueError: shapes disagree.
+        """
         _check_batch(self._cond, len(x), "condition")
         scale = self._scale_at(x, t)
         if scale is None:
@@ -73,7 +83,7 @@ class Guided:
         return torch.cat([guided, variance], dim=1)
 
     def _scale_at(self, x: Tensor, t: Tensor) -> Tensor | float | None:
-        """Return the scale (a number, or [B, 1, …] where samples differ), or None where nothing is guided."""
+        """Return the scale (a number, or `[B, 1, …]` where samples differ), or None where nothing is guided."""
         if self._scale == 1:
             return None
         if self._interval is None:

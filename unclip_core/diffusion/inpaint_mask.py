@@ -20,9 +20,13 @@ Encode = Callable[[Tensor], Tensor]
 class MaskedImage:
     """Images to be drawn in part, and the mask of that part.
 
-    images: [B or 1, H, W, 3] in 0..1. mask: [B or 1, H, W] in 0..1: 0 is known, 1 is to be drawn.
-    shape: [B, 3, H, W], of the images that are drawn.
-    Raises ValueError for counts and sizes that do not fit, and for NaN.
+    Attributes:
+        images: `[B or 1, H, W, 3]` in 0..1.
+        mask: `[B or 1, H, W]` in 0..1: 0 is known, 1 is to be drawn.
+        shape: `[B, 3, H, W]`, of the images that are drawn.
+
+    Raises:
+        ValueError: counts and sizes that do not fit, or NaN.
     """
 
     images: Tensor
@@ -55,10 +59,18 @@ class MaskedImage:
     def start_from(
         self, denoiser: Denoiser, start: Tensor, ab: float, encode: Encode | None = None, factor: int = 1
     ) -> tuple[Denoiser, Tensor]:
-        """The denoiser that knows this image, and the start [B, C, h, w], at alpha-bar `ab`, as noise of it.
+        """Set a sampling run up to keep the image's known pixels.
 
-        encode: images [B, 3, H, W] in -1..1 to the latents that the denoiser works on, `factor` times as small; None
-            for pixels. A latent is drawn as far as any of the pixels that it covers is to be.
+        Args:
+            denoiser: of the net.
+            start: the noise `[B, C, h, w]` that the run starts from.
+            ab: alpha-bar at the run's start.
+            encode: images `[B, 3, H, W]` in -1..1 to the denoiser's latents, `factor` times as small; None for pixels.
+                A latent is drawn as far as any of the pixels that it covers is to be.
+            factor: pixels a latent, along a side.
+
+        Returns:
+            The denoiser that keeps the known pixels, and the start, in which they are the noisy image.
         """
         known = self.images.movedim(-1, 1).to(start) * 2 - 1
         mask = self.mask[:, None].to(start)
@@ -67,5 +79,5 @@ class MaskedImage:
         return InpaintDenoiser(denoiser, known, mask), blend_by_mask(start, add_noise(known, start, ab), mask)
 
     def restore_kept(self, drawn: Tensor) -> Tensor:
-        """Drawn images [B, H, W, 3] in 0..1 with the known pixels put back, to the bit."""
+        """Drawn images `[B, H, W, 3]` in 0..1 with the known pixels put back, to the bit."""
         return blend_by_mask(drawn, self.images.to(drawn), self.mask[..., None].to(drawn))

@@ -19,12 +19,18 @@ class InpaintDenoiser:
     What a sampler makes of a state whose x0 is certain is that x0's own forward process: drawn from ``add_noise``,
     the known part stays a sample of q(x_t | x0) in every step, as RePaint makes it (Lugmayr et al. 2022, eq. 8a),
     and the last step ends in the known pixels themselves. With any sampler.
-    known: [B or 1, C, H, W], clean, in the net's range. mask: [B or 1, 1, H, W] in 0..1: 1 is drawn, 0 is known,
-    and between them the guess is blended.
+
+    Args:
+        known: `[B or 1, C, H, W]`, clean, in the net's range.
+        mask: `[B or 1, 1, H, W]` in 0..1: 1 is drawn, 0 is known, and between them the guess is blended.
     """
 
     def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor) -> None:
-        """Keep the parts. Raises ValueError for a mask of another size or out of 0..1."""
+        """Keep the parts.
+
+        Raises:
+            ValueError: a mask of another size or out of 0..1.
+        """
         _check_mask(mask, known)
         self._denoiser, self._known, self._mask = denoiser, known, mask
 
@@ -57,8 +63,14 @@ def repaint(
     RePaint (Lugmayr et al. 2022, algorithm 1, jump length 1): after a step the state is noised again by the forward
     process and the step repeated, so that what is drawn and what is known come to agree. ``resamples`` 1 is plain
     ancestral sampling, with the posterior's small variance (ddim with eta 1).
-    denoiser: a ``InpaintDenoiser``. x: the state at the plan's first level. on_step: called after each call of the net.
-    Raises ValueError for less than one resample.
+
+    Args:
+        denoiser: a ``InpaintDenoiser``.
+        x: the state at the plan's first level.
+        on_step: called after each call of the net.
+
+    Raises:
+        ValueError: less than one resample.
     """
     if resamples < 1:
         raise ValueError(f"each step must be made at least once, got {resamples} resamples")

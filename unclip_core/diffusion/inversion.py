@@ -30,7 +30,9 @@ __all__ = ["ErrorAware", "Inverted", "clean_error", "invert", "start_noise_share
 class Inverted:
     """What inversion finds of images.
 
-    noise: [B, …], the state that a sampler starts from. error: [B], of the net, as ``clean_error`` measures it.
+    Attributes:
+        noise: `[B, …]`, the state that a sampler starts from.
+        error: `[B]`, of the net, as ``clean_error`` measures it.
     """
 
     noise: Tensor
@@ -46,7 +48,10 @@ class ErrorAware:
     So details that the net misses stay in the state, at the scale of the noise, and are part of the result, the more
     so the less noise the last step starts from. From a random start instead of one found by ``invert`` they would be
     grain: use ``error`` 0 there, which leaves the denoiser as it is.
-    error: [B or 1], 0 or more, on the state's device. alpha_bar: [T] table, below 1.
+
+    Args:
+        error: `[B or 1]`, 0 or more, on the state's device.
+        alpha_bar: `[T]` table, below 1.
     """
 
     def __init__(self, denoiser: Denoiser, alpha_bar: Tensor, error: Tensor) -> None:
@@ -74,7 +79,9 @@ def start_noise_share(sampler: str, steps: Steps, eta: float) -> float:
 
     All of it where a sampler draws none; each step of ``ddim`` draws ``eta^2 (1 - s / t) / (1 - s)`` of it anew
     (Song et al. 2021, eq. 16; alpha-bars s to t). Of samplers that draw in each step it is taken to be none.
-    Raises ValueError for an unknown sampler.
+
+    Raises:
+        ValueError: an unknown sampler.
     """
     spec = spec_of(sampler)
     if spec.stochastic or not spec.uses_eta:
@@ -96,10 +103,13 @@ def invert(
     The step that ends clean is evaluated once: D there discards detail that iterating would accumulate in x. So
     sampling returns D of the state before the end, which is nearer to x0 the more steps there are.
 
-    x0: float32 or float64 [B, …], in the net's own range. iterations: calls of the net in each of the other steps,
-    1 or more.
-    on_step: called after each call of the net, with x the state so far and x0 the clean sample seen in it.
-    Raises ValueError for no iterations, and an x0 that is of another type or holds NaN or infinity.
+    Args:
+        x0: float32 or float64 `[B, …]`, in the net's own range.
+        iterations: calls of the net in each of the other steps, 1 or more.
+        on_step: called after each call of the net, with x the state so far and x0 the clean sample seen in it.
+
+    Raises:
+        ValueError: no iterations, or an x0 that is of another type or holds NaN or infinity.
     """
     if iterations < 1:
         raise ValueError(f"inversion needs at least 1 iteration a step, got {iterations}")
@@ -124,9 +134,10 @@ def invert(
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of images [B, …] in 0..1, in dB, [B]; inf where they are equal.
+    """Return the peak signal-to-noise ratio of images `[B, …]` in 0..1, in dB, `[B]`; inf where they are equal.
 
-    Raises ValueError for shapes that differ.
+    Raises:
+        ValueError: shapes that differ.
     """
     if a.shape != b.shape:
         raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")

@@ -15,7 +15,10 @@ _SEED_RANGE = 2**64
 def sample_seeds(seed: int, count: int) -> list[int]:
     """Return the seeds of a batch: ``(seed + i) mod 2**64`` for i < count.
 
-    Any Python int is taken; negative and larger ones wrap around. Raises ValueError if ``count`` is negative.
+    Any Python int is taken; negative and larger ones wrap around.
+
+    Raises:
+        ValueError: ``count`` is negative.
     """
     if count < 0:
         raise ValueError(f"count of seeds must be 0 or more, got {count}")
@@ -28,23 +31,29 @@ class Noise(Protocol):
     def normal(
         self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Return the next standard normal draw [B, *shape]; ``shape`` is without the batch."""
+        """Return the next standard normal draw `[B, *shape]`; ``shape`` is without the batch."""
         ...
 
 
 class NoiseSource:
-    """One generator a sample; the draws of a sample depend on its seed, the stream and the call's number
-    only.
+    """One generator a sample: its draws depend on its seed, its stream and the number of the call alone.
 
-    seeds: one int a sample, any value, taken modulo 2**64. stream: the name of the stage ("prior", "decoder"
-    …), so that stages with equal seeds do not share noise; or one name a sample. Draws are made on the CPU in
-    float32 and then moved and cast, so every device and precision sees the same noise.
-    (torch's CPU generator keeps 32 bits of a seed. The hash spreads all 64 over them, so two given samples
-    share their noise with a chance of 2**-32.)
+    Draws are made on the CPU in float32 and then moved and cast, so every device and precision sees the same noise.
+    (torch's CPU generator keeps 32 bits of a seed. The hash spreads all 64 over them, so two given samples share their
+    noise with a chance of 2**-32.)
+
+    Args:
+        seeds: one int a sample, any value, taken modulo 2**64.
+        stream: the stage's name ("prior", "decoder" …), so that stages with equal seeds do not share noise; or one name
+            a sample.
     """
 
     def __init__(self, seeds: Sequence[int], stream: str | Sequence[str] = "") -> None:
-        """Seed the generators. Raises ValueError if ``seeds`` is empty, or the streams are not as many."""
+        """Seed the generators.
+
+        Raises:
+            ValueError: ``seeds`` is empty, or the streams are not as many.
+        """
         if len(seeds) == 0:
             raise ValueError("noise needs at least one seed (one a sample)")
         streams = [stream] * len(seeds) if isinstance(stream, str) else stream
@@ -56,7 +65,7 @@ class NoiseSource:
     def normal(
         self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Return the next standard normal draw [B, *shape]; ``shape`` is without the batch."""
+        """Return the next standard normal draw `[B, *shape]`; ``shape`` is without the batch."""
         rows = [torch.randn(tuple(shape), generator=g, dtype=torch.float32) for g in self._generators]
         return torch.stack(rows).to(dtype).to(device)
 
@@ -74,12 +83,12 @@ class BatchNoise:
     def normal(
         self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Return the next standard normal draw [B, *shape]; ``shape`` is without the batch."""
+        """Return the next standard normal draw `[B, *shape]`; ``shape`` is without the batch."""
         return torch.randn((self._batch, *shape), generator=self._generator).to(dtype).to(device)
 
 
 class FixedNoise:
-    """Hands out given draws in order, each [B, …]: for parity tests and replays."""
+    """Hands out given draws in order, each `[B, …]`: for parity tests and replays."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         """Keep the draws."""
@@ -89,7 +98,11 @@ class FixedNoise:
     def normal(
         self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Return the next given draw. Raises ValueError when none is left or its shape is not [B, *shape]."""
+        """Return the next given draw.
+
+        Raises:
+            ValueError: none is left or its shape is not `[B, *shape]`.
+        """
         if self._next >= len(self._draws):
             raise ValueError(f"all {len(self._draws)} fixed draws of noise are used up")
         draw = self._draws[self._next]

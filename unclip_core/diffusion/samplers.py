@@ -38,7 +38,7 @@ class Sampler(Protocol):
         eta: float = 0.0,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return x0 from the state x (float32 or float64 [B, …]) at the plan's first noise level."""
+        """Return x0 from the state x (float32 or float64 `[B, …]`) at the plan's first noise level."""
         ...
 
 
@@ -85,7 +85,9 @@ def ddim(
 
     ``eta`` 0 follows the probability-flow ODE, 1 adds as much noise as ddpm with the small variance. Epsilon
     is derived from the clipped x0, so that state, x0 and epsilon always fit together.
-    Raises ValueError unless 0 <= eta <= 1.
+
+    Raises:
+        ValueError: unless 0 <= eta <= 1.
     """
     _check_eta(eta)
     rules = [ddim_rule(s, t, eta) for s, t in _pairs(steps)]
@@ -171,8 +173,10 @@ def deis(
 class SamplerSpec:
     """A registry entry.
 
-    uses_eta: whether the function reads eta. order: of convergence as steps of log-SNR shrink; of the moments
-    ("weak order") where noise is added. stochastic: whether it draws noise whatever eta is.
+    Attributes:
+        uses_eta: whether the function reads eta.
+        order: of convergence as steps of log-SNR shrink; of the moments ("weak order") where noise is added.
+        stochastic: whether it draws noise whatever eta is.
     """
 
     function: Sampler
@@ -205,7 +209,9 @@ def sample(
 
     ``eta`` (0..1) has a meaning only where ``SAMPLERS[name].uses_eta``. ``on_step`` is called after each
     step; what it raises ends the sampling and passes on.
-    Raises ValueError for an unknown name, an eta outside 0..1, and a state other than float32 or float64.
+
+    Raises:
+        ValueError: an unknown name, an eta outside 0..1, or a state other than float32 or float64.
     """
     function = spec_of(name).function
     _check_eta(eta)
@@ -213,7 +219,11 @@ def sample(
 
 
 def spec_of(name: str) -> SamplerSpec:
-    """Return the registry's entry of that name. Raises ValueError where there is none."""
+    """Return the registry's entry of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
     return SAMPLERS[name]

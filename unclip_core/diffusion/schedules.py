@@ -30,29 +30,33 @@ __all__ = [
 
 
 def linear_betas(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Tensor:
-    """Return betas rising linearly from ``start`` to ``end``, float64 [steps] (Ho et al. 2020, section 4).
+    """Return betas rising linearly from ``start`` to ``end``, float64 `[steps]` (Ho et al. 2020, section 4).
 
-    Raises ValueError unless ``steps`` >= 1 and 0 < start <= end < 1.
+    Raises:
+        ValueError: unless ``steps`` >= 1 and 0 < start <= end < 1.
     """
     _check_betas(steps, start, end)
     return torch.linspace(start, end, steps, dtype=torch.float64)
 
 
 def scaled_linear_betas(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> Tensor:
-    """Return betas whose square root rises linearly, float64 [steps] (latent diffusion, Rombach et al. 2022).
+    """Return betas whose square root rises linearly, float64 `[steps]` (latent diffusion, Rombach et al. 2022).
 
-    Raises ValueError unless ``steps`` >= 1 and 0 < start <= end < 1.
+    Raises:
+        ValueError: unless ``steps`` >= 1 and 0 < start <= end < 1.
     """
     _check_betas(steps, start, end)
     return torch.linspace(math.sqrt(start), math.sqrt(end), steps, dtype=torch.float64).square()
 
 
 def cosine_betas(steps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
-    """Return the cosine schedule's betas, float64 [steps] (Nichol & Dhariwal 2021, eq. 17); Karlo's schedule.
+    """Return the cosine schedule's betas, float64 `[steps]` (Nichol & Dhariwal 2021, eq. 17); Karlo's schedule.
 
     ``ab(u) = cos^2((u + s) / (1 + s) * pi / 2)`` for u in 0..1; ``beta = 1 - ab(next) / ab(this)``, at most
     ``max_beta``.
-    Raises ValueError unless ``steps`` >= 1, s >= 0 and 0 < max_beta < 1.
+
+    Raises:
+        ValueError: unless ``steps`` >= 1, s >= 0 and 0 < max_beta < 1.
     """
     _check_betas(steps, max_beta, max_beta)
     if not s >= 0:
@@ -71,11 +75,13 @@ SCHEDULES: dict[str, Callable[..., Tensor]] = {
 
 
 def alpha_bar(betas: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return alpha-bar [T], the cumulative product of ``1 - betas``, always stored as float64.
+    """Return alpha-bar `[T]`, the cumulative product of ``1 - betas``, always stored as float64.
 
     ``dtype`` is the precision of betas and product. float64 agrees with the published models' own code;
     float32 gives diffusers' tables (cosine: bit for bit; its ``1 - alpha_bar[0]`` is off by 5e-4).
-    Raises ValueError unless ``betas`` is a vector of values in (0, 1].
+
+    Raises:
+        ValueError: unless ``betas`` is a vector of values in (0, 1].
     """
     if betas.ndim != 1 or len(betas) == 0 or not bool(((betas > 0) & (betas <= 1)).all()):
         raise ValueError(f"betas must be a vector of values in (0, 1], got shape {tuple(betas.shape)}")
@@ -141,12 +147,14 @@ SPACINGS: dict[str, Callable[[int, int], Tensor]] = {
 
 
 def timesteps(steps: int, train_steps: int = 1000, spacing: str = "linspace", *, offset: int = 0) -> Tensor:
-    """Return the timesteps to visit, int64 [steps], strictly descending within 0..train_steps - 1.
+    """Return the timesteps to visit, int64 `[steps]`, strictly descending within 0..train_steps - 1.
 
     ``spacing`` is a key of SPACINGS. ``offset`` is added to each (Stable Diffusion's and Kandinsky's
     "steps_offset", 1 with "leading"). A single step is always T - 1: it starts from pure noise, and the net
     must be told so ("linspace" and "leading" would say 0, and Karlo's formula divides by 0 there).
-    Raises ValueError for an unknown spacing, and for counts or offsets outside the training steps.
+
+    Raises:
+        ValueError: an unknown spacing, or counts or offsets outside the training steps.
     """
     if spacing not in SPACINGS:
         raise ValueError(f"unknown timestep spacing {spacing!r}; known: {', '.join(sorted(SPACINGS))}")
@@ -167,12 +175,15 @@ def timesteps(steps: int, train_steps: int = 1000, spacing: str = "linspace", *,
 class Steps:
     """A sampling plan: where to evaluate the net, and how noisy the state is there.
 
-    timesteps: int64 [N], strictly descending; what the net is told.
-    alpha_bar: float64 [N + 1], strictly ascending within 0..1: alpha-bar at each timestep, then at the end,
-    where 1.0 is clean. Samplers read noise levels from here alone, so a plan need not come from a table.
-    betas: float64 [N], each step's beta, which ``ddpm`` reads; None where it is ``1 - ab / ab_next``, as it
-    should be (``diffusers_steps`` tells of an exception).
-    Raises ValueError where lengths, order or range are wrong.
+    Attributes:
+        timesteps: int64 `[N]`, strictly descending; what the net is told.
+        alpha_bar: float64 `[N + 1]`, strictly ascending within 0..1: alpha-bar at each timestep, then at the end, where
+            1.0 is clean. Samplers read noise levels from here alone, so a plan need not come from a table.
+        betas: float64 `[N]`, each step's beta, which ``ddpm`` reads; None where it is ``1 - ab / ab_next``, as it
+            should be (``diffusers_steps`` tells of an exception).
+
+    Raises:
+        ValueError: lengths, order or range are wrong.
     """
 
     timesteps: Tensor
@@ -202,9 +213,10 @@ class Steps:
 
 
 def plan_steps(times: Tensor, alpha_bar_table: Tensor) -> Steps:
-    """Return the plan that visits ``times`` (int64 [N], descending) of a table (float64 [T]) and ends clean.
+    """Return the plan that visits ``times`` (int64 `[N]`, descending) of a table (float64 `[T]`) and ends clean.
 
-    Raises ValueError if a time lies outside the table.
+    Raises:
+        ValueError: a time lies outside the table.
     """
     if times.numel() and not (0 <= int(times.min()) and int(times.max()) < len(alpha_bar_table)):
         raise ValueError(f"timesteps {times.tolist()} lie outside the table's 0..{len(alpha_bar_table) - 1}")
@@ -213,7 +225,7 @@ def plan_steps(times: Tensor, alpha_bar_table: Tensor) -> Steps:
 
 
 def make_steps(steps: int, alpha_bar_table: Tensor, spacing: str = "linspace", *, offset: int = 0) -> Steps:
-    """Return the plan of ``steps`` steps over a table (float64 [T]).
+    """Return the plan of ``steps`` steps over a table (float64 `[T]`).
 
     ``spacing`` and ``offset`` are as in ``timesteps``, which also says what is refused.
     """
@@ -221,13 +233,15 @@ def make_steps(steps: int, alpha_bar_table: Tensor, spacing: str = "linspace", *
 
 
 def diffusers_steps(steps: int, betas: Tensor, spacing: str = "karlo") -> Steps:
-    """Return a plan with which ``ddpm`` repeats diffusers' UnCLIPScheduler; betas are the schedule's [T].
+    """Return a plan with which ``ddpm`` repeats diffusers' UnCLIPScheduler; betas are the schedule's `[T]`.
 
     Its float32 leaves traces: a step's beta is rounded (to 6e-8, where Karlo's first step has 1 - beta of
     6e-7), and between neighbouring timesteps, so at the last one too, the schedule's own beta stands in for
     that of the float32 table (the result is 5e-4 too small).
     Give the denoiser ``alpha_bar(betas, torch.float32)``.
-    Raises as ``timesteps``.
+
+    Raises:
+        ValueError: as ``timesteps``.
     """
     plan = make_steps(steps, alpha_bar(betas, torch.float32), spacing)
     ab = plan.alpha_bar.to(torch.float32)

@@ -15,17 +15,28 @@ class Windowed:
 
     Every window is denoised on its own, as if it were the image; the clean samples and variance fractions are
     averaged where windows overlap, each weighed by its distance from its window's edge, so that no seam shows.
-    denoiser: takes [B, C, size, size]. stride: between windows, 1..size; the last one ends at the canvas's edge.
+
+    Args:
+        denoiser: takes `[B, C, size, size]`.
+        stride: between windows, 1..size; the last one ends at the canvas's edge.
     """
 
     def __init__(self, denoiser: Denoiser, size: int, stride: int) -> None:
-        """Check the numbers. Raises ValueError unless 1 <= stride <= size."""
+        """Check the numbers.
+
+        Raises:
+            ValueError: unless 1 <= stride <= size.
+        """
         if not 1 <= stride <= size:
             raise ValueError(f"windows of {size} need a stride within 1..{size}, got {stride}")
         self._denoiser, self._size, self._stride = denoiser, size, stride
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Return the blended prediction for x [B, C, H, W]. Raises ValueError if H or W is below the window."""
+        """Return the blended prediction for x `[B, C, H, W]`.
+
+        Raises:
+            ValueError: H or W is below the window.
+        """
         height, width = x.shape[-2:]
         rows, columns = starts(height, self._size, self._stride), starts(width, self._size, self._stride)
         if len(rows) == len(columns) == 1:
@@ -49,7 +60,8 @@ class Windowed:
 def starts(length: int, size: int, stride: int) -> list[int]:
     """Return where windows of ``size`` begin, so that they cover 0..length, evenly, ``stride`` or less apart.
 
-    Raises ValueError if the length is below the size.
+    Raises:
+        ValueError: the length is below the size.
     """
     if length < size:
         raise ValueError(f"a canvas of {length} px is smaller than the window of {size} px that is to cover it")

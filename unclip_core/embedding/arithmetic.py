@@ -12,26 +12,29 @@ _SAME = 1e-5
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Return ``x`` [..., D] with rows of length 1.
+    """Return ``x`` `[..., D]` with rows of length 1.
 
-    Raises ValueError for rows of length 0, NaN or infinity.
+    Raises:
+        ValueError: rows of length 0, NaN or infinity.
     """
     return x / _norms(x, "embedding").to(x.dtype)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Return the cosine of the angle between rows of [..., D], in -1..1 and of shape [...].
+    """Return the cosine of the angle between rows of `[..., D]`, in -1..1 and of shape `[...]`.
 
-    Raises as ``normalize``.
+    Raises:
+        ValueError: as ``normalize``.
     """
     _check_pair(a, b)
     return (normalize(a) * normalize(b)).sum(-1).clamp(-1, 1)
 
 
 def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Return ``(1 - t) * a + t * b`` for a, b [B, D]: [B, D] for a number t, [N, B, D] for t [N].
+    """Return ``(1 - t) * a + t * b`` for a, b `[B, D]`: `[B, D]` for a number t, `[N, B, D]` for t `[N]`.
 
-    Raises ValueError for shapes that disagree and a t outside 0..1.
+    Raises:
+        ValueError: shapes that disagree and a t outside 0..1.
     """
     a, b = _check_pair(a, b)
     weight = _weights(t, a)
@@ -39,13 +42,15 @@ def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Return points between a and b [B, D] on a great circle: [B, D] for a number t, [N, B, D] for t [N].
+    """Return points between a and b `[B, D]` on a great circle: `[B, D]` for a number t, `[N, B, D]` for t `[N]`.
 
     The angle grows linearly with t (Shoemake 1985; Ramesh et al. 2022, section 3.2, "interpolations"), and so
     does the length, from |a| to |b|. A batch of 1 serves all rows of the other. For opposite directions,
     where every great circle leads there, a fixed one is chosen. Computed in float64, returned in a's dtype on
     a's device.
-    Raises ValueError for shapes that disagree, D < 2, a t outside 0..1, and rows of length 0, NaN or inf.
+
+    Raises:
+        ValueError: shapes that disagree, D < 2, a t outside 0..1, or rows of length 0, NaN or inf.
     """
     a, b = _check_pair(a, b)
     if a.ndim == 0 or a.shape[-1] < 2:
@@ -60,7 +65,7 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
 
 def nlerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Return points of the straight line between the directions of a and b [B, D], renormalised: as ``slerp``.
+    """Return points of the straight line between the directions of a and b `[B, D]`, renormalised: as ``slerp``.
 
     It stays on the same arc as slerp does and meets it at t = 0, 1/2 and 1, but turns fastest halfway; the length
     grows evenly from |a| to |b|. Shapes and errors as of ``slerp``; opposite directions have no middle and raise too.
@@ -76,13 +81,15 @@ def nlerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
 
 def blend(embeds: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return the weighted mean of the directions of several embeddings [B, D], at their weighted mean length.
+    """Return the weighted mean of the directions of several embeddings `[B, D]`, at their weighted mean length.
 
     ``z = L · norm(Σ w_i z_i / |z_i|)`` with ``L = Σ |w_i| |z_i| / Σ |w_i|``: a negative weight leads away from an
     embedding, and the common scale of the weights does not matter. A batch of 1 serves all rows of the others.
     Two embeddings in equal parts give what ``slerp`` gives halfway. Computed in float64, returned as the first.
-    Raises ValueError for no embeddings, counts that differ, weights that are not finite or all 0, shapes that
-    disagree, rows of length 0, NaN or inf, and directions that cancel out.
+
+    Raises:
+        ValueError: no embeddings, counts that differ, weights that are not finite or all 0, shapes that disagree, rows
+            of length 0, NaN or inf, or directions that cancel out.
     """
     if not embeds or len(embeds) != len(weights):
         raise ValueError(f"a blend needs one weight an embedding and at least one: {len(embeds)} and {len(weights)}")
@@ -107,7 +114,9 @@ def text_diff(image: Tensor, before: Tensor, after: Tensor, theta: float | Tenso
     ``z_θ = slerp(z_i, z_d, θ)`` with the text diff ``z_d = norm(z_t - z_t0)`` of the text embeddings ``after`` and
     ``before`` (Ramesh et al. 2022, section 3.3; there θ runs from 0 to between 0.25 and 0.5). The texts count by
     their directions, and the images keep their lengths.
-    Raises ValueError as ``slerp``, and where the two texts have the same direction.
+
+    Raises:
+        ValueError: as ``slerp``, or the two texts have the same direction.
     """
     apart = normalize(after.to("cpu", torch.float64)) - normalize(before.to("cpu", torch.float64))
     if bool((apart.norm(dim=-1) < _SAME).any()):
@@ -117,9 +126,10 @@ def text_diff(image: Tensor, before: Tensor, after: Tensor, theta: float | Tenso
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Return the cosine of every row of a [A, D] with every row of b [B, D], float32 [A, B] in -1..1.
+    """Return the cosine of every row of a `[A, D]` with every row of b `[B, D]`, float32 `[A, B]` in -1..1.
 
-    Raises ValueError for rows of different widths or without a direction.
+    Raises:
+        ValueError: rows of different widths or without a direction.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"embeddings of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")
@@ -145,7 +155,7 @@ def _reject(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _norms(x: Tensor, what: str) -> Tensor:
-    """Return the rows' lengths, float64 [..., 1]."""
+    """Return the rows' lengths, float64 `[..., 1]`."""
     norms = x.to(torch.float64).norm(dim=-1, keepdim=True)
     if not bool((torch.isfinite(norms) & (norms > 0)).all()):
         raise ValueError(f"{what} has a row of length 0, NaN or infinity, which has no direction")
@@ -161,7 +171,7 @@ def _check_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _weights(t: float | Tensor, a: Tensor) -> Tensor:
-    """Return t as float64 [1, 1] or [N, 1, 1]."""
+    """Return t as float64 [1, 1] or `[N, 1, 1]`."""
     weight = torch.as_tensor(t, dtype=torch.float64, device="cpu")
     if weight.ndim > 1 or not bool(((weight >= 0) & (weight <= 1)).all()):
         raise ValueError(f"interpolation needs numbers within 0..1, got {t}")

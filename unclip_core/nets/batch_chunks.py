@@ -20,10 +20,14 @@ These are bound by memory bandwidth, so their activations should fit a cache: 32
 
 
 def chunked(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
-    """The net (x [B, C, H, W], t [B], condition) with UNet `params`, called on a part of the batch at a time on a CPU.
+    """Run a net on parts of the batch on a CPU, which gains nothing by larger batches; other devices get it whole.
 
-    A CPU gains nothing by larger batches; other devices get the batch whole. The condition is a tensor, None or a
-    mapping of them, batch first. Results are those of the whole batch, to the net's own rounding.
+    Args:
+        net: (x `[B, C, H, W]`, t `[B]`, condition), the condition a tensor, None or a mapping of them, batch first.
+        params: of its UNet.
+
+    Returns:
+        A net whose results are those of the whole batch, to the net's own rounding.
     """
 
     def run(x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -37,7 +41,7 @@ def chunked(net: ConditionedNet, params: UNetParams) -> ConditionedNet:
 
 
 def rows_per_chunk(x: Tensor, params: UNetParams) -> int:
-    """How many images like those of x [B, C, H, W] a chunk takes, 1 or more; chunks are of even size."""
+    """How many images like those of x `[B, C, H, W]` a chunk takes, 1 or more; chunks are of even size."""
     if x.device.type != "cpu":
         return len(x)
     numbers = MAX_ELEMENTS_THIN if params.channels[0] <= THIN_CHANNELS else MAX_ELEMENTS

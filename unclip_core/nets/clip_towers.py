@@ -82,7 +82,7 @@ class TowerBlock(nn.Module):
         self.mlp_out = Linear(params.mlp_width, width)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [B, N, width], bias [N, N] on the attention's scores -> [B, N, width]."""
+        """x `[B, N, width]`, bias `[N, N]` on the attention's scores -> `[B, N, width]`."""
         h = self.norm1(x)
         heads = (split_heads(layer(h), self.head_dim) for layer in (self.to_q, self.to_k, self.to_v))
         x = x + self.to_out(merge_heads(attend(*heads, bias)))
@@ -103,10 +103,18 @@ class TextTower(nn.Module):
         self.project = Linear(params.width, params.embed_dim, bias=False)
 
     def forward(self, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [B, T] int64, ends [B]: where each text ends -> states [B, T, width], embeddings [B, embed_dim].
+        """Encode token ids.
 
-        States are those after the final LayerNorm; the embedding is the projected one of the end, not normalised.
-        Raises ValueError for more tokens than the tower's context.
+        Args:
+            ids: `[B, T]` int64.
+            ends: `[B]`, where each text ends.
+
+        Returns:
+            States after the final LayerNorm `[B, T, width]`, and the projected states of the ends, not normalised,
+            `[B, embed_dim]`.
+
+        Raises:
+            ValueError: more tokens than the tower's context.
         """
         length = ids.shape[1]
         if length > self.params.context:
@@ -136,9 +144,16 @@ class VisionTower(nn.Module):
         self.project = Linear(params.width, params.embed_dim, bias=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels [B, channels, image_size, image_size], normalised -> embeddings [B, embed_dim], not normalised.
+        """Encode images.
 
-        Raises ValueError for images of another size.
+        Args:
+            pixels: `[B, channels, image_size, image_size]`, normalised.
+
+        Returns:
+            Embeddings `[B, embed_dim]`, not normalised.
+
+        Raises:
+            ValueError: images of another size.
         """
         side = self.params.image_size
         if tuple(pixels.shape[1:]) != (self.params.channels, side, side):

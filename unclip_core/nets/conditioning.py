@@ -76,5 +76,5 @@ class ConditionerParams(Protocol):
 
 
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
-    """Rows of `embeds` [B, D] where `drop` [B] bool is set, replaced by `null` [D]."""
+    """Replace the rows of `embeds` `[B, D]` where `drop` `[B]` bool is set by `null` `[D]`."""
     return embeds if drop is None else torch.where(drop[:, None], null, embeds)

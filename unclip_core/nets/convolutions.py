@@ -20,7 +20,7 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, in, H, W] -> [B, out, H, W]."""
+        """x `[B, in, H, W]` -> `[B, out, H, W]`."""
         if winograd_is_faster(x, self.weight):
             return winograd(x, self.weight, self.bias)
         if im2col_is_faster(x, self.weight):
@@ -31,7 +31,7 @@ class Conv3x3(nn.Conv2d):
 
 
 def winograd_is_faster(x: Tensor, weight: Tensor) -> bool:
-    """Whether winograd is the faster way to convolve x [B, C, H, W] with weight [O, C, 3, 3].
+    """Whether winograd is the faster way to convolve x `[B, C, H, W]` with weight `[O, C, 3, 3]`.
 
     Measured in milliseconds, direct against winograd, with one thread and with two (AMD EPYC of Zen 5): 320 channels
     at 64 x 64, 27.1 : 17.6 and 14.3 : 10.1; 480 at 32 x 32, 16.2 : 12.5 and 8.3 : 7.7; 160 at 32 x 32, two images,
@@ -58,7 +58,8 @@ def im2col_is_faster(x: Tensor, weight: Tensor) -> bool:
 def im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.conv2d(x, weight, bias, padding=1) for x [B, C, H, W], weight [O, C, 3, 3]: one matmul with the unfolded image.
 
-    Returns [B, O, H, W], channels last.
+    Returns:
+        `[B, O, H, W]`, channels last.
     """
     batch, _, height, width = x.shape
     seen = F.unfold(x.contiguous(), 3, padding=1).transpose(1, 2)
@@ -67,7 +68,7 @@ def im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def weight_reorder_is_costly(x: Tensor, weight: Tensor) -> bool:
-    """Whether a layout is dearer to change for weight [O, C, 3, 3] than for x [B, C, H, W] and the result.
+    """Whether a layout is dearer to change for weight `[O, C, 3, 3]` than for x `[B, C, H, W]` and the result.
 
     Torch turns plain weights round for every image that is channels last: 129 ms in place of 67 for 1280 channels at
     8 x 8, two images (one CPU thread).

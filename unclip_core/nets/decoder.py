@@ -63,7 +63,11 @@ class DecoderParams:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "DecoderParams":
-        """Read what to_dict wrote. Raises ValueError for unknown or missing keys, and for bad values."""
+        """Read what to_dict wrote.
+
+        Raises:
+            ValueError: unknown or missing keys, or bad values.
+        """
         parts = dict(config)
         if "conditioner" in parts:
             parts["conditioner"] = conditioner_params_from_dict(parts["conditioner"])
@@ -73,7 +77,7 @@ class DecoderParams:
 
 
 class DecoderNet(nn.Module):
-    """(noisy image, time, Condition) -> raw output. Compute the Condition once a run, not once a step."""
+    """(noisy image, time, Condition) -> raw output; the Condition is computed once a run, not once a step."""
 
     def __init__(self, params: DecoderParams) -> None:
         """Build conditioner and UNet."""
@@ -91,7 +95,7 @@ class DecoderNet(nn.Module):
         drop_image: Tensor | None = None,
         drop_text: Tensor | None = None,
     ) -> Condition:
-        """What the UNet hears of embeddings [B, D] and text; see the conditioner's forward."""
+        """Compute the UNet's `Condition` of embeddings `[B, D]` and text; arguments as of `Conditioner`."""
         return self.conditioner(image_embeds, text_embeds, text_states, text_mask, drop_image, drop_text)
 
     def null_condition(
@@ -101,10 +105,17 @@ class DecoderNet(nn.Module):
         text_states: Tensor | None = None,
         text_mask: Tensor | None = None,
     ) -> Condition:
-        """The unconditional Condition of `count` images: no image embedding, and no text.
+        """Compute the unconditional `Condition`: no image embedding, and no text.
 
-        A conditioner that needs a text has no learned "no text": give it the encoding of "". The others take their
-        learned one when text is left out. Raises ValueError as the conditioner's forward does.
+        Args:
+            count: number of images.
+            text_embeds: `[count, D]` of the empty prompt, for a conditioner that needs a text and so has learned no
+                "no text"; None takes the learned one.
+            text_states: `[count, T, W]`, likewise.
+            text_mask: `[count, T]` bool, likewise.
+
+        Raises:
+            ValueError: as the conditioner does.
         """
         null = self.conditioner.null_image
         drop = torch.ones(count, dtype=torch.bool, device=null.device)
@@ -112,10 +123,10 @@ class DecoderNet(nn.Module):
         return self.conditioner(blank, text_embeds, text_states, text_mask, drop_image=drop)
 
     def prepare(self, condition: Condition) -> Condition:
-        """The same Condition, with all computed beforehand that the steps of a run share.
+        """Replace the context by what all steps of a run share of it.
 
-        "context" [B, S, W] gives way to each attention's keys and values of it, "context_keys.<slot>" and
-        "context_values.<slot>" [B, S, C], and "context_mask" to "context_bias" [B, S].
+        "context" `[B, S, W]` becomes each attention's keys and values, "context_keys.<slot>" and
+        "context_values.<slot>" `[B, S, C]`; "context_mask" becomes "context_bias" `[B, S]`. The rest stays as it is.
         """
         ready = {key: value for key, value in condition.items() if key not in ("context", "context_mask")}
         if "context" not in condition:
@@ -131,9 +142,16 @@ class DecoderNet(nn.Module):
         return self.conditioner.needs_text
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, times: TimeTable | None = None) -> Tensor:
-        """x [B, C, H, W], t [B], a Condition or what prepare made of one -> [B, out_channels, H, W].
+        """Run the UNet under a condition.
 
-        times: the embeddings of the run's steps, if they were computed beforehand.
+        Args:
+            x: `[B, C, H, W]`.
+            t: `[B]` timesteps.
+            condition: a `Condition`, or what `prepare` made of one.
+            times: the embeddings of the run's timesteps, where they were computed beforehand.
+
+        Returns:
+            `[B, out_channels, H, W]`.
         """
         keys, values = _numbered(condition, "context_keys."), _numbered(condition, "context_values.")
         return self.unet(

@@ -1,4 +1,4 @@
-"""Small canvases that an embedding paints and places: the things of an image, each in a frame of its own."""
+"""Frames: objects that a conditioner places, each a canvas of features at a box of the image."""
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ RADIUS = 0.15
 
 
 class Frames(nn.Module):
-    """Embeddings [B, width] → boxes [B, K, 3]; h [B, hidden] → canvases [B, K, C, n, n].
+    """Embeddings `[B, width]` → boxes `[B, K, 3]`; h `[B, hidden]` → canvases `[B, K, C, n, n]`.
 
-    A box is (x, y, radius) as fractions of the image's width. What a thing looks like is learned once, in its own
-    frame, and not anew for each place and size (as in spatial transformers, Jaderberg et al. 2015, section 3, and
+    A box is (x, y, radius) as fractions of the image's width. So appearance is learned once, in a frame's own
+    coordinates, and not for each place and size (as in spatial transformers, Jaderberg et al. 2015, section 3, and
     attend-infer-repeat, Eslami et al. 2016, section 2.1, there to read images).
     """
 
@@ -34,9 +34,17 @@ class Frames(nn.Module):
 
 
 def paste(boxes: Tensor, canvases: Tensor, size: int) -> Tensor:
-    """The sum of canvases [B, K, C, n, n], each laid over its box [B, K, 3]: a map [B, C, size, size].
+    """Paste canvases into a map at their boxes, and sum them.
 
     Values are interpolated linearly along each axis; where a map's cells are wider than a canvas's, averaged.
+
+    Args:
+        boxes: `[B, K, 3]`.
+        canvases: `[B, K, C, n, n]`.
+        size: side of the map.
+
+    Returns:
+        `[B, C, size, size]`.
     """
     x, y, radius = boxes.unbind(2)
     rows, columns = (_weights(middle, radius, canvases.shape[-1], size).to(canvases.dtype) for middle in (y, x))
@@ -45,7 +53,7 @@ def paste(boxes: Tensor, canvases: Tensor, size: int) -> Tensor:
 
 
 def _weights(middle: Tensor, radius: Tensor, side: int, size: int) -> Tensor:
-    """How much of each of `side` canvas cells each of `size` map cells shows: [B, K, size, side]."""
+    """How much of each of `side` canvas cells each of `size` map cells shows: `[B, K, size, side]`."""
     cells = (torch.arange(size, device=middle.device) + 0.5) / size
     reach = SPAN * radius[..., None]
     at = ((cells - middle[..., None]) / reach + 1) * (side / 2) - 0.5

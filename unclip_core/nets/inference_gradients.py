@@ -1,4 +1,4 @@
-"""Gradients where none are kept: inside ComfyUI's `inference_mode`, with weights that were made in it."""
+"""Gradients inside ComfyUI's `inference_mode`, through weights that were created in it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ __all__ = ["gradients", "plain"]
 
 @contextmanager
 def gradients(*modules: nn.Module) -> Iterator[None]:
-    """Leave inference mode, with gradients on, and with `modules` fit to let them pass.
+    """Leave inference mode, enable gradients, and make them pass through `modules`.
 
-    ComfyUI runs nodes under `torch.inference_mode()`. Tensors made there can never take part in a gradient, and
-    weights that a loader node read are such tensors: those are copied for as long as the context lasts, and put back.
-    The weights themselves get no gradient. What goes into the modules must be made `plain` too.
+    ComfyUI runs nodes under `torch.inference_mode()`. Tensors created there can never take part in a gradient, and
+    weights that a loader node read are such tensors: while the context lasts they are replaced by copies. The weights
+    themselves get no gradient. Inputs of the modules must be made `plain` too.
     """
     with torch.inference_mode(False), torch.enable_grad():
         kept = [(store, name, tensor) for module in modules for store, name, tensor in _inference_tensors(module)]
@@ -31,9 +31,9 @@ def gradients(*modules: nn.Module) -> Iterator[None]:
 
 
 def plain(value: Any) -> Any:
-    """`value`, a tensor or mappings and sequences of them, with inference mode's tensors copied to plain ones.
+    """Copy the inference-mode tensors of `value`, a tensor or mappings and sequences of them, to normal ones.
 
-    Inside inference mode, where every tensor is one of its own, nothing is done.
+    Inside inference mode, where every new tensor is an inference tensor, nothing is done.
     """
     if torch.is_inference_mode_enabled():
         return value

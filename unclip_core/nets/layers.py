@@ -23,11 +23,20 @@ RESAMPLERS: dict[str | None, Callable[[], nn.Module]] = {
 
 
 def timestep_embedding(t: Tensor, dim: int, order: str = "cos_sin") -> Tensor:
-    """Sinusoids of the time: [B] (whole or fractional steps) -> [B, dim], float32.
+    """Embed timesteps as sinusoids, in float32: in half precision neighbouring ones would fall together.
 
-    Frequencies fall geometrically from 1 to nearly 1/10000 (Ho et al. 2020, after Vaswani et al. 2017,
-    section 3.5). `order` is "cos_sin" (Karlo, GLIDE) or "sin_cos". Raises ValueError for an odd `dim`
-    or an unknown order. Always in float32: in half precision neighbouring times would fall together.
+    Frequencies fall geometrically from 1 to nearly 1/10000 (Ho et al. 2020, after Vaswani et al. 2017, section 3.5).
+
+    Args:
+        t: `[B]`, whole or fractional timesteps.
+        dim: even number of sinusoids.
+        order: "cos_sin" (Karlo, GLIDE) or "sin_cos".
+
+    Returns:
+        `[B, dim]` float32.
+
+    Raises:
+        ValueError: an odd `dim`, or an unknown order.
     """
     if dim % 2:
         raise ValueError(f"timestep_embedding: dim must be even, got {dim}")
@@ -41,7 +50,7 @@ def timestep_embedding(t: Tensor, dim: int, order: str = "cos_sin") -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Times [B] -> [B, out_dim]: sinusoids of `dim`, then Linear, SiLU, Linear (in the weights' dtype)."""
+    """Times `[B]` -> `[B, out_dim]`: sinusoids of `dim`, then Linear, SiLU, Linear (in the weights' dtype)."""
 
     def __init__(self, dim: int, out_dim: int) -> None:
         """Keep `dim`, the number of sinusoids, and make the two Linears."""
@@ -51,30 +60,30 @@ class TimeEmbedding(nn.Module):
         self.linear2 = Linear(out_dim, out_dim)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed the times `t` [B]."""
+        """Embed the times `t` `[B]`."""
         waves = timestep_embedding(t, self.dim).to(self.linear1.weight.dtype)
         return self.linear2(F.silu(self.linear1(waves)))
 
 
 class TimeTable:
-    """The embeddings of a run's times, all computed at once: (t [B] int64) -> [B, out_dim]."""
+    """The embeddings of a run's times, all computed at once: (t `[B]` int64) -> `[B, out_dim]`."""
 
     def __init__(self, embed: TimeEmbedding, times: Tensor) -> None:
-        """times: [N] int64, on the CPU, 0 or more; no others can be looked up."""
+        """times: `[N]` int64, on the CPU, 0 or more; no others can be looked up."""
         device = embed.linear1.weight.device
         rows = torch.zeros(int(times.max()) + 1, dtype=torch.int64)
         rows[times] = torch.arange(len(times))
         self._rows, self._embeds = rows.to(device), embed(times.to(device))
 
     def __call__(self, t: Tensor) -> Tensor:
-        """Look up the times `t` [B]."""
+        """Look up the times `t` `[B]`."""
         return self._embeds[self._rows[t]]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention on [B, heads, tokens, head_dim]; `bias` is added to the scores.
+    """Scaled dot-product attention on `[B, heads, tokens, head_dim]`; `bias` is added to the scores.
 
-    `bias` broadcasts to [B, heads, queries, keys]. With gradients the product is written out, because
+    `bias` broadcasts to `[B, heads, queries, keys]`. With gradients the product is written out, because
     the fused kernel's backward is several times slower on a CPU; without, the fused kernel runs.
     """
     # Measured on one CPU thread at Karlo's shapes, fused against written out, ms in float32: decoder at 32² 98 : 336,
@@ -99,27 +108,27 @@ def small_numbers(*shape: int) -> nn.Parameter:
 
 
 def split_heads(x: Tensor, head_dim: int) -> Tensor:
-    """[B, tokens, heads * head_dim] -> [B, heads, tokens, head_dim]."""
+    """`[B, tokens, heads * head_dim]` -> `[B, heads, tokens, head_dim]`."""
     return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """[B, heads, tokens, head_dim] -> [B, tokens, heads * head_dim]."""
+    """`[B, heads, tokens, head_dim]` -> `[B, tokens, heads * head_dim]`."""
     return x.transpose(1, 2).flatten(2)
 
 
 class AddedKVAttention(nn.Module):
-    """Self-attention of an image whose keys and values are led by those of a context (GLIDE, section 3).
+    """Self-attention of an image with a context's keys and values in front of its own (GLIDE, section 3).
 
-    The image is group-normalised; the context (if any) has key and value projections of its own and
-    stands before the image's. Heads are `head_dim` wide. The result is added to the input.
+    The image is group-normalised; the context (if any) has key and value projections of its own. Heads are `head_dim`
+    wide. The result is added to the input.
     """
 
     def __init__(self, channels: int, head_dim: int, context_dim: int | None, *, groups: int, eps: float) -> None:
         """Make the projections; `context_dim` None leaves plain self-attention."""
         super().__init__()
         self.head_dim = head_dim
-        self.slot = 0  # its number in a UNet, which names what it reads in the context
+        self.slot = 0  # its index in the UNet, the key of its cached keys and values
         self.norm = nn.GroupNorm(groups, channels, eps)
         self.to_q = Linear(channels, channels)
         self.to_k = Linear(channels, channels)
@@ -132,15 +141,21 @@ class AddedKVAttention(nn.Module):
         nn.init.zeros_(self.to_out.bias)
 
     def read_context(self, context: Tensor) -> KeysValues:
-        """Keys and values [B, S, C] of the context [B, S, W]; they are the same in every step of a run."""
+        """Keys and values `[B, S, C]` of the context `[B, S, W]`; they are the same in every step of a run."""
         return self.context_k(context), self.context_v(context)
 
     def forward(
         self, x: Tensor, context: Tensor | KeysValues | None = None, context_bias: Tensor | None = None
     ) -> Tensor:
-        """Attend: x [B, C, H, W], context [B, S, W], context_bias [B, S] on its scores -> [B, C, H, W].
+        """Attend, and add the result to the input.
 
-        In place of the context, what read_context made of it will do.
+        Args:
+            x: `[B, C, H, W]`.
+            context: `[B, S, W]`, or what `read_context` made of it.
+            context_bias: `[B, S]`, added to the context's scores.
+
+        Returns:
+            `[B, C, H, W]`.
         """
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         # One matrix for all three is no faster (33 ms, 34 fused, at Karlo's 16²), and mapped weights would be copied.
@@ -191,8 +206,8 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, embed: Tensor) -> Tensor:
-        """x [B, C, H, W], embed [B, E] = SiLU of the time embedding -> [B, C_out, H', W']."""
-        anew = torch.is_grad_enabled()  # else memory is used again: fresh memory costs as much as what is done in it
+        """x `[B, C, H, W]`, embed `[B, E]` = SiLU of the time embedding -> `[B, C_out, H', W']`."""
+        anew = torch.is_grad_enabled()  # else work in place: allocating costs as much as the operation itself
         entering = self.norm1(x)
         h = self.conv1(self.resample(F.silu(entering, inplace=not anew and entering is not x)))
         h = self._modulate(h, self.time_proj(embed)[:, :, None, None])

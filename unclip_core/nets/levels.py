@@ -33,7 +33,7 @@ class LevelConditioning(NamedTuple):
 
 
 class BlockFactory:
-    """Makes the blocks of one UNet, so that its params are spelled out once."""
+    """Makes the blocks of one UNet of its params."""
 
     def __init__(self, params: UNetParams) -> None:
         """Keep the params."""

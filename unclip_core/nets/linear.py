@@ -15,7 +15,7 @@ class Linear(nn.Linear):
     """nn.Linear, by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., in] -> [..., out]."""
+        """x `[..., in]` -> `[..., out]`."""
         return linear(x, self.weight, self.bias)
 
 
@@ -26,7 +26,7 @@ class Conv1x1(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, in, H, W] -> [B, out, H, W]."""
+        """x `[B, in, H, W]` -> `[B, out, H, W]`."""
         last = x.is_contiguous(memory_format=torch.channels_last)
         if torch.is_grad_enabled() or x.device.type != "cpu" or not last:
             return super().forward(x)
@@ -34,14 +34,14 @@ class Conv1x1(nn.Conv2d):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear(x, weight, bias): x [..., K], weight [N, K], bias [N] -> [..., N]."""
+    """F.linear(x, weight, bias): x `[..., K]`, weight `[N, K]`, bias `[N]` -> `[..., N]`."""
     if _by_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN multiplies x [..., K] by weight [N, K] faster than what torch takes by itself.
+    """Whether oneDNN multiplies x `[..., K]` by weight `[N, K]` faster than what torch takes by itself.
 
     Torch takes MKL for float32, which keeps its AVX-512 kernels to Intel's processors: on an AMD EPYC of Zen 5 it makes
     75 to 105 GFLOP/s a thread, oneDNN 140 to 210. In bfloat16 torch takes oneDNN by itself.

@@ -77,16 +77,16 @@ class MapConditionerParams:
 
 
 def _whiten(embeds: Tensor) -> Tensor:
-    """Each row of [B, D] to mean 0 and variance 1, in float32."""
+    """Each row of `[B, D]` to mean 0 and variance 1, in float32."""
     return F.layer_norm(embeds.float(), embeds.shape[-1:])
 
 
 class MapConditioner(nn.Module):
     """Embeddings → MLP → a vector for the time embedding, and feature maps that carry the layout.
 
-    A small decoder that hears of the embedding only through modulation draws shapeless blobs; maps give
-    every place its own signal. Both embeddings are normalised here (LayerNorm without weights), so their
-    scale does not matter.
+    A small decoder that gets the embedding through modulation alone draws shapeless blobs; maps condition every
+    position separately. Both embeddings are normalised here (LayerNorm without weights), so that their scale does not
+    matter.
     """
 
     needs_text = False
@@ -121,10 +121,9 @@ class MapConditioner(nn.Module):
         drop_image: Tensor | None = None,
         drop_text: Tensor | None = None,
     ) -> Condition:
-        """image_embeds [B, D]; text_embeds [B, D] or None (= no text); drops [B] bool.
+        """Compute embedding and maps; arguments as of `Conditioner`.
 
-        text_states and text_mask belong to the common interface and are not read. A missing text and a
-        dropped one are the same.
+        `text_states` and `text_mask` are not read. A missing text and a dropped one are the same.
         """
         dtype = self.null_image.dtype
         image = replace_dropped(_whiten(image_embeds).to(dtype), self.null_image, drop_image)
@@ -147,10 +146,16 @@ class MapConditioner(nn.Module):
 
 
 def move_frames(condition: Condition, boxes: Tensor) -> Condition:
-    """The same Condition with its canvases laid over other `boxes` [B, K, 3].
+    """Paste the canvases of a Condition at other boxes.
 
-    Training shows the UNet where things really are, and whoever draws may choose where they are to be. Raises
-    ValueError for a Condition without canvases, and for boxes that are not as many.
+    Training shows the UNet where things really are, and a user may choose where they are to be.
+
+    Args:
+        condition: with "canvases", "boxes" and "maps.<level>".
+        boxes: `[B, K, 3]`.
+
+    Raises:
+        ValueError: the Condition has no canvases, or the boxes are of another count.
     """
     if "canvases" not in condition:
         raise ValueError("move_frames: this Condition has no canvases; its conditioner has no frames")
@@ -164,7 +169,7 @@ def move_frames(condition: Condition, boxes: Tensor) -> Condition:
 
 
 class FreeMap(nn.Linear):
-    """h [B, hidden] → a map [B, channels, size, size], every value a weight row of its own."""
+    """h `[B, hidden]` → a map `[B, channels, size, size]`, every value a weight row of its own."""
 
     def __init__(self, hidden: int, channels: int, size: int) -> None:
         """One linear layer."""
@@ -177,9 +182,9 @@ class FreeMap(nn.Linear):
 
 
 class FactoredMap(nn.Module):
-    """h [B, hidden] → the sum over k of what_k(h) [channels] x row_k(h) [size] x column_k(h) [size].
+    """h `[B, hidden]` → the sum over k of what_k(h) [channels] x row_k(h) [size] x column_k(h) [size].
 
-    What a thing is and where it is reach the map as factors. A free map must learn each thing at each place.
+    Content and position are separate factors; a `FreeMap` must learn each thing at each position.
     """
 
     def __init__(self, hidden: int, channels: int, size: int, factors: int) -> None:
@@ -189,7 +194,7 @@ class FactoredMap(nn.Module):
         self.linear = nn.Linear(hidden, factors * (channels + 2 * size))
 
     def forward(self, h: Tensor) -> Tensor:
-        """The map [B, channels, size, size]."""
+        """The map `[B, channels, size, size]`."""
         factors, channels, size = self.shape
         what, row, column = self.linear(h).unflatten(1, (factors, -1)).split([channels, size, size], dim=2)
         # Profiles near 1 let the gradient reach all three from the start.

@@ -31,7 +31,10 @@ class OpenClipParams(NamedTuple):
 def plain_params(model: Mapping[str, Any]) -> OpenClipParams | None:
     """Shapes of the model that open_clip would build of these arguments (those of `open_clip.model.CLIP`).
 
-    None where it would be more, or other, than `OpenClipVit` is. Raises ValueError for numbers that do not fit.
+    None where it would be more, or other, than `OpenClipVit` is.
+
+    Raises:
+        ValueError: numbers that do not fit.
     """
     if not _MODEL <= set(model) <= _MODEL | {"quick_gelu"}:
         return None
@@ -91,12 +94,12 @@ class OpenClipVit(nn.Module):
 
     @property
     def attn_mask(self) -> Tensor:
-        """Score bias [T, T] of the text tower: 0 for a token and those before it, -inf for those after it."""
+        """Score bias `[T, T]` of the text tower: 0 for a token and those before it, -inf for those after it."""
         length = len(self.positional_embedding)
         return torch.full((length, length), -torch.inf, device=self.positional_embedding.device).triu(1)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """pixels [B, 3, S, S], normalised -> embeddings [B, embed_dim], not of unit length."""
+        """pixels `[B, 3, S, S]`, normalised -> embeddings `[B, embed_dim]`, not of unit length."""
         return self.visual(pixels)
 
 

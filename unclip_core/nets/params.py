@@ -27,8 +27,10 @@ def _plain(value: object) -> Any:
 def params_from_dict(cls: type[P], config: Mapping[str, Any]) -> P:
     """Build the params dataclass `cls` from the dict `config`; lists become tuples.
 
-    Fields with a default may be missing. Raises ValueError naming unknown keys, or keys that are
-    missing; the dataclass itself checks the values.
+    Fields with a default may be missing.
+
+    Raises:
+        ValueError: naming unknown keys, or keys that are missing; the dataclass itself checks the values.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(config) - set(fields))

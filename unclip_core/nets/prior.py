@@ -24,8 +24,9 @@ KeysValues = tuple[Tensor, Tensor]
 class PriorParams:
     """Shape of a prior; embed_dim and text_width are those of CLIP's joint space and of its token states.
 
-    soft_mask: diffusers' way of masking, -10000 added for padding and again for causality, instead of
-    -inf. They differ only where a token may read nothing at all, or in the last bits.
+    Attributes:
+        soft_mask: diffusers' way of masking, -10000 added for padding and again for causality, instead of -inf. They
+            differ only where a token may read nothing at all, or in the last bits.
     """
 
     width: int
@@ -69,13 +70,19 @@ class PriorBlock(nn.Module):
         self.mlp_out = Linear(hidden, width)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x [B, N, width], bias [B, 1, N, N] on the attention's scores -> [B, N, width]."""
+        """x `[B, N, width]`, bias `[B, 1, N, N]` on the attention's scores -> `[B, N, width]`."""
         return self.read(x, bias)[0]
 
     def read(self, x: Tensor, bias: Tensor, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """Run the block on x [B, N, width]; `past` are keys and values of M tokens that stand before.
+        """Run the block, and keep its keys and values for tokens that follow.
 
-        bias [B, 1, N, M + N]. Returns the new x, and x's own keys and values, [B, heads, N, head_dim] each.
+        Args:
+            x: `[B, N, width]`.
+            bias: `[B, 1, N, M + N]`, on the attention's scores.
+            past: keys and values of M tokens before these.
+
+        Returns:
+            The new x, and x's own keys and values, `[B, heads, N, head_dim]` each.
         """
         h = self.norm1(x)
         q, k, v = (split_heads(layer(h), self.head_dim) for layer in (self.to_q, self.to_k, self.to_v))
@@ -85,11 +92,11 @@ class PriorBlock(nn.Module):
 
 
 class PriorTransformer(nn.Module):
-    """Predicts the clean, normalised CLIP image embedding from a noised one, the time and the text.
+    """Predicts the clean, normalised CLIP image embedding from a noisy one, the time and the text.
 
-    Tokens: text states | text embedding | time | noised image embedding | learned query. Every token
-    reads those before it; the answer is read off the query. The net works on embeddings normalised with
-    the buffers clip_mean and clip_std [1, D] (see normalize_embeds).
+    Tokens: text states | text embedding | time | noisy image embedding | learned query. Attention is causal, and the
+    output is read off the query. The net works on embeddings normalised with the buffers clip_mean and clip_std
+    `[1, D]` (see `normalize_embeds`).
     """
 
     clip_mean: Tensor
@@ -114,11 +121,20 @@ class PriorTransformer(nn.Module):
         self.register_buffer("clip_std", torch.ones(1, params.embed_dim))
 
     def forward(self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> Tensor:
-        """Predict the clean embedding [B, D], normalised, in the dtype of the weights.
+        """Predict the clean embedding, normalised, in the dtype of the weights.
 
-        x [B, D] noised and normalised, t [B] steps, text_embeds [B, D], text_states [B, T, W], text_mask
-        [B, T] bool, True at the tokens to read. Raises ValueError where T is not params.text_tokens, or
-        the mask is of another shape or not bool.
+        Args:
+            x: `[B, D]`, noisy and normalised.
+            t: `[B]` timesteps.
+            text_embeds: `[B, D]`.
+            text_states: `[B, T, W]`.
+            text_mask: `[B, T]` bool, True at the tokens to read.
+
+        Returns:
+            `[B, D]`.
+
+        Raises:
+            ValueError: T is not `params.text_tokens`, or the mask has another shape or is not bool.
         """
         self._check(text_states, text_mask)
         tokens = self._tokens(x, t, text_embeds, text_states)
@@ -128,13 +144,23 @@ class PriorTransformer(nn.Module):
         return self.image_out(self.norm_out(tokens[:, -1]))
 
     def prefix(self, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> dict[str, Tensor]:
-        """What the steps of a run share, for `step`: the text's tokens, layer by layer.
+        """Compute once what all steps of a run share: the keys and values of the text's tokens, layer by layer.
 
-        Every token reads only those before it, so what the text's T + 1 tokens (states, embedding) become depends
-        neither on the time nor on the noised embedding: of the N = T + 4 tokens three are left to each step.
-        Arguments as in forward. Returns tensors, batch first: "bias" [B, 1, 3, N] and, for each layer, "keys.<i>"
-        and "values.<i>" [B, heads, T + 1, head_dim]. Raises ValueError as forward does, and where the soft mask
-        lets a text's first token read what comes after it (an empty text_mask).
+        Attention is causal, so what the text's T + 1 tokens (states, embedding) become depends neither on the time nor
+        on the noisy embedding: of the N = T + 4 tokens three are left to each `step`.
+
+        Args:
+            text_embeds: `[B, D]`.
+            text_states: `[B, T, W]`.
+            text_mask: `[B, T]` bool, True at the tokens to read.
+
+        Returns:
+            Tensors, batch first: "bias" `[B, 1, 3, N]`, and for each layer "keys.<i>" and "values.<i>"
+            `[B, heads, T + 1, head_dim]`.
+
+        Raises:
+            ValueError: as `forward`, or with the soft mask a text has no first token (an empty text_mask), which would
+                let it attend to later ones.
         """
         self._check(text_states, text_mask)
         if self.params.soft_mask and not bool(text_mask[:, 0].all()):
@@ -153,9 +179,16 @@ class PriorTransformer(nn.Module):
         return shared
 
     def step(self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor], times: TimeTable | None = None) -> Tensor:
-        """Predict the clean embedding [B, D] as forward does, from x [B, D], t [B] and what `prefix` returned.
+        """Predict the clean embedding as `forward` does, from what `prefix` returned.
 
-        times: the embeddings of the run's steps, if they were computed beforehand.
+        Args:
+            x: `[B, D]`, noisy and normalised.
+            t: `[B]` timesteps.
+            prefix: what `prefix` returned for these rows.
+            times: the embeddings of the run's timesteps, where they were computed beforehand.
+
+        Returns:
+            `[B, D]`.
         """
         tokens = torch.cat(self._step_tokens(x, t, times), dim=1) + self.positions[:, -STEP_TOKENS:]
         for index, block in enumerate(self.blocks):
@@ -164,11 +197,11 @@ class PriorTransformer(nn.Module):
         return self.image_out(self.norm_out(tokens[:, -1]))
 
     def normalize_embeds(self, embeds: Tensor) -> Tensor:
-        """CLIP image embeddings [B, D] -> the space the prior works in, float32."""
+        """CLIP image embeddings `[B, D]` -> the space the prior works in, float32."""
         return (embeds.float() - self.clip_mean.float()) / self.clip_std.float()
 
     def denormalize_embeds(self, embeds: Tensor) -> Tensor:
-        """The prior's embeddings [B, D] -> CLIP image embeddings, float32."""
+        """The prior's embeddings `[B, D]` -> CLIP image embeddings, float32."""
         return embeds.float() * self.clip_std.float() + self.clip_mean.float()
 
     def _tokens(self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor) -> Tensor:
@@ -196,10 +229,19 @@ class PriorTransformer(nn.Module):
 
 
 def attention_bias(text_mask: Tensor, extra: int, soft: bool, dtype: torch.dtype) -> Tensor:
-    """Score bias [B, 1, N, N], N = T + extra: causal, and text keys only where `text_mask` [B, T] is True.
+    """Make the bias of the attention scores: causal, and text keys only where the mask is True.
 
-    Without `soft`, a token may always read itself: for tokens that are read by others that changes
-    nothing, and padding in front of the first word would otherwise average over nothing (NaN).
+    Without `soft`, a token may always attend to itself: for tokens that others attend to that changes nothing, and
+    padding in front of the first word would otherwise average over nothing (NaN).
+
+    Args:
+        text_mask: `[B, T]` bool.
+        extra: number of tokens after the text's, which are never masked.
+        soft: add `SOFT_MASK` in place of -inf, as diffusers does.
+        dtype: of the result.
+
+    Returns:
+        `[B, 1, N, N]`, N = T + extra.
     """
     keep = F.pad(text_mask, (0, extra), value=True)[:, None, None, :]
     causal = torch.ones(keep.shape[-1], keep.shape[-1], dtype=torch.bool, device=keep.device).tril()

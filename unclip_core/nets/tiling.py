@@ -36,9 +36,12 @@ def tiled_if_large(
 ) -> ConditionedNet:
     """The net (x, t, low) for images of that size: as it is, or in tiles of `tile` px.
 
-    tile: None tiles images whose features are more than MAX_TILE_ELEMENTS, into parts that are not; 0 never tiles.
-    times: the embeddings of the run's steps, if they were computed beforehand.
-    Raises ValueError for a tile below 0, or for a net that attends over the whole image.
+    Args:
+        tile: None tiles images whose features are more than MAX_TILE_ELEMENTS, into parts that are not; 0 never tiles.
+        times: the embeddings of the run's steps, if they were computed beforehand.
+
+    Raises:
+        ValueError: a tile below 0, or for a net that attends over the whole image.
     """
     if tile is None:
         whole = elements_per_image(height * width, net.params) <= MAX_TILE_ELEMENTS
@@ -52,7 +55,15 @@ def tiled_if_large(
 
 @dataclass(frozen=True)
 class Span:
-    """Along one side, px: the tile is start..stop, its own part first..last; it fades over `fade` px on each side."""
+    """A tile's extent along one side, px.
+
+    Attributes:
+        start: first pixel that the tile sees.
+        stop: behind the last pixel that it sees.
+        first: first pixel of its own part.
+        last: behind the last pixel of its own part.
+        fade: on each side of an inner edge of the own part, over which neighbouring tiles are blended.
+    """
 
     start: int
     stop: int
@@ -88,12 +99,16 @@ def spans(length: int, own: int, overlap: int, stride: int) -> list[Span]:
 
 
 class Tiled:
-    """An upsampler's net (x [B, C, H, W], t [B], low) -> raw output, run tile by tile, image by image."""
+    """An upsampler's net (x `[B, C, H, W]`, t `[B]`, low) -> raw output, run tile by tile, image by image."""
 
     def __init__(
         self, net: UpsamplerNet, tile: int, overlap: int | None = None, times: TimeTable | None = None
     ) -> None:
-        """`tile`: side of a tile's own part, px; `overlap`: None for OVERLAP. Raises ValueError for attention."""
+        """`tile`: side of a tile's own part, px; `overlap`: None for OVERLAP.
+
+        Raises:
+            ValueError: attention.
+        """
         if any(net.params.attention) or net.params.mid_attention:
             raise ValueError("a net that attends over the whole image cannot be run in tiles")
         self._net, self._tile, self._overlap = net, tile, OVERLAP if overlap is None else overlap
@@ -134,9 +149,9 @@ class Tiled:
 
 
 class SharedNorms:
-    """All group norms of a net with statistics of an image that they see in tiles, while the context is open.
+    """Makes all group norms of a net use statistics of the whole image while it runs in tiles, as a context manager.
 
-    Each tile's own part is counted once. Until `settle` was called, a tile has its own statistics.
+    Each tile's own part is counted once. Until the first `settle`, a tile is normalised by its own statistics.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -163,9 +178,10 @@ class SharedNorms:
         return len(self._norms)
 
     def settle(self) -> float:
-        """Make what was gathered since the last time the statistics that tiles are normalised by.
+        """Make the statistics gathered since the last call those that tiles are normalised by.
 
-        Returns how far they moved at most, means and deviations in deviations; infinity the first time.
+        Returns:
+            The largest change of a mean or standard deviation, in standard deviations; infinity the first time.
         """
         moved = math.inf if len(self._known) < self.count else 0.0
         for norm, (count, total, squares) in self._sums.items():

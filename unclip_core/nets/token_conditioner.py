@@ -67,10 +67,11 @@ class TokenConditioner(nn.Module):
         drop_image: Tensor | None = None,
         drop_text: Tensor | None = None,
     ) -> Condition:
-        """image_embeds, text_embeds [B, D]; text_states [B, T, W]; text_mask [B, T] bool; drops [B] bool.
+        """Compute embedding, context and its mask; arguments as of `Conditioner`.
 
-        Raises ValueError without a text (or for drop_text): this family has learned no "no text"; give
-        the encoding of the empty prompt instead.
+        Raises:
+            ValueError: no text, or `drop_text`: this net has learned no "no text", which is the encoding of the empty
+                prompt.
         """
         if text_embeds is None or text_states is None or text_mask is None or drop_text is not None:
             raise ValueError(

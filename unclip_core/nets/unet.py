@@ -49,12 +49,23 @@ class UNet(nn.Module):
     ) -> Tensor:
         """Run the net in the dtype of its weights.
 
-        x [B, C, H, W] with H and W multiples of `self.stride`; t [B] whole or fractional steps; embed
-        [B, time_embed_dim] is added to the time embedding; context [B, S, context_dim] with context_mask
-        [B, S] bool (True = read) is attended; maps {level: [B, map_channels, h, w]} are added to what
-        enters that level. In place of context and context_mask, what read_context made of them (context_read and
-        context_bias) saves that work; so do times, the embeddings of a run's steps. Returns [B, out_channels, H, W].
-        Raises ValueError for what does not fit.
+        Args:
+            x: `[B, C, H, W]`, H and W multiples of `self.stride`.
+            t: `[B]`, whole or fractional timesteps.
+            embed: `[B, time_embed_dim]`, added to the time embedding.
+            context: `[B, S, context_dim]`, attended.
+            context_mask: `[B, S]` bool, True where the context is read.
+            maps: `[B, map_channels, h, w]` by level, added to the features that enter it.
+            context_read: each attention's keys and values of the context, as `read_context` computes them once a run;
+                with `context_bias` in place of `context` and `context_mask`.
+            context_bias: `[B, S]`, added to the attention scores.
+            times: the embeddings of the run's timesteps, where they were computed beforehand.
+
+        Returns:
+            `[B, out_channels, H, W]`.
+
+        Raises:
+            ValueError: a size, width or map does not fit the net.
         """
         maps = maps or {}
         self._check_maps(x, maps)
@@ -77,10 +88,17 @@ class UNet(nn.Module):
         return self.params.patch_size * 2 ** (len(self.params.channels) - 1)
 
     def read_context(self, context: Tensor, mask: Tensor | None = None) -> tuple[dict[int, KeysValues], Tensor | None]:
-        """What the steps of a run share: each attention's keys and values of the context, and the scores' bias.
+        """Compute once what all steps of a run share: each attention's keys and values of the context.
 
-        context [B, S, context_dim], mask [B, S] bool. Returns forward's context_read and context_bias. Raises
-        ValueError for what does not fit.
+        Args:
+            context: `[B, S, context_dim]`.
+            mask: `[B, S]` bool, True where the context is read.
+
+        Returns:
+            `forward`'s `context_read` and `context_bias`.
+
+        Raises:
+            ValueError: the context's width or the mask's shape does not fit.
         """
         self._check_context(context, mask)
         context = context.to(self.stem.weight.dtype)

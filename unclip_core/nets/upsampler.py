@@ -11,18 +11,19 @@ from .unet import UNet
 from .unet_params import UNetParams
 
 FAINT_CONTRAST = 0.02
-"""Contrasts well below this, in an image of -1..1, are not seen as outlines."""
+"""Contrasts well below this, in an image of -1..1, do not count as edges."""
 
 
 @dataclass(frozen=True)
 class UpsamplerParams(UNetParams):
-    """A UNet's shape, and what of the large image it makes.
+    """Shape of an upsampler's UNet, and how the large image is made of its output.
 
-    residual: whether the enlarged small image is added to the UNet's output, which is then what that one lacks.
-    reach: with a residual, how many pixels of the small image far each of its pixels (one of the net's patches)
-        looks for the colour that differs most from its own; 0 for no such look. The UNet is shown how far along the
-        line between the two colours the pixels around lie, and says how far along it each large pixel lies. So where
-        an outline runs is learned once, and not for every pair of colours.
+    Attributes:
+        residual: whether the enlarged small image is added to the UNet's output.
+        reach: with a residual, the radius, in pixels of the small image (the net's patches), in which each of them
+            finds the colour that differs most from its own; 0 turns this off. The UNet gets the position of each
+            neighbour between those two colours as a map, and predicts the position of each large pixel between them. So
+            edges are learned once, and not for every pair of colours.
     """
 
     residual: bool = False
@@ -65,11 +66,20 @@ class UpsamplerNet(nn.Module):
         self.unet = UNet(params.inner)
 
     def forward(self, x: Tensor, t: Tensor, low_res: Tensor, times: TimeTable | None = None) -> Tensor:
-        """x [B, C, H, W], t [B], low_res [B, C', H, W] already enlarged to H x W -> [B, out_channels, H, W].
+        """Predict the large image's raw output.
 
-        low_res may be more precise than x and the weights: a residual is then added, and returned, as it is.
-        times: the embeddings of the run's steps, if they were computed beforehand.
-        Raises ValueError where the two images differ in size or do not fill the UNet's input channels.
+        Args:
+            x: `[B, C, H, W]`, the noisy large image.
+            t: `[B]` timesteps.
+            low_res: `[B, C', H, W]`, the small image enlarged. It may be more precise than x and the weights: a
+                residual is then added, and returned, at that precision.
+            times: the embeddings of the run's timesteps, where they were computed beforehand.
+
+        Returns:
+            `[B, out_channels, H, W]`.
+
+        Raises:
+            ValueError: the two images differ in size, or do not fill the UNet's input channels.
         """
         if x.shape[-2:] != low_res.shape[-2:]:
             raise ValueError(
@@ -92,10 +102,18 @@ class UpsamplerNet(nn.Module):
 
 
 def neighbour_contrast(low_res: Tensor, cell: int, reach: int) -> tuple[Tensor, Tensor]:
-    """What each `cell` x `cell` pixels of low_res [B, C, H, W] see of those around, up to `reach` cells away.
+    """Describe each patch's neighbourhood on the line from its own colour to the one that differs most.
 
-    Returns how far each of these lies, -1..1, on the way from the cell's own colour to the one that differs most
-    [B, (2 * reach + 1)², H', W'], and that way [B, C, H', W']. Beyond the frame lies what is at the frame.
+    Beyond the image its edge is repeated.
+
+    Args:
+        low_res: `[B, C, H, W]`, the enlarged small image.
+        cell: side of a patch, px.
+        reach: radius of the neighbourhood, in patches.
+
+    Returns:
+        The position of each neighbour on that line, -1..1, `[B, (2 reach + 1)^2, H', W']`, and the difference of the
+        two colours, `[B, C, H', W']`.
     """
     small = _middles(low_res.float(), cell)
     side = 2 * reach + 1
@@ -108,7 +126,7 @@ def neighbour_contrast(low_res: Tensor, cell: int, reach: int) -> tuple[Tensor, 
 
 
 def _middles(low_res: Tensor, cell: int) -> Tensor:
-    """The colour in the middle of each cell, [B, C, H', W']: nearly that of the small image's pixel."""
+    """The colour in the middle of each cell, `[B, C, H', W']`: nearly that of the small image's pixel."""
     inner = slice((cell - 1) // 2, cell // 2 + 1)
     cells = low_res.unflatten(-1, (-1, cell)).unflatten(-3, (-1, cell))  # [B, C, H', cell, W', cell]
     return cells[:, :, :, inner][..., inner].mean(dim=(3, 5))

@@ -27,11 +27,16 @@ START_STD = 0.5
 class Ascent:
     """How to climb.
 
-    steps: 1 or more. learning_rate: of Adam, on the logits of the pixels, > 0. cutouts: images that CLIP sees a
-    step, 1 or more. smoothness: weight of the total variation against the similarity, 0 or more. smallest_cut:
-    share of the shorter edge that a cutout covers at least, in (0, 1]. jitter: standard deviation of the noise on a
-    cutout's pixels, which are in 0..1.
-    Raises ValueError for numbers out of range.
+    Attributes:
+        steps: 1 or more.
+        learning_rate: of Adam, on the logits of the pixels, > 0.
+        cutouts: images that CLIP sees a step, 1 or more.
+        smoothness: weight of the total variation against the similarity, 0 or more.
+        smallest_cut: share of the shorter edge that a cutout covers at least, in (0, 1].
+        jitter: standard deviation of the noise on a cutout's pixels, which are in 0..1.
+
+    Raises:
+        ValueError: numbers out of range.
     """
 
     steps: int = 100
@@ -63,11 +68,13 @@ def ascend(
     *,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Return images [B, 3, H, W] in 0..1 that CLIP finds like their texts [B, D].
+    """Return images `[B, 3, H, W]` in 0..1 that CLIP finds like their texts `[B, D]`.
 
     Gradients must be on (see ``gradients``). Each sample has its own noise and climbs on its own.
-    start: images [B, 3, H, W] in 0..1 to begin with, or None for noise of that ``size`` (height, width).
-    on_step: called after each step, with the images in -1..1 as x and x0.
+
+    Args:
+        start: images `[B, 3, H, W]` in 0..1 to begin with, or None for noise of that ``size`` (height, width).
+        on_step: called after each step, with the images in -1..1 as x and x0.
     """
     base, levels = _pyramid(start, len(text_embeds), size, noise, text_embeds.device)
     optimizer = torch.optim.Adam(levels, lr=ascent.learning_rate)
@@ -85,7 +92,7 @@ def ascend(
 
 
 def cutouts(images: Tensor, side: int, ascent: Ascent, noise: Noise) -> Tensor:
-    """Return random square cutouts of images [B, 3, H, W] at CLIP's size, [B * cutouts, 3, side, side].
+    """Return random square cutouts of images `[B, 3, H, W]` at CLIP's size, `[B * cutouts, 3, side, side]`.
 
     Size and place are uniform; where they lie is a sample's own luck. Differentiable.
     """
@@ -103,14 +110,14 @@ def cutouts(images: Tensor, side: int, ascent: Ascent, noise: Noise) -> Tensor:
 
 
 def _similarity(clip: Clip, images: Tensor, wanted: Tensor, ascent: Ascent, noise: Noise) -> Tensor:
-    """The mean cosine of each image's cutouts with its text, [B]."""
+    """The mean cosine of each image's cutouts with its text, `[B]`."""
     seen = cutouts(images, clip.adapter.image_size, ascent, noise)
     embeds = F.normalize(clip.adapter.encode_pixels(seen), dim=-1)
     return (embeds.view(len(images), ascent.cutouts, -1) * wanted[:, None]).sum(dim=-1).mean(dim=1)
 
 
 def _variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels, [B]."""
+    """Mean absolute difference of neighbouring pixels, `[B]`."""
     down, across = images.diff(dim=-2).abs(), images.diff(dim=-1).abs()
     return sum(d.flatten(1).mean(dim=1) if d.numel() else images.new_zeros(len(images)) for d in (down, across))
 
@@ -118,7 +125,7 @@ def _variation(images: Tensor) -> Tensor:
 def _pyramid(
     start: Tensor | None, count: int, size: tuple[int, int], noise: Noise, device: torch.device
 ) -> tuple[Tensor, list[Tensor]]:
-    """Fixed logits [B, 3, H, W] and the levels that are added to them, coarse to fine, which are what is learned."""
+    """Fixed logits `[B, 3, H, W]` and the levels that are added to them, coarse to fine, which are what is learned."""
     sizes = [size]
     while min(sizes[0]) >= 2 * COARSEST:
         sizes.insert(0, (sizes[0][0] // 2, sizes[0][1] // 2))
@@ -132,7 +139,7 @@ def _pyramid(
 
 
 def _render(base: Tensor, levels: list[Tensor]) -> Tensor:
-    """The images [B, 3, H, W] in 0..1 that base and levels make."""
+    """The images `[B, 3, H, W]` in 0..1 that base and levels make."""
     size = base.shape[-2:]
     layers = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels]
     return torch.sigmoid(base + sum(layers))

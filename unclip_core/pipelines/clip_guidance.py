@@ -22,10 +22,15 @@ class ClipGuided:
     2021, algorithm 2), which any sampler can take, that is ``x0 += s * sigma^2 / alpha * grad_x log p(x0(x))``. CLIP
     here looks at the clean sample that the net sees in x, and the gradient runs through the net: for a CLIP that
     was trained on noised images, as GLIDE's was, it need not.
-    denoiser: must let gradients pass (see ``gradients``). log_likelihood: clean samples [B, …] -> [B].
-    strength: s; 1 is Bayes' rule. alpha_bar: [T] table. clip: applied to the shifted x0 too.
-    limit: the shift's root mean square is held to this, sample by sample: at the noisiest level, where
-    sigma^2 / alpha is in the thousands, a net's rounding would otherwise be all that is seen.
+
+    Args:
+        denoiser: must let gradients pass (see ``gradients``).
+        log_likelihood: clean samples `[B, …]` -> `[B]`.
+        strength: s; 1 is Bayes' rule.
+        alpha_bar: `[T]` table.
+        clip: applied to the shifted x0 too.
+        limit: the shift's root mean square is held to this, sample by sample: at the noisiest level, where sigma^2 /
+            alpha is in the thousands, a net's rounding would otherwise be all that is seen.
     """
 
     def __init__(
@@ -59,7 +64,7 @@ class ClipGuided:
 
 
 def clip_logits(clip: Clip, text_embeds: Tensor) -> Likelihood:
-    """Return how CLIP scores square images [B, 3, S, S] in -1..1 against texts [B or 1, D], differentiably: [B].
+    """Return how CLIP scores square images `[B, 3, S, S]` in -1..1 against texts `[B or 1, D]`, differentiably: `[B]`.
 
     The score is the cosine by CLIP's temperature (Radford et al. 2021, figure 3), the log-likelihood of the text up
     to a constant.
@@ -75,7 +80,7 @@ def clip_logits(clip: Clip, text_embeds: Tensor) -> Likelihood:
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """Return square images [B, 3, S, S] in 0..1 at another size (bicubic, antialiased), differentiably."""
+    """Return square images `[B, 3, S, S]` in 0..1 at another size (bicubic, antialiased), differentiably."""
     if images.shape[-1] == side:
         return images
     return F.interpolate(images, (side, side), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)

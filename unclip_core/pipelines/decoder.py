@@ -94,7 +94,8 @@ def decoder_denoiser(
 ) -> Denoiser:
     """The decoder as a denoiser of latents `[B, C, h, w]` of images that show `B` embeddings; as `sample_decoder`.
 
-    plan: the steps that it will be asked for, if these are known: their times are then embedded here and now.
+    Args:
+        plan: the steps that it will be asked for, if these are known: their times are then embedded here and now.
     """
     device, model_dtype = placed(decoder.net)
     if text is None and decoder.net.needs_text and decoder.blank_text is not None:

@@ -245,10 +245,12 @@ def _cast(tensor: Tensor, dtype: torch.dtype, key: str, tensors: Tensors) -> Ten
 class Origin:
     """Where one tensor of a net stands in a source: its key there, and which part of that it is.
 
-    key: the source's key. part, parts: the source holds `parts` projections of equal size, interleaved by heads
-    (of each head first the rows of part 0, then those of part 1 …), or `stacked` one after the other; this is
-    number `part`. squeeze: a 1-wide convolution stands for a linear layer, so that the source's shape ends in one
-    more 1. transpose: the source holds the matrix the other way round.
+    Args:
+        key: the source's key.
+        part, parts: the source holds `parts` projections of equal size, interleaved by heads (of each head first the
+            rows of part 0, then those of part 1 …), or `stacked` one after the other; this is number `part`.
+        squeeze: a 1-wide convolution stands for a linear layer, so that the source's shape ends in one more 1.
+        transpose: the source holds the matrix the other way round.
     """
 
     def __init__(
