@@ -42,7 +42,7 @@ def check_frames(frames: Any) -> int:
 
 
 def places(start: float, end: float, frames: int) -> Tensor:
-    """Return `frames` numbers from `start` to `end` in equal steps, both included; one is `start`. Float64 `[frames]`."""
+    """Space `frames` numbers from `start` to `end` in equal steps, both included: float64 `[frames]`."""
     return torch.linspace(start, start if frames == 1 else end, frames, dtype=torch.float64)
 
 
