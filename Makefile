@@ -1,5 +1,7 @@
 # make demo    a picture from a sentence, with the bundled model
-# make test    the test suite             make lint    style, docstrings, types of public names
+# make test    the test suite             make quick   the same without the tests marked slow
+# make lint    style, format, types, and what is not translated yet
+# make rooms   files, lines and imports of every room
 # make test-comfyui COMFYUI=/path/to/ComfyUI    the plugin inside a real ComfyUI server
 # make clean   what the other targets made, without the environment
 
@@ -10,7 +12,7 @@ COMFYUI ?=
 BIN   := .venv/bin
 READY := .venv/.unclip-ready
 
-.PHONY: demo test lint test-comfyui clean
+.PHONY: demo test quick lint rooms test-comfyui clean
 
 demo: $(READY)
 	@echo "== Running workflows/api/text_to_image.json; pictures go to $(OUTPUT)/"
@@ -19,14 +21,25 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest -q
 
+quick: $(READY)
+	@$(BIN)/python -m pytest -q -m "not slow and not comfyui"
+
+# A clone's folder may have a name that no package can have: mypy reads it through a link that is called `unclip`.
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@mkdir -p .mypy_cache/link && ln -sfn ../.. .mypy_cache/link/unclip
+	@cd .mypy_cache/link && MYPYPATH=. ../../$(BIN)/python -m mypy --config-file unclip/pyproject.toml --cache-dir ..
+	@$(BIN)/python .ci/locales.py --untranslated
+
+rooms: $(READY)
+	@$(BIN)/python tests/rooms.py
 
 test-comfyui: $(READY)
 	@$(if $(COMFYUI),COMFYUI_PATH="$(COMFYUI)") $(BIN)/python -m pytest -m comfyui -q
 
 clean:
-	rm -rf build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # The stamp is newer than pyproject.toml once the environment holds what pyproject.toml asks for.

@@ -93,6 +93,12 @@ def test_the_changelog_begins_with_this_version():
     assert first[1] == PROJECT["project"]["version"]
 
 
+def test_development_tools_are_pinned_and_pre_commit_has_the_same_ruff():
+    pinned = dict(entry.split("==") for entry in PROJECT["project"]["optional-dependencies"]["dev"])
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(pinned) == {"ruff", "mypy"} and f"rev: v{pinned['ruff']}\n" in hooks
+
+
 def test_the_check_of_changes_can_be_run():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
