@@ -41,8 +41,11 @@ def is_link(value: Any) -> bool:
 def parse(workflow: Any) -> tuple[dict[str, Node], dict[str, Any] | None]:
     """Read an API-format workflow, or a whole `POST /prompt` body that holds one under "prompt".
 
-    Returns the nodes by id and the body's `extra_pnginfo` (None without one).
-    Raises InvalidWorkflow: a workflow in the canvas (UI) format, no object, no nodes, nodes without a class.
+    Returns:
+        The nodes by id, and the body's `extra_pnginfo` (None without one).
+
+    Raises:
+        InvalidWorkflow: it is in the canvas (UI) format, no object, or without nodes, or nodes lack a class.
     """
     if not isinstance(workflow, Mapping):
         message = "A workflow is a JSON object of nodes by their ids."
@@ -97,9 +100,12 @@ def override(
 ) -> tuple[dict[str, Node], list[Problem]]:
     """Set inputs over a workflow's own.
 
-    overrides: "NODE.INPUT" → value, NODE being an id or a title. Text is converted later to the input's type;
-    for an input that takes a link it is read as JSON, `["3", 0]`.
-    Returns new nodes and the overrides that name no node, several nodes or no input.
+    Args:
+        overrides: "NODE.INPUT" → value, NODE being an id or a title. Text is converted later to the input's type;
+            for an input that takes a link it is read as JSON, `["3", 0]`.
+
+    Returns:
+        New nodes, and the overrides that name no node, several nodes or no input.
     """
     result, problems = dict(nodes), []
     for target, value in overrides.items():

@@ -129,11 +129,16 @@ def run_workflow(
 ) -> Report:
     """Validate an API-format workflow as a whole, then run what its outputs need.
 
-    workflow: the API format, or a `POST /prompt` body. overrides: "NODE.INPUT" → value, NODE an id or a
-    title. output_dir: made if missing. on_event: told of every node. classes: node classes by id (default:
-    this package's and the stock stand-ins). input_dirs: where LoadImage looks. canvas: the UI workflow of the
-    same graph, put into the images with the values used. Never raises for what is wrong with the workflow
-    or goes wrong on the way: the report says it.
+    Never raises for what is wrong with the workflow or goes wrong on the way: the report says it.
+
+    Args:
+        workflow: the API format, or a `POST /prompt` body.
+        overrides: "NODE.INPUT" → value, NODE an id or a title.
+        output_dir: made if missing.
+        on_event: called with every event of a node.
+        classes: node classes by id (default: this package's and the stock stand-ins).
+        input_dirs: where LoadImage looks.
+        canvas: the UI workflow of the same graph, put into the images with the values used.
     """
     report, began = Report(), time.perf_counter()
     folders = Folders(Path(output_dir), tuple(Path(folder) for folder in input_dirs))
@@ -172,7 +177,7 @@ def _with_canvas(
 
 
 def _execute(order: list[Node], context: _Context, report: Report) -> None:
-    """Run the nodes in order until the end, an error or an interrupt; equal nodes run once."""
+    """Run the nodes in order until the end, an error or an interrupt; nodes with equal inputs run once."""
     with _errors(report, None):
         context.folders.output.mkdir(parents=True, exist_ok=True)
     cache = _Cache()

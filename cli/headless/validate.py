@@ -29,8 +29,12 @@ def plan(
 ) -> list[Node]:
     """The nodes that the outputs need, in topological order, their values converted to the inputs' types.
 
-    hidden: what hidden inputs of a type ("PROMPT", …) get, for `VALIDATE_INPUTS`. earlier: problems found
-    before. Raises InvalidWorkflow with all problems, those of `earlier` first.
+    Args:
+        hidden: what hidden inputs of a type ("PROMPT", …) get, for `VALIDATE_INPUTS`.
+        earlier: problems found before.
+
+    Raises:
+        InvalidWorkflow: with all problems, those of `earlier` first.
     """
     problems = list(earlier or ()) + [
         _unknown_class(node, classes) for node in nodes.values() if node.class_type not in classes

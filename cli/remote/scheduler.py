@@ -1,4 +1,4 @@
-"""Which row is where: what the workers, one a server, share."""
+"""Which row goes to which server: the state that the workers, one a server, share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from .journal import Flight, Journal
 
 LOST_MAX = 5
-"""So often a row may go down with a server before it is taken to be what brings servers down."""
+"""After so many losses with a server that went down, a row counts as failed: it may be what brings servers down."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Result:
 
 
 class Scheduler:
-    """Rows that wait, fly and are done. Every method may be called from any thread.
+    """Hands rows to servers and collects results: each waits, is in flight, or is done. Thread-safe.
 
     A row that a server refuses, or that fails there, is offered to the others, and fails for good once every server
     that answers has been tried: a server that lacks a node must not spoil the rows that another could do.
@@ -59,12 +59,12 @@ class Scheduler:
         return self._left == 0 or self.stopped.is_set()
 
     def flying(self, server: str) -> list[Flight]:
-        """What was sent to a server and has not come back."""
+        """Return the rows in flight on a server."""
         with self._lock:
             return list(self._flying[server].values())
 
     def take(self, server: str) -> Flight | None:
-        """The next row for a server, with the id to send it under; None if there is none that it has not tried."""
+        """Send the next row that this server has not tried: returns it with the id to send it under, or None."""
         with self._lock:
             for row in self._waiting:
                 if server not in self._errors.get(row, ()):

@@ -1,4 +1,4 @@
-"""How well images come back from their embedding and their found noise: PSNR by steps and iterations."""
+"""`unclip bench inversion`: PSNR of images drawn again from embedding and inverted noise, by steps and iterations."""
 
 import json
 import random
@@ -58,13 +58,13 @@ def bench_inversion(
 
 
 def held_out(count: int, side: int, seed: int) -> Tensor:
-    """Images [count, side, side, 3] in 0..1 of scenes with looks that no training has seen."""
+    """Render images `[count, side, side, 3]` in 0..1 of scenes with pairs that no training has seen."""
     scenes = sample_scenes(random.Random(seed), count, "held_out")
     return render(scenes, side).movedim(1, -1).contiguous()
 
 
 def redrawn(model: UnclipModel, images: Tensor, embeds: Tensor, steps: int, iterations: int) -> Tensor:
-    """Images [B, S, S, 3] drawn again from their embeddings [B, D] and the noise that is found for them."""
+    """Draw images `[B, S, S, 3]` again from their embeddings `[B, D]` and the noise that inversion finds for them."""
     settings = {"steps": steps, "guidance_scale": 1.0}
     found = invert_decoder(model.decoder, images, embeds, iterations=iterations, **settings)
     seeds = list(range(len(images)))

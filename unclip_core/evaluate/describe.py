@@ -1,4 +1,4 @@
-"""Measuring CLIP Describe on the world: the share of attributes that it names rightly."""
+"""How much of an image CLIP Describe names rightly: the share of attributes, on the world of shapes."""
 
 import json
 from collections import Counter, defaultdict
@@ -44,8 +44,8 @@ def evaluate_describe(
 ) -> dict[str, Any]:
     """Describe rendered scenes that were in no training set, and print and return what is named rightly.
 
-    A pair may be told from either side: the telling counts that gets most right. An attribute that is not named, or
-    of a thing that is not, counts as wrong; so does everything about the second thing where only one is told of.
+    Of a pair, either thing may be named first: the order counts in which most is right. An attribute that is not
+    named counts as wrong; so does everything about a thing that is not named.
 
     Args:
         n: scenes a split, half of them single things.
@@ -53,7 +53,7 @@ def evaluate_describe(
         model: a model folder; None for the bundled model.
         as_json: print JSON in place of a table.
         split: "trained" or "held_out" (pairs of shape and colour that are in no training image); None for both.
-        width: captions that are carried on from part to part.
+        width: of the beam search: captions that are carried on from slot to slot.
 
     Returns:
         For each split `all`, the share of all attributes that are right, `exact`, the share of scenes with all of them
@@ -96,7 +96,7 @@ def _embeds(scenes: list[Scene], clip: Clip) -> Tensor:
 def named_rightly(said: Mapping[str, str], scene: Scene) -> list[tuple[str, bool]]:
     """Each attribute of a scene, and whether the filled slots of the list "world" name it.
 
-    Of the ways to match the things that are told with those that are there, the one that gets most right.
+    Things named are matched with those that are there in the order in which most is right.
     """
     whole = [("background", said.get("background") in BACKGROUND_WORDS[scene.background])]
     told = [{name: said.get(name + mark) for name in WORDS} for mark in ("", " 2")]

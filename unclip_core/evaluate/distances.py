@@ -23,7 +23,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     shift = (first.mean(dim=0) - second.mean(dim=0)).square().sum()
     one, two = _root(first), _root(second)
     overlap = torch.linalg.svdvals(one @ two.T).sum()
-    # Rounding may leave a hair less than nothing of two equal sets.
+    # Rounding may make the distance of two equal sets slightly negative.
     return max(0.0, float(shift + one.square().sum() + two.square().sum() - 2 * overlap))
 
 

@@ -1,4 +1,4 @@
-"""Measuring on the world that arithmetic of embeddings moves what it should, and nothing else."""
+"""How well edits by arithmetic of embeddings change what they should and keep the rest, on the world of shapes."""
 
 import json
 import random
@@ -26,12 +26,13 @@ from ..world.scenes import Scene, sample_scene
 from ..world.vocabulary import COLORS, HELD_OUT
 
 THETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-"""The text diff's ways that are tried; 0 shows what the decoder alone keeps."""
+"""The text diff's angles θ that are tried, as fractions; 0 shows what the decoder alone keeps."""
 
 BATCH = 50
+"""Scenes encoded, inverted or drawn together."""
 
 KEPT = ("count", "shape", "place")
-"""What an image halfway between a thing in two colours must show of it: one thing, its shape, in its place."""
+"""What an image halfway between a thing in two colours has to show: one thing, of its shape, in its place."""
 
 EDITED = ("color", "shape", "place")
 """What an edited image must show: the new colour, the old shape and place."""
@@ -53,10 +54,10 @@ def evaluate_edits(
         seed: of scenes and noise.
         model: a model folder; None for the bundled model.
         as_json: print JSON in place of a table.
-        thetas: the text diff's ways to try, each in 0..1.
+        thetas: how far the text diff goes, each in 0..1.
         inverted: whether the text diff is drawn from the noise of the unedited image (DDIM inversion, without
             guidance), which keeps its content; otherwise from fresh noise.
-        settings: how to draw; None for the defaults.
+        settings: how to draw; None for the model's own.
 
     Returns:
         `halfway`: of the images halfway (slerp) between the thing in one colour and in the other, the shares that
@@ -111,7 +112,7 @@ def recolored(n: int, seed: int) -> tuple[list[Scene], list[Scene]]:
 
 @dataclass(frozen=True)
 class Studio:
-    """Draws and judges a model's images; image i of a measurement has seed + i."""
+    """Draws a model's images and judges them; image i of a measurement has the seed + i."""
 
     model: UnclipModel
     seed: int
@@ -124,7 +125,7 @@ class Studio:
         return torch.cat(parts)
 
     def noise_of(self, scenes: Sequence[Scene], embeds: Tensor) -> Inverted:
-        """The noise, of `N` images, from which the decoder draws rendered scenes under their embeddings `[N, D]`."""
+        """Invert `N` rendered scenes under their embeddings `[N, D]`: the noise that the decoder draws them from."""
         decoder, steps = self.model.decoder, self.settings.inversion_steps
         parts = [
             invert_decoder(
@@ -137,7 +138,7 @@ class Studio:
     def judged(
         self, embeds: Tensor, scenes: Sequence[Scene], title: str, noise: Inverted | None = None
     ) -> list[dict[str, bool]]:
-        """What the decoder's images of the embeddings have right of the scenes."""
+        """Draw the embeddings `[N, D]`, from `noise` if there is some, and score each image against its scene."""
         settings = self.settings.decoder
         if noise is not None:
             settings = StageSettings(self.settings.inversion_steps, 1.0, "ddim")  # as the noise was found
@@ -161,7 +162,7 @@ def _images(scenes: Sequence[Scene], size: int) -> Tensor:
 
 
 def _batches(count: int, title: str | None = None) -> Iterator[slice]:
-    """Slices of at most `BATCH`, with a bar where there is a title for it."""
+    """Yield slices of at most `BATCH`, with a progress bar where there is a title for it."""
     for start in tqdm(range(0, count, BATCH), desc=title, unit="batch", disable=None if title else True):
         yield slice(start, start + BATCH)
 

@@ -1,4 +1,4 @@
-"""The CLIP that images and texts are compared with: the model's own, or one of open_clip's, its weights in a file."""
+"""The CLIP by which images and texts are compared: the model's own, or one of open_clip's with weights from a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ class Encoder(Protocol):
     """Images and texts to vectors of length 1, float64, on the CPU."""
 
     name: str
-    """How a report calls it."""
+    """Its name in reports."""
 
     def images(self, images: Tensor) -> Tensor:
         """`[B, H, W, 3]` in 0..1 to `[B, D]`."""

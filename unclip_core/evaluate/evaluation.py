@@ -1,4 +1,4 @@
-"""Evaluating a model on images: the figures of one run, as a dictionary, a JSON file and a page."""
+"""Evaluate any model on any images: the figures of one run, as a dictionary, a JSON file and a page."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from .manifolds import precision_recall
 from .page import page
 
 BUNDLED = "bundled"
-"""How the bundled model is called on the command line."""
+"""The name of the bundled model on the command line."""
 
 SHOWN = 24
 """Pairs of images on the page."""
@@ -42,7 +42,7 @@ NOTE = (
 
 @dataclass
 class _Gathered:
-    """What the batches leave behind: vectors, and the first images."""
+    """What is kept of all batches: unit vectors, cosines, and the first images for the page."""
 
     true: list[Tensor] = field(default_factory=list)
     drawn: list[Tensor] = field(default_factory=list)
@@ -72,7 +72,7 @@ def evaluate_model(
         model: a model folder, or "bundled".
         data: a folder of images with captions, a saved Hugging Face dataset, or webdataset shards.
         count: the first so many good samples are used.
-        how: how to draw; None for the defaults.
+        how: how to draw; None for the model's own settings.
         loras: files and strengths of LoRAs to draw with.
         clip: an architecture of open_clip to compare with, in place of the model's own CLIP.
         clip_weights: the file of its weights.
@@ -140,7 +140,7 @@ def settings_of(model: UnclipModel, how: Draw) -> Settings:
 
 
 def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
-    """What the measures need of all batches, and the images of the page."""
+    """Encode all batches and keep what the measures need, and the images of the page."""
     kept = _Gathered()
     for pairs in batches:
         kept.true.append(encoder.images(pairs.true))
@@ -156,7 +156,7 @@ def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
 
 
 def measured(gathered: _Gathered, neighbours: int = 3) -> dict[str, Any]:
-    """The figures of what was gathered.
+    """Compute the figures.
 
     `clip_fid`, `clip_kid`: of CLIP's vectors scaled to a mean square of 1; `precision`, `recall` with k `neighbours`;
     `similarity`: mean cosine of a drawn image and its true one. Drawn from texts also `clip_score`, of drawn and true

@@ -1,4 +1,4 @@
-"""Measuring a model of the world: from text alone through all stages, read by the judge."""
+"""How much of a prompt a model draws rightly, from text through all stages, by the judge of the world of shapes."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def evaluate_tiny(
         model: a model folder; None for the bundled model.
         as_json: print JSON in place of a table.
         batch: prompts drawn together; it does not change the images.
-        settings: how to draw; None for the defaults.
+        settings: how to draw; None for the model's own.
         output: a folder for the figures (`evaluation.json`) and contact sheets; None writes nothing.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the prior and the upsampler add over doing nothing: over the text embedding, and over bicubic enlargement."""
+"""The gain of prior and upsampler over their baselines: the text embedding, and bicubic enlargement."""
 
 import random
 from statistics import fmean
@@ -19,7 +19,7 @@ from ..world.scenes import Scene, sample_scenes
 
 @torch.no_grad()
 def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, dict[str, float]]:
-    """Mean cosine to the true image embedding, of the prior's embedding and of the text's, on fresh scenes."""
+    """Return the mean cosine to the true image embedding, of the prior's embedding and of the text's, by split."""
     found = {}
     for split in ("trained", "held_out"):
         rng = random.Random(f"prior {seed} {split}")
@@ -39,11 +39,18 @@ def measure_prior(clip: Clip, prior: Prior, count: int, seed: int) -> dict[str, 
 def measure_upsampler(
     upsampler: Upsampler, count: int, seed: int, size: int = 256, reduced: bool = False
 ) -> dict[str, float]:
-    """Against true images of `size` px, from their true smaller ones: of ours and of bicubic enlargement.
+    """Compare the upsampler and bicubic enlargement with true images of `size` px.
 
-    "upsampler" and "bicubic" are mean PSNR in dB; "upsampler_edge", "bicubic_edge" and "true_edge" the mean width of
-    the outlines of single things, in px (`edge_width`). The small images are drawn at their size, as those that the
-    decoder learns from; or, if `reduced`, they are means of the large ones' pixels.
+    Args:
+        count: scenes.
+        seed: of scenes and noise.
+        size: side of the large images, px.
+        reduced: whether the small images are means of the large ones' pixels; otherwise they are rendered at their
+            size, as those that the decoder learns from.
+
+    Returns:
+        "upsampler" and "bicubic": mean PSNR in dB; "upsampler_edge", "bicubic_edge" and "true_edge": the mean width of
+        the outlines of single things, in px (`edge_width`).
     """
     scenes = sample_scenes(random.Random(f"upsampler {seed}"), count, "trained")
     found = [
@@ -54,7 +61,7 @@ def measure_upsampler(
 
 
 def _compared(upsampler: Upsampler, scene: list[Scene], seeds: list[int], size: int, reduced: bool) -> dict[str, float]:
-    """The figures of one image; the outline's only where there is one thing."""
+    """Return the figures of one image; those of the outline only where it shows a single thing."""
     true = render(scene, size)
     small = F.avg_pool2d(true, upsampler.scale) if reduced else render(scene, size // upsampler.scale)
     drawn = upscale(

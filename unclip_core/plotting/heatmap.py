@@ -1,4 +1,4 @@
-"""A matrix of similarities, as text and as an image."""
+"""Show a matrix of similarities as text and as an image."""
 
 import math
 from collections.abc import Sequence

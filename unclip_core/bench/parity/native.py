@@ -1,4 +1,4 @@
-"""kakaobrain's conventions written out on their own, in float64 schedules, over any networks: the other reference.
+"""The second reference: kakaobrain's sampling rules, written independently with float64 schedules, over any networks.
 
 Read off their published code: respaced betas, timesteps summed up in floating point, x0 clipped at 10 in the prior,
 conditional rows first, no noise at t = 0, the last super-resolution step by its own net.
@@ -16,7 +16,7 @@ Net = Callable[[Tensor, Tensor], Tensor]
 
 
 def visited(count: int, total: int = 1000) -> list[int]:
-    """The timesteps of `count` steps, ascending; one step stands at the end (their code would put it at 0)."""
+    """Return the timesteps of `count` steps, ascending; a single step is the last one (their code would take 0)."""
     if count == 1:
         return [total - 1]
     stride, place, found = (total - 1) / (count - 1), 0.0, []
@@ -51,7 +51,7 @@ PRIOR, DECODER, SUPER_RES = Kind(True, False, 10.0), Kind(False, True, 1.0), Kin
 def ancestral(
     net: Callable[[Tensor, Tensor, bool], Tensor], kind: Kind, count: int, x: Tensor, draws: Iterator[Tensor]
 ) -> Tensor:
-    """Sample from `x` [B, …]; `net` is told x, t [B] and whether it is the last step."""
+    """Sample from `x` `[B, …]`; `net` gets x, t `[B]` and whether it is the last step, `draws` gives the noise."""
     times = visited(count)
     bars = _alphas()[times]
     before = np.append(1.0, bars[:-1])
@@ -74,7 +74,7 @@ def ancestral(
 
 
 def guided(net: Callable[..., Tensor], scale: float, channels: int | None = None) -> Net:
-    """Classifier-free guidance with the conditional rows first; beyond `channels` the conditional half counts."""
+    """Guide with the conditional rows first; channels beyond `channels` (the variance) are the conditional half's."""
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         given, blank = net(torch.cat([x, x]), torch.cat([t, t])).chunk(2)

@@ -106,7 +106,7 @@ def check_installed() -> None:
 
 
 def randomise(net: nn.Module, seed: int) -> nn.Module:
-    """Every parameter random, those that start at zero or one too, so that nothing hides; in eval mode."""
+    """Make every parameter random, those that start at zero or one too, which would hide errors; in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in net.named_parameters():
@@ -124,8 +124,8 @@ def calm(decoder: nn.Module) -> None:
     """Scale a random decoder's output layer to what guidance expects of a trained one.
 
     Trained, the two rows of guidance differ by little: eight times that leaves an epsilon of deviation 1. Random ones
-    differ as much as two images do, and eight times that magnifies what last bits say more in every step, until
-    whole images depend on the CPU. Their variance channels would also leave -1..1, which no trained net's do.
+    differ as much as two images do, and eight times that magnifies rounding errors in every step, until whole images
+    depend on the CPU. Their variance channels would also leave -1..1, which no trained net's do.
     """
     with torch.no_grad():
         for value in decoder.conv_out.parameters():
@@ -161,7 +161,7 @@ def components(shape: Shape, folder: Path, seed: int = 0) -> dict[str, Any]:
 
 
 def schedulers() -> dict[str, Any]:
-    """Karlo's three."""
+    """Return the schedulers of Karlo's three stages."""
     from diffusers import UnCLIPScheduler as Scheduler
 
     return {

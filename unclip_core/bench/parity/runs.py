@@ -64,7 +64,7 @@ class Pair:
     variation_folder: Path
 
     def model(self, conventions: str = "diffusers", variation: bool = False) -> UnclipModel:
-        """Ours, of either folder."""
+        """Load our model from either folder."""
         return load_model(self.variation_folder if variation else self.text_folder, conventions=conventions)
 
 
@@ -81,7 +81,7 @@ def make_pair(shape: oracle.Shape, folder: Path, seed: int = 0) -> Pair:
 
 @torch.no_grad()
 def forwards(pair: Pair) -> list[Row]:
-    """Each net once, at several times, in the order of a run."""
+    """Compare one forward pass of each net, at several timesteps, in the order of a run."""
     model, name = pair.model(), pair.shape.name
     draw = _drawer(1)
     return [
@@ -166,7 +166,7 @@ def _super_res_row(pair: Pair, model: UnclipModel, draw: Any, last: bool, name: 
 
 @torch.no_grad()
 def text_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 3) -> list[Row]:
-    """Prompts to images with diffusers' noise in diffusers' order."""
+    """Compare text to image with diffusers, on the same noise in the same order."""
     schedulers = [pair.parts["prior_scheduler"], pair.parts["decoder_scheduler"]]
     with oracle.one_step_defined(pair.parts), oracle.last_states(*schedulers) as states:
         large = oracle.text_pipeline(pair.parts)(
@@ -186,7 +186,7 @@ def text_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 
 
 @torch.no_grad()
 def variation_run(pair: Pair, steps: tuple[int, int] = (25, 7), seed: int = 4) -> list[Row]:
-    """An image to variations of it, with diffusers' own preparation of images given to both."""
+    """Compare image variations with diffusers; both get the same preprocessed image."""
     model = pair.model(variation=True)
     image = _images(pair.shape)[:1]
     embeds = encode_image(model.clip, image)
@@ -221,7 +221,7 @@ def variation_run(pair: Pair, steps: tuple[int, int] = (25, 7), seed: int = 4) -
 
 @torch.no_grad()
 def native_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 5) -> list[Row]:
-    """Prompts to images by kakaobrain's rules over diffusers' nets, against ours in native mode."""
+    """Compare text to image in native mode with kakaobrain's rules over diffusers' nets."""
     noise = BatchNoise(torch.Generator().manual_seed(seed), len(PROMPTS))
     reference = _native_reference(pair, steps, BatchNoise(torch.Generator().manual_seed(seed), len(PROMPTS)))
     ours = _ours(pair.model("native"), steps, noise)

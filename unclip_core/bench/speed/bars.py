@@ -1,4 +1,4 @@
-"""Ratios as bars with their range, drawn with Pillow."""
+"""Draw ratios as bars with their range."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
