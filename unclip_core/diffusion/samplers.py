@@ -26,7 +26,7 @@ __all__ += ["ddim", "ddpm", "deis", "dpmpp_2m", "dpmpp_sde"]
 
 
 class Sampler(Protocol):
-    """The signature of all samplers."""
+    """The signature of all samplers; `sample` checks their arguments."""
 
     def __call__(
         self,
@@ -85,11 +85,7 @@ def ddim(
 
     ``eta`` 0 follows the probability-flow ODE, 1 adds as much noise as ddpm with the small variance. Epsilon
     is derived from the clipped x0, so that state, x0 and epsilon always fit together.
-
-    Raises:
-        ValueError: unless 0 <= eta <= 1.
     """
-    _check_eta(eta)
     rules = [ddim_rule(s, t, eta) for s, t in _pairs(steps)]
 
     def update(i: int, x: Tensor, prediction: Prediction) -> Tensor:
@@ -214,7 +210,8 @@ def sample(
         ValueError: an unknown name, an eta outside 0..1, or a state other than float32 or float64.
     """
     function = spec_of(name).function
-    _check_eta(eta)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be within 0..1, got {eta}")
     return function(denoiser, x, steps, noise, eta=eta, on_step=on_step)
 
 
@@ -264,8 +261,3 @@ def _dpmpp(
         return _add_noise(c_x0 * estimate + c_x * x, std, noise)
 
     return _loop(denoiser, x, steps, update, on_step)
-
-
-def _check_eta(eta: float) -> None:
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be within 0..1, got {eta}")

@@ -83,12 +83,12 @@ def open_file(path: Path) -> Tensors:
         raise CheckpointError(f"Weights are missing: there is no file '{path}'.")
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
-    held = load_pickle(path)
-    if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
-        held = held["state_dict"]
-    if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
+    content = load_pickle(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"'{path}' holds no dictionary of tensors.")
-    return Tensors(path, {key: tuple(value.shape) for key, value in held.items()}, held.__getitem__)
+    return Tensors(path, {key: tuple(value.shape) for key, value in content.items()}, content.__getitem__)
 
 
 def load_pickle(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""A property that is shared for as long as somebody holds it."""
+"""A cached property that keeps only a weak reference to its value."""
 
 import weakref
 from collections.abc import Callable
@@ -8,7 +8,7 @@ _T = TypeVar("_T")
 
 
 class weak_cached_property(Generic[_T]):  # noqa: N801 - a decorator, like cached_property
-    """Like `cached_property`, but computed anew once nobody holds the last value: what is large does not stay."""
+    """Like `cached_property`, but computed anew once its value was freed: large values do not stay in memory."""
 
     def __init__(self, compute: Callable[[Any], _T]) -> None:
         """`compute`: (the owner) -> the value, of a class that allows weak references."""
@@ -16,12 +16,12 @@ class weak_cached_property(Generic[_T]):  # noqa: N801 - a decorator, like cache
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Remember the name that the reference is kept under."""
-        self._name = f"{name} while held"
+        self._name = f"weakly cached {name}"
 
     def __get__(self, owner: Any, kind: type) -> _T:
-        """Return the value that somebody holds, else a new one."""
-        held = owner.__dict__.get(self._name)
-        value = None if held is None else held()
+        """Return the value that is still alive, else a new one."""
+        reference = owner.__dict__.get(self._name)
+        value = None if reference is None else reference()
         if value is None:
             value = self._compute(owner)
             owner.__dict__[self._name] = weakref.ref(value)

@@ -273,8 +273,13 @@ def test_the_bundled_model_stays_small():
 
 @torch.no_grad()
 def test_the_bundled_nets_run_at_their_size():
+    """In float32 the decoder gives what it gives in float64; an untrained upsampler gives the enlarged image."""
     decoder, upsampler = DecoderNet(native_presets.tiny_decoder()), UpsamplerNet(native_presets.tiny_upsampler())
-    condition = decoder.condition(draw(1, 192))
-    assert decoder(draw(1, 3, 64, 64), torch.tensor([5]), condition).shape == (1, 3, 64, 64)
-    x = draw(1, 3, 64, 96)
-    assert upsampler(x, torch.tensor([5]), x).shape == (1, 3, 64, 96)
+    torch.nn.init.normal_(decoder.unet.out_conv.weight, std=0.05)  # it starts at zero
+    embeds, x, t = draw(1, 192), draw(1, 3, 64, 64), torch.tensor([5])
+    low = decoder(x, t, decoder.condition(embeds))
+    high = decoder.double()(x.double(), t, decoder.condition(embeds.double()))
+    assert high.shape == x.shape and high.std() > 0.1
+    torch.testing.assert_close(low.double(), high, rtol=0, atol=1e-3)
+    small, noise = draw(1, 3, 64, 96), draw(1, 3, 64, 96, seed=3)
+    torch.testing.assert_close(upsampler(noise, t, small), small)

@@ -151,10 +151,14 @@ def test_guidance_of_one_is_the_conditional_model(decoder):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (7, 30)])
-def test_images_of_any_size_grow_fourfold(upsampler, size):
-    grown = pipelines.upscale(upsampler, torch.rand(2, *size, 3), steps=2, seeds=[1, 2])
-    assert grown.shape == (2, 4 * size[0], 4 * size[1], 3)
-    assert 0 <= grown.min() <= grown.max() <= 1
+def test_images_of_any_size_grow_fourfold(size):
+    """A net that predicts x0 and says a pattern of 2 x 2 pixels in every patch draws that pattern, padded or not."""
+    net = UpsamplerNet(unet(6, (0, 0))).eval()  # its output layer starts at zero, so only its bias is left
+    pattern = torch.linspace(-0.8, 0.8, 12)
+    net.unet.out_conv.bias.data = pattern
+    grown = pipelines.upscale(Upsampler("test", net, SAMPLE, scale=4), torch.rand(2, *size, 3), steps=2, seeds=[1, 2])
+    expected = (pattern * 0.5 + 0.5).reshape(3, 2, 2).tile(1, 2 * size[0], 2 * size[1]).movedim(0, -1)
+    torch.testing.assert_close(grown, expected.expand(2, -1, -1, -1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 2])

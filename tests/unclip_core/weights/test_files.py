@@ -109,7 +109,7 @@ def test_an_unusable_index_is_refused(tmp_path, text):
 
 def test_a_missing_component_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text('{"format": "unclip-v1", "family": "x", "components": {"clip": "c"}}')
-    with pytest.raises(CheckpointError, match="names no file for the 'prior'"):
+    with pytest.raises(CheckpointError, match="has no 'prior'; it has clip"):
         _ = load_model(tmp_path).prior
 
 
