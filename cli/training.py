@@ -71,10 +71,10 @@ def _add_train_own(models: Commands, stage: str, what: str) -> None:
 
 
 def _train_own(options: argparse.Namespace) -> int:
-    from ..unclip_core.train.run import train_own
+    from ..unclip_core.train.run import train
 
     return run_and_report(
-        lambda: train_own(options.model, options.data, options.config, options.output, options.dry_run, options.cpu)
+        lambda: train(options.model, options.data, options.config, options.output, options.dry_run, options.cpu)
     )
 
 
@@ -96,6 +96,6 @@ def add_embed(commands: Commands) -> None:
 
 
 def _embed(options: argparse.Namespace) -> int:
-    from ..unclip_core.train.run import embed_own
+    from ..unclip_core.train.run import embed
 
-    return run_and_report(lambda: embed_own(options.data, options.output, options.model))
+    return run_and_report(lambda: embed(options.data, options.output, options.model))

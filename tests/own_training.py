@@ -6,7 +6,7 @@ import math
 import torch
 from PIL import Image
 
-from unclip.unclip_core.train.run import train_own
+from unclip.unclip_core.train.run import train as train_on_own
 
 NAMES = [
     "anchor",
@@ -91,7 +91,7 @@ def train(stage, data, output, config, **options):
     """Write the configuration and train; returns the exit code."""
     path = output.parent / f"{output.name}-{stage}.json"
     path.write_text(json.dumps(config))
-    return train_own(stage, str(data), str(path), str(output), **options)
+    return train_on_own(stage, str(data), str(path), str(output), **options)
 
 
 def curve(output, stage, name="loss"):

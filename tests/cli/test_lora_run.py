@@ -60,7 +60,7 @@ def drawn(folder, name, **inputs):
 
 @pytest.mark.parametrize("stage", ["prior", "decoder"])
 def test_a_lora_trained_on_karlo_changes_what_a_run_draws(folders, karlo_models, stage):
-    from unclip.unclip_core.train.run import train_own
+    from unclip.unclip_core.train.run import train
 
     config = folders / "lora.json"
     config.write_text(
@@ -72,7 +72,7 @@ def test_a_lora_trained_on_karlo_changes_what_a_run_draws(folders, karlo_models,
             }
         )
     )
-    assert train_own(stage, str(folders / "images"), str(config), str(folders / "out")) == 0
+    assert train(stage, str(folders / "images"), str(config), str(folders / "out")) == 0
     (folders / "loras").mkdir()
     (folders / "out" / f"{stage}-lora.safetensors").rename(folders / "loras" / "mine.safetensors")
     plain = drawn(folders, "plain", lora_name="(none)")

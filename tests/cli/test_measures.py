@@ -80,7 +80,7 @@ def test_a_training_ends_with_the_exit_code_of_its_end(monkeypatch, outcome, cod
             return outcome
         raise outcome
 
-    monkeypatch.setattr(run, "train_own", end)
+    monkeypatch.setattr(run, "train", end)
     assert main(["train", "clip", "--data", "d", "--config", "c", "--output", "o"]) == code
 
 

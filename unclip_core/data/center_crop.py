@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 
 
-def middle_square(image: Image.Image, size: int) -> Tensor:
+def center_crop(image: Image.Image, size: int) -> Tensor:
     """The square from an RGB image's middle at `size` px, uint8 `[size, size, 3]` (bicubic, antialiased)."""
     edge = min(image.size)
     left, top = ((length - edge) // 2 for length in image.size)

@@ -13,7 +13,7 @@ def digest(texts: Iterable[str]) -> str:
     return total.hexdigest()
 
 
-def file_print(path: Path) -> str:
+def file_fingerprint(path: Path) -> str:
     """A file's size and time of change; "" where there is none."""
     try:
         info = path.stat()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .fingerprint import digest, file_print
+from .fingerprint import digest, file_fingerprint
 from .samples import IMAGE_ENDINGS, BadSample, Sample, checked_caption, decode_image
 
 
@@ -41,4 +41,4 @@ class ImageFolder:
         """Of names, sizes and times of change."""
         paths = [self.folder / name for name in self._names]
         texts = [path.with_suffix(".txt") for path in paths]
-        return digest([*self._names, *map(file_print, paths), *map(file_print, texts)])
+        return digest([*self._names, *map(file_fingerprint, paths), *map(file_fingerprint, texts)])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .fingerprint import digest, file_print
+from .fingerprint import digest, file_fingerprint
 from .samples import BadSample, Sample, checked_caption, decode_image
 
 CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "sentence", "sentences")
@@ -61,7 +61,7 @@ class SavedDataset:
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times of change."""
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
-        return digest([*(path.name for path in files), *map(file_print, files)])
+        return digest([*(path.name for path in files), *map(file_fingerprint, files)])
 
 
 def _columns(rows: Any, folder: Path, image_type: type) -> tuple[str, str | None]:

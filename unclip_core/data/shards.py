@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .fingerprint import digest, file_print
+from .fingerprint import digest, file_fingerprint
 from .samples import IMAGE_ENDINGS, BadSample, Sample, checked_caption, decode_image
 
 CAPTION_ENDINGS = ("txt", "caption", "text", "json")
@@ -62,7 +62,7 @@ class Shards:
 
     def fingerprint(self) -> str:
         """Of the shards' names, sizes and times of change."""
-        return digest([*(path.name for path in self.paths), *map(file_print, self.paths)])
+        return digest([*(path.name for path in self.paths), *map(file_fingerprint, self.paths)])
 
     def _scan(self, number: int, path: Path) -> list[_Entry]:
         entries: dict[str, _Entry] = {}

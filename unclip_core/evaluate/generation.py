@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ..data.center_crop import middle_square
+from ..data.center_crop import center_crop
 from ..data.samples import Collection, Sample, samples
 from ..diffusion.noise import sample_seeds
 from ..models import UnclipModel
@@ -97,7 +97,7 @@ def draw_pairs(
 def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how: Draw) -> Pairs:
     upsampled, captions = how.upsamples(model), [row.caption for row in rows]
     side = model.decoder.image_size * (model.upsampler.scale if upsampled else 1)
-    true = torch.stack([middle_square(row.image, side) for row in rows]).float() / 255
+    true = torch.stack([center_crop(row.image, side) for row in rows]).float() / 255
     if how.source == "pictures":
         true_embeds = encode_image(model.clip, true)
         drawing = variations(model, true_embeds, seeds, how.settings, upsampled=upsampled)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models import PartReader, UnclipModel
+from ..models import PartReader, StageSettings, UnclipModel
 from ..weights.files import CheckpointError
 
 INDEX = "model_index.json"
@@ -43,6 +43,7 @@ class TrainedPart:
         config: what a reader has to know of it: "net", "diffusion" and what else the stage has.
         tensors: the net's state by key.
         dtype: of the weights in the file.
+        settings: how the part is to be sampled by default, where the training says so; None leaves what is stated.
     """
 
     stage: str
@@ -50,6 +51,7 @@ class TrainedPart:
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
+    settings: StageSettings | None = None
 
 
 class Family:
@@ -120,6 +122,11 @@ def register(family: Family) -> None:
 def unregister(family: Family) -> None:
     """Remove a registered family."""
     _registered.remove(family)
+
+
+def own_format() -> Family:
+    """The family that a model without a base is written as."""
+    return import_module(".native.family", __package__).FAMILY
 
 
 def families() -> list[Family]:

@@ -1,4 +1,4 @@
-"""Which sample stands where in which step, and the randomness of each: of seed, step and place alone."""
+"""Which samples make up each step's batch, from the seed and the step's number alone; and generators by key."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 Key = tuple[int, int, int]
-"""Step, place in the step's batch, and number of the sample."""
+"""Step, position in the step's batch, and number of the sample."""
 
 
 @dataclass(frozen=True)
-class Order:
+class Shuffle:
     """The samples of each step, the same however many processes share them.
 
     Attributes:
@@ -47,7 +47,7 @@ class Order:
         return self.batch // (self.accumulation * self.world)
 
     def parts(self, step: int) -> list[list[Key]]:
-        """What this process computes in a step: one list a part."""
+        """The keys that this process computes in a step, one list for each accumulated part."""
         keys = [(step, place, self._sample(step * self.batch + place)) for place in range(self.batch)]
         blocks = [keys[first : first + self.share] for first in range(0, self.batch, self.share)]
         return blocks[self.rank :: self.world]
@@ -57,18 +57,18 @@ class Order:
         return _permutation(self.seed, epoch, self.count)[place]
 
 
-class OrderedBatches:
+class BatchSampler:
     """A batch sampler of torch's DataLoader: the parts of all steps from `first` to `last` (excluded)."""
 
-    def __init__(self, order: Order, first: int, last: int) -> None:
-        self.order, self.first, self.last = order, first, last
+    def __init__(self, shuffle: Shuffle, first: int, last: int) -> None:
+        self.shuffle, self.first, self.last = shuffle, first, last
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self.first, self.last):
-            yield from self.order.parts(step)
+            yield from self.shuffle.parts(step)
 
     def __len__(self) -> int:
-        return (self.last - self.first) * self.order.accumulation
+        return (self.last - self.first) * self.shuffle.accumulation
 
 
 def generator_of(*what: object) -> torch.Generator:

@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..models import StageSettings
 
 STAGES = ("clip", "prior", "decoder", "upsampler")
 T = TypeVar("T")
@@ -20,14 +22,18 @@ class Training:
         steps: optimizer steps.
         batch: images a step, over all processes and accumulated parts together.
         accumulation: parts that a step's batch is computed in, one after the other.
-        lr: peak learning rate of AdamW; a cosine leads from it to a hundredth.
+        stop: step after which training ends, along the learning rate's schedule for `steps`; 0 for its end.
+        optimizer: "muon" (Muon for hidden matrices, AdamW for the rest) or "adamw" for all; "auto" takes Muon for a
+            new net and AdamW to go on from a base's weights, which AdamW has made.
+        muon_max_side: the longest that the shorter side of a matrix may be for Muon, whose cost grows with its cube.
+        lr: peak learning rate, of Muon's updates at AdamW's scale too; a cosine leads from it to a hundredth.
         warmup: steps of linear warm-up.
         weight_decay: of matrices; vectors are not decayed.
         beta2: AdamW's decay of squared gradients.
         clip_norm: largest norm of the gradients.
         ema: decay of the moving average of the weights per step; the average is what is saved as the model.
         precision: "no" (float32), "bf16" or "fp16" (mixed).
-        checkpointing: compute activations again on the way back, for less memory and a third more time.
+        checkpointing: recompute activations in the backward pass, for less memory and a third more time.
         workers: processes that read images, beside each training process; 0 for none.
         seed: of everything random.
         log_every: steps between lines of the log, each the mean over those steps.
@@ -40,6 +46,9 @@ class Training:
     steps: int
     batch: int = 16
     accumulation: int = 1
+    stop: int = 0
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"
+    muon_max_side: int = 2048
     lr: float = 1e-4
     warmup: int = 100
     weight_decay: float = 0.01
@@ -63,6 +72,8 @@ class Training:
             vars(self),
             0,
             math.inf,
+            "stop",
+            "muon_max_side",
             "warmup",
             "weight_decay",
             "workers",
@@ -76,6 +87,11 @@ class Training:
             raise ValueError(
                 f"training.batch {self.batch} is not a multiple of training.accumulation {self.accumulation}."
             )
+
+    @property
+    def last(self) -> int:
+        """The step after which training ends."""
+        return min(self.stop or self.steps, self.steps)
 
 
 @dataclass(frozen=True)
@@ -181,6 +197,8 @@ class Config:
             architecture of open_clip's ("ViT-B-32").
         diffusion: the process of a new net (fields of DiffusionSpec).
         lora: of prior or decoder, a LoRA on the base's weights in place of a model.
+        settings: of prior, decoder or upsampler, what it is to be sampled with by default (table `[settings]`:
+            `steps`, `guidance_scale`, `sampler`); None leaves what the base states.
     """
 
     training: Training
@@ -192,6 +210,7 @@ class Config:
     net: dict[str, Any] = field(default_factory=dict)
     diffusion: dict[str, Any] = field(default_factory=dict)
     lora: LoraSettings | None = None
+    settings: StageSettings | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, those by default too, as JSON holds them."""
@@ -218,14 +237,31 @@ def config_from_dict(data: Mapping[str, Any], stage: str) -> Config:
     tables = dict(data)
     if "training" not in tables:
         raise ValueError("there is no table [training] with at least 'steps'.")
-    for name in ("training", "loss", "net", "diffusion", "lora"):
+    for name in ("training", "loss", "net", "diffusion", "lora", "settings"):
         if not isinstance(tables.get(name, {}), Mapping):
             raise ValueError(f"{name} must be a table, got {tables[name]!r}.")
     tables["training"] = _built(Training, tables["training"], "training.")
     tables["loss"] = _built(LOSSES[stage], tables.get("loss", {}), "loss.")
     if "lora" in tables:
         tables["lora"] = _built(LoraSettings, tables["lora"], "lora.")
+    if "settings" in tables:
+        tables["settings"] = _built(StageSettings, tables["settings"], "settings.")
     config = _built(Config, tables, "")
+    _check_start(config, stage)
+    return replace(config, training=_with_optimizer(config.training, config.start))
+
+
+def _with_optimizer(training: Training, start: str) -> Training:
+    """The settings with "auto" decided, so that what is kept and printed says what is done."""
+    if training.optimizer != "auto":
+        return training
+    return replace(training, optimizer="muon" if start == "scratch" else "adamw")
+
+
+def _check_start(config: Config, stage: str) -> None:
+    """Refuse tables that do not go with the start or the stage. Raises ValueError."""
+    if config.settings and (stage == "clip" or config.lora):
+        raise ValueError("[settings] goes with a prior, a decoder or an upsampler, and not with [lora].")
     if config.lora and (config.start != "base" or stage not in ("prior", "decoder")):
         raise ValueError('[lora] goes with start = "base", and with the prior or the decoder.')
     if config.start == "base" and (config.net or config.diffusion):
@@ -235,7 +271,6 @@ def config_from_dict(data: Mapping[str, Any], stage: str) -> Config:
         )
     if config.start == "scratch" and not config.net:
         raise ValueError('start = "scratch" needs the shape of the new net in [net]; preset = "tiny" is one.')
-    return config
 
 
 def _parsed(path: Path) -> dict[str, Any]:

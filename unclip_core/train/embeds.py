@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..clip.adapter import ClipAdapter
-from ..data.center_crop import middle_square
+from ..data.center_crop import center_crop
 from ..data.fingerprint import digest
 from ..data.samples import BadSample, Collection
 from ..weights.files import CheckpointError, write_whole
@@ -101,7 +101,7 @@ class EmbeddingStore:
 
 
 @dataclass(frozen=True)
-class Crew:
+class Workers:
     """The processes that share the work: this one's number, how many there are, and how to wait for all."""
 
     rank: int = 0
@@ -110,7 +110,7 @@ class Crew:
 
 
 def embed_collection(
-    collection: Collection, clip: ClipAdapter, folder: Path, captions: bool = True, crew: Crew | None = None
+    collection: Collection, clip: ClipAdapter, folder: Path, captions: bool = True, workers: Workers | None = None
 ) -> EmbeddingStore:
     """The embeddings of a collection: computed into `folder`, or opened where they stand there already.
 
@@ -125,21 +125,21 @@ def embed_collection(
         ValueError: no sample is good, or this CLIP lacks a tower.
         OSError: the disk is full; what is written so far is whole.
     """
-    crew = crew or Crew()
-    name = digest([collection.fingerprint(), weights_print(clip.model), str(SHARD)])
+    workers = workers or Workers()
+    name = digest([collection.fingerprint(), weights_fingerprint(clip.model), str(SHARD)])
     folder = folder / name
     shards = range(-(-len(collection) // SHARD))
     missing = {number for number in shards if not _shard(folder, number).is_file()}
     complete = (folder / INDEX).is_file() and not missing
-    crew.wait()
+    workers.wait()
     if not complete:
-        mine = [number for number in shards[crew.rank :: crew.world] if number in missing]
-        for number in tqdm(mine, desc="embed", unit="shard", disable=None if crew.rank == 0 else True):
+        mine = [number for number in shards[workers.rank :: workers.world] if number in missing]
+        for number in tqdm(mine, desc="embed", unit="shard", disable=None if workers.rank == 0 else True):
             _write_shard(collection, clip, folder, number)
-        crew.wait()
-        if crew.rank == 0:
+        workers.wait()
+        if workers.rank == 0:
             _write_index(folder, clip, len(shards))
-        crew.wait()
+        workers.wait()
     return EmbeddingStore(folder, captions)
 
 
@@ -151,7 +151,7 @@ def _write_shard(collection: Collection, clip: ClipAdapter, folder: Path, number
             sample = collection.read(index, captions=False)
             if not sample.caption:
                 silent[sample.name] = "it has no caption"
-            good.append((index, middle_square(sample.image, clip.image_size), sample.caption))
+            good.append((index, center_crop(sample.image, clip.image_size), sample.caption))
         except BadSample as error:
             bad[error.name] = error.reason
         if len(good) == BATCH:
@@ -225,7 +225,7 @@ def encode_text_null(clip: ClipAdapter) -> dict[str, Tensor]:
     return {"text_embeds": text.embeds.cpu(), "text_states": text.states.half().cpu(), "text_mask": text.mask.cpu()}
 
 
-def weights_print(module: nn.Module) -> str:
+def weights_fingerprint(module: nn.Module) -> str:
     """A fingerprint of a module's weights."""
     total = hashlib.blake2b(digest_size=16)
     for name, tensor in module.state_dict().items():

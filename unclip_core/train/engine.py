@@ -1,13 +1,10 @@
-"""The engine under every stage: Hugging Face accelerate for processes and precision, one loop, checkpoints, logs."""
+"""The engine of every training: one loop, checkpoints, log and samples, whatever is trained on whatever data."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,49 +12,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..weights.files import CheckpointError
-from .batch_sampler import Order, OrderedBatches
+from .activation_checkpointing import enable_activation_checkpointing
+from .batch_sources import BatchSource, Part
 from .config import Training
-from .datasets import Items, KeyedItems, stacked
 from .interrupts import Interrupts
-from .objectives import recompute_activations
-from .optimizer import cosine_lr
-from .state import append_log, cut_log, read_state, write_state
-
-PATIENCE = timedelta(hours=6)
-"""How long processes wait for one that reads, writes or draws."""
-
-
-def make_accelerator(training: Training, cpu: bool = False) -> Any:
-    """accelerate's Accelerator, in the process group that its launcher set up, if any.
-
-    Raises:
-        ValueError: a package is not installed, or the precision needs a GPU and there is none.
-    """
-    try:
-        from accelerate import Accelerator, InitProcessGroupKwargs
-    except ImportError as error:
-        raise ValueError(
-            "Training on own images needs the package 'accelerate': pip install 'unclip[train]'."
-        ) from error
-    if training.tensorboard and find_spec("tensorboard") is None:
-        raise ValueError("training.tensorboard needs the package 'tensorboard': pip install 'unclip[train]'.")
-    # Parts of a step are counted here and not by accelerate, so that a step is the same however it is parted.
-    accelerator = Accelerator(
-        mixed_precision=training.precision, cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
-    )
-    if training.precision == "fp16" and accelerator.device.type == "cpu":
-        # accelerate would train in float32 and not say so.
-        raise ValueError('training.precision "fp16" needs a GPU: on a CPU take "bf16" or "no".')
-    return accelerator
+from .optimizer import MuonAdamW, WeightAverage, cosine_lr
+from .state import RunFiles, append_log, cut_log, read_state, write_state
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is done beside training, by the first process alone, with the averaged weights by name.
+    """What is done beside training, by the first process alone.
 
     Attributes:
-        save: after each checkpoint.
-        sample: every `sample_every` steps, with the step's number; returns an image uint8 `[H, W, 3]` or None.
+        save: after each checkpoint, with the averaged weights by the objective's names, float32.
+        sample: every `sample_every` steps while the objective has its averaged weights, with the step's number;
+            returns an image uint8 `[H, W, 3]` or None.
     """
 
     save: Callable[[Mapping[str, Tensor]], None]
@@ -65,52 +35,72 @@ class Hooks:
 
 
 class Engine:
-    """Trains the `net` of a stage module to `training.steps`, going on from the folder's checkpoint."""
+    """Trains an objective to `training.last`, resuming from the checkpoint where there is one."""
 
     def __init__(
-        self, stage: nn.Module, items: Items, training: Training, folder: Path, accelerator: Any, hooks: Hooks
+        self,
+        objective: nn.Module,
+        source: BatchSource,
+        training: Training,
+        files: RunFiles,
+        processes: Any,
+        hooks: Hooks,
     ) -> None:
-        """Prepare; `folder` is for checkpoint, log and samples.
+        """Prepare.
+
+        Args:
+            objective: takes a batch, gives named losses; see `objectives`.
+            source: of the batches.
+            training: how long, how fast and how precisely.
+            files: for checkpoint and log.
+            processes: accelerate's Accelerator, or `OneProcess`.
+            hooks: what is done beside training.
 
         Raises:
-            CheckpointError: the checkpoint is damaged.
-            ValueError: the batch cannot be shared among the processes.
+            CheckpointError: the checkpoint is damaged, or of another objective.
         """
-        self.training, self.folder, self.accelerator, self.hooks = training, folder, accelerator, hooks
-        self.main = accelerator.is_main_process
-        self._items = items
-        self._order = Order(
-            items.count,
-            training.batch,
-            training.accumulation,
-            training.seed,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
+        self.training, self.files, self.processes, self.hooks = training, files, processes, hooks
+        self.main = processes.is_main_process
+        self._source = source
         if training.checkpointing:
-            recompute_activations(stage.net)
-        self.net = stage.net
-        self._trained = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.AdamW(
-            _groups(stage, training.weight_decay), lr=training.lr, betas=(0.9, training.beta2)
+            enable_activation_checkpointing(objective.net)
+        self.objective = objective.to(processes.device)
+        self._parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+        self.optimizer = MuonAdamW(
+            objective,
+            training.lr,
+            training.weight_decay,
+            betas=(0.9, training.beta2),
+            muon=training.optimizer == "muon",
+            max_side=training.muon_max_side,
         )
-        self._stage, self._optimizer = accelerator.prepare(stage, optimizer)
-        self.average = {name: p.detach().clone() for name, p in self._trained.items()} if self.main else {}
+        self._wrapped, self._stepper = processes.prepare(self.objective, self.optimizer)
+        self.average = WeightAverage(self.optimizer.masters, training.ema) if self.main else None
         self.step = 0
         self.bad: dict[str, str] = {}
         self._sums: dict[str, float] = {}
         self._interrupts = Interrupts()
-        self._board: Any = None
+        self._writer: Any = None
         self._resume()
 
     def run(self) -> bool:
         """Train; whether all steps are done. An interrupt (Ctrl-C, SIGTERM) ends it after a checkpoint.
 
+        torch's global generator is left as it was.
+
         Raises:
             FloatingPointError: the loss or its gradient is not finite; the last checkpoint stays as it was.
             OSError: the last checkpoint or the result cannot be written.
         """
-        saved, finished = time.monotonic(), self.step >= self.training.steps
+        with torch.random.fork_rng(devices=[]):
+            finished = self._loop()
+        self.save()
+        self.processes.wait_for_everyone()
+        self._gather_bad()
+        return finished
+
+    def _loop(self) -> bool:
+        saved, finished = time.monotonic(), self.step >= self.training.last
         with self._interrupts, self._progress() as bar:
             for parts in self._batches():
                 stop = self._one_step(parts)
@@ -120,131 +110,135 @@ class Engine:
                     self._log()
                 every = self.training.sample_every
                 if every and self.step % every == 0:
-                    self._spared("the samples", self._sample)
-                finished = self.step >= self.training.steps
+                    self._unless_disk_is_full("the samples", self._sample)
+                finished = self.step >= self.training.last
                 if finished or stop:
                     break
                 if time.monotonic() - saved > 60 * self.training.save_minutes:
-                    self._spared("the checkpoint", self.save)
+                    self._unless_disk_is_full("the checkpoint", self.save)
                     saved = time.monotonic()
-        self.save()
-        self.accelerator.wait_for_everyone()
-        self._gather_bad()
         return finished
 
     def save(self) -> None:
         """Write the checkpoint and the result, by the first process. Raises OSError where the disk is full."""
         if not self.main:
             return
-        scaler = self.accelerator.scaler
+        scaler = self.processes.scaler
         write_state(
-            self.folder,
+            self.files,
             {
                 "step": self.step,
-                "net": {name: t.detach() for name, t in self._kept().items()},
-                "average": self.average,
-                "optimizer": self._optimizer.state_dict(),
+                "parameters": self.optimizer.masters,
+                "buffers": dict(self.objective.named_buffers()),
+                "average": self.average.tensors,
+                "optimizer": self._stepper.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "sums": self._sums,
                 "bad": self.bad,
             },
         )
-        self.hooks.save(self.average)
+        self.hooks.save(self.average.tensors)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The objective's state dict with the float32 masters of its parameters, all in float32."""
+        return self._full_state(self.optimizer.masters)
+
+    def averaged_state(self) -> dict[str, Tensor]:
+        """The objective's state dict with the averaged parameters, all in float32 (first process only)."""
+        return self._full_state(self.average.tensors)
+
+    def _full_state(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        state = {name: tensor.detach().float().clone() for name, tensor in self.objective.state_dict().items()}
+        return state | {name: tensor.clone() for name, tensor in values.items()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The net with its averaged weights, for the length of a block (first process only)."""
-        own = {name: p.detach().clone() for name, p in self._trained.items()}
-        self._fill(self.average)
+        """Give the objective its averaged weights, for the length of a block (first process only)."""
+        own = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._fill(self.average.tensors)
         try:
             yield
         finally:
             self._fill(own)
 
+    @torch.no_grad()
     def _fill(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self._trained.items():
-                parameter.copy_(values[name])
-
-    def _kept(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of the net: what is trained, and statistics."""
-        return self._trained | dict(self.net.named_buffers())
+        for name, parameter in self._parameters.items():
+            parameter.copy_(values[name])
 
     def _resume(self) -> None:
-        state = read_state(self.folder)
+        state = read_state(self.files)
         if state is None:
             return
-        kept = self._kept()
-        if set(kept) != set(state["net"]):
-            raise CheckpointError(f"The checkpoint in '{self.folder}' is of another net: name another output folder.")
-        with torch.no_grad():
-            for name, tensor in kept.items():
-                tensor.copy_(state["net"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.average = (
-            {name: tensor.to(self.accelerator.device) for name, tensor in state["average"].items()} if self.main else {}
-        )
+        if set(self._parameters) != set(state["parameters"]):
+            raise CheckpointError(
+                f"The checkpoint in '{self.files.folder}' is of another net: name another output folder."
+            )
+        self._load_weights(state)
+        try:
+            self._stepper.load_state_dict(state["optimizer"])
+        except KeyError as error:
+            raise CheckpointError(
+                f"The checkpoint in '{self.files.folder}' is of another optimizer (it lacks {error})."
+            ) from error
+        if state["scaler"] is not None and self.processes.scaler is not None:
+            self.processes.scaler.load_state_dict(state["scaler"])
         self.step, self._sums, self.bad = int(state["step"]), dict(state["sums"]), dict(state["bad"])
         if self.main:
-            cut_log(self.folder, self.step)
+            cut_log(self.files, self.step)
 
-    def _batches(self) -> Iterator[list[Any]]:
+    @torch.no_grad()
+    def _load_weights(self, state: Mapping[str, Any]) -> None:
+        for name, master in self.optimizer.masters.items():
+            master.copy_(state["parameters"][name])
+        self.optimizer.copy_back()
+        for name, buffer in self.objective.named_buffers():
+            if name in state["buffers"]:
+                buffer.copy_(state["buffers"][name])
+        if self.main:
+            for name, tensor in self.average.tensors.items():
+                tensor.copy_(state["average"][name])
+
+    def _batches(self) -> Iterator[list[Part]]:
         """The parts of each step that is left, on the device."""
-        batches = OrderedBatches(self._order, self.step, self.training.steps)
-        loader = torch.utils.data.DataLoader(
-            KeyedItems(self._items, self.training.seed),
-            batch_sampler=batches,
-            collate_fn=stacked,
-            num_workers=self.training.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
-        parts: list[Any] = []
-        for part in loader:
-            self.bad |= dict(part.pop("bad"))
-            parts.append({name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in part.items()})
-            if len(parts) == self.training.accumulation:
-                yield parts
-                parts = []
+        for parts in self._source.steps(self.step, self.training.last):
+            for part in parts:
+                self.bad |= dict(part.pop("bad", ()))
+            device = self.processes.device
+            yield [{name: tensor.to(device, non_blocking=True) for name, tensor in part.items()} for part in parts]
 
-    def _one_step(self, parts: list[Any]) -> bool:
+    def _one_step(self, parts: list[Part]) -> bool:
         """One optimizer step; whether any process was told to stop."""
         rate = cosine_lr(self.step, self.training.steps, self.training.lr, self.training.warmup)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(self.training.seed * 1_000_003 + self.step * 1_009 + self.accelerator.process_index)
+        self.optimizer.set_lr(rate)
+        torch.manual_seed(self.training.seed * 1_000_003 + self.step * 1_009 + self.processes.process_index)
+        values = self._gradients(parts)
+        self.optimizer.gather_gradients()
+        norm = self.processes.clip_grad_norm_(list(self.optimizer.param_groups[0]["params"]), self.training.clip_norm)
+        self._stepper.step()
+        self._stepper.zero_grad()
+        self.step += 1
+        if self.main:
+            self.average.update(self.optimizer.masters, self.step)
+        return self._note(values, norm, rate)
+
+    def _gradients(self, parts: list[Part]) -> dict[str, Tensor]:
+        """Add up the gradients of a step's parts; returns the parts' mean losses by name."""
         values: dict[str, Tensor] = {}
         for number, part in enumerate(parts, start=1):
             last = number == len(parts)
-            with nullcontext() if last else self.accelerator.no_sync(self._stage):
-                found = self._stage(part)
-                self.accelerator.backward(found["loss"] / len(parts))
+            with nullcontext() if last else self.processes.no_sync(self._wrapped):
+                found = self._wrapped(part)
+                self.processes.backward(found["loss"] / len(parts))
             for name, value in found.items():
                 values[name] = values.get(name, 0) + value.detach() / len(parts)
-        norm = self.accelerator.clip_grad_norm_(self._stage.parameters(), self.training.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self.step += 1
-        self._follow()
-        return self._note(values, norm, rate)
-
-    def _follow(self) -> None:
-        """Move the average. A young one forgets faster, so that it is not made of the first weights."""
-        if self.main:
-            decay = min(self.training.ema, self.step / (9 + self.step))
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    [self.average[name] for name in self._trained],
-                    [p.detach() for p in self._trained.values()],
-                    1 - decay,
-                )
+        return values
 
     def _note(self, values: Mapping[str, Tensor], norm: Tensor, rate: float) -> bool:
         names = list(values)
-        flags = torch.tensor([float(self._interrupts.asked)], device=self.accelerator.device)
+        flags = torch.tensor([float(self._interrupts.asked)], device=self.processes.device)
         means = torch.cat([torch.stack([values[name].float() for name in names]), flags])
-        *numbers, stop = self.accelerator.reduce(means, "mean").tolist()
+        *numbers, stop = self.processes.reduce(means, "mean").tolist()
         self._last = dict(zip(names, numbers, strict=True)) | self._norm(norm)
         if not (math.isfinite(self._last["loss"]) and math.isfinite(self._last["grad_norm"])):
             raise FloatingPointError(
@@ -259,59 +253,57 @@ class Engine:
 
     def _norm(self, norm: Tensor) -> dict[str, float]:
         """The gradients' norm; in fp16 also whether they overflowed, and the step was skipped for a smaller scale."""
-        if self.accelerator.scaler is None:
+        if self.processes.scaler is None:
             return {"grad_norm": float(norm)}
-        skipped = self._optimizer.step_was_skipped
+        skipped = self._stepper.step_was_skipped
         return {"grad_norm": 0.0 if skipped else float(norm), "skipped": float(skipped)}
 
     def _log(self) -> None:
         count = self._sums.pop("steps")
         line = {"step": self.step, "lr": self._rate, **{name: total / count for name, total in self._sums.items()}}
-        self._sums = {}
+        self._sums, timed = {}, {**line, "time": round(time.time(), 1)}
         if self.main:
-            self._spared("the log", lambda: append_log(self.folder, {**line, "time": round(time.time(), 1)}))
+            self._unless_disk_is_full("the log", lambda: append_log(self.files, timed))
             for name, number in line.items():
-                if name != "step" and self._writer() is not None:
-                    self._writer().add_scalar(name, number, self.step)
+                if name != "step" and (writer := self._tensorboard()) is not None:
+                    writer.add_scalar(name, number, self.step)
 
     def _sample(self) -> None:
         if not self.main or self.hooks.sample is None:
             return
         with self.averaged(), torch.no_grad():
             image = self.hooks.sample(self.step)
-        if image is not None and self._writer() is not None:
-            self._writer().add_image("samples", image, self.step, dataformats="HWC")
+        if image is not None and (writer := self._tensorboard()) is not None:
+            writer.add_image("samples", image, self.step, dataformats="HWC")
 
-    def _writer(self) -> Any:
-        """TensorBoard's, where it is asked for."""
-        if self._board is None and self.training.tensorboard and self.main:
+    def _tensorboard(self) -> Any:
+        """TensorBoard's writer, where it is asked for."""
+        if self._writer is None and self.training.tensorboard and self.main:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
-        return self._board
+            self._writer = SummaryWriter(self.files.folder / "tensorboard", purge_step=self.step)
+        return self._writer
 
-    def _spared(self, what: str, call: Callable[[], None]) -> None:
-        """Write on the way; a full disk does not end the training, and the next writing tries again."""
+    def _unless_disk_is_full(self, what: str, call: Callable[[], None]) -> None:
+        """Write while training; a full disk does not end it, and the next writing tries again."""
         try:
             call()
         except OSError as error:
             tqdm.write(f"unclip: {what} of step {self.step} could not be written ({error}); training goes on.")
 
     def _gather_bad(self) -> None:
-        if self.accelerator.num_processes > 1:
+        if self.processes.num_processes > 1:
             from accelerate.utils import gather_object
 
             self.bad = dict(gather_object(list(self.bad.items())))
-        if self._board is not None:
-            self._board.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _progress(self) -> tqdm:
-        return tqdm(total=self.training.steps, initial=self.step, unit="step", disable=None if self.main else True)
-
-
-def _groups(stage: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    trained = [p for p in stage.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+        return tqdm(
+            total=self.training.last,
+            initial=self.step,
+            desc=f"train {self.files.name}" if self.files.name else None,
+            unit="step",
+            disable=None if self.main else True,
+        )

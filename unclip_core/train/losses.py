@@ -14,12 +14,6 @@ PIXEL = 1 / 255
 """Half the width of one of 256 levels in -1..1."""
 
 
-def noised(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """x_t of x0 `[B, …]` and alpha-bar `[B]` (Ho et al. 2020, eq. 4)."""
-    ab = per_sample(alpha_bar, x0)
-    return ab.sqrt() * x0 + (1 - ab).sqrt() * noise
-
-
 def target_of(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """What a net of that prediction should say: x0, the noise, or v (Salimans & Ho 2022, appendix D)."""
     if prediction == "sample":
@@ -106,19 +100,28 @@ def _likelihood(error: Tensor, log_var: Tensor, x0: Tensor) -> Tensor:
     return -(above - below).clamp(min=1e-12).log()
 
 
-def contrast(images: Tensor, texts: Tensor, scale: Tensor) -> dict[str, Tensor]:
+def contrast(images: Tensor, texts: Tensor, scale: Tensor, negatives: Tensor | None = None) -> dict[str, Tensor]:
     """InfoNCE both ways (Radford et al. 2021, figure 3) of this process's pairs `[b, D]` among all processes' ones.
 
-    scale: the logarithm of what multiplies cosines; "clipped to prevent scaling the logits by more than 100". The mean
-    of all processes' losses is the loss of the whole batch, and its gradients are exact: gathering passes them back.
+    The mean of all processes' losses is the loss of the whole batch, and its gradients are exact: gathering passes
+    them back.
+
+    Args:
+        images: image embeddings, of any length.
+        texts: text embeddings.
+        scale: the logarithm of what multiplies cosines; "clipped to prevent scaling the logits by more than 100".
+        negatives: embeddings `[m, D]` of further texts, none of them right, among which each image is told its own.
     """
-    images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
-    every_image, every_text, first = *_gathered(images, texts), _rank() * len(images)
+    wrong = texts[:0] if negatives is None else negatives
+    images, texts, wrong = (F.normalize(x.float(), dim=-1) for x in (images, texts, wrong))
+    every_image, every_text, every_wrong = _gathered(images, texts, wrong)
     factor = scale.float().exp().clamp(max=100)
-    wanted = torch.arange(first, first + len(images), device=images.device)
-    of_images, of_texts = factor * images @ every_text.T, factor * texts @ every_image.T
-    loss = 0.5 * (F.cross_entropy(of_images, wanted) + F.cross_entropy(of_texts, wanted))
-    return {"loss": loss, "accuracy": (of_images.argmax(dim=1) == wanted).float().mean()}
+    first = _rank() * len(images)
+    right = torch.arange(first, first + len(images), device=images.device)
+    of_images = factor * images @ torch.cat([every_text, every_wrong]).T
+    of_texts = factor * texts @ every_image.T
+    loss = 0.5 * (F.cross_entropy(of_images, right) + F.cross_entropy(of_texts, right))
+    return {"loss": loss, "accuracy": (of_images.argmax(dim=1) == right).float().mean()}
 
 
 def _rank() -> int:

@@ -1,24 +1,50 @@
-"""The losses of the four nets on a batch, as modules that an engine can wrap."""
+"""What trainings minimise: modules that take a batch and give named losses, of which "loss" is minimised.
+
+The four nets' ordinary objectives stand here; a recipe registers what these cannot say. An objective is a
+`torch.nn.Module` whose parameters that require gradients are trained; where it has a `net`, that is what is saved.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..clip.open_clip_adapter import OpenClipAdapter, text_states
+from ..diffusion.forward import add_noise
 from ..diffusion.spec import DiffusionSpec
+from ..models import PIXELS, ImageCodec
 from ..nets.decoder import DecoderNet
-from ..nets.layers import AddedKVAttention, ResBlock
-from ..nets.prior import PriorBlock, PriorTransformer
+from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
-from .losses import contrast, diffusion_loss, noised
+from .losses import contrast, diffusion_loss
 
 Batch = dict[str, Tensor]
 Values = dict[str, Tensor]
-RECOMPUTED = (PriorBlock, ResBlock, AddedKVAttention)
-"""The blocks whose activations are computed again on the way back, where that is asked for."""
+O = TypeVar("O", bound=type[nn.Module])  # noqa: E741
+_objectives: dict[str, type[nn.Module]] = {}
 
 
-class ClipStage(nn.Module):
+def register_objective(name: str) -> Callable[[O], O]:
+    """Make a class known under a name, for `objective_class`. Raises ValueError where the name is taken."""
+
+    def register(cls: O) -> O:
+        if _objectives.setdefault(name, cls) is not cls:
+            raise ValueError(f"there is an objective {name!r} already: {_objectives[name].__qualname__}")
+        return cls
+
+    return register
+
+
+def objective_class(name: str) -> type[nn.Module]:
+    """The class that is registered under a name. Raises ValueError for an unknown one."""
+    if name not in _objectives:
+        raise ValueError(f"there is no objective {name!r}; there are {sorted(_objectives)}")
+    return _objectives[name]
+
+
+@register_objective("clip")
+class ClipObjective(nn.Module):
     """Contrast of images and captions (Radford et al. 2021, figure 3)."""
 
     def __init__(self, clip: OpenClipAdapter) -> None:
@@ -29,40 +55,57 @@ class ClipStage(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, batch: Batch) -> Values:
-        """Of "pixels" `[b, 3, S, S]` in 0..1 and "ids" `[b, T]`: "loss" and the share found again, "accuracy"."""
+        """Of "pixels" `[b, 3, S, S]` in 0..1 and "ids" `[b, T]`: "loss" and the share of right matches, "accuracy"."""
         images = self.net.encode_image((batch["pixels"] - self.mean) / self.std)
         return contrast(images, text_states(self.net, batch["ids"])[1], self.net.logit_scale)
 
 
-class DiffusionStage(nn.Module):
+class DiffusionObjective(nn.Module):
     """A net that undoes noise, and the process that the noise is of."""
 
     def __init__(self, net: nn.Module, spec: DiffusionSpec) -> None:
         super().__init__()
         self.net, self.spec = net, spec
 
+    def noisy(self, x0: Tensor, batch: Batch) -> Tensor:
+        """The state that x0 and the batch's "noise" make at its "alpha_bar", in the dtype of the net's weights."""
+        return add_noise(x0, batch["noise"], batch["alpha_bar"]).to(next(self.net.parameters()).dtype)
 
-class PriorStage(DiffusionStage):
+
+@register_objective("prior")
+class PriorObjective(DiffusionObjective):
     """The image embedding from a noisy one and the text (Ramesh et al. 2022, section 2.2, eq. 2)."""
 
     net: PriorTransformer
 
     def forward(self, batch: Batch) -> Values:
-        """Of a batch of PriorItems: "loss" and "mse" in the net's normalised space."""
-        x0 = self.net.normalize_embeds(batch["image_embeds"])
-        noisy = noised(x0, batch["noise"], batch["alpha_bar"])
-        raw = self.net(noisy, batch["times"], batch["text_embeds"], batch["text_states"], batch["text_mask"])
+        """Of a batch of a `PriorDataset`: "loss" and "mse" in the net's normalised space."""
+        x0 = self.net.normalize_embeds(batch["image_embeds"]).float()
+        noisy = self.noisy(x0, batch)
+        embeds, states = (batch[name].to(noisy.dtype) for name in ("text_embeds", "text_states"))
+        raw = self.net(noisy, batch["times"], embeds, states, batch["text_mask"])
         return diffusion_loss(raw, x0, batch, self.spec)
 
 
-class DecoderStage(DiffusionStage):
-    """The image from a noisy one, the image embedding and the text (Ramesh et al. 2022, section 2.1)."""
+@register_objective("decoder")
+class DecoderObjective(DiffusionObjective):
+    """The image from a noisy one, the image embedding and the text (Ramesh et al. 2022, section 2.1).
+
+    The diffusion is one of the codec's latents; the codec itself is not trained.
+    """
 
     net: DecoderNet
 
+    def __init__(self, net: nn.Module, spec: DiffusionSpec, codec: ImageCodec = PIXELS) -> None:
+        super().__init__(net, spec)
+        self._codec = codec
+        # Registered, so that it moves to the device with the net.
+        self.codec_module = None if codec.module is None else codec.module.requires_grad_(False)
+
     def forward(self, batch: Batch) -> Values:
-        """Of a batch of DecoderItems: "loss" and "mse"."""
-        noisy = noised(batch["images"], batch["noise"], batch["alpha_bar"])
+        """Of a batch of a `DecoderDataset`: "loss" and "mse"."""
+        with torch.no_grad():
+            x0 = self._codec.encode(batch["images"])
         condition = self.net.condition(
             batch["image_embeds"],
             batch["text_embeds"],
@@ -71,42 +114,16 @@ class DecoderStage(DiffusionStage):
             drop_image=batch["drop_image"],
             drop_text=None if self.net.needs_text else batch["drop_text"],
         )
-        return diffusion_loss(self.net(noisy, batch["times"], condition), batch["images"], batch, self.spec)
+        return diffusion_loss(self.net(self.noisy(x0, batch), batch["times"], condition), x0, batch, self.spec)
 
 
-class UpsamplerStage(DiffusionStage):
+@register_objective("upsampler")
+class UpsamplerObjective(DiffusionObjective):
     """The large image from a noisy one and the enlarged small one."""
 
     net: UpsamplerNet
 
     def forward(self, batch: Batch) -> Values:
-        """Of a batch of UpsamplerItems: "loss" and "mse"."""
-        noisy = noised(batch["images"], batch["noise"], batch["alpha_bar"])
-        raw = self.net(noisy, batch["times"], batch["low"])
+        """Of a batch of an `UpsamplerDataset`: "loss" and "mse"."""
+        raw = self.net(self.noisy(batch["images"], batch), batch["times"], batch["low"])
         return diffusion_loss(raw, batch["images"], batch, self.spec)
-
-
-def recompute_activations(net: nn.Module) -> int:
-    """Let a net's blocks forget their activations and compute them again on the way back; returns how many do.
-
-    Weights and their names stay as they are. open_clip's nets have a switch of their own.
-    """
-    if hasattr(net, "set_grad_checkpointing"):
-        net.set_grad_checkpointing(True)
-        return 1
-    blocks = [module for module in net.modules() if isinstance(module, RECOMPUTED)]
-    for block in blocks:
-        block.forward = _Recomputed(block.forward)
-    return len(blocks)
-
-
-class _Recomputed:
-    """Calls a block so that only its inputs are kept for the way back."""
-
-    def __init__(self, forward: object) -> None:
-        self.forward = forward
-
-    def __call__(self, *inputs: object, **named: object) -> Tensor:
-        if not torch.is_grad_enabled():
-            return self.forward(*inputs, **named)
-        return checkpoint(self.forward, *inputs, use_reentrant=False, **named)

@@ -1,100 +1,150 @@
-"""AdamW and Muon on float32 master weights with a moving average, for modules that compute in bfloat16."""
+"""The optimizer of every training: Muon for hidden matrices, AdamW for the rest; and the weights' average."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-MUON_SIDES = range(32, 257)
-"""The shorter side of the matrices that Muon is worth its iterations for."""
+SMALLEST = 32
+"""The shorter side, from which on a matrix is worth Muon's iterations."""
 
 
-class MasterOptimizer:
-    """AdamW (Loshchilov & Hutter 2019), and on request Muon, on fp32 copies of a module's parameters.
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon and AdamW over the parameters of a module, as one optimizer.
 
     Muon (Jordan et al. 2024) updates hidden matrices, here also convolutions as matrices of out x (in * cells), by
-    the nearest orthogonal matrix to their momentum, at AdamW's scale (Liu et al. 2025, section 2.2); AdamW does the
-    rest. A pure bf16 module is faster on a CPU than autocast; its updates are far below bf16's resolution, so they are
-    gathered in fp32 and copied back after each step. With an fp32 module the copies cost memory but change nothing.
+    the nearest orthogonal matrix to their momentum, at AdamW's scale (Liu et al. 2025, section 2.2). AdamW (Loshchilov
+    & Hutter 2019) updates embeddings, vectors, and matrices too small or too large for that; without `muon`
+    everything.
+
+    Parameters of less than float32 get float32 masters: a bfloat16 module is faster on a CPU than autocast, but its
+    updates are far below bfloat16's resolution, so they are gathered in the masters and copied back after each step.
+    Call `gather_gradients` before clipping: the gradients then lie on `param_groups`. Move the module to its device
+    before.
     """
 
-    def __init__(self, module: nn.Module, lr: float, weight_decay: float, ema: float, muon: bool = False) -> None:
-        """Make the masters; `ema` is the decay of the moving average per step (0..1)."""
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        self._names = [name for name, _ in named]
-        self._parameters = [p for _, p in named]
-        self._masters = [
-            p.detach().float().clone(memory_format=torch.contiguous_format).requires_grad_(True)
-            for p in self._parameters
-        ]
-        self._averages = [m.detach().clone() for m in self._masters]
-        self._decay = ema
-        self._hidden = [m for m in self._masters if muon and _is_hidden(m)]
-        # Muon takes matrices; these share their memory with the masters.
-        self._matrices = [m.detach().flatten(1).requires_grad_(True) for m in self._hidden]
-        chosen = {id(m) for m in self._hidden}
-        rest = [m for m in self._masters if id(m) not in chosen]
+    def __init__(
+        self,
+        module: nn.Module,
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        muon: bool = True,
+        max_side: int = 2048,
+    ) -> None:
+        """Sort the parameters that require gradients.
+
+        Args:
+            module: what is trained, on its device.
+            lr: learning rate until `set_lr` is called.
+            weight_decay: of matrices; vectors are not decayed.
+            betas: AdamW's.
+            muon: whether Muon updates the hidden matrices.
+            max_side: the longest that the shorter side of a matrix may be for Muon, whose cost grows with its cube.
+
+        Raises:
+            ValueError: this torch has no Muon.
+        """
+        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._masters = {name: _master(p) for name, p in named.items()}
+        self._copied = [(named[name], m) for name, m in self._masters.items() if m is not named[name]]
+        super().__init__([{"params": list(self._masters.values())}], {"lr": lr})
+        hidden = hidden_matrices(module, max_side) if muon else []
+        self._hidden = [self._masters[name] for name in hidden]
+        rest = [m for name, m in self._masters.items() if name not in set(hidden)]
         groups = [
             {"params": [m for m in rest if m.ndim > 1], "weight_decay": weight_decay},
             {"params": [m for m in rest if m.ndim <= 1], "weight_decay": 0.0},
         ]
-        self._optimizers: dict[str, torch.optim.Optimizer] = {
-            "adam": torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)
+        self._inner: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
         }
+        # Muon takes matrices; these share their memory with the masters.
+        self._matrices = [m.detach().flatten(1).requires_grad_(True) for m in self._hidden]
         if self._matrices:
-            self._optimizers["muon"] = torch.optim.Muon(
-                self._matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            self._inner["muon"] = _muon(self._matrices, lr, weight_decay)
 
-    def step(self, lr: float, step: int, max_norm: float = 1.0) -> Tensor:
-        """Clip the gradients to `max_norm`, update with this `lr`, average, and return the gradients' norm."""
-        for master, parameter in zip(self._masters, self._parameters, strict=True):
-            master.grad = None if parameter.grad is None else parameter.grad.float()
-            parameter.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(self._masters, max_norm, foreach=True)
-        for matrix, master in zip(self._matrices, self._hidden, strict=True):
-            matrix.grad = None if master.grad is None else master.grad.reshape(matrix.shape)
-        for optimizer in self._optimizers.values():
+    @property
+    def masters(self) -> dict[str, Tensor]:
+        """The float32 parameters by name; those of a float32 module are its own."""
+        return {name: m.detach() for name, m in self._masters.items()}
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the next step."""
+        for optimizer in (self, *self._inner.values()):
             for group in optimizer.param_groups:
                 group["lr"] = lr
+
+    def gather_gradients(self) -> None:
+        """Move the gradients of low-precision parameters to their masters, in float32."""
+        for parameter, master in self._copied:
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Update the masters by their gradients, and the parameters by the masters."""
+        for matrix, master in zip(self._matrices, self._hidden, strict=True):
+            matrix.grad = None if master.grad is None else master.grad.reshape(matrix.shape)
+        for optimizer in self._inner.values():
             optimizer.step()
-        with torch.no_grad():
-            torch._foreach_copy_(self._parameters, self._masters)
-            # A young average forgets faster, so that it is not made of the initial noise (Karras et al. 2022).
-            decay = min(self._decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(self._averages, [m.detach() for m in self._masters], 1 - decay)
-        return norm
+        self.copy_back()
 
-    def averages(self) -> dict[str, Tensor]:
-        """The averaged parameters by name, fp32."""
-        return dict(zip(self._names, self._averages, strict=True))
+    @torch.no_grad()
+    def copy_back(self) -> None:
+        """Round the masters to the parameters that they stand for."""
+        if self._copied:
+            parameters, masters = zip(*self._copied, strict=True)
+            torch._foreach_copy_(list(parameters), list(masters))
 
-    def masters(self) -> dict[str, Tensor]:
-        """The parameters as trained by name, fp32."""
-        return {name: m.detach() for name, m in zip(self._names, self._masters, strict=True)}
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients."""
+        super().zero_grad(set_to_none)
+        for parameter, _ in self._copied:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on: masters, averages, moments."""
-        return {
-            "masters": [m.detach() for m in self._masters],
-            "averages": self._averages,
-            **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
-        }
+        """The moments, by inner optimizer; the masters are kept by whoever keeps the weights."""
+        return {name: optimizer.state_dict() for name, optimizer in self._inner.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`, and put its masters into the module."""
-        with torch.no_grad():
-            torch._foreach_copy_(self._masters, list(state["masters"]))
-            torch._foreach_copy_(self._averages, list(state["averages"]))
-            torch._foreach_copy_(self._parameters, self._masters)
-        for name, optimizer in self._optimizers.items():
+        """Go on from these moments. Raises KeyError where they are of another choice of optimizers."""
+        for name, optimizer in self._inner.items():
             optimizer.load_state_dict(state[name])
 
 
-def _is_hidden(master: Tensor) -> bool:
-    return master.ndim > 1 and min(master.shape[0], master[0].numel()) in MUON_SIDES
+class WeightAverage:
+    """The exponential moving average of named weights, float32."""
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        """Begin at `weights`; `decay` is per step, 0..1."""
+        self.tensors = {name: tensor.detach().float().clone() for name, tensor in weights.items()}
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Move towards the weights after step number `step` (the first is 1).
+
+        A young average forgets faster, so that it is not made of the initial weights (Karras et al. 2022).
+        """
+        decay = min(self._decay, step / (9 + step))
+        torch._foreach_lerp_(list(self.tensors.values()), [weights[name] for name in self.tensors], 1 - decay)
+
+
+def hidden_matrices(module: nn.Module, max_side: int) -> list[str]:
+    """The names of the trained parameters that Muon updates: matrices and convolutions that are no embeddings."""
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    return [
+        name
+        for name, p in module.named_parameters()
+        if p.requires_grad
+        and p.ndim > 1
+        and SMALLEST <= min(p.shape[0], p[0].numel()) <= max_side
+        and id(p) not in tables
+        and not name.endswith("embedding")
+    ]
 
 
 def cosine_lr(step: int, steps: int, peak: float, warmup: int, floor: float = 0.01) -> float:
@@ -103,3 +153,18 @@ def cosine_lr(step: int, steps: int, peak: float, warmup: int, floor: float = 0.
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _master(parameter: nn.Parameter) -> Tensor:
+    if parameter.dtype == torch.float32 and parameter.is_contiguous():
+        return parameter
+    return parameter.detach().float().clone(memory_format=torch.contiguous_format).requires_grad_(True)
+
+
+def _muon(matrices: list[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(
+            f'training.optimizer "muon" needs torch 2.9 or later, and this is {torch.__version__}: '
+            'write optimizer = "adamw".'
+        )
+    return torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")

@@ -1,7 +1,7 @@
 """`unclip train clip | prior | decoder | upsampler` and `unclip embed`: from paths to a model folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,24 @@ from ..data.opening import open_images
 from ..data.samples import Collection, summary
 from ..families.loading import load_model
 from ..models import UnclipModel
+from .batch_sources import SampledBatches
 from .config import Config, read_config
-from .datasets import ClipItems, DecoderItems, Items, PriorItems, UpsamplerItems
-from .embeds import Crew, EmbeddingStore, embed_collection
-from .engine import Engine, Hooks, make_accelerator
+from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
+from .embeds import EmbeddingStore, Workers, embed_collection
+from .engine import Engine, Hooks
 from .lora import save_lora
-from .objectives import ClipStage, DecoderStage, PriorStage, UpsamplerStage
+from .objectives import objective_class
+from .processes import make_accelerator
 from .results import check_output, write_result
-from .sample_sheets import decoder_sheet, upsampler_sheet
-from .state import clear_leftovers, read_state, settle_config
-from .targets import Subject, make_subject, open_base
+from .sample_sheets import decoder_sheets, upsampler_sheets
+from .state import RunFiles, clear_leftovers, read_state, settle_config
+from .targets import Target, make_target, open_base
 
 TRAINING, EMBEDDINGS = "training", "embeddings"
 INTERRUPTED = 130
 
 
-def train_own(stage: str, data: str, config_path: str, output: str, dry_run: bool = False, cpu: bool = False) -> int:
+def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = False, cpu: bool = False) -> int:
     """Train a stage on own images into the model folder `output`, going on where an earlier run stopped.
 
     Args:
@@ -49,22 +51,23 @@ def train_own(stage: str, data: str, config_path: str, output: str, dry_run: boo
     config = read_config(config_path, stage)
     collection = open_images(data)
     folder = Path(output)
-    base = open_base(config, folder)
-    subject = make_subject(stage, config, base, folder)
+    base = open_base(stage, config, folder)
+    target = make_target(stage, config, base, folder)
     if config.lora is None:
-        check_output(stage, subject, base, folder)
+        check_output(stage, target, base, folder)
     accelerator = make_accelerator(config.training, cpu)
-    accelerator.print(_description(stage, config, collection, subject, folder, accelerator), flush=True)
+    accelerator.print(_description(stage, config, collection, target, folder, accelerator), flush=True)
     if dry_run:
         accelerator.print("Everything fits. Nothing was written: leave out --dry-run to train.")
         return 0
     # All processes look before the first one writes.
-    settle_config(folder / TRAINING / stage, config.to_dict(), str(data), write=False)
+    files = RunFiles(folder / TRAINING / stage)
+    settle_config(files, config.to_dict(), str(data), write=False)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        clear_leftovers(folder, folder / TRAINING / stage)
-        settle_config(folder / TRAINING / stage, config.to_dict(), str(data), write=True)
-    run = Run(stage, config, collection, base, subject, folder, accelerator)
+        clear_leftovers(folder, files.folder)
+        settle_config(files, config.to_dict(), str(data), write=True)
+    run = Run(stage, config, collection, base, target, folder, accelerator)
     finished, bad = run.train()
     accelerator.print(summary(bad, len(collection)))
     if not finished:
@@ -79,10 +82,10 @@ def train_own(stage: str, data: str, config_path: str, output: str, dry_run: boo
     return 0
 
 
-def embed_own(data: str, output: str, model: str | None = None) -> int:
+def embed(data: str, output: str, model: str | None = None) -> int:
     """Compute CLIP's embeddings of own images and captions into the folder `output`, once.
 
-    `model`: a model folder; None for the bundled one. Raises ValueError and OSError as `train_own`.
+    `model`: a model folder; None for the bundled one. Raises ValueError and OSError as `train`.
     """
     collection = open_images(data)
     store = embed_collection(collection, load_model(model).clip.adapter, Path(output), captions=False)
@@ -98,79 +101,96 @@ class Run:
     config: Config
     collection: Collection
     base: UnclipModel | None
-    subject: Subject
+    target: Target
     folder: Path
     accelerator: Any
 
-    def train(self) -> tuple[bool, dict[str, str]]:
-        """Whether all steps are done, and the samples that were left out with the reasons."""
-        place = self.folder / TRAINING / self.stage
-        module, items, sample, bad = self._parts(place / "samples")
-        draws = self.config.training.sample_every > 0 and self.accelerator.is_main_process
-        hooks = Hooks(self._write, sample if draws else None)
-        engine = Engine(module, items, self.config.training, place, self.accelerator, hooks)
-        finished = engine.run()
-        return finished, bad | engine.bad
+    @property
+    def files(self) -> RunFiles:
+        """Its checkpoint, log and configuration."""
+        return RunFiles(self.folder / TRAINING / self.stage)
 
     @property
     def lora_path(self) -> Path:
         """Where a LoRA is saved."""
         return self.folder / f"{self.stage}-lora.safetensors"
 
-    def _write(self, averages: Mapping[str, Tensor]) -> None:
-        if self.config.lora:
-            save_lora(self.lora_path, self.subject.net, self.subject.family, averages)
-            return
-        dtype = self.config.training.save_dtype
-        write_result(self.stage, self.subject, self.base, self.folder, averages, dtype)
+    def train(self) -> tuple[bool, dict[str, str]]:
+        """Whether all steps are done, and the samples that were left out with the reasons."""
+        samples, known_bad = self._samples()
+        training, main = self.config.training, self.accelerator.is_main_process
+        sample = self._sheets(samples) if training.sample_every > 0 and main else None
+        source = SampledBatches(samples, training, self.accelerator)
+        hooks = Hooks(self._write, sample)
+        engine = Engine(self._objective(), source, training, self.files, self.accelerator, hooks)
+        finished = engine.run()
+        return finished, known_bad | engine.bad
 
-    def _parts(self, samples: Path) -> tuple[nn.Module, Items, Any, dict[str, str]]:
-        """The stage's module, its items, what draws its samples, and the bad samples that are known already."""
-        subject, loss = self.subject, self.config.loss
-        wanted = self.config.training.sample_every > 0
+    def _write(self, averages: Mapping[str, Tensor]) -> None:
+        of_net = {name.removeprefix("net."): tensor for name, tensor in averages.items() if name.startswith("net.")}
+        if self.config.lora:
+            save_lora(self.lora_path, self.target.net, self.target.family, of_net)
+            return
+        dtype, settings = self.config.training.save_dtype, self.config.settings
+        write_result(self.stage, self.target, self.base, self.folder, of_net, dtype, settings)
+
+    def _objective(self) -> nn.Module:
+        kind, target = objective_class(self.stage), self.target
         if self.stage == "clip":
-            return ClipStage(subject.clip), ClipItems(self.collection, subject.clip), None, {}
+            return kind(target.clip)
+        if self.stage == "decoder":
+            return kind(target.net, target.spec, target.part.codec)
+        return kind(target.net, target.spec)
+
+    def _samples(self) -> tuple[StageDataset, dict[str, str]]:
+        """The stage's samples, and the bad ones that are known already."""
+        target, loss = self.target, self.config.loss
+        if self.stage == "clip":
+            return ClipDataset(self.collection, target.clip), {}
         if self.stage == "upsampler":
-            items = UpsamplerItems(self.collection, subject.spec, loss, subject.header["scale"], subject.clamp)
-            draw = upsampler_sheet(subject, self.collection, loss.size, samples) if wanted else None
-            return UpsamplerStage(subject.net, subject.spec), items, draw, {}
+            return UpsamplerDataset(self.collection, target.part, loss), {}
         store = self._embeddings()
         if self.stage == "prior":
             self._settle_statistics(store)
-            return PriorStage(subject.net, subject.spec), PriorItems(store, subject.spec, loss), None, store.bad
-        items = DecoderItems(self.collection, store, subject.spec, loss, subject.net.params.image_size)
-        draw = decoder_sheet(subject, items, samples) if wanted else None
-        return DecoderStage(subject.net, subject.spec), items, draw, store.bad
+            return PriorDataset(store, target.spec, loss), store.bad
+        return DecoderDataset(self.collection, store, target.part, loss), store.bad
+
+    def _sheets(self, samples: StageDataset) -> Callable[[int], Tensor] | None:
+        """What draws sheets of samples, for the stages that make images."""
+        folder = self.files.folder / "samples"
+        if self.stage == "upsampler":
+            return upsampler_sheets(self.target, self.collection, self.config.loss.size, folder)
+        return decoder_sheets(self.target, samples, folder) if self.stage == "decoder" else None
 
     def _embeddings(self) -> EmbeddingStore:
-        """What CLIP says of the data, computed by all processes, each its share."""
-        accelerator, clip = self.accelerator, self.subject.clip
+        """CLIP's embeddings of the data, computed by all processes, each its share."""
+        accelerator, clip = self.accelerator, self.target.clip
         clip.model.to(accelerator.device)
-        crew = Crew(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+        workers = Workers(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
         store = embed_collection(
-            self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=self.stage == "prior", crew=crew
+            self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=self.stage == "prior", workers=workers
         )
         clip.model.to("cpu")
         return store
 
     def _settle_statistics(self, store: EmbeddingStore) -> None:
-        """A new prior works on embeddings of mean 0 and deviation 1 a dimension; one that is trained keeps its own."""
-        if self.config.start == "scratch" and read_state(self.folder / TRAINING / self.stage) is None:
-            self.subject.net.clip_mean.copy_(store.mean)
-            self.subject.net.clip_std.copy_(store.std)
+        """Have a new prior standardise embeddings by the data's mean and deviation; a trained one keeps its own."""
+        if self.config.start == "scratch" and read_state(self.files) is None:
+            self.target.net.clip_mean.copy_(store.mean)
+            self.target.net.clip_std.copy_(store.std)
 
 
 def _description(
-    stage: str, config: Config, collection: Collection, subject: Subject, folder: Path, accelerator: Any
+    stage: str, config: Config, collection: Collection, target: Target, folder: Path, accelerator: Any
 ) -> str:
     count, trained = (
-        sum(p.numel() for p in subject.net.parameters() if p.requires_grad or frozen) for frozen in (True, False)
+        sum(p.numel() for p in target.net.parameters() if p.requires_grad or frozen) for frozen in (True, False)
     )
     images = config.training.steps * config.training.batch
     return "\n".join(
         [
             f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
-            f"Net: {count:,} parameters, {trained:,} of them trained, family '{subject.family}'.",
+            f"Net: {count:,} parameters, {trained:,} of them trained, family '{target.family}'.",
             f"Data: {len(collection):,} images, {images / len(collection):.1f} times each. Result: '{folder}'.",
             f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
         ]

@@ -1,7 +1,9 @@
-"""Sheets of samples while a training goes on: true images above what the averaged weights draw."""
+"""Sheets of samples, as one sees what a training has learned: true images above what the net makes of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -9,75 +11,79 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..clip.adapter import TextCondition
-from ..data.center_crop import middle_square
+from ..data.center_crop import center_crop
 from ..data.samples import BadSample, Collection
 from ..diffusion.noise import sample_seeds
-from ..models import UPSAMPLER_SETTINGS, Decoder, Upsampler
+from ..models import Decoder, Upsampler
 from ..pipelines import sample_decoder, upscale
 from ..weights.files import whole_file
-from .datasets import DecoderItems
+from .datasets import DecoderDataset
 from .pixels import sheet
-from .targets import Subject
+from .targets import Target
 
 COUNT = 8
 DECODER_STEPS, GUIDANCE = 25, 2.0
 UPSAMPLER_STEPS, UPSAMPLER_COUNT = 8, 4
 
 
-def decoder_sheet(subject: Subject, items: DecoderItems, folder: Path) -> Callable[[int], Tensor]:
-    """A function of the step: draws the first samples from their image embeddings and captions, into the folder."""
-    chosen = _evenly(items.count, COUNT)
-    true = torch.stack([middle_square(items.sample(row).image, items.size) for row in chosen]).float() / 255
-    rows = [items.store.row(row) for row in chosen]
+def decoder_sheet(
+    part: Decoder, true: Tensor, embeds: Tensor, text: TextCondition | None = None, **sampling: Any
+) -> Tensor:
+    """Images `[B, H, W, 3]` in 0..1 above what the decoder draws of their embeddings `[B, D]`: uint8 `[…, …, 3]`.
+
+    sampling: `steps` and so on of `sample_decoder`.
+    """
+    return sheet(true, sample_decoder(part, embeds, text=text, seeds=sample_seeds(0, len(true)), **sampling))
+
+
+def upsampler_sheet(part: Upsampler, large: Tensor, **sampling: Any) -> Tensor:
+    """Images `[B, H, W, 3]` in 0..1, their small ones enlarged bicubically, and by the upsampler: uint8 `[…, …, 3]`.
+
+    The small images are means of `part.scale` pixels squared. sampling: `steps` and so on of `upscale`.
+    """
+    small = F.avg_pool2d(large.permute(0, 3, 1, 2), part.scale)
+    bicubic = F.interpolate(small, scale_factor=part.scale, mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1)
+    drawn = upscale(part, small.permute(0, 2, 3, 1), seeds=sample_seeds(0, len(small)), **sampling)
+    return sheet(large, bicubic, drawn)
+
+
+def save_sheet(image: Tensor, path: Path) -> Tensor:
+    """Write the sheet as PNG, whole or not at all; returns it."""
+    with whole_file(path) as file:
+        Image.fromarray(image.numpy()).save(file, "PNG")
+    return image
+
+
+def decoder_sheets(target: Target, samples: DecoderDataset, folder: Path) -> Callable[[int], Tensor]:
+    """A function of the step: a sheet of the first samples, by their embeddings and captions, into the folder."""
+    chosen = _evenly(samples.count, COUNT)
+    true = torch.stack([center_crop(samples.sample(row).image, samples.size) for row in chosen]).float() / 255
+    rows = [samples.store.row(row) for row in chosen]
     embeds = torch.stack([row["image_embeds"] for row in rows])
-    steps = min(DECODER_STEPS, subject.spec.train_steps)
-    text = _condition(rows, _condition([items.store.null()], None))
+    text = _condition(rows, _condition([samples.store.null()], None))
+    steps = min(DECODER_STEPS, target.spec.train_steps)
 
     def draw(step: int) -> Tensor:
-        device = next(subject.net.parameters()).device
-        part = Decoder(subject.family, subject.net, subject.spec, items.size)
-        drawn = sample_decoder(
-            part,
-            embeds.to(device),
-            text=text.to(device),
-            steps=steps,
-            guidance_scale=GUIDANCE,
-            seeds=sample_seeds(0, len(chosen)),
+        device = next(target.net.parameters()).device
+        image = decoder_sheet(
+            target.part, true, embeds.to(device), text.to(device), steps=steps, guidance_scale=GUIDANCE
         )
-        return _kept(folder, step, sheet(true, drawn))
+        return save_sheet(image, _path(folder, step))
 
     return draw
 
 
-def upsampler_sheet(subject: Subject, collection: Collection, size: int, folder: Path) -> Callable[[int], Tensor]:
-    """A function of the step: enlarges the first samples, made small, into the folder; between them the bicubic."""
-    scale = subject.header["scale"]
-    side = size // scale
-    squares = _squares(collection, side * scale)
-    large = squares.float() / 255
-    small = F.avg_pool2d(large.permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1)
-    plain = F.interpolate(small.permute(0, 3, 1, 2), scale_factor=scale, mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1)
+def upsampler_sheets(target: Target, collection: Collection, size: int, folder: Path) -> Callable[[int], Tensor]:
+    """A function of the step: a sheet of the first samples of about `size` px, made small, into the folder."""
+    # By the trained net alone, of whatever size the images are.
+    part = replace(target.part, second=None)
+    large = _first_squares(collection, size // part.scale * part.scale).float() / 255
+    steps = min(UPSAMPLER_STEPS, part.diffusion.train_steps)
 
     def draw(step: int) -> Tensor:
-        given = subject.template
-        part = Upsampler(
-            subject.family,
-            subject.net,
-            subject.spec,
-            scale,
-            None if given is None else given.last,
-            subject.clamp,
-            UPSAMPLER_SETTINGS if given is None else given.settings,
-        )
         if part.last is not None:
-            part.last.to(next(subject.net.parameters()).device)
-        drawn = upscale(
-            part,
-            small,
-            steps=min(UPSAMPLER_STEPS, part.diffusion.train_steps),
-            seeds=sample_seeds(0, len(small)),
-        )
-        return _kept(folder, step, sheet(large, plain, drawn))
+            part.last.to(next(part.net.parameters()).device)
+        return save_sheet(upsampler_sheet(part, large, steps=steps), _path(folder, step))
 
     return draw
 
@@ -87,11 +93,11 @@ def _condition(rows: list[dict[str, Tensor]], null: TextCondition | None) -> Tex
     return TextCondition(*(torch.stack([row[name] for row in rows]) for name in names), null)
 
 
-def _squares(collection: Collection, side: int) -> Tensor:
+def _first_squares(collection: Collection, side: int) -> Tensor:
     found: list[Tensor] = []
     for index in range(len(collection)):
         try:
-            found.append(middle_square(collection.read(index, captions=False).image, side))
+            found.append(center_crop(collection.read(index, captions=False).image, side))
         except BadSample:
             continue
         if len(found) == UPSAMPLER_COUNT:
@@ -106,7 +112,5 @@ def _evenly(count: int, wanted: int) -> list[int]:
     return [number * count // chosen for number in range(chosen)]
 
 
-def _kept(folder: Path, step: int, image: Tensor) -> Tensor:
-    with whole_file(folder / f"{step:08d}.png") as file:
-        Image.fromarray(image.numpy()).save(file, "PNG")
-    return image
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}.png"

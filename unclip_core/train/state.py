@@ -1,7 +1,8 @@
-"""What a training keeps on the disk to go on from: checkpoints that are whole or absent, and the log."""
+"""What a training keeps on the disk to resume from: checkpoints that are whole or absent, and the log."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import torch
 
 from ..weights.files import CheckpointError, whole_file, write_whole
 
-STATE, LOG, CONFIG = "state.pt", "log.jsonl", "config.json"
 CHANGEABLE = (
     "steps",
+    "stop",
     "log_every",
     "save_minutes",
     "sample_every",
@@ -24,75 +25,122 @@ CHANGEABLE = (
 """Settings of [training] that may differ when a training goes on."""
 
 
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+BEFORE = {"training.optimizer": "adamw", "training.muon_max_side": 2048, "training.stop": 0}
+"""What trainings did, whose kept configuration is older than the setting."""
+FORMAT = 2
+"""Of checkpoints; the first held AdamW's moments, and the net's weights without the objective's prefix."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one training in `folder`; `name` goes before theirs where several trainings share it."""
+
+    folder: Path
+    name: str = ""
+
+    @property
+    def state(self) -> Path:
+        """The checkpoint."""
+        return self._path("state.pt")
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line."""
+        return self._path("log.jsonl")
+
+    @property
+    def config(self) -> Path:
+        """The settings that the training was begun with."""
+        return self._path("config.json")
+
+    def _path(self, ending: str) -> Path:
+        return self.folder / (f"{self.name}.{ending}" if self.name else ending)
+
+
+def write_state(files: RunFiles, state: Mapping[str, Any]) -> None:
     """Write the checkpoint. Raises OSError where the disk is full: the one before is then still there."""
-    with whole_file(folder / STATE) as file:
-        torch.save(dict(state), file)
+    with whole_file(files.state) as file:
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def clear_leftovers(*folders: Path) -> None:
-    """Remove what a process that was killed while it wrote left aside in these folders."""
+    """Remove the unfinished files that a process killed while writing has left in these folders."""
     for path in (path for folder in folders for path in folder.glob(".*.part")):
         path.unlink(missing_ok=True)
 
 
-def read_state(folder: Path) -> dict[str, Any] | None:
+def read_state(files: RunFiles) -> dict[str, Any] | None:
     """The checkpoint; None where there is none yet.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    path = folder / STATE
+    path = files.state
     if not path.is_file():
         return None
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        return state if state.get("format") == FORMAT else _upgraded(state)
     except Exception as error:
         raise CheckpointError(f"The checkpoint '{path}' cannot be read ({error}): delete it to begin anew.") from error
 
 
-def settle_config(folder: Path, config: dict[str, Any], data: str, write: bool) -> None:
-    """Keep the configuration; where a training goes on, check that it is the same.
+def _upgraded(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint of the first format as one of this."""
+    trained = {name: tensor for name, tensor in state["net"].items() if name in state["average"]}
+    kept = {name: tensor for name, tensor in state["net"].items() if name not in trained}
+    return {
+        **state,
+        "parameters": {f"net.{name}": tensor for name, tensor in trained.items()},
+        "buffers": {f"net.{name}": tensor for name, tensor in kept.items()},
+        "average": {f"net.{name}": tensor for name, tensor in state["average"].items()},
+        "optimizer": {"adamw": state["optimizer"]},
+    }
+
+
+def settle_config(files: RunFiles, config: dict[str, Any], data: str, write: bool) -> None:
+    """Keep the configuration; where a training is resumed, check that it is the same.
 
     Raises:
         ValueError: the folder holds a checkpoint of other settings, which are named.
     """
     new = {"data": data, **config}
-    path = folder / CONFIG
-    if path.is_file() and (folder / STATE).is_file():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        before, now = _flat(old), _flat(json.loads(json.dumps(new)))
-        free = {f"training.{name}" for name in CHANGEABLE}
+    if files.config.is_file() and files.state.is_file():
+        old = json.loads(files.config.read_text(encoding="utf-8"))
+        before, now = BEFORE | _flat(old), _flat(json.loads(json.dumps(new)))
         differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-        if fixed := [name for name in differing if name not in free]:
+        if fixed := [name for name in differing if not _is_changeable(name)]:
             changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in fixed)
             raise ValueError(
-                f"'{folder}' holds a training with other settings ({changes}): set them back to go on, "
+                f"'{files.folder}' holds a training with other settings ({changes}): set them back to go on, "
                 "or name another folder as --output."
             )
     if write:
-        write_whole(path, (json.dumps(new, indent=2) + "\n").encode())
+        write_whole(files.config, (json.dumps(new, indent=2) + "\n").encode())
 
 
-def append_log(folder: Path, line: Mapping[str, Any]) -> None:
+def _is_changeable(name: str) -> bool:
+    return name.removeprefix("training.") in CHANGEABLE or name.startswith("settings")
+
+
+def append_log(files: RunFiles, line: Mapping[str, Any]) -> None:
     """Add a line to the log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOG, "a", encoding="utf-8") as log:
+    files.folder.mkdir(parents=True, exist_ok=True)
+    with open(files.log, "a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
+def read_log(files: RunFiles) -> list[dict[str, Any]]:
     """The lines of the log; one that a crash cut off is left out."""
-    path = folder / LOG
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = files.log.read_text(encoding="utf-8").splitlines() if files.log.is_file() else []
     return [line for text in lines if (line := _line(text)) is not None]
 
 
-def cut_log(folder: Path, step: int) -> None:
-    """Drop what the log says of steps after `step`: they are trained again."""
-    if (folder / LOG).is_file():
-        kept = [line for line in read_log(folder) if line["step"] <= step]
-        write_whole(folder / LOG, "".join(json.dumps(line) + "\n" for line in kept).encode())
+def cut_log(files: RunFiles, step: int) -> None:
+    """Drop the log's lines of steps after `step`: they are trained again."""
+    if files.log.is_file():
+        kept = [line for line in read_log(files) if line["step"] <= step]
+        write_whole(files.log, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def _line(text: str) -> dict[str, Any] | None:

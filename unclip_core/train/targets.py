@@ -1,7 +1,6 @@
 """What is trained: a net from the base model or a new one, with what a reader of the result has to know of it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +8,24 @@ import torch
 from torch import nn
 
 from ..clip.adapter import ClipAdapter
-from ..clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
-from ..clip.tower_adapter import TowerAdapter
-from ..diffusion.denoiser import ModelDenoiser
 from ..diffusion.spec import DiffusionSpec
-from ..families.karlo import presets as karlo_presets
-from ..families.karlo.reader import KarloFolder
+from ..families.detect import family_of
 from ..families.loading import load_model
-from ..families.native import presets as native_presets
-from ..families.native.reader import INDEX, NativeFolder
-from ..models import UnclipModel, Upsampler
+from ..families.native.presets import TINY_SCALE
+from ..families.registry import INDEX
+from ..models import PIXELS, Decoder, UnclipModel, Upsampler
 from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.params import params_from_dict, params_to_dict
 from ..nets.prior import PriorParams, PriorTransformer
-from ..nets.unet_params import UNetParams
 from ..nets.upsampler import UpsamplerNet, UpsamplerParams
-from ..recipes.shapes import decoder, prior, upsampler
-from ..recipes.shapes.clip import tiny_clip_config
+from .clip_target import make_clip
 from .config import Config
 from .lora import add_lora
-
-PRESETS = {
-    "prior": {"tiny": native_presets.tiny_prior, "karlo": karlo_presets.karlo_prior},
-    "decoder": {"tiny": native_presets.tiny_decoder, "karlo": karlo_presets.karlo_decoder},
-    "upsampler": {"tiny": native_presets.tiny_upsampler, "karlo": karlo_presets.karlo_super_res},
-}
-PROCESSES = {"prior": prior.DIFFUSION, "decoder": decoder.DIFFUSION, "upsampler": upsampler.DIFFUSION}
+from .net_shapes import check_channels, net_shape, new_process
 
 
 @dataclass
-class Subject:
+class Target:
     """A net to be trained.
 
     Attributes:
@@ -47,8 +34,7 @@ class Subject:
         family: whose embeddings it goes with.
         spec: its diffusion; None for CLIP.
         clip: the CLIP whose embeddings it reads, or that is trained itself; None for the upsampler.
-        clamp: whether the upsampler's enlarged images are kept within -1..1.
-        template: the base's upsampler, for what goes with its net.
+        part: the `Decoder` or `Upsampler` that the net is sampled as, with its codec, size and settings.
     """
 
     net: nn.Module
@@ -56,16 +42,15 @@ class Subject:
     family: str
     spec: DiffusionSpec | None = None
     clip: ClipAdapter | None = None
-    clamp: bool = True
-    template: Upsampler | None = None
+    part: Decoder | Upsampler | None = None
 
 
-def open_base(config: Config, output: Path) -> UnclipModel | None:
+def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
     """The model that the result is built on; None where the output folder is meant and holds none yet.
 
     Raises:
         CheckpointError: the folder holds no model of a known format.
-        ValueError: the format cannot be trained, or the result would overwrite it.
+        ValueError: its family cannot be trained so, or the result would overwrite it.
     """
     if config.base == "bundled":
         return load_model()
@@ -73,17 +58,11 @@ def open_base(config: Config, output: Path) -> UnclipModel | None:
     if config.base == "output" and not (folder / INDEX).is_file():
         return None
     model = load_model(folder)
-    if not isinstance(model.reader, NativeFolder | KarloFolder):
-        raise ValueError(
-            f"'{folder}' holds kakaobrain's own files: make a folder of safetensors of them first, "
-            f"unclip convert '{folder}' NEW_FOLDER, and name that as base."
-        )
-    if isinstance(model.reader, KarloFolder) and folder.resolve() == output.resolve():
-        raise ValueError(f"'{folder}' is base and output: name another folder as --output, so that the weights stay.")
+    family_of(folder).check_trainable(model, stage, config.start == "scratch", output)
     return model
 
 
-def make_subject(stage: str, config: Config, base: UnclipModel | None, output: Path) -> Subject:
+def make_target(stage: str, config: Config, base: UnclipModel | None, output: Path) -> Target:
     """The net of a stage, from the base or new; the same seed makes the same new net.
 
     Raises:
@@ -94,204 +73,108 @@ def make_subject(stage: str, config: Config, base: UnclipModel | None, output: P
             f"There is no model to build on: '{output}' holds none yet. Name one as base in the "
             'configuration ("bundled" or a folder), or train CLIP into this folder first.'
         )
-    if base is not None and isinstance(base.reader, KarloFolder) and (stage == "clip" or config.start == "scratch"):
-        raise ValueError(
-            f"'{base.folder}' is a Karlo: its prior, decoder and upsampler can be trained on (start = "
-            '"base"), but neither its CLIP, which all of them rest on, nor new nets in their place.'
-        )
     torch.manual_seed(config.training.seed)
-    subject = _BUILDERS[stage](config, base, output)
-    subject.net.train().requires_grad_(True)
+    target = _BUILDERS[stage](config, base, output)
+    target.net.train().requires_grad_(True)
     if config.lora:
         settings = config.lora
-        add_lora(subject.net, settings.rank, settings.alpha or None, settings.targets or None)
-    return subject
+        add_lora(target.net, settings.rank, settings.alpha or None, settings.targets or None)
+    return target
 
 
-def _clip(config: Config, base: UnclipModel | None, output: Path) -> Subject:
-    family = config.family or output.resolve().name
-    if config.start == "base":
-        adapter = base.clip.adapter
-        header = asdict(adapter.config)
-    else:
-        header = _clip_header(_clip_shape(config.net))
-        adapter = OpenClipAdapter(build_open_clip(ClipConfig.from_dict(header)), ClipConfig.from_dict(header))
-    return Subject(adapter.model, header, family, clip=adapter)
-
-
-def _clip_shape(net: Mapping[str, Any]) -> dict[str, Any]:
-    """The shape as given, over that of the preset: the bundled CLIP's, or an architecture of open_clip's."""
-    given = dict(net)
-    name = given.pop("preset", None)
-    if name is None:
-        return given
-    if name == "tiny":
-        below = tiny_clip_config().model
-        # For the words of the world alone there: here for all that people write.
-        below["text_cfg"].pop("vocab_size")
-    else:
-        from open_clip import get_model_config
-
-        below = get_model_config(name)
-    if below is None:
-        raise ValueError(
-            f"net.preset must be 'tiny' or the name of an architecture of open_clip, such as ViT-B-32, got {name!r}."
-        )
-    return _over(below, given)
-
-
-def _clip_header(net: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip's arguments, with the images' mean and std of OpenAI's models unless given; unit embeddings."""
-    model = {name: value for name, value in net.items() if name not in ("mean", "std")}
-    rest = {name: tuple(net[name]) for name in ("mean", "std") if name in net}
-    config = ClipConfig(model=model, normalize=True, **rest)
-    try:
-        with torch.device("meta"):
-            build_open_clip(config)
-        size, width = model["text_cfg"].get("vocab_size", 49408), model["embed_dim"]
-        _ = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"], width
-    except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
-        raise ValueError(
-            f"[net] makes no CLIP of open_clip's ({type(error).__name__}: {error}): it needs a preset, or "
-            "embed_dim, [net.vision_cfg] with image_size, patch_size, layers, width, head_width and "
-            "[net.text_cfg] with context_length, layers, width, heads."
-        ) from error
-    if size != 49408:
-        raise ValueError(f"net.text_cfg.vocab_size is {size}, and the tokenizer knows 49408 tokens: leave it out.")
-    return asdict(config)
+def _clip(config: Config, base: UnclipModel | None, output: Path) -> Target:
+    adapter, header = make_clip(config, base)
+    return Target(adapter.model, header, config.family or output.resolve().name, clip=adapter)
 
 
 def _clip_of(config: Config, base: UnclipModel) -> ClipAdapter:
-    """The base's CLIP; where that is blind, with the image encoder of another folder."""
+    """The base's CLIP; where that has no image encoder, with the one of another folder."""
     clip = base.clip.adapter
-    if not isinstance(clip, TowerAdapter):
-        if config.image_encoder:
+    if config.image_encoder:
+        if clip.has_vision:
             raise ValueError(
                 f"image_encoder is for a Karlo that has none, and '{base.folder}' sees by itself: leave it out."
             )
-        return clip
-    if not config.image_encoder:
-        if clip.model.vision is None:
-            raise ValueError(
-                f"'{base.folder}' has no image encoder, and what CLIP says of your images is needed: "
-                "name a folder that has it as image_encoder in the configuration, such as "
-                "karlo-v1-alpha-image-variations (unclip download karlo-variations)."
-            )
-        return clip
-    seeing = load_model(config.image_encoder).clip.adapter
-    vision = seeing.model.vision if isinstance(seeing, TowerAdapter) else None
-    if vision is None or vision.params.embed_dim != clip.embed_dim:
+        other = load_model(config.image_encoder).clip.adapter
+        try:
+            return clip.with_image_encoder(other)
+        except ValueError as error:
+            raise ValueError(f"image_encoder: {error}") from error
+    if not clip.has_vision:
         raise ValueError(
-            f"image_encoder: '{config.image_encoder}' has no image encoder that gives embeddings of "
-            f"{clip.embed_dim} numbers, as '{base.folder}' reads them."
+            f"'{base.folder}' has no image encoder, and what CLIP says of your images is needed: "
+            "name a folder that has it as image_encoder in the configuration, such as "
+            "karlo-v1-alpha-image-variations (unclip download karlo-variations)."
         )
-    return TowerAdapter(clip.model.text, vision, clip.tokenizer, seeing.image_input, config.image_encoder)
+    return clip
 
 
-def _prior(config: Config, base: UnclipModel, output: Path) -> Subject:
+def _prior(config: Config, base: UnclipModel, output: Path) -> Target:
     clip = _clip_of(config, base)
     if config.start == "base":
         part = base.prior
-        header = {
-            "net": params_to_dict(part.net.params),
-            "diffusion": asdict(part.diffusion),
-            "unit_norm": part.unit_norm,
-        }
-        return Subject(part.net, header, part.family, part.diffusion, clip)
-    width = len(clip.encode_text([""]).states[0, 0])
-    fitting = {"embed_dim": clip.embed_dim, "text_width": width, "text_tokens": clip.context_length}
-    params = params_from_dict(PriorParams, _shape("prior", config.net) | fitting)
-    spec = _process("prior", config.diffusion)
-    unit = clip.normalize
-    header = {"net": params_to_dict(params), "diffusion": asdict(spec), "unit_norm": unit}
-    return Subject(PriorTransformer(params), header, base.family, spec, clip)
+        if part.one_pass:
+            raise ValueError(f"The prior of '{base.folder}' maps in one pass; only one by diffusion can be trained.")
+        return Target(part.net, _header(part) | {"unit_norm": part.unit_norm}, part.family, part.diffusion, clip)
+    fitting = {"embed_dim": clip.embed_dim, "text_width": clip.text_width, "text_tokens": clip.context_length}
+    params = params_from_dict(PriorParams, net_shape("prior", config.net) | fitting)
+    spec = new_process("prior", config.diffusion)
+    header = {"net": params_to_dict(params), "diffusion": asdict(spec), "unit_norm": clip.normalize}
+    return Target(PriorTransformer(params), header, base.family, spec, clip)
 
 
-def _decoder(config: Config, base: UnclipModel, output: Path) -> Subject:
+def _decoder(config: Config, base: UnclipModel, output: Path) -> Target:
     clip = _clip_of(config, base)
     if config.start == "base":
         part = base.decoder
-        header = {"net": part.net.params.to_dict(), "diffusion": asdict(part.diffusion)}
-        return Subject(part.net, header, part.family, part.diffusion, clip)
-    shape = _shape("decoder", config.net)
+        return Target(part.net, _header(part), part.family, part.diffusion, clip, part)
+    codec = base.decoder.codec if base.has("decoder") else PIXELS
+    shape = net_shape("decoder", config.net)
     conditioner = dict(shape.get("conditioner", {})) | {"embed_dim": clip.embed_dim}
     if conditioner.get("kind") == "token":
-        conditioner["text_width"] = len(clip.encode_text([""]).states[0, 0])
+        conditioner["text_width"] = clip.text_width
     params = DecoderParams.from_dict(shape | {"conditioner": conditioner})
-    spec = _process("decoder", config.diffusion)
-    _check_channels(params.unet, 3, spec)
-    return Subject(DecoderNet(params), {"net": params.to_dict(), "diffusion": asdict(spec)}, base.family, spec, clip)
+    spec = new_process("decoder", config.diffusion)
+    check_channels(params.unet, codec.channels, codec.channels, spec)
+    part = Decoder(base.family, DecoderNet(params), spec, params.image_size * codec.factor, codec=codec)
+    return Target(part.net, {"net": params.to_dict(), "diffusion": asdict(spec)}, base.family, spec, clip, part)
 
 
-def _upsampler(config: Config, base: UnclipModel | None, output: Path) -> Subject:
+def _upsampler(config: Config, base: UnclipModel | None, output: Path) -> Target:
     if config.start == "base":
         part = base.upsampler
-        header = {"net": params_to_dict(part.net.params), "diffusion": asdict(part.diffusion), "scale": part.scale}
-        subject = Subject(part.net, header, part.family, part.diffusion, clamp=part.clamp, template=part)
+        target = Target(part.net, _header(part) | {"scale": part.scale}, part.family, part.diffusion, part=part)
     else:
         family = base.family if base else config.family or output.resolve().name
-        shape = _shape("upsampler", config.net)
-        scale = shape.pop("scale", upsampler.SCALE)
-        params = params_from_dict(UpsamplerParams, shape)
-        spec = _process("upsampler", config.diffusion)
-        _check_channels(params, 6, spec)
-        header = {"net": params_to_dict(params), "diffusion": asdict(spec), "scale": scale}
-        subject = Subject(UpsamplerNet(params), header, family, spec)
-    _check_crop(config.loss.crop, subject)
-    return subject
+        target = _new_upsampler(config, family)
+    _check_crop(config.loss.crop, target)
+    return target
+
+
+def _new_upsampler(config: Config, family: str) -> Target:
+    shape = net_shape("upsampler", config.net)
+    scale = shape.pop("scale", TINY_SCALE)
+    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 2:
+        raise ValueError(f"net.scale must be a whole number of 2 or more, got {scale!r}.")
+    params = params_from_dict(UpsamplerParams, shape)
+    spec = new_process("upsampler", config.diffusion)
+    check_channels(params, 6, 3, spec)
+    header = {"net": params_to_dict(params), "diffusion": asdict(spec), "scale": scale}
+    part = Upsampler(family, UpsamplerNet(params), spec, scale)
+    return Target(part.net, header, family, spec, part=part)
 
 
 _BUILDERS = {"clip": _clip, "prior": _prior, "decoder": _decoder, "upsampler": _upsampler}
 
 
-def _shape(stage: str, net: Mapping[str, Any]) -> dict[str, Any]:
-    """The shape as given, over that of the preset, table by table."""
-    given = dict(net)
-    name = given.pop("preset", None)
-    if name is None:
-        return given
-    if name not in PRESETS[stage]:
-        raise ValueError(f"net.preset must be one of {sorted(PRESETS[stage])}, got {name!r}.")
-    params = PRESETS[stage][name]()
-    return _over(params.to_dict() if isinstance(params, DecoderParams) else params_to_dict(params), given)
+def _header(part: Any) -> dict[str, Any]:
+    """The shape, where the net states one, and the process of a part of the base."""
+    params = getattr(part.net, "params", None)
+    shape = {} if params is None else params.to_dict() if hasattr(params, "to_dict") else params_to_dict(params)
+    return {"net": shape, "diffusion": asdict(part.diffusion)}
 
 
-def _over(below: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    both = {
-        name: _over(below[name], value)
-        for name, value in given.items()
-        if isinstance(value, Mapping) and isinstance(below.get(name), dict)
-    }
-    return below | dict(given) | both
-
-
-def _process(stage: str, given: Mapping[str, Any]) -> DiffusionSpec:
-    known = {item.name for item in fields(DiffusionSpec)}
-    if unknown := sorted(set(given) - known):
-        raise ValueError(f"unknown settings {['diffusion.' + name for name in unknown]}; known are {sorted(known)}.")
-    spec = replace(PROCESSES[stage], **given)
-    try:
-        ModelDenoiser(nn.Identity(), spec.table, spec.prediction, spec.variance)
-        spec.steps(min(2, spec.train_steps))
-    except KeyError as error:
-        raise ValueError(f"diffusion: there is no schedule {error}.") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"diffusion: {error}") from error
-    return spec
-
-
-def _check_channels(params: UNetParams, inner: int, spec: DiffusionSpec) -> None:
-    wanted = 6 if spec.variance == "learned_range" else 3
-    if params.in_channels != inner or params.out_channels != wanted:
-        raise ValueError(
-            f"net: a UNet of {params.in_channels} channels in and {params.out_channels} out does not do: "
-            f"here it takes {inner}, and with the variance '{spec.variance}' it gives {wanted}."
-        )
-
-
-def _check_crop(crop: int, subject: Subject) -> None:
-    scale, stride = subject.header["scale"], subject.net.unet.stride
-    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 2:
-        raise ValueError(f"net.scale must be a whole number of 2 or more, got {scale!r}.")
+def _check_crop(crop: int, target: Target) -> None:
+    scale, stride = target.part.scale, target.net.unet.stride
     if crop % scale or crop % stride:
         raise ValueError(f"loss.crop {crop} must be a multiple of the scale {scale} and of the net's stride {stride}.")

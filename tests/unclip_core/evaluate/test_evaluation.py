@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from unclip.__main__ import main
-from unclip.unclip_core.data.center_crop import middle_square
+from unclip.unclip_core.data.center_crop import center_crop
 from unclip.unclip_core.data.opening import open_images
 from unclip.unclip_core.diffusion.noise import sample_seeds
 from unclip.unclip_core.evaluate.encoders import OpenClipEncoder, unit
@@ -67,7 +67,7 @@ def test_the_figures_are_of_the_good_images(report):
 
 def test_the_priors_cosine_is_that_of_its_embeddings(report, images, model):
     side = model.decoder.image_size
-    true = torch.stack([middle_square(Image.open(images / f"{i}.png"), side) for i in range(5)]) / 255
+    true = torch.stack([center_crop(Image.open(images / f"{i}.png"), side) for i in range(5)]) / 255
     wanted = unit(encode_image(model.clip, true))
     text = encode_text(model.clip, CAPTIONS)
     drawn = sample_prior(model.prior, text, steps=2, guidance_scale=2.0, seeds=sample_seeds(3, 5), sampler="ddim")
@@ -167,7 +167,7 @@ def test_the_report_states_the_settings_that_were_used(model):
 def test_the_square_is_from_the_middle():
     wide = Image.new("RGB", (90, 30), "red")
     wide.paste((0, 0, 255), (30, 0, 60, 30))
-    assert (middle_square(wide, 8) == torch.tensor([0, 0, 255])).all()
+    assert (center_crop(wide, 8) == torch.tensor([0, 0, 255])).all()
 
 
 # ---- figures ----

@@ -5,14 +5,18 @@ import torch
 from PIL import Image
 
 from unclip.unclip_core.evaluate.stages import measure_upsampler
-from unclip.unclip_core.families.native.presets import tiny_upsampler
+from unclip.unclip_core.families.native.presets import TINY_DIFFUSION, tiny_upsampler
 from unclip.unclip_core.models import Upsampler
 from unclip.unclip_core.nets.layers import TimeEmbedding
 from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
-from unclip.unclip_core.recipes.shapes.loop import Loop, LoopConfig
-from unclip.unclip_core.recipes.shapes.sheets import save_upsampler_sheet
-from unclip.unclip_core.recipes.shapes.upsampler import DIFFUSION, UpsamplerTask, UpsamplerTraining
+from unclip.unclip_core.pipelines import to_images
+from unclip.unclip_core.recipes.shapes.crops import UpsamplerSource
+from unclip.unclip_core.recipes.shapes.phases import UpsamplerPhase
+from unclip.unclip_core.recipes.shapes.recipe import run_phase
+from unclip.unclip_core.train.config import Training
+from unclip.unclip_core.train.objectives import UpsamplerObjective
+from unclip.unclip_core.train.sample_sheets import upsampler_sheet
 
 
 def small_net() -> UpsamplerNet:
@@ -36,14 +40,21 @@ def small_net() -> UpsamplerNet:
 
 
 def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path):
-    net = small_net()
-    training = UpsamplerTraining(net, batch=4, seed=0, task=UpsamplerTask(size=64, crop=32))
-    loop = Loop("upsampler", training, LoopConfig(steps=3, log_every=1, warmup=1), tmp_path)
-    sheet = tmp_path / "sheet.png"
-    loop.run(training.loss, lambda: save_upsampler_sheet(loop, net, training.images(-1, torch.device("cpu")), sheet))
-    assert Image.open(sheet).size == (4 * 64, 2 * 64)
-    for name, master in loop.optimizer.masters().items():
-        torch.testing.assert_close(dict(training.named_parameters())[name].detach(), master, rtol=0, atol=0)
+    net, spec, sheet = small_net(), TINY_DIFFUSION["upsampler"], tmp_path / "sheet.png"
+    phase = UpsamplerPhase(Training(steps=3, batch=4, warmup=1, lr=1e-3), size=64, crop=32)
+    source = UpsamplerSource(phase, spec, seed=0)
+    seen = []
+
+    def draw():
+        seen.append(net.unet.stem.weight.detach().float().clone())
+        return upsampler_sheet(Upsampler("test", net, spec, 4), to_images(source.images(-1)[:4]))
+
+    objective = UpsamplerObjective(net, spec)
+    engine = run_phase("upsampler", objective, source, phase, tmp_path, 0, torch.device("cpu"), draw, sheet)
+    assert Image.open(sheet).size == (4 * 64, 3 * 64)
+    assert torch.equal(seen[-1], engine.average.tensors["net.unet.stem.weight"].bfloat16().float())
+    for name, master in engine.optimizer.masters.items():
+        torch.testing.assert_close(objective.get_parameter(name).detach(), master.bfloat16(), rtol=0, atol=0)
 
 
 class Bicubic(torch.nn.Module):
@@ -61,7 +72,7 @@ class Bicubic(torch.nn.Module):
 
 
 def test_an_upsampler_that_only_enlarges_gains_nothing():
-    found = measure_upsampler(Upsampler("test", Bicubic(), DIFFUSION, 4), 3, seed=0, size=64)
+    found = measure_upsampler(Upsampler("test", Bicubic(), TINY_DIFFUSION["upsampler"], 4), 3, seed=0, size=64)
     assert abs(found["upsampler"] - found["bicubic"]) < 1e-3
     assert 15 < found["bicubic"] < 45
     assert found["upsampler_edge"] == pytest.approx(found["bicubic_edge"], abs=1e-3)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from unclip.unclip_core.clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
 from unclip.unclip_core.families.loading import BUNDLED, load_model
+from unclip.unclip_core.families.native.presets import TINY_DIFFUSION
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
@@ -20,26 +21,24 @@ from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet, UpsamplerParams
 from unclip.unclip_core.recipes.shapes import gates
 from unclip.unclip_core.recipes.shapes import recipe as tiny
-from unclip.unclip_core.recipes.shapes.batches import WorldBatches
-from unclip.unclip_core.recipes.shapes.clip import (
-    IGNORE,
-    ClipPhase,
-    ClipTraining,
-    attribute_targets,
-    contrastive_loss,
-)
-from unclip.unclip_core.recipes.shapes.decoder import (
-    DecoderPhase,
-    DecoderTraining,
+from unclip.unclip_core.recipes.shapes.attributes import IGNORE, attribute_targets
+from unclip.unclip_core.recipes.shapes.boxes import foreground_weight, true_boxes
+from unclip.unclip_core.recipes.shapes.crops import UpsamplerSource
+from unclip.unclip_core.recipes.shapes.objectives import ShapesClipObjective, ShapesDecoderObjective
+from unclip.unclip_core.recipes.shapes.phases import PHASES, ClipPhase, DecoderPhase, UpsamplerPhase
+from unclip.unclip_core.recipes.shapes.sources import (
+    ClipSource,
+    DecoderSource,
+    PriorSource,
+    WorldBatches,
     blurred,
-    foreground_weight,
-    true_boxes,
+    embedding_statistics,
 )
-from unclip.unclip_core.recipes.shapes.loop import LoopConfig
-from unclip.unclip_core.recipes.shapes.prior import PriorTraining, embedding_statistics
-from unclip.unclip_core.recipes.shapes.upsampler import FIRST, UpsamplerTraining
 from unclip.unclip_core.recipes.shapes.vocabulary import bpe_merges
-from unclip.unclip_core.train.optimizer import MasterOptimizer
+from unclip.unclip_core.train.config import Training
+from unclip.unclip_core.train.losses import contrast
+from unclip.unclip_core.train.objectives import PriorObjective, UpsamplerObjective, objective_class, register_objective
+from unclip.unclip_core.train.optimizer import MuonAdamW
 from unclip.unclip_core.weights.files import CheckpointError, load_weights
 from unclip.unclip_core.world.captions import words
 from unclip.unclip_core.world.scenes import sample_scenes
@@ -81,16 +80,22 @@ def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:
     )
 
 
-def losses_on_one_batch(training: nn.Module, steps: int, lr: float) -> list[float]:
+def losses_on_one_batch(objective: nn.Module, source, steps: int, lr: float) -> list[float]:
     """Train on what step 0 draws, with its times and noise."""
-    optimizer = MasterOptimizer(training, lr, weight_decay=0.0, ema=0.9)
-    found = []
-    for step in range(steps):
-        loss = training.loss(0)["loss"]
+    optimizer = MuonAdamW(objective, lr, weight_decay=0.0, betas=(0.9, 0.99), muon=False)
+    batch, found = source.batch(0), []
+    for _ in range(steps):
+        loss = objective(dict(batch))["loss"]
         loss.backward()
-        optimizer.step(lr, step)
+        nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
         found.append(float(loss.detach()))
     return found
+
+
+def one_step(batch: int = 16, lr: float = 1e-3) -> Training:
+    return Training(steps=1, batch=batch, lr=lr, warmup=0, optimizer="muon", muon_max_side=256)
 
 
 def test_contrast_is_the_cross_entropy_written_out():
@@ -103,7 +108,7 @@ def test_contrast_is_the_cross_entropy_written_out():
         to_images = [7 * float(texts[i] @ image) for image in images]
         expected -= to_texts[i] - math.log(sum(map(math.exp, to_texts)))
         expected -= to_images[i] - math.log(sum(map(math.exp, to_images)))
-    loss = contrastive_loss(3 * images, texts, wrong, torch.tensor(scale))
+    loss = contrast(3 * images, texts, torch.tensor(scale), wrong)["loss"]
     assert float(loss) == pytest.approx(expected / 6, rel=1e-5)
 
 
@@ -125,11 +130,11 @@ def test_the_first_thing_is_further_left_or_further_up():
 @pytest.mark.parametrize("shared", [False, True])
 def test_clip_overfits_a_batch(adapter, shared):
     torch.manual_seed(0)
-    phase = ClipPhase(LoopConfig(steps=1), batch=8, shape_weight=3.0, said_weight=1.0, shared_heads=shared)
-    training = ClipTraining(build_open_clip(adapter.config), adapter.config, phase, seed=0)
-    found = losses_on_one_batch(training, 60, 3e-3)
+    phase = ClipPhase(one_step(8), shape_weight=3.0, text_weight=1.0, shared_heads=shared)
+    objective = ShapesClipObjective(build_open_clip(adapter.config), adapter.config, phase)
+    found = losses_on_one_batch(objective, ClipSource(adapter.config, phase, seed=0), 60, 3e-3)
     assert found[-1] < 0.45 * found[0]
-    assert (training.heads is training.text_heads) == shared
+    assert (objective.heads is objective.text_heads) == shared
 
 
 def test_prior_overfits_a_batch(adapter):
@@ -141,7 +146,8 @@ def test_prior_overfits_a_batch(adapter):
     mean, std = embedding_statistics(batches, 4)
     net.clip_mean.data.copy_(mean)
     net.clip_std.data.copy_(std)
-    found = losses_on_one_batch(PriorTraining(net, batches, seed=0), 100, 3e-3)
+    spec = TINY_DIFFUSION["prior"]
+    found = losses_on_one_batch(PriorObjective(net, spec), PriorSource(batches, spec, seed=0), 100, 3e-3)
     assert found[0] > 0.5
     assert found[-1] < 0.1 * found[0]
 
@@ -153,8 +159,14 @@ def test_decoder_overfits_a_batch(adapter):
         embed_dim=12, hidden=64, time_embed_dim=32, map_channels=(0, 8), map_sizes=(0, 8)
     )
     net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 8)), image_size=32))
-    found = losses_on_one_batch(DecoderTraining(net, batches, seed=0), 150, 5e-3)
+    found = losses_on_one_batch(*decoder_training(net, batches), 150, 5e-3)
     assert found[-1] < 0.05 * found[0]
+
+
+def decoder_training(net: DecoderNet, batches: WorldBatches, **settings) -> tuple[nn.Module, DecoderSource]:
+    phase = DecoderPhase(one_step(), **settings)
+    objective = objective_class(phase.objective)(net, TINY_DIFFUSION["decoder"], phase.freeze_boxes)
+    return objective, DecoderSource(batches, TINY_DIFFUSION["decoder"], phase, seed=0)
 
 
 def framed_decoder() -> DecoderNet:
@@ -175,30 +187,25 @@ def framed_decoder() -> DecoderNet:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_unet_sees_canvases_where_things_are_unless_the_embedding_was_dropped(adapter, share):
     batches = WorldBatches(adapter, 40, seed=0, pair_fraction=0.5, empty_captions=0.0)
-    training = DecoderTraining(framed_decoder(), batches, seed=0, true_boxes=share)
+    objective, source = decoder_training(framed_decoder(), batches, true_boxes=share)
     given = []
-    training.net.register_forward_pre_hook(lambda module, arguments: given.append(arguments[2]["boxes"]))
-    dropped = []
-    condition = training.net.condition
-    training.net.condition = lambda *args, drop_image, **rest: (
-        dropped.append(drop_image),
-        condition(*args, drop_image=drop_image, **rest),
-    )[1]
-    training.loss(0)
+    objective.net.register_forward_pre_hook(lambda module, arguments: given.append(arguments[2]["boxes"]))
+    batch = source.batch(0)
+    objective(batch)
     wanted, present = true_boxes(batches.draw(0).scenes, 2)
-    moved = (given[0] == wanted).all(dim=2)
-    assert dropped[0].any() and not dropped[0].all()
-    assert torch.equal(moved, present & ~dropped[0][:, None] if share else torch.zeros_like(present))
+    moved, dropped = (given[0] == wanted).all(dim=2), batch["drop_image"]
+    assert dropped.any() and not dropped.all()
+    assert torch.equal(moved, present & ~dropped[:, None] if share else torch.zeros_like(present))
 
 
-@pytest.mark.parametrize("still", [False, True])
-def test_boxes_that_are_still_do_not_learn(adapter, still):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_boxes_that_are_frozen_do_not_learn(adapter, frozen):
     batches = WorldBatches(adapter, 4, seed=0, pair_fraction=0.5, empty_captions=0.0)
-    training = DecoderTraining(framed_decoder(), batches, seed=0, true_boxes=0.5, still=still)
-    frames = training.net.conditioner.frames
+    objective, source = decoder_training(framed_decoder(), batches, true_boxes=0.5, freeze_boxes=frozen)
+    frames = objective.net.conditioner.frames
     boxes, canvases = (layer.weight.detach().clone() for layer in (frames.boxes, frames.canvases))
-    losses_on_one_batch(training, 1, 1e-2)
-    assert torch.equal(frames.boxes.weight, boxes) == still
+    losses_on_one_batch(objective, source, 1, 1e-2)
+    assert torch.equal(frames.boxes.weight, boxes) == frozen
     assert not torch.equal(frames.canvases.weight, canvases)
 
 
@@ -207,8 +214,7 @@ def test_a_phase_starts_from_the_weights_of_the_one_before(tmp_path, monkeypatch
     monkeypatch.setattr(tiny, "check_clip", tiny.write_index)
     (tmp_path / "clip.safetensors").write_bytes((BUNDLED / "clip.safetensors").read_bytes())
     (tmp_path / "decoder-1.safetensors").write_bytes((BUNDLED / "decoder.safetensors").read_bytes())
-    loop = LoopConfig(steps=1, lr=0.0, warmup=0)
-    monkeypatch.setattr(tiny, "DECODER_PHASES", (DecoderPhase(loop, batch=2), DecoderPhase(loop, batch=2)))
+    monkeypatch.setitem(PHASES, "decoder", (DecoderPhase(one_step(2, lr=0.0)),) * 2)
     tiny.train_tiny(tmp_path, ["decoder"], steps=1)
     assert not (tmp_path / "decoder-1.log.jsonl").exists() and not (tmp_path / "decoder-1.state.pt").exists()
     shipped, found = (load_weights(path / "decoder.safetensors")[0] for path in (BUNDLED, tmp_path))
@@ -220,8 +226,9 @@ def test_a_phase_starts_from_the_weights_of_the_one_before(tmp_path, monkeypatch
 def test_upsampler_overfits_a_batch():
     torch.manual_seed(0)
     params = UpsamplerParams(**asdict(unet(6, (0, 0))) | {"patch_size": 4, "norm": "none"}, residual=True, reach=1)
-    training = UpsamplerTraining(UpsamplerNet(params), batch=2, seed=0, task=replace(FIRST, size=128, crop=32))
-    found = losses_on_one_batch(training, 200, 5e-3)
+    spec, phase = TINY_DIFFUSION["upsampler"], UpsamplerPhase(one_step(2), size=128, crop=32)
+    objective = UpsamplerObjective(UpsamplerNet(params), spec)
+    found = losses_on_one_batch(objective, UpsamplerSource(phase, spec, seed=0), 200, 5e-3)
     assert found[0] == pytest.approx(1.0, abs=0.1)  # nothing is added to the enlarged image yet
     assert found[-1] < 0.2 * found[0]
 
@@ -267,8 +274,8 @@ def test_both_upsamplers_are_trained_into_one_model(tmp_path):
 
 
 def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path, monkeypatch):
-    small = [replace(phase, batch=2) for phase in tiny.CLIP_PHASES]
-    monkeypatch.setattr(tiny, "CLIP_PHASES", [small[0], small[-1]])
+    small = [replace(phase, training=replace(phase.training, batch=2)) for phase in PHASES["clip"]]
+    monkeypatch.setitem(PHASES, "clip", (small[0], small[-1]))
     monkeypatch.setattr(tiny, "check_clip", partial(tiny.check_clip, count=32))
     tiny.train_tiny(tmp_path, ["clip"], steps=1)
     assert (tmp_path / "clip.safetensors").is_file()
@@ -280,7 +287,7 @@ def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path, monkeypatch):
 def test_linear_heads_read_what_an_embedding_says_in_plain_words(monkeypatch):
     """Heads are fitted by the attributes themselves; an embedding that holds them one-hot is read without error."""
     clip = WordlyClip()
-    monkeypatch.setattr(gates, "_image_embeds", lambda clip, scenes: clip.embeds(scenes))
+    monkeypatch.setattr(gates, "scene_embeds", lambda clip, scenes: clip.embeds(scenes))
     heads = gates.fit_heads(clip, count=400, seed=0, steps=200)
     scenes = sample_scenes(random.Random(1), 200, "held_out")
     labels, _, _ = attribute_targets(scenes)
@@ -306,3 +313,19 @@ class WordlyClip:
 def test_unknown_stages_are_named(tmp_path):
     with pytest.raises(ValueError, match="vae"):
         tiny.train_tiny(tmp_path, ["vae"])
+
+
+def test_fewer_steps_shorten_every_phase_and_more_make_none_of_several_longer():
+    counts = [phase.training.steps for phase in tiny.shortened(PHASES["decoder"], 1500)]
+    assert counts == [1000, 1500, 1500, 1500, 1000]
+    assert [phase.training.steps for phase in tiny.shortened(PHASES["prior"], 1500)] == [1500]
+    assert tiny.shortened(PHASES["clip"], None) == list(PHASES["clip"])
+
+
+def test_an_objective_is_known_by_one_name():
+    assert objective_class("shapes-decoder") is ShapesDecoderObjective
+    assert register_objective("shapes-decoder")(ShapesDecoderObjective) is ShapesDecoderObjective
+    with pytest.raises(ValueError, match="there is an objective 'prior' already"):
+        register_objective("prior")(ShapesDecoderObjective)
+    with pytest.raises(ValueError, match="there is no objective 'vae'"):
+        objective_class("vae")

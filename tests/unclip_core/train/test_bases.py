@@ -9,13 +9,13 @@ pytest.importorskip("accelerate")
 from own_training import NAMES, config_of, curve, train, write_images
 
 from unclip.unclip_core import pipelines
-from unclip.unclip_core.data.center_crop import middle_square
+from unclip.unclip_core.data.center_crop import center_crop
 from unclip.unclip_core.families.karlo.random_weights import SIZES, write_random_karlo
 from unclip.unclip_core.families.karlo.reader import KarloFolder
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.train.config import config_from_dict
 from unclip.unclip_core.train.embeds import EmbeddingStore
-from unclip.unclip_core.train.targets import make_subject
+from unclip.unclip_core.train.targets import make_target
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(images, tmp_pat
     seen = pipelines.encode_image(
         load_model(image).clip,
         torch.stack(
-            [middle_square(Image.open(images / f"{name}.png"), sizes.vision.image_size).float() / 255 for name in NAMES]
+            [center_crop(Image.open(images / f"{name}.png"), sizes.vision.image_size).float() / 255 for name in NAMES]
         ),
     )
     torch.testing.assert_close(torch.stack([store.row(row)["image_embeds"] for row in range(16)]), seen)
@@ -124,7 +124,7 @@ def test_a_lora_goes_on_and_leaves_the_base(images, tmp_path):
 ])  # fmt: skip
 def test_a_new_clip_is_shaped_by_a_preset(tmp_path, net, width, side):
     config = config_from_dict({"start": "scratch", "training": {"steps": 1}, "net": net}, "clip")
-    clip = make_subject("clip", config, None, tmp_path).clip
+    clip = make_target("clip", config, None, tmp_path).clip
     assert (clip.embed_dim, clip.image_size) == (width, side)
     assert clip.tokenize(["whatever"]).shape == (1, clip.context_length) and not clip.config.words
 
@@ -132,7 +132,7 @@ def test_a_new_clip_is_shaped_by_a_preset(tmp_path, net, width, side):
 def test_an_unknown_preset_is_said(tmp_path):
     config = config_from_dict({"start": "scratch", "training": {"steps": 1}, "net": {"preset": "vast"}}, "clip")
     with pytest.raises(ValueError, match="net.preset must be 'tiny' or the name of an architecture of open_clip"):
-        make_subject("clip", config, None, tmp_path)
+        make_target("clip", config, None, tmp_path)
 
 
 def test_a_model_that_sees_by_itself_takes_no_other_image_encoder(images, tmp_path):

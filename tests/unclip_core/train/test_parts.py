@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unclip.unclip_core.data.center_crop import middle_square
+from unclip.unclip_core.data.center_crop import center_crop
 from unclip.unclip_core.diffusion.denoiser import ModelDenoiser
+from unclip.unclip_core.diffusion.forward import add_noise
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.unet import UNet
 from unclip.unclip_core.nets.unet_params import UNetParams
-from unclip.unclip_core.recipes.shapes.clip import contrastive_loss
 from unclip.unclip_core.train import losses
-from unclip.unclip_core.train.batch_sampler import Order, OrderedBatches, generator_of
+from unclip.unclip_core.train.activation_checkpointing import enable_activation_checkpointing
+from unclip.unclip_core.train.batch_sampler import BatchSampler, Shuffle, generator_of
 from unclip.unclip_core.train.config import STAGES, config_from_dict, read_config
-from unclip.unclip_core.train.datasets import Process
-from unclip.unclip_core.train.objectives import recompute_activations
+from unclip.unclip_core.train.noise_levels import NoiseLevels
 from unclip.unclip_core.train.pixels import random_crop
 
 LEAST = {"training": {"steps": 5}}
@@ -89,8 +89,8 @@ def test_a_file_that_is_no_configuration_is_said(tmp_path):
 
 @pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 4)])
 def test_processes_share_the_same_step(world, accumulation):
-    whole = Order(17, 24, seed=3)
-    crew = [Order(17, 24, accumulation, 3, rank, world) for rank in range(world)]
+    whole = Shuffle(17, 24, seed=3)
+    crew = [Shuffle(17, 24, accumulation, 3, rank, world) for rank in range(world)]
     for step in (0, 1, 9):
         (expected,) = whole.parts(step)
         parts = [order.parts(step) for order in crew]
@@ -99,12 +99,12 @@ def test_processes_share_the_same_step(world, accumulation):
 
 
 def test_every_epoch_has_every_sample_once_in_another_order():
-    order = Order(10, 5)
+    order = Shuffle(10, 5)
     seen = [index for step in range(4) for _, _, index in order.parts(step)[0]]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
-    assert list(OrderedBatches(order, 2, 4)) == order.parts(2) + order.parts(3)
+    assert list(BatchSampler(order, 2, 4)) == order.parts(2) + order.parts(3)
     with pytest.raises(ValueError, match="cannot be shared by 3 processes"):
-        Order(10, 8, world=3)
+        Shuffle(10, 8, world=3)
 
 
 # ---- losses ----
@@ -117,7 +117,7 @@ def test_the_target_gives_back_x0(prediction):
     x0, noise = (torch.randn(3, 2, 4, generator=g, dtype=torch.float64) for _ in range(2))
     times = torch.tensor([0, 300, 990])
     ab = spec.table[times]
-    x = losses.noised(x0, noise, ab)
+    x = add_noise(x0, noise, ab)
     denoiser = ModelDenoiser(lambda *_: losses.target_of(prediction, x0, noise, ab), spec.table, prediction)
     torch.testing.assert_close(denoiser(x, times).x0, x0)
 
@@ -127,7 +127,7 @@ def test_min_snr_bounds_the_weight_of_x0s_error(prediction):
     """Whatever is predicted, an error that moves x0 by d costs min(SNR, gamma) d^2."""
     ab = torch.tensor([0.9999, 0.9, 0.5, 0.01, 1e-6], dtype=torch.float64)
     noise, x0, shift = torch.zeros(5), torch.zeros(5), 0.1
-    x = losses.noised(x0, noise, ab)
+    x = add_noise(x0, noise, ab)
     moved_noise = (x - ab.sqrt() * (x0 + shift)) / (1 - ab).sqrt()
     moved = losses.target_of(prediction, x0 + shift, moved_noise, ab)
     error = (moved - losses.target_of(prediction, x0, noise, ab)).square()
@@ -183,21 +183,25 @@ def test_the_bounds_last_term_counts_levels():
     assert float((2 ** -bits.double()).sum()) == pytest.approx(1, abs=1e-4)
 
 
-def test_contrast_is_that_of_the_bundled_models_training():
+def test_further_texts_are_wrong_choices_of_the_images_alone():
     g = torch.Generator().manual_seed(0)
-    images, texts = torch.randn(6, 4, generator=g), torch.randn(6, 4, generator=g)
-    expected = contrastive_loss(images, texts, torch.zeros(0, 4), torch.tensor(2.0))
-    torch.testing.assert_close(losses.contrast(images, texts, torch.tensor(2.0))["loss"], expected)
+    images, texts, wrong = (F.normalize(torch.randn(n, 4, generator=g), dim=1) for n in (6, 6, 3))
+    logits, right = math.exp(2.0) * images @ torch.cat([texts, wrong]).T, torch.arange(6)
+    of_images, of_texts = F.cross_entropy(logits, right), F.cross_entropy(logits[:, :6].T, right)
+    found = losses.contrast(images, texts, torch.tensor(2.0), wrong)["loss"]
+    torch.testing.assert_close(found, (of_images + of_texts) / 2)
+    without = F.cross_entropy(logits[:, :6], right)
+    torch.testing.assert_close(losses.contrast(images, texts, torch.tensor(2.0))["loss"], (without + of_texts) / 2)
 
 
 def test_times_and_noise_are_those_of_the_settings():
     spec = DiffusionSpec()
     loss = config_from_dict(LEAST | {"loss": {"times": "logit_normal", "times_mean": 1.0}}, "prior").loss
-    drawn = [Process(spec, loss).draw((2,), generator_of(number)) for number in range(2000)]
+    drawn = [NoiseLevels(spec, loss).draw((2,), generator_of(number)) for number in range(2000)]
     logits = torch.logit((torch.stack([item["times"] for item in drawn]) + 0.5) / 1000)
     assert float(logits.mean()) == pytest.approx(1.0, abs=0.1) and float(logits.std()) == pytest.approx(1.0, abs=0.1)
     uniform = config_from_dict(LEAST, "prior").loss
-    drawn = [Process(spec, uniform).draw((2,), generator_of(number)) for number in range(2000)]
+    drawn = [NoiseLevels(spec, uniform).draw((2,), generator_of(number)) for number in range(2000)]
     assert float(torch.stack([item["times"] for item in drawn]).double().mean()) == pytest.approx(499.5, abs=20)
     item = drawn[0]
     table = torch.cat([torch.ones(1, dtype=torch.float64), spec.table]).float()
@@ -212,7 +216,7 @@ def test_squares_come_from_the_middle_and_crops_from_the_whole():
 
     ramp = torch.arange(12, dtype=torch.uint8).repeat(6, 1)
     image = Image.fromarray(torch.stack([ramp * 20] * 3, dim=2).numpy())
-    square = middle_square(image, 6)
+    square = center_crop(image, 6)
     assert square.shape == (6, 6, 3) and square[0, :, 0].tolist() == [60, 80, 100, 120, 140, 160]
     starts = {int(random_crop(image, 6, 4, generator_of(number))[0, 0, 0]) // 20 for number in range(80)}
     assert starts == set(range(9))
@@ -238,7 +242,7 @@ def test_recomputed_activations_give_the_same_gradients(attention):
         torch.nn.init.normal_(parameter, std=0.2)
     nets[1].load_state_dict(nets[0].state_dict())
     names = list(nets[1].state_dict())
-    assert recompute_activations(nets[1]) > 3 and list(nets[1].state_dict()) == names
+    assert enable_activation_checkpointing(nets[1]) > 3 and list(nets[1].state_dict()) == names
     x = torch.randn(2, 3, 8, 8)
     for net in nets:
         F.mse_loss(net(x, torch.tensor([3, 700])), torch.zeros_like(x)).backward()
@@ -247,9 +251,9 @@ def test_recomputed_activations_give_the_same_gradients(attention):
 
 
 def test_presets_make_nets():
-    from unclip.unclip_core.train.targets import PRESETS, _over
+    from unclip.unclip_core.train.net_shapes import PRESETS, merged
 
-    assert _over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "e": 6}) == {"a": {"b": 5, "c": 2}, "d": 3, "e": 6}
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "e": 6}) == {"a": {"b": 5, "c": 2}, "d": 3, "e": 6}
     with torch.device("meta"):
         assert isinstance(PRESETS["decoder"]["tiny"](), DecoderParams)
         DecoderNet(PRESETS["decoder"]["tiny"]())

@@ -20,12 +20,13 @@ pytest.importorskip("accelerate")
 from own_training import NAMES, config_of, curve, train, write_images
 
 from unclip.unclip_core import pipelines
-from unclip.unclip_core.data.center_crop import middle_square
+from unclip.unclip_core.data.center_crop import center_crop
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.train import engine as engine_module
+from unclip.unclip_core.train import processes as processes_module
 from unclip.unclip_core.train import run as run_module
 from unclip.unclip_core.train.embeds import EmbeddingStore
-from unclip.unclip_core.train.objectives import DecoderStage
+from unclip.unclip_core.train.objectives import DecoderObjective
 from unclip.unclip_core.train.run import INTERRUPTED
 from unclip.unclip_core.weights.files import load_weights
 
@@ -84,7 +85,7 @@ def test_the_other_three_learn_sixteen_images_by_heart_and_the_folder_draws_them
 
 
 def sample_pixels(images, name):
-    return middle_square(Image.open(images / f"{name}.png"), 16).float() / 255
+    return center_crop(Image.open(images / f"{name}.png"), 16).float() / 255
 
 
 def prior_config(steps, **training):
@@ -154,7 +155,8 @@ def test_killed_and_resumed_is_as_undisturbed(model, images, tmp_path):
 @pytest.mark.parametrize("stage", ["clip", "decoder"])
 def test_two_processes_give_the_curve_of_one(model, images, tmp_path, stage):
     one, two = tmp_path / "one", tmp_path / "two"
-    config = config_of(stage, 12, base=str(model))
+    # Muon's iterations in bfloat16 would make more of the sums' rounding than AdamW does.
+    config = config_of(stage, 12, base=str(model), optimizer="adamw")
     if stage == "clip":
         config["base"] = "output"
     else:
@@ -173,8 +175,8 @@ def test_two_processes_give_the_curve_of_one(model, images, tmp_path, stage):
 
 def test_accumulation_and_recomputation_leave_the_curve(model, images, tmp_path):
     plain, parted = tmp_path / "plain", tmp_path / "parted"
-    assert train("decoder", images, plain, config_of("decoder", 6, base=str(model))) == 0
-    config = config_of("decoder", 6, base=str(model), accumulation=4, checkpointing=True)
+    assert train("decoder", images, plain, config_of("decoder", 6, base=str(model), optimizer="adamw")) == 0
+    config = config_of("decoder", 6, base=str(model), optimizer="adamw", accumulation=4, checkpointing=True)
     assert train("decoder", images, parted, config) == 0
     assert curve(parted, "decoder") == pytest.approx(curve(plain, "decoder"), rel=1e-4)
 
@@ -197,14 +199,14 @@ def another_precision():
 def float32(model, images, tmp_path_factory):
     """The curve that other precisions follow."""
     output = tmp_path_factory.mktemp("precision") / "full"
-    assert train("decoder", images, output, config_of("decoder", 6, base=str(model))) == 0
+    assert train("decoder", images, output, config_of("decoder", 6, base=str(model), optimizer="adamw")) == 0
     return curve(output, "decoder")
 
 
 def test_float16_scales_its_loss_and_keeps_the_scale(model, images, tmp_path, monkeypatch, another_precision):
     """As on a GPU: accelerate leaves fp16 out on a CPU, though torch computes it there too."""
     make, scale = run_module.make_accelerator, 2.0**22
-    forward, computed = DecoderStage.forward, []
+    forward, computed = DecoderObjective.forward, []
 
     def half_on_cpu(training, cpu):
         forget_precision()
@@ -218,7 +220,7 @@ def test_float16_scales_its_loss_and_keeps_the_scale(model, images, tmp_path, mo
         return forward(self, batch)
 
     monkeypatch.setattr(run_module, "make_accelerator", half_on_cpu)
-    monkeypatch.setattr(DecoderStage, "forward", watched)
+    monkeypatch.setattr(DecoderObjective, "forward", watched)
     output, config = tmp_path / "half", config_of("decoder", 10, base=str(model), precision="fp16")
     assert train("decoder", images, output, config) == 0
     skipped, half = curve(output, "decoder", "skipped"), curve(output, "decoder")
@@ -239,7 +241,10 @@ def test_float16_without_a_gpu_is_refused(images, tmp_path, another_precision):
 
 def test_bfloat16_follows_float32(model, images, tmp_path, float32, another_precision):
     output = tmp_path / "half"
-    assert train("decoder", images, output, config_of("decoder", 6, base=str(model), precision="bf16")) == 0
+    assert (
+        train("decoder", images, output, config_of("decoder", 6, base=str(model), optimizer="adamw", precision="bf16"))
+        == 0
+    )
     half = curve(output, "decoder")
     assert half == pytest.approx(float32, rel=0.05) and half != float32
     kept, _ = load_weights(output / "decoder.safetensors")
@@ -305,7 +310,7 @@ def test_embeddings_are_computed_once_and_are_what_clip_says(model, images, tmp_
     assert train("prior", images, output, config_of("prior", 1)) == 0
     (shard,) = (output / "training" / "embeddings").rglob("embeddings-*.safetensors")
     before = shard.stat().st_mtime_ns
-    assert run_module.embed_own(str(images), str(output / "training" / "embeddings"), str(output)) == 0
+    assert run_module.embed(str(images), str(output / "training" / "embeddings"), str(output)) == 0
     assert train("decoder", images, output, config_of("decoder", 1)) == 0
     assert shard.stat().st_mtime_ns == before
     assert [path for path in (output / "training" / "embeddings").rglob("embeddings-*")] == [shard]
@@ -325,7 +330,7 @@ def test_embeddings_are_computed_once_and_are_what_clip_says(model, images, tmp_
 
 
 def test_a_board_that_is_not_installed_is_said_before_anything_is_written(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(processes_module, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs the package 'tensorboard'"):
         train("upsampler", images, tmp_path / "m", config_of("upsampler", 2, tensorboard=True))
     assert not (tmp_path / "m").exists()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...models import PartReader, UnclipModel
-from ..registry import INDEX, Family, Source
+from ..registry import INDEX, Family, Source, TrainedPart
 
 PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 LICENCE = (
@@ -49,6 +49,18 @@ class KarloFamily(Family):
         from .convert import convert
 
         return convert(model, target, dtype)
+
+    def check_trainable(self, model: UnclipModel, stage: str, new: bool, output: Path) -> None:
+        """Prior, decoder and first upsampler of a folder in diffusers' layout, from its weights, into another one."""
+        from .trained import check_trainable
+
+        check_trainable(model, stage, new, output)
+
+    def write_trained(self, base: UnclipModel | None, output: Path, part: TrainedPart) -> None:
+        """Into a copy of the base's folder; the copy of a large file is a second name of it where the disk can."""
+        from .trained import write_trained
+
+        write_trained(base.folder, output, part)
 
 
 FAMILY = KarloFamily()

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ...models import PartReader
-from ..registry import Family
+from ...models import PartReader, UnclipModel
+from ..registry import Family, TrainedPart
 from .reader import FORMAT, NativeFolder
 
 
@@ -24,6 +24,15 @@ class NativeFamily(Family):
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
         """Return a `NativeFolder`; there is one convention only."""
         return NativeFolder(folder, dtype)
+
+    def check_trainable(self, model: UnclipModel, stage: str, new: bool, output: Path) -> None:
+        """Everything can be trained, new nets in place of the base's too."""
+
+    def write_trained(self, base: UnclipModel | None, output: Path, part: TrainedPart) -> None:
+        """As one file more in `output`, or in place of the one that is there; the index names it."""
+        from .writer import write_trained
+
+        write_trained(base, output, part)
 
 
 FAMILY = NativeFamily()

@@ -1,10 +1,33 @@
 """The shapes of the networks of the bundled model of coloured shapes."""
 
+from typing import Any
+
+from ...diffusion.spec import DiffusionSpec
 from ...nets.decoder import DecoderParams
 from ...nets.map_conditioner import MapConditionerParams
 from ...nets.prior import PriorParams
 from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerParams
+
+TINY_SCALE = 4
+"""How many times as wide and high the bundled model's upsamplers make an image."""
+
+TINY_DIFFUSION = {
+    "prior": DiffusionSpec(schedule="cosine", prediction="sample", clip_range=5.0, spacing="trailing"),
+    "decoder": DiffusionSpec(schedule="cosine", prediction="sample", clip_range=1.0, spacing="trailing"),
+    "upsampler": DiffusionSpec(schedule="cosine", prediction="sample", clip_range=1.0, spacing="trailing"),
+}
+"""The bundled model's diffusion processes by stage."""
+
+
+def tiny_clip() -> dict[str, Any]:
+    """open_clip's arguments for the bundled CLIP, without the size of its vocabulary.
+
+    A ViT of 5 layers (64 px in 8 px patches) and a text transformer of 3, both 192 wide.
+    """
+    vision = {"image_size": 64, "patch_size": 8, "layers": 5, "width": 192, "head_width": 48}
+    text = {"context_length": 32, "layers": 3, "width": 192, "heads": 4}
+    return {"embed_dim": 192, "vision_cfg": vision, "text_cfg": text}
 
 
 def tiny_prior() -> PriorParams:

@@ -13,7 +13,7 @@ from ...embedding.arithmetic import cosine
 from ...world.captions import NEGATIVE_KINDS, caption, negatives
 from ...world.render import render
 from ...world.scenes import Scene, sample_scenes
-from .clip import IGNORE, AttributeHeads, attribute_targets
+from .attributes import IGNORE, AttributeHeads, attribute_targets
 
 GATE = 0.95
 
@@ -24,7 +24,7 @@ def fit_heads(clip: OpenClipAdapter, count: int = 12_000, seed: int = 0, steps: 
     The loss is the sum of the heads' cross-entropies, over all scenes at once, by Adam whose rate falls to zero.
     """
     scenes = sample_scenes(random.Random(f"heads {seed}"), count, "trained")
-    embeds = _image_embeds(clip, scenes)
+    embeds = scene_embeds(clip, scenes)
     labels, _, _ = attribute_targets(scenes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,7 +62,7 @@ def _gate_of_split(
     clip: OpenClipAdapter, heads: AttributeHeads, count: int, split: str, rng: random.Random
 ) -> dict[str, float]:
     scenes = sample_scenes(rng, count, split)
-    images = _image_embeds(clip, scenes)
+    images = scene_embeds(clip, scenes)
     texts = _texts(clip, [caption(scene, rng, full=True) for scene in scenes])
     return (
         {"retrieval": _retrieval(images, texts)}
@@ -72,7 +72,8 @@ def _gate_of_split(
 
 
 @torch.no_grad()
-def _image_embeds(clip: OpenClipAdapter, scenes: list[Scene]) -> Tensor:
+def scene_embeds(clip: OpenClipAdapter, scenes: list[Scene]) -> Tensor:
+    """Image embeddings `[B, D]` of the scenes' renderings."""
     parts = (scenes[at : at + 128] for at in range(0, len(scenes), 128))
     return torch.cat([clip.encode_image(render(part, clip.image_size).permute(0, 2, 3, 1)) for part in parts])
 

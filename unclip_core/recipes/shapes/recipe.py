@@ -1,131 +1,65 @@
-"""The recipe of the bundled model: CLIP, then prior, decoder and upsamplers on it, each stage gated and resumable."""
+"""The recipe of the bundled model: CLIP, then prior, decoder and upsamplers on it, each stage gated and resumable.
+
+What is trained how long stands in `phases`, on what in `sources` and `crops`; the training itself is `train.engine`'s.
+"""
 
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...clip.open_clip_adapter import build_open_clip
+from ...clip.open_clip_adapter import OpenClipAdapter, build_open_clip
 from ...evaluate.stages import measure_prior, measure_upsampler
 from ...families.loading import load_model
-from ...families.native.presets import tiny_decoder, tiny_prior, tiny_upsampler
-from ...families.native.reader import FORMAT, INDEX, read_clip
+from ...families.native.presets import TINY_DIFFUSION, TINY_SCALE, tiny_decoder, tiny_prior, tiny_upsampler
+from ...families.native.reader import read_clip
+from ...families.native.writer import write_index as write_native_index
+from ...models import DECODER_SETTINGS, PRIOR_SETTINGS, UPSAMPLER_SETTINGS, Decoder, Upsampler
 from ...nets.decoder import DecoderNet
 from ...nets.params import params_to_dict
 from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
+from ...pipelines import to_images
+from ...train.batch_sources import BatchSource
+from ...train.engine import Engine, Hooks
+from ...train.objectives import objective_class
+from ...train.processes import OneProcess
+from ...train.sample_sheets import decoder_sheet, save_sheet, upsampler_sheet
+from ...train.state import RunFiles
 from ...weights.files import CheckpointError, load_strictly, load_weights, save_weights, write_whole
-from . import decoder, prior, upsampler
-from .batches import WorldBatches
-from .clip import AttributeHeads, ClipPhase, ClipTraining, tiny_clip_config
-from .decoder import DecoderPhase, DecoderTraining
+from .attributes import AttributeHeads
+from .clip_config import tiny_clip_config
+from .crops import UpsamplerSource
 from .gates import clip_gate, failures, fit_heads
-from .loop import Loop, LoopConfig
-from .sheets import save_decoder_sheet, save_upsampler_sheet
+from .objectives import ShapesClipObjective, ShapesDecoderObjective
+from .phases import PHASES, ClipPhase, DecoderPhase, PriorPhase, UpsamplerPhase
+from .sources import ClipSource, DecoderSource, PriorSource, WorldBatches, embedding_statistics
 
 FAMILY = "tiny"
-CLIP_PHASES = (
-    # Colours, places and retrieval come first; the many small steps of the second phase bring shapes and binding.
-    ClipPhase(LoopConfig(steps=1800, stop=1419, lr=1e-3, warmup=150, weight_decay=0.02, ema=0.998), batch=128),
-    ClipPhase(
-        LoopConfig(steps=2600, stop=778, lr=6e-4, warmup=50, weight_decay=0.02, ema=0.998),
-        batch=48,
-        shape_weight=3.0,
-        said_weight=1.0,
-        shared_heads=True,
-    ),
-    ClipPhase(
-        LoopConfig(steps=1500, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998),
-        batch=64,
-        shape_weight=3.0,
-        said_weight=0.5,
-        shared_heads=True,
-        patch_weight=2.0,
-    ),
-    ClipPhase(
-        LoopConfig(steps=450, lr=6e-4, warmup=30, weight_decay=0.02, ema=0.996),
-        batch=64,
-        shape_weight=3.0,
-        said_weight=0.5,
-        shared_heads=True,
-        patch_weight=1.0,
-    ),
-    # Colours without a name teach what a shape is in whatever colour: the pairs that are held out gain most.
-    ClipPhase(
-        LoopConfig(steps=3300, stop=1938, lr=8e-4, warmup=50, weight_decay=0.02, ema=0.998),
-        batch=64,
-        shape_weight=3.0,
-        said_weight=0.5,
-        shared_heads=True,
-        patch_weight=1.0,
-        unnamed=0.35,
-    ),
-    ClipPhase(
-        LoopConfig(steps=900, lr=5e-4, warmup=20, weight_decay=0.02, ema=0.997),
-        batch=64,
-        shape_weight=3.0,
-        said_weight=0.5,
-        shared_heads=True,
-        patch_weight=1.0,
-        unnamed=0.35,
-    ),
-)
-DECODER_PHASES = (
-    # What the canvases show, before there is a UNet to lean on them.
-    DecoderPhase(
-        LoopConfig(steps=1000, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.98, muon=True), batch=128, canvases=True
-    ),
-    DecoderPhase(LoopConfig(steps=5200, lr=1.2e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True)),
-    # The canvases now hold nearly every shape rightly, and the UNet, told 2 px wrongly where they lie, blurs them.
-    DecoderPhase(
-        LoopConfig(steps=3000, lr=1e-3, warmup=100, weight_decay=0.01, ema=0.998, muon=True),
-        true_boxes=0.8,
-        still=True,
-        unnamed=0.35,
-    ),
-    # More colours without a name: pairs that are held out still took the shape of a neighbour.
-    DecoderPhase(
-        LoopConfig(steps=2200, lr=1e-3, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
-        true_boxes=0.8,
-        still=True,
-        unnamed=0.5,
-    ),
-    DecoderPhase(
-        LoopConfig(steps=1000, lr=6e-4, warmup=50, weight_decay=0.01, ema=0.998, muon=True),
-        true_boxes=0.8,
-        still=True,
-        unnamed=0.5,
-        noise=0.3,
-    ),
-)
-LOOPS = {
-    "clip": CLIP_PHASES[-1].loop,
-    "prior": LoopConfig(steps=400, lr=2e-3, warmup=30, weight_decay=0.01, ema=0.995, muon=True),
-    "decoder": DECODER_PHASES[-1].loop,
-    "upsampler": LoopConfig(steps=2000, lr=1.5e-3, warmup=50, weight_decay=0.0, ema=0.995, muon=True),
-    "second_upsampler": LoopConfig(steps=800, lr=5e-4, warmup=20, weight_decay=0.0, ema=0.99, muon=True),
+SETTINGS = {
+    "prior": asdict(PRIOR_SETTINGS),
+    "decoder": asdict(DECODER_SETTINGS),
+    "upsampler": asdict(UPSAMPLER_SETTINGS),
 }
-BATCHES = {
-    "clip": CLIP_PHASES[-1].batch,
-    "prior": 128,
-    "decoder": DECODER_PHASES[-1].batch,
-    "upsampler": 16,
-    "second_upsampler": 16,
-}
-PRIOR_UNNAMED = 0.1
-"""Share of things in colours without a name; a DecoderPhase states its own."""
+"""How the bundled model's stages are sampled by default."""
+DECODER_SAMPLES, UPSAMPLER_SAMPLES = 16, 4
+"""Images of the sheets that stand beside the checkpoints."""
+SHEET_STEP = -1000
+"""The step whose batch the decoder's sheets show; trainings count up from 0."""
+Phase = TypeVar("Phase", ClipPhase, PriorPhase, DecoderPhase, UpsamplerPhase)
 
 
 def train_tiny(
     output: Path, stages: list[str] | None = None, seed: int = 1, steps: int | None = None, device: str = "cpu"
 ) -> None:
-    """Train the stages in order into `output`, going on where an earlier run stopped.
+    """Train the stages in order into `output`, resuming where an earlier run stopped.
 
     A stage whose weights stand in `output` already is done. The bundled model is such a folder.
 
@@ -133,175 +67,211 @@ def train_tiny(
         output: folder of checkpoints, logs, weights, and the index that makes it a loadable model.
         stages: some of "clip", "prior", "decoder", "upsampler", "second_upsampler"; None for all.
         seed: of initialisation, data and noise.
-        steps: in place of the recipe's, for each stage.
+        steps: in place of the recipe's, for each stage; a phase of several is not made longer by it.
         device: where to train.
 
     Raises:
         ValueError: a stage is unknown.
         CheckpointError: a stage needs CLIP and it is not trained, or CLIP does not pass its gate.
+        KeyboardInterrupt: interrupted; the checkpoint is written, and the same call resumes.
     """
-    if unknown := set(stages or ()) - set(LOOPS):
-        raise ValueError(f"Unknown stages {sorted(unknown)}; known are {list(LOOPS)}.")
+    if unknown := set(stages or ()) - set(PHASES):
+        raise ValueError(f"Unknown stages {sorted(unknown)}; known are {list(PHASES)}.")
     output.mkdir(parents=True, exist_ok=True)
-    for stage in stages or list(LOOPS):
+    for stage in stages or list(PHASES):
         if not (output / f"{stage}.safetensors").is_file():
-            loop = LOOPS[stage] if steps is None else replace(LOOPS[stage], steps=steps)
-            _announce(stage, loop, seed, device)
             torch.manual_seed(seed)
             with _fast_attention(device):
-                TRAINERS[stage](output, loop, seed, torch.device(device))
+                TRAINERS[stage](output, shortened(PHASES[stage], steps), seed, torch.device(device))
         write_index(output)
+
+
+def shortened(phases: Sequence[Phase], steps: int | None) -> list[Phase]:
+    """The phases with `steps` in place of their own; where there are several, of those that are longer alone."""
+    if steps is None:
+        return list(phases)
+    counts = [steps if len(phases) == 1 else min(phase.training.steps, steps) for phase in phases]
+    return [
+        replace(phase, training=replace(phase.training, steps=count))
+        for phase, count in zip(phases, counts, strict=True)
+    ]
 
 
 def write_index(output: Path) -> None:
     """Name the components that stand in the folder."""
-    components = {name: f"{name}.safetensors" for name in LOOPS if (output / f"{name}.safetensors").is_file()}
-    index = {"format": FORMAT, "family": FAMILY, "components": components}
-    write_whole(output / INDEX, (json.dumps(index, indent=2) + "\n").encode())
+    components = {name: f"{name}.safetensors" for name in PHASES if (output / f"{name}.safetensors").is_file()}
+    write_native_index(output, FAMILY, components, SETTINGS)
 
 
-def train_clip(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train CLIP in its phases, the last with `loop_config`; its attribute heads are saved beside it for the gate."""
+def train_clip(output: Path, phases: Sequence[ClipPhase], seed: int, device: torch.device) -> None:
+    """Train CLIP; the attribute heads of its last phase are saved beside it for the gate."""
     config = tiny_clip_config()
-    trained: dict[str, torch.Tensor] = {}
-    for number, phase in enumerate(_phases(loop_config), start=1):
-        training = ClipTraining(build_open_clip(config), config, phase, seed + number - 1)
+    trained: dict[str, Tensor] = {}
+    for number, phase in enumerate(phases, start=1):
+        objective = ShapesClipObjective(build_open_clip(config), config, phase)
         if phase.shared_heads:
             trained = {name: t for name, t in trained.items() if not name.startswith("text_heads.")}
-        training.load_state_dict(trained, strict=False)
-        loop = Loop(f"clip-{number}", training.to(device, torch.bfloat16), phase.loop, output)
-        loop.run(training.loss)
-        trained = loop.trained()
-    averaged = loop.averaged()
-    heads = {name.removeprefix("heads."): t for name, t in averaged.items() if name.startswith("heads.")}
-    save_weights(output / "clip-heads.safetensors", heads, {})
-    _export(output / "clip.safetensors", averaged, "model.", asdict(config))
+        objective.load_state_dict(trained, strict=False)
+        source = ClipSource(config, phase, seed + number - 1, device)
+        engine = run_phase(f"clip-{number}", objective, source, phase, output, seed + number - 1, device)
+        trained = engine.trained_state()
+    averaged = engine.averaged_state()
+    _export(output / "clip-heads.safetensors", averaged, "heads.", {}, torch.float32)
+    _export(output / "clip.safetensors", averaged, "net.", asdict(config))
 
 
-def _phases(last: LoopConfig) -> list[ClipPhase]:
-    # A short run (of a test, say) shortens every phase.
-    loops = _shortened([phase.loop for phase in CLIP_PHASES], last)
-    return [replace(phase, loop=loop) for phase, loop in zip(CLIP_PHASES, loops, strict=True)]
-
-
-def _shortened(loops: Sequence[LoopConfig], last: LoopConfig) -> list[LoopConfig]:
-    return [replace(loop, steps=min(loop.steps, last.steps)) if last is not loops[-1] else loop for loop in loops]
-
-
-def train_prior(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
+def train_prior(output: Path, phases: Sequence[PriorPhase], seed: int, device: torch.device) -> None:
     """Train the prior on the embeddings of a CLIP that passes its gate."""
     check_clip(output)
-    batches = _batches(
-        output, device, BATCHES["prior"], seed, pair_fraction=0.6, empty_captions=0.1, unnamed=PRIOR_UNNAMED
+    (phase,), spec = phases, TINY_DIFFUSION["prior"]
+    batch, unnamed = phase.training.batch, phase.unnamed
+    batches = WorldBatches(
+        _trained_clip(output, device), batch, seed, empty_captions=phase.empty_captions, unnamed=unnamed
     )
     net = PriorTransformer(tiny_prior())
-    mean, std = prior.embedding_statistics(batches, 32)
+    mean, std = embedding_statistics(batches, 32)
     net.clip_mean.data.copy_(mean)
     net.clip_std.data.copy_(std)
-    training = prior.PriorTraining(net, batches, seed).to(device, torch.bfloat16)
-    averaged = _run("prior", training, loop_config, output)
-    config = {"net": params_to_dict(net.params), "diffusion": asdict(prior.DIFFUSION), "unit_norm": True}
-    _export(output / "prior.safetensors", averaged | {"net.clip_mean": mean, "net.clip_std": std}, "net.", config)
+    objective = objective_class("prior")(net, spec)
+    engine = run_phase("prior", objective, PriorSource(batches, spec, seed), phase, output, seed, device)
+    tensors = engine.averaged_state() | {"net.clip_mean": mean, "net.clip_std": std}
+    config = {"net": params_to_dict(net.params), "diffusion": asdict(spec), "unit_norm": True}
+    _export(output / "prior.safetensors", tensors, "net.", config)
     write_index(output)
     model = load_model(output)
     _keep(output / "prior-measure.json", measure_prior(model.clip, model.prior, 256, seed=0))
 
 
-def train_decoder(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train the decoder in its phases, the last with `loop_config`; its CLIP must pass the gate.
+def train_decoder(output: Path, phases: Sequence[DecoderPhase], seed: int, device: torch.device) -> None:
+    """Train the decoder on the embeddings of a CLIP that passes its gate.
 
-    Each phase leaves the weights it arrived at, averaged and in fp16, as `decoder-<number>.safetensors`, and starts
-    from those of the phase before. So a phase can be added to a decoder that stands there already:
-    `decoder.safetensors`, the copy of the last, then has to go first.
+    Each phase leaves its averaged weights in fp16 as `decoder-<number>.safetensors`, and starts from those of the
+    phase before. So a phase can be added to a decoder that stands there already: `decoder.safetensors`, the copy of
+    the last, then has to go first.
     """
     check_clip(output)
-    loops = _shortened([phase.loop for phase in DECODER_PHASES], loop_config)
-    stands = [output / f"decoder-{number}.safetensors" for number in range(len(loops) + 1)]
-    for number, (phase, loop) in enumerate(zip(DECODER_PHASES, loops, strict=True), start=1):
-        if not stands[number].is_file():
+    files = [output / f"decoder-{number}.safetensors" for number in range(len(phases) + 1)]
+    for number, phase in enumerate(phases, start=1):
+        if not files[number].is_file():
             net = DecoderNet(tiny_decoder())
             if number > 1:
-                load_strictly(net, load_weights(stands[number - 1])[0], stands[number - 1].name)
-            tensors = _decoder_phase(number, replace(phase, loop=loop), net, output, seed + number - 1, device)
-            config = {"net": net.params.to_dict(), "diffusion": asdict(decoder.DIFFUSION)}
-            _export(stands[number], tensors, "net.", config)
-    write_whole(output / "decoder.safetensors", stands[-1].read_bytes())
+                load_strictly(net, load_weights(files[number - 1])[0], files[number - 1].name)
+            tensors = _decoder_phase(number, phase, net, output, seed + number - 1, device)
+            config = {"net": net.params.to_dict(), "diffusion": asdict(TINY_DIFFUSION["decoder"])}
+            _export(files[number], tensors, "net.", config)
+    write_whole(output / "decoder.safetensors", files[-1].read_bytes())
 
 
 def _decoder_phase(
     number: int, phase: DecoderPhase, net: DecoderNet, output: Path, seed: int, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """The averaged weights that the phase arrives at."""
+) -> dict[str, Tensor]:
+    """Train a phase; returns the averaged weights."""
     net.to(memory_format=torch.channels_last)
-    batches = _batches(output, device, phase.batch, seed, pair_fraction=0.6, empty_captions=0.0, unnamed=phase.unnamed)
-    training = DecoderTraining(net, batches, seed, phase.true_boxes, phase.still, phase.noise)
-    loop = Loop(f"decoder-{number}", training.to(device, torch.bfloat16), phase.loop, output)
-    if phase.canvases:
-        loop.run(training.canvas_loss)
-    else:
-        loop.run(training.loss, lambda: save_decoder_sheet(loop, net, batches, output / "decoder-sheet.png"))
-    return loop.averaged()
+    clip = _trained_clip(output, device)
+    batches = WorldBatches(clip, phase.training.batch, seed, unnamed=phase.unnamed)
+    spec = TINY_DIFFUSION["decoder"]
+    source = DecoderSource(batches, spec, phase, seed)
+    kind: type[ShapesDecoderObjective] = objective_class(phase.objective)
+    objective = kind(net, spec, phase.freeze_boxes)
+    sheet = partial(_decoder_sheet, net, batches) if kind is ShapesDecoderObjective else None
+    file = output / "decoder-sheet.png"
+    engine = run_phase(f"decoder-{number}", objective, source, phase, output, seed, device, sheet, file)
+    return engine.averaged_state()
 
 
-def train_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
+def _decoder_sheet(net: DecoderNet, batches: WorldBatches) -> Tensor:
+    """True images above what the decoder draws of their image embeddings alone."""
+    batch = batches.draw(SHEET_STEP)
+    part = Decoder(FAMILY, net, TINY_DIFFUSION["decoder"], net.params.image_size, settings=DECODER_SETTINGS)
+    return decoder_sheet(part, to_images(batch.images[:DECODER_SAMPLES]), batch.image_embeds[:DECODER_SAMPLES])
+
+
+def train_upsampler(output: Path, phases: Sequence[UpsamplerPhase], seed: int, device: torch.device) -> None:
     """Train the upsampler of the decoder's images, which needs no other stage."""
-    net = UpsamplerNet(tiny_upsampler()).to(memory_format=torch.channels_last)
-    _train_upsampler("upsampler", net, upsampler.FIRST, loop_config, output, seed, device)
+    net = UpsamplerNet(tiny_upsampler())
+    _train_upsampler("upsampler", net, phases, output, seed, device)
     _keep(output / "upsampler-measure.json", measure_upsampler(load_model(output).upsampler, 32, seed=0))
 
 
-def train_second_upsampler(output: Path, loop_config: LoopConfig, seed: int, device: torch.device) -> None:
-    """Train the upsampler of the first one's images; it goes on from the first, whose task is much the same."""
+def train_second_upsampler(output: Path, phases: Sequence[UpsamplerPhase], seed: int, device: torch.device) -> None:
+    """Train the upsampler of the first one's images, from the first one's weights: its task is much the same."""
     net = UpsamplerNet(tiny_upsampler())
     file = output / "upsampler.safetensors"
     if not file.is_file():
         raise CheckpointError(f"The second upsampler starts from the first: train that before, '{file}' is missing.")
     load_strictly(net, load_weights(file)[0], str(file))
-    task = upsampler.SECOND
-    _train_upsampler(
-        "second_upsampler",
-        net.to(memory_format=torch.channels_last),
-        task,
-        loop_config,
-        output,
-        seed,
-        device,
-        from_size=task.cells,
-    )
+    size = phases[0].size
+    _train_upsampler("second_upsampler", net, phases, output, seed, device, from_size=size // TINY_SCALE)
     second = load_model(output).upsampler.second
-    _keep(output / "second_upsampler-measure.json", measure_upsampler(second, 8, seed=0, size=task.size))
+    _keep(output / "second_upsampler-measure.json", measure_upsampler(second, 8, seed=0, size=size))
 
 
 def _train_upsampler(
     name: str,
     net: UpsamplerNet,
-    task: upsampler.UpsamplerTask,
-    loop_config: LoopConfig,
+    phases: Sequence[UpsamplerPhase],
     output: Path,
     seed: int,
     device: torch.device,
     **more: int,
 ) -> None:
-    training = upsampler.UpsamplerTraining(net, BATCHES[name], seed, task).to(device, torch.bfloat16)
-    averaged = _run(
-        name,
-        training,
-        loop_config,
-        output,
-        lambda loop, path: save_upsampler_sheet(loop, net, training.images(-1, device), path),
-    )
-    config = {"net": params_to_dict(net.params), "diffusion": asdict(upsampler.DIFFUSION), "scale": upsampler.SCALE}
-    _export(output / f"{name}.safetensors", averaged, "net.", config | more)
+    (phase,), spec = phases, TINY_DIFFUSION["upsampler"]
+    source = UpsamplerSource(phase, spec, seed, device)
+    objective = objective_class("upsampler")(net.to(memory_format=torch.channels_last), spec)
+    sheet = partial(_upsampler_sheet, net, source)
+    file = output / f"{name}-sheet.png"
+    engine = run_phase(name, objective, source, phase, output, seed, device, sheet, file)
+    config = {"net": params_to_dict(net.params), "diffusion": asdict(spec), "scale": TINY_SCALE}
+    _export(output / f"{name}.safetensors", engine.averaged_state(), "net.", config | more)
     write_index(output)
 
 
-TRAINERS: dict[str, Callable[[Path, LoopConfig, int, torch.device], None]] = {
+def _upsampler_sheet(net: UpsamplerNet, source: UpsamplerSource) -> Tensor:
+    part = Upsampler(FAMILY, net, TINY_DIFFUSION["upsampler"], TINY_SCALE)
+    return upsampler_sheet(part, to_images(source.images(-1)[:UPSAMPLER_SAMPLES]))
+
+
+TRAINERS: dict[str, Callable[[Path, Any, int, torch.device], None]] = {
     "clip": train_clip,
     "prior": train_prior,
     "decoder": train_decoder,
     "upsampler": train_upsampler,
     "second_upsampler": train_second_upsampler,
 }
+
+
+def run_phase(
+    name: str,
+    objective: nn.Module,
+    source: BatchSource,
+    phase: ClipPhase | PriorPhase | DecoderPhase | UpsamplerPhase,
+    output: Path,
+    seed: int,
+    device: torch.device,
+    sheet: Callable[[], Tensor] | None = None,
+    sheet_file: Path | None = None,
+) -> Engine:
+    """Train the objective in bfloat16 with float32 masters, into `<name>.state.pt` and `<name>.log.jsonl`.
+
+    With `sheet`, a sheet of samples of the averaged weights is drawn into `sheet_file` beside each checkpoint.
+
+    Raises:
+        KeyboardInterrupt: interrupted; the checkpoint is written.
+    """
+    print(f"Training {name}: {json.dumps({**asdict(phase), 'seed': seed, 'device': str(device)})}", flush=True)
+
+    def draw(averages: object) -> None:
+        if sheet is not None:
+            with engine.averaged(), torch.no_grad():
+                save_sheet(sheet(), sheet_file)
+
+    training = replace(phase.training, seed=seed)
+    files = RunFiles(output, name)
+    objective = objective.to(device, torch.bfloat16)
+    engine = Engine(objective, source, training, files, OneProcess(device), Hooks(draw))
+    if not engine.run():
+        raise KeyboardInterrupt
+    return engine
 
 
 def check_clip(output: Path, count: int = 512) -> None:
@@ -326,32 +296,10 @@ def check_clip(output: Path, count: int = 512) -> None:
         raise CheckpointError(f"CLIP does not pass its gate ({', '.join(missed)}): train it longer before the rest.")
 
 
-def _run(
-    name: str,
-    training: nn.Module,
-    loop_config: LoopConfig,
-    output: Path,
-    save_sheet: Callable[[Loop, Path], None] | None = None,
-) -> dict[str, torch.Tensor]:
-    """Train; with `save_sheet`, a sheet of samples stands beside each checkpoint."""
-    loop = Loop(name, training, loop_config, output)
-    loop.run(training.loss, None if save_sheet is None else lambda: save_sheet(loop, output / f"{name}-sheet.png"))
-    return loop.averaged()
-
-
-def _batches(
-    output: Path,
-    device: torch.device,
-    batch: int,
-    seed: int,
-    *,
-    pair_fraction: float,
-    empty_captions: float,
-    unnamed: float,
-) -> WorldBatches:
+def _trained_clip(output: Path, device: torch.device) -> OpenClipAdapter:
     adapter = read_clip(output, FAMILY).adapter
     adapter.model.to(device)
-    return WorldBatches(adapter, batch, seed, pair_fraction, empty_captions, unnamed)
+    return adapter
 
 
 def _keep(path: Path, figures: dict[str, Any]) -> None:
@@ -364,11 +312,8 @@ def _fast_attention(device: str) -> AbstractContextManager[Any]:
     return sdpa_kernel([SDPBackend.MATH] if device == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
 
 
-def _export(path: Path, tensors: dict[str, torch.Tensor], prefix: str, config: dict[str, Any]) -> None:
-    halves = {name.removeprefix(prefix): t.half() for name, t in tensors.items() if name.startswith(prefix)}
-    save_weights(path, halves, config)
-
-
-def _announce(stage: str, loop_config: LoopConfig, seed: int, device: str) -> None:
-    settings = {**asdict(loop_config), "batch": BATCHES[stage], "seed": seed, "device": device}
-    print(f"Training {stage}: {json.dumps(settings)}", flush=True)
+def _export(
+    path: Path, tensors: dict[str, Tensor], prefix: str, config: dict[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    chosen = {name.removeprefix(prefix): t.to(dtype) for name, t in tensors.items() if name.startswith(prefix)}
+    save_weights(path, chosen, config)

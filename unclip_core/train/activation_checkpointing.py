@@ -1,0 +1,37 @@
+"""Activation checkpointing: less memory for a third more time."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..nets.layers import AddedKVAttention, ResBlock
+from ..nets.prior import PriorBlock
+
+CHECKPOINTED = (PriorBlock, ResBlock, AddedKVAttention)
+"""The blocks whose activations are recomputed in the backward pass."""
+
+
+def enable_activation_checkpointing(net: nn.Module) -> int:
+    """Recompute the activations of a net's blocks in the backward pass; returns the number of blocks.
+
+    Weights and their names stay as they are. open_clip's nets have a switch of their own.
+    """
+    if hasattr(net, "set_grad_checkpointing"):
+        net.set_grad_checkpointing(True)
+        return 1
+    blocks = [module for module in net.modules() if isinstance(module, CHECKPOINTED)]
+    for block in blocks:
+        block.forward = _Checkpointed(block.forward)
+    return len(blocks)
+
+
+class _Checkpointed:
+    """Calls a block so that only its inputs are kept for the backward pass."""
+
+    def __init__(self, forward: object) -> None:
+        self.forward = forward
+
+    def __call__(self, *inputs: object, **named: object) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self.forward(*inputs, **named)
+        return checkpoint(self.forward, *inputs, use_reentrant=False, **named)

@@ -1,0 +1,71 @@
+"""The CLIP to be trained: the base's own, or a new one of open_clip's architectures."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from ..clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
+from ..families.native.presets import tiny_clip
+from ..models import UnclipModel
+from .config import Config
+from .net_shapes import merged
+
+VOCABULARY = 49408
+"""Tokens of the tokenizer that a new CLIP gets (OpenAI's byte-pair vocabulary)."""
+
+
+def make_clip(config: Config, base: UnclipModel | None) -> tuple[OpenClipAdapter, dict[str, Any]]:
+    """The CLIP and the configuration that its file carries.
+
+    Raises:
+        ValueError: the base's CLIP is not one of open_clip's, or the shape of the new one is wrong.
+    """
+    if config.start == "base":
+        adapter = base.clip.adapter
+        return adapter, asdict(adapter.config)
+    header = _header(_shape(config.net))
+    built = ClipConfig.from_dict(header)
+    return OpenClipAdapter(build_open_clip(built), built), header
+
+
+def _shape(net: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape as given, over that of the preset: the bundled CLIP's, or an architecture of open_clip's."""
+    given = dict(net)
+    name = given.pop("preset", None)
+    if name is None:
+        return given
+    if name == "tiny":
+        return merged(tiny_clip(), given)
+    from open_clip import get_model_config
+
+    below = get_model_config(name)
+    if below is None:
+        raise ValueError(
+            f"net.preset must be 'tiny' or the name of an architecture of open_clip, such as ViT-B-32, got {name!r}."
+        )
+    return merged(below, given)
+
+
+def _header(net: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip's arguments, with the images' mean and std of OpenAI's models unless given; unit embeddings."""
+    model = {name: value for name, value in net.items() if name not in ("mean", "std")}
+    rest = {name: tuple(net[name]) for name in ("mean", "std") if name in net}
+    config = ClipConfig(model=model, normalize=True, **rest)
+    try:
+        with torch.device("meta"):
+            build_open_clip(config)
+        size, width = model["text_cfg"].get("vocab_size", VOCABULARY), model["embed_dim"]
+        _ = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"], width
+    except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"[net] makes no CLIP of open_clip's ({type(error).__name__}: {error}): it needs a preset, or "
+            "embed_dim, [net.vision_cfg] with image_size, patch_size, layers, width, head_width and "
+            "[net.text_cfg] with context_length, layers, width, heads."
+        ) from error
+    if size != VOCABULARY:
+        raise ValueError(
+            f"net.text_cfg.vocab_size is {size}, and the tokenizer knows {VOCABULARY} tokens: leave it out."
+        )
+    return asdict(config)

@@ -1,0 +1,47 @@
+"""Timesteps, noise levels and loss weights that a diffusion net is trained on."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..diffusion.spec import DiffusionSpec
+from .config import DiffusionLoss
+from .losses import min_snr_weight
+
+
+class NoiseLevels:
+    """Draws the noise level of a sample from a process, as the loss's settings say."""
+
+    def __init__(self, spec: DiffusionSpec, loss: DiffusionLoss) -> None:
+        self.spec, self.loss, self._table = spec, loss, spec.table
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
+        """A timestep "times" with its "alpha_bar", "alpha_bar_before" and "weight" (scalars), and "noise" `shape`."""
+        time = self._time(generator)
+        levels = at_times(self._table, time)
+        weight = torch.ones((), dtype=torch.float64)
+        if self.loss.weighting == "min_snr":
+            weight = min_snr_weight(self.spec.prediction, self._table[time], self.loss.min_snr_gamma)
+        noise = torch.randn(tuple(shape), generator=generator)
+        return {"times": time, **levels, "weight": weight.float(), "noise": noise}
+
+    def _time(self, generator: torch.Generator) -> Tensor:
+        count = self.spec.train_steps
+        if self.loss.times == "uniform":
+            return torch.randint(count, (), generator=generator)
+        return logit_normal_times((), count, self.loss.times_mean, self.loss.times_std, generator)
+
+
+def logit_normal_times(
+    shape: Sequence[int], train_steps: int, mean: float, std: float, generator: torch.Generator
+) -> Tensor:
+    """Timesteps int64 whose logit of t/T is normal (Esser et al. 2024, section 3.1); mean > 0 is noisier."""
+    position = torch.sigmoid(torch.randn(tuple(shape), generator=generator) * std + mean)
+    return (position * train_steps).long().clamp(0, train_steps - 1)
+
+
+def at_times(table: Tensor, times: Tensor) -> dict[str, Tensor]:
+    """ "alpha_bar" at these timesteps and "alpha_bar_before", one step nearer to the image, float32."""
+    before = torch.cat([torch.ones(1, dtype=table.dtype), table])
+    return {"alpha_bar": table[times].float(), "alpha_bar_before": before[times].float()}
