@@ -2,8 +2,6 @@
 
 import re
 
-import torch
-
 RESNET = [
     (r"\btime_emb_proj\b", "time_proj"),
     (r"\bconv_shortcut\b", "skip"),
@@ -53,25 +51,3 @@ def rename(state, table):
         renamed[key] = value
     assert len(renamed) == len(state)
     return renamed
-
-
-def randomise(net, seed=0):
-    """Every parameter random, those that start at zero or one too; returns the net, in eval mode."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in net.named_parameters():
-            noise = torch.randn(value.shape, generator=generator)
-            scale = 0.3 if value.dim() < 2 else 1.5 * value[0].numel() ** -0.5
-            around_one = value.dim() == 1 and "norm" in name and name.endswith("weight")
-            value.copy_(scale * noise + (1.0 if around_one else 0.0))
-    return net.eval()
-
-
-def error(ours, reference):
-    """Greatest difference over max(1, greatest reference value)."""
-    return ((ours - reference).abs().max() / reference.abs().max().clamp(min=1)).item()
-
-
-def draw(*shape, seed=1):
-    """Gaussian numbers that depend on shape and seed only."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

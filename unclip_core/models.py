@@ -56,7 +56,7 @@ class StageSettings:
         self, steps: int | None = None, guidance_scale: float | None = None, sampler: str | None = None
     ) -> "StageSettings":
         """These settings with what is given in their place; None leaves one as it is."""
-        given = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -247,21 +247,28 @@ class Upsampler:
 
     def fitting(self, height: int, width: int) -> "Upsampler":
         """The one for small images of that size: the second where both sides are as long as those it is for."""
-        takes_second = self.second is not None and min(height, width) >= self.second.from_size
-        return self.second if takes_second else self
+        if self.second is not None and min(height, width) >= self.second.from_size:
+            return self.second
+        return self
 
 
 class PartReader(Protocol):
     """A model folder of some family: what reads its parts. Made by the family's `read`, see `families.registry`."""
 
-    family: str
-    """Whose embeddings its parts exchange; parts of another family are refused."""
+    @property
+    def family(self) -> str:
+        """Whose embeddings its parts exchange; parts of another family are refused."""
+        ...
 
-    small: bool
-    """Whether it is quick to read all of it at once."""
+    @property
+    def small(self) -> bool:
+        """Whether it is quick to read all of it at once."""
+        ...
 
-    parts: frozenset[str]
-    """Which of `PARTS` the folder has."""
+    @property
+    def parts(self) -> frozenset[str]:
+        """Which of `PARTS` the folder has."""
+        ...
 
     def check(self) -> None:
         """Compare keys and shapes of all parts that are there with their configuration, without reading weights."""

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,8 +152,8 @@ def run_workflow(
             report.status, report.errors = "invalid", error.problems
         else:
             nodes = {**nodes, **{node.id: node for node in order}}  # with converted values
-            pnginfo = _with_canvas(pnginfo, canvas, nodes, classes, report)
-            hidden = {"PROMPT": as_api(nodes), "EXTRA_PNGINFO": pnginfo, FOLDERS: folders}
+            with_canvas = _with_canvas(pnginfo, canvas, nodes, classes, report)
+            hidden = {"PROMPT": as_api(nodes), "EXTRA_PNGINFO": with_canvas, FOLDERS: folders}
             _execute(order, _Context(classes, hidden, folders, on_event or (lambda event: None)), report)
     report.seconds = time.perf_counter() - began
     return report
@@ -243,7 +243,7 @@ def _errors(report: Report, node: Node | None) -> Iterator[None]:
         trace = None if expected else traceback.format_exc()
         message = _sentence(error) if expected else f"{type(error).__name__}: {error}"
         report.status = "failed"
-        report.errors.append(Problem("failed", message, *place, traceback=trace))
+        report.errors.append(replace(Problem("failed", message, *place), traceback=trace))
 
 
 def _sentence(error: Exception) -> str:
@@ -254,7 +254,7 @@ def _sentence(error: Exception) -> str:
 
 def _call(node: Node, cache: _Cache, context: _Context, report: Report) -> tuple[Any, ...]:
     """Run one node on its sources' results; what it saved goes into the report."""
-    node_class = context.classes[node.class_type]
+    node_class: Any = context.classes[node.class_type]
     values = {name: cache.output(*value) if is_link(value) else value for name, value in node.inputs.items()}
     for name, kind in node_class.INPUT_TYPES().get("hidden", {}).items():
         values[name] = node.id if kind == "UNIQUE_ID" else context.hidden.get(kind)

@@ -127,7 +127,7 @@ class PreviewImage(SaveImage):
     FUNCTION = "preview_images"
 
     @classmethod
-    def VALIDATE_INPUTS(cls) -> bool:
+    def VALIDATE_INPUTS(cls) -> bool:  # type: ignore[override]  # ComfyUI asks for the inputs that are named
         """Nothing to check: the prefix is fixed."""
         return True
 

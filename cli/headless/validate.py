@@ -82,7 +82,7 @@ def _sorted(needed: list[Node]) -> tuple[list[str], list[Problem]]:
     """Ids in topological order, and the cycles in the way (each is broken at one link, to find all)."""
     present = {node.id: node for node in needed}
     sources = {node.id: {source for source, _ in node.links().values() if source in present} for node in needed}
-    problems = []
+    problems: list[Problem] = []
     while True:
         try:
             return list(TopologicalSorter(sources).static_order()), problems
@@ -154,7 +154,7 @@ def _value(
     return value
 
 
-def _link(raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: Mapping[str, type]) -> list[Any]:
+def _link(raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: Mapping[str, Any]) -> list[Any]:
     if not is_link(raw):
         raise _Invalid("bad_link", f"{raw!r} is no link; a link is [node id, output slot].")
     source, slot = nodes.get(str(raw[0])), raw[1]
@@ -170,7 +170,7 @@ def _link(raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: M
     return [source.id, slot]
 
 
-def _validated_by_class(node_class: type) -> set[str]:
+def _validated_by_class(node_class: Any) -> set[str]:
     """The inputs that the class's own VALIDATE_INPUTS answers for (its range checks replace the runner's)."""
     check = getattr(node_class, "VALIDATE_INPUTS", None)
     if check is None:
@@ -181,7 +181,7 @@ def _validated_by_class(node_class: type) -> set[str]:
     return {*signature.args, *signature.kwonlyargs} - {"cls", "self"}
 
 
-def _own_check(node: Node, node_class: type, named: set[str], hidden: Mapping[str, Any]) -> list[Problem]:
+def _own_check(node: Node, node_class: Any, named: set[str], hidden: Mapping[str, Any]) -> list[Problem]:
     """What the class's VALIDATE_INPUTS says of the inputs it names (None for links) and the hidden ones."""
     if not named:
         return []

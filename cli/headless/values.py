@@ -34,7 +34,7 @@ class InputSpec:
         return "*" in here | there or bool(here & there)
 
 
-def input_specs(node_class: type) -> dict[str, InputSpec]:
+def input_specs(node_class: Any) -> dict[str, InputSpec]:
     """The inputs of a V1 node class by name, required ones first, in the order of their declaration."""
     declared = node_class.INPUT_TYPES()
     return {

@@ -183,7 +183,7 @@ def read_varied(text: str) -> tuple[str, list[Any]]:
     if not separator or "." not in target:
         raise ValueError(f"--vary {text!r}: write NODE.INPUT=VALUES, NODE being a node's id or title.")
     if found := _RANGE.fullmatch(said.strip()):
-        values = _range(int(found[1]), int(found[2]), text)
+        values: list[Any] = _range(int(found[1]), int(found[2]), text)
     elif said.lstrip().startswith("["):
         values = _json_list(said, text)
     else:

@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from .memory import peak_gib
 from .speed.cold import PROMPT, cold_seconds
 
 
-def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32") -> dict[str, object]:
+def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32") -> dict[str, Any]:
     """Time the bundled model with default settings, print the figures and return them.
 
     Args:
@@ -67,7 +68,7 @@ def _median_stages(run: Callable[[], dict[str, float]], repeats: int) -> dict[st
     return {stage: statistics.median(r[stage] for r in runs) for stage in runs[0]}
 
 
-def _text(figures: dict[str, object]) -> str:
+def _text(figures: dict[str, Any]) -> str:
     one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
     return (
         f"prompt to 256 px, warm, {figures['threads']} threads, {figures['dtype']}: {one}\n"

@@ -73,7 +73,7 @@ def light_tokenizer(config: ClipConfig) -> ClipTokenizer:
     context_length = int(config.model["text_cfg"]["context_length"])
     if config.merges is None:
         return openai_tokenizer(context_length)
-    merges = [tuple(line.split()) for line in config.merges.split("\n")]
+    merges = [(first, second) for first, second in map(str.split, config.merges.split("\n"))]
     return ClipTokenizer(byte_vocabulary(merges), merges, context_length)
 
 

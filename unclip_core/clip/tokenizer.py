@@ -153,10 +153,13 @@ def openai_merges() -> list[tuple[str, str]]:
     """The 48,894 pairs of OpenAI's CLIP, from open_clip's own copy of them."""
     from importlib.util import find_spec
 
-    folder = Path(find_spec("open_clip").origin).parent
+    spec = find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("open_clip is not installed: OpenAI's merges of CLIP's tokens come with it")
+    folder = Path(spec.origin).parent
     with gzip.open(folder / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")
-    return [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
+    return [(first, second) for first, second in map(str.split, lines[1 : 49152 - 256 - 2 + 1])]
 
 
 def openai_tokenizer(context_length: int = 77, conventions: str = "native") -> ClipTokenizer:
@@ -178,7 +181,8 @@ def read_tokenizer(folder: Path, context_length: int, conventions: str = "native
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in pairs]
         if bad := next((pair for pair in merges if len(pair) != 2), None):
             raise ValueError(f"'{' '.join(bad)}' is no pair")
-        return ClipTokenizer(vocabulary, merges, context_length, _pad_token(folder), conventions)
+        two_each = [(first, second) for first, second in merges]
+        return ClipTokenizer(vocabulary, two_each, context_length, _pad_token(folder), conventions)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(f"The tokenizer in '{folder}' cannot be read: {error}") from error
 

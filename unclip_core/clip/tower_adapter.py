@@ -37,7 +37,7 @@ class TowerAdapter(ClipAdapter):
     @property
     def embed_dim(self) -> int:
         """Width `D` of the joint embedding space."""
-        tower = self.model.text or self.model.vision
+        tower = self.model.text or self._vision()
         return tower.params.embed_dim
 
     @property
@@ -54,6 +54,7 @@ class TowerAdapter(ClipAdapter):
     def image_input(self) -> ImageInput:
         """As the folder states it."""
         self._vision()
+        assert self._image_input is not None  # comes with the vision tower
         return self._image_input
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from .denoiser import host_timestep, per_sample
 
 __all__ = ["Guided"]
 
-Condition = Mapping[str, Any] | Tensor | None
+Condition: TypeAlias = Mapping[str, Any] | Tensor | None
 ConditionedModel = Callable[[Tensor, Tensor, Any], Tensor]
 
 
@@ -106,7 +106,7 @@ class Guided:
         return guided * per_sample(1 + self._rescale * (ratio - 1), guided)
 
 
-def _join(cond: Condition, uncond: Condition, where: str) -> Any:
+def _join(cond: Any, uncond: Any, where: str) -> Any:
     """Concatenate two condition trees, leaf by leaf; ``where`` names the leaf in an error."""
     if cond is None and uncond is None:
         return None
@@ -114,7 +114,7 @@ def _join(cond: Condition, uncond: Condition, where: str) -> Any:
         if cond.keys() != uncond.keys():
             raise ValueError(f"{where}: keys {sorted(cond)} and unconditional keys {sorted(uncond)} differ")
         return {key: _join(cond[key], uncond[key], f"{where}.{key}") for key in cond}
-    if not (isinstance(cond, Tensor) and isinstance(uncond, Tensor)):
+    if not isinstance(cond, Tensor) or not isinstance(uncond, Tensor):
         kinds = f"{type(cond).__name__} and {type(uncond).__name__}"
         raise ValueError(f"{where}: conditional and unconditional must be of one kind, got {kinds}")
     if len(uncond) == 1:

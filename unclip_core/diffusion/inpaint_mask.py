@@ -73,11 +73,11 @@ class MaskedImage:
             The denoiser that keeps the known pixels, and the start, in which they are the noisy image.
         """
         known = self.images.movedim(-1, 1).to(start) * 2 - 1
-        mask = self.mask[:, None].to(start)
+        mask = self.mask[:, None].to(start)  # type: ignore[index]  # None is refused when it is made
         if encode is not None:
             known, mask = encode(known).to(start), F.max_pool2d(mask, factor)
         return InpaintDenoiser(denoiser, known, mask), blend_by_mask(start, add_noise(known, start, ab), mask)
 
     def restore_kept(self, drawn: Tensor) -> Tensor:
         """Drawn images `[B, H, W, 3]` in 0..1 with the known pixels put back, to the bit."""
-        return blend_by_mask(drawn, self.images.to(drawn), self.mask[..., None].to(drawn))
+        return blend_by_mask(drawn, self.images.to(drawn), self.mask[..., None].to(drawn))  # type: ignore[index]  # as above

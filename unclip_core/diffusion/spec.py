@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import ModelDenoiser, clamp_x0
+from .denoiser import ModelDenoiser, PredictionType, VarianceType, clamp_x0
 from .samplers import SAMPLERS
 from .schedules import SCHEDULES, Steps, alpha_bar, diffusers_steps, make_steps
 
@@ -30,8 +30,8 @@ class DiffusionSpec:
 
     schedule: str = "cosine"
     train_steps: int = 1000
-    prediction: str = "sample"
-    variance: str = "fixed_small"
+    prediction: PredictionType = "sample"
+    variance: VarianceType = "fixed_small"
     clip_range: float | None = None
     spacing: str = "trailing"
     compatible: bool = False

@@ -144,7 +144,7 @@ class Describer:
             if draft.template.said(number, draft.filling):
                 gone = _slots_within(draft.template, number)
                 fillings.append({slot: said for slot, said in draft.filling.items() if slot not in gone})
-            elif len(part.slots) == 1 and draft.template.said(part.parent, draft.filling):
+            elif len(part.slots) == 1 and (part.parent is None or draft.template.said(part.parent, draft.filling)):
                 fillings += [{**draft.filling, **more} for more in self._phrases.fillings(part)]
         return fillings
 

@@ -154,7 +154,8 @@ def parse_phrases(text: str, source: str = "the phrase list") -> Phrases:
 
 def _template(text: str, place: str) -> Template:
     """Cut a template into parts, an inner one out of its outer one."""
-    pieces, parents, kinds, inside = [""], [None], ["("], [0]
+    parents: list[int | None] = [None]
+    pieces, kinds, inside = [""], ["("], [0]
     for letter in text:
         if letter in _PAIRS:
             pieces[inside[-1]] += f"<{len(pieces)}>"
@@ -172,7 +173,10 @@ def _template(text: str, place: str) -> Template:
     if len(inside) != 1:
         raise PhraseError(f"{place}: a {kinds[inside[-1]]!r} is never closed in {text!r}.")
     slots = [tuple(_SLOT.findall(piece)) for piece in pieces]
-    parts = tuple(Part(*each, kind == "[") for *each, kind in zip(pieces, slots, parents, kinds, strict=True))
+    parts = tuple(
+        Part(piece, held, parent, kind == "[")
+        for piece, held, parent, kind in zip(pieces, slots, parents, kinds, strict=True)
+    )
     _check_slots(parts, text, place)
     return Template(parts)
 

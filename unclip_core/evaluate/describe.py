@@ -63,7 +63,7 @@ def evaluate_describe(
     describer = Describer(lambda texts: encode_text(clip, texts).embeds, read_phrases(BUILT_IN["world"]), width)
     prompts = [prompt for prompt in evaluation_scenes(n, seed) if split in (None, prompt[0])]
     tallies = _describe(prompts, describer, clip)
-    figures = {name: _shares(*tallies[name]) for name in SPLITS if name in tallies}
+    figures: dict[str, Any] = {name: _shares(*tallies[name]) for name in SPLITS if name in tallies}
     figures |= {"scenes_per_split": n, "seed": seed, "width": width}
     print(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures

@@ -48,7 +48,7 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
             print(f"[{number}/{len(files)}] {file}", flush=True)
             fetch(repository, file, folder / file, revision, hub)
     # An error that never reached the hub is of the HTTP library's own kind, a base of the hub's.
-    except (*HfHubHTTPError.__bases__, OSError) as error:
+    except (*HfHubHTTPError.__bases__, OSError) as error:  # type: ignore[misc]  # they are exceptions; `type` says less
         raise CheckpointError(
             f"'{repository}' could not be fetched ({_first_line(error)}). What has arrived stays: "
             "run the command again to go on."

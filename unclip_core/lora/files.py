@@ -221,7 +221,7 @@ def _peft_scales(path: Path, config: dict[str, Any], factors: Mapping[str, tuple
     if odd := {key: config[key] for key, plain in _BEYOND.items() if config.get(key) and config[key] != plain}:
         raise CheckpointError(f"'{path}' was trained with {odd}, which is more than a plain LoRA and not supported.")
     alpha = config.get("lora_alpha")
-    if not _finite(alpha):
+    if alpha is None or not _finite(alpha):
         raise CheckpointError(f"The configuration of '{path}' says lora_alpha {alpha!r}; it must be a number.")
     root = math.sqrt if config.get("use_rslora") else float
     return {name: alpha / root(len(a)) for name, (a, _) in factors.items()}

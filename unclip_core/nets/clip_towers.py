@@ -84,8 +84,8 @@ class TowerBlock(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x `[B, N, width]`, bias `[N, N]` on the attention's scores -> `[B, N, width]`."""
         h = self.norm1(x)
-        heads = (split_heads(layer(h), self.head_dim) for layer in (self.to_q, self.to_k, self.to_v))
-        x = x + self.to_out(merge_heads(attend(*heads, bias)))
+        q, k, v = (split_heads(layer(h), self.head_dim) for layer in (self.to_q, self.to_k, self.to_v))
+        x = x + self.to_out(merge_heads(attend(q, k, v, bias)))
         return x + self.mlp_out(self.activation(self.mlp_in(self.norm2(x))))
 
 

@@ -1,23 +1,24 @@
 """The conditioners that a file can name."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from .conditioning import ConditionerParams
 from .map_conditioner import MapConditionerParams
 from .params import params_from_dict
 from .token_conditioner import TokenConditionerParams
 
-CONDITIONERS: dict[str, type] = {params.kind: params for params in (TokenConditionerParams, MapConditionerParams)}
+CONDITIONERS: dict[str, Any] = {cls.kind: cls for cls in (TokenConditionerParams, MapConditionerParams)}
 """Params of conditioners by the kind that files name; `register_conditioner` adds to them."""
 
 
-def register_conditioner(params: type) -> type:
+def register_conditioner(params: Any) -> Any:
     """Let files name a further kind of conditioner, by its params' `kind`; a class decorator."""
     CONDITIONERS[params.kind] = params
     return params
 
 
-def conditioner_params_from_dict(config: Mapping[str, object]) -> ConditionerParams:
+def conditioner_params_from_dict(config: Mapping[str, Any]) -> ConditionerParams:
     """Read the params of a conditioner.
 
     Args:

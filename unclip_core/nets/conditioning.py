@@ -57,8 +57,15 @@ class ConditionerParams(Protocol):
     kind: ClassVar[str]
     """How files name it."""
 
-    embed_dim: int
-    time_embed_dim: int
+    @property
+    def embed_dim(self) -> int:
+        """Width of the image embeddings that it takes."""
+        ...
+
+    @property
+    def time_embed_dim(self) -> int:
+        """Width of the timestep's embedding, to which it adds."""
+        ...
 
     @property
     def context_width(self) -> int | None:

@@ -166,8 +166,8 @@ class AddedKVAttention(nn.Module):
         bias = None
         if context_bias is not None:  # the image's own keys are never masked
             bias = F.pad(context_bias, (0, tokens.shape[1]))[:, None, None, :]
-        heads = (split_heads(part, self.head_dim) for part in (q, k, v))
-        out = self.to_out(merge_heads(attend(*heads, bias)))
+        q, k, v = (split_heads(part, self.head_dim) for part in (q, k, v))
+        out = self.to_out(merge_heads(attend(q, k, v, bias)))
         return x + out.transpose(1, 2).reshape(x.shape)
 
 

@@ -76,7 +76,7 @@ def _run(block: ResBlock, attentions: nn.ModuleList, index: int, h: Tensor, sign
 
 def _add_map(h: Tensor, lift: nn.Module | None, feature_map: Tensor | None) -> Tensor:
     """Add the lifted feature map, where the level has one."""
-    return h if lift is None else h + lift(feature_map.to(h.dtype))
+    return h if lift is None or feature_map is None else h + lift(feature_map.to(h.dtype))
 
 
 class DownLevel(nn.Module):
@@ -105,7 +105,7 @@ class DownLevel(nn.Module):
                 kept.append(h)
         if self.last:
             return h
-        if self.light:
+        if self.resample is None:
             kept.append(h)
             return F.avg_pool2d(h, 2)
         h = self.resample(h, signals.embed)

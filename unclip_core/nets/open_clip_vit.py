@@ -161,5 +161,5 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         projected = linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        heads = (split_heads(part, self.head_dim) for part in projected)
-        return self.out_proj(merge_heads(attend(*heads, bias)))
+        q, k, v = (split_heads(part, self.head_dim) for part in projected)
+        return self.out_proj(merge_heads(attend(q, k, v, bias)))

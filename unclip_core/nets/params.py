@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 P = TypeVar("P")
 
 
-def params_to_dict(params: object) -> dict[str, Any]:
+def params_to_dict(params: Any) -> dict[str, Any]:
     """Return the fields of a params dataclass (nested ones too) as a dict that JSON can hold.
 
     Tuples become lists, so that the dict equals itself after a trip through JSON.
@@ -32,7 +32,7 @@ def params_from_dict(cls: type[P], config: Mapping[str, Any]) -> P:
     Raises:
         ValueError: naming unknown keys, or keys that are missing; the dataclass itself checks the values.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # P is a dataclass; no bound says so in 3.10
     unknown = sorted(set(config) - set(fields))
     if unknown:
         raise ValueError(f"{cls.__name__}: unknown keys {unknown}; known are {sorted(fields)}")

@@ -26,8 +26,8 @@ class UpsamplerParams(UNetParams):
             edges are learned once, and not for every pair of colours.
     """
 
-    residual: bool = False
-    reach: int = 0
+    residual: bool = False  # type: ignore[misc]  # a constant of the plain UNet
+    reach: int = 0  # type: ignore[misc]  # the same
 
     def __post_init__(self) -> None:
         """Check that the numbers agree; raises ValueError stating those that do not."""

@@ -1,6 +1,7 @@
 """How all stages of a model are sampled together."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..models import StageSettings
 
@@ -27,11 +28,11 @@ class Settings:
     inversion_steps: int = INVERSION_STEPS
 
 
-def arguments(settings: StageSettings | None) -> dict[str, object]:
+def arguments(settings: StageSettings | None) -> dict[str, Any]:
     """The pipelines' arguments `steps`, `guidance_scale` and `sampler` of these settings; none of None."""
     return {} if settings is None else dict(vars(settings))
 
 
-def upsampler_arguments(settings: StageSettings | None) -> dict[str, object]:
+def upsampler_arguments(settings: StageSettings | None) -> dict[str, Any]:
     """The same of `upscale`, which knows no guidance."""
     return {name: value for name, value in arguments(settings).items() if name != "guidance_scale"}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffusion.denoiser import RawModel, host_timestep
+from ..diffusion.denoiser import Denoiser, RawModel, host_timestep
 from ..diffusion.inpaint_mask import MaskedImage
 from ..diffusion.loop import OnStep
 from ..diffusion.noise import Noise, NoiseSource
@@ -57,7 +57,7 @@ def upscale(
     plan = upsampler.diffusion.steps(chosen.steps)
     kept = None if known is None else MaskedImage(known, mask, low.shape)
     model = _upsampler_model(upsampler, padded, plan.timesteps, tile)
-    denoiser = upsampler.diffusion.denoiser(model, model_dtype)
+    denoiser: Denoiser = upsampler.diffusion.denoiser(model, model_dtype)
     if kept is not None:
         denoiser, start = kept.padded(padded.shape).start_from(denoiser, start, float(plan.alpha_bar[0]))
     samples = sample(chosen.sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step)
@@ -68,7 +68,8 @@ def upscale(
 def _upsampler_model(upsampler: Upsampler, low: Tensor, steps: Tensor, tile: int | None) -> RawModel:
     """The net (x, t) -> raw output over the enlarged images `low`; the last of `steps` may have a net of its own."""
     nets = [net for net in (upsampler.net, upsampler.last) if net is not None]
-    first, *rest = (tiled_if_large(net, *low.shape[-2:], tile, TimeTable(net.unet.time_embed, steps)) for net in nets)
+    height, width = low.shape[-2:]
+    first, *rest = (tiled_if_large(net, height, width, tile, TimeTable(net.unet.time_embed, steps)) for net in nets)
     final = int(steps[-1])
 
     def model(x: Tensor, t: Tensor) -> Tensor:

@@ -190,7 +190,8 @@ def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple
 
 def _names_in(module: str, code: str) -> Iterator[tuple[str, frozenset[str]]]:
     """Of each class in the code (text, never run), its name and the names that it lists as parameters and buffers."""
-    kind, names = "", set()
+    kind = ""
+    names: set[str] = set()
     for line in code.splitlines():
         if line.startswith("class "):
             if kind:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from .scenes import Scene, Thing
 from .vocabulary import (
@@ -23,6 +24,8 @@ from .vocabulary import (
     UNNAMED,
     split_words,
 )
+
+Seen = TypeVar("Seen", Thing, Scene)
 
 OMITTED = 0.1
 """Probability that a caption leaves out a size, the place or the background."""
@@ -102,20 +105,20 @@ def _canonical_body(scene: Scene) -> str:
     phrases = [_thing_phrase(thing, None) for thing in scene.things]
     if scene.place is not None:
         return f"{phrases[0]} {PLACE_WORDS[scene.place][0]}"
-    return f"{phrases[0]} {RELATION_WORDS[scene.relation][0]} {phrases[1]}"
+    return f"{phrases[0]} {RELATION_WORDS[_set(scene.relation)][0]} {phrases[1]}"
 
 
 def _single_body(scene: Scene, rng: random.Random, full: bool) -> str:
     body = " ".join(filter(None, (rng.choice(_OPENINGS), _thing_phrase(scene.things[0], rng, full))))
     if not full and rng.random() < OMITTED:
         return body
-    place = rng.choice(PLACE_WORDS[scene.place])
+    place = rng.choice(PLACE_WORDS[_set(scene.place)])
     return f"{place}, {body}" if rng.random() < 0.15 else f"{body} {place}"
 
 
 def _pair_body(scene: Scene, rng: random.Random, full: bool) -> str:
     first, second = (_thing_phrase(thing, rng, full) for thing in scene.things)
-    relation = scene.relation
+    relation = _set(scene.relation)
     if rng.random() < 0.5:
         first, second, relation = second, first, OPPOSITE[relation]
     opening = rng.choice(_OPENINGS)
@@ -148,6 +151,19 @@ def _change(scene: Scene, kind: str, rng: random.Random, allow_held_out: bool) -
     return changed
 
 
+def _set(value: int | None) -> int:
+    """The number of a scene's place or relation, which a scene of its kind has."""
+    if value is None:
+        raise ValueError("a scene of one thing has a place, and one of two a relation")
+    return value
+
+
+def _with(instance: Seen, attribute: str, value: int) -> Seen:
+    """The thing or scene with another number for one attribute, by its name."""
+    changed: dict[str, Any] = {attribute: value}
+    return replace(instance, **changed)
+
+
 def _other(rng: random.Random, count: int, current: int) -> int:
     """A random index below `count` that is not `current`."""
     return (current + rng.randrange(1, count)) % count
@@ -160,7 +176,7 @@ def _change_thing(attribute: str, count: int) -> Callable[[Scene, random.Random]
         if attribute == "color" and things[at].color == UNNAMED:
             return None  # a name for it would be as good as another
         value = _other(rng, count, getattr(things[at], attribute))
-        things[at] = replace(things[at], **{attribute: value})
+        things[at] = _with(things[at], attribute, value)
         return replace(scene, things=tuple(things))
 
     return change
@@ -169,7 +185,7 @@ def _change_thing(attribute: str, count: int) -> Callable[[Scene, random.Random]
 def _change_scene(attribute: str, count: int) -> Callable[[Scene, random.Random], Scene | None]:
     def change(scene: Scene, rng: random.Random) -> Scene | None:
         current = getattr(scene, attribute)
-        return None if current is None else replace(scene, **{attribute: _other(rng, count, current)})
+        return None if current is None else _with(scene, attribute, _other(rng, count, current))
 
     return change
 

@@ -155,8 +155,9 @@ def _pair(rng: random.Random, looks: list[tuple[int, int]]) -> Scene:
     horizontal, first_is_low = relation < 2, relation in (0, 2)
     # Along the axis the thing with the lower coordinate comes first, whichever role it has.
     order = (0, 1) if first_is_low else (1, 0)
-    along = _along_axis(rng, *(sizes[i][1] for i in order))
-    across = _across_axis(rng, *(sizes[i][1] for i in order), reach=SLANT * (along[1] - along[0]))
+    low, high = (sizes[i][1] for i in order)
+    along = _along_axis(rng, low, high)
+    across = _across_axis(rng, low, high, reach=SLANT * (along[1] - along[0]))
     things: list[Thing] = []
     for look, (size, radius), i in zip(looks, sizes, order, strict=True):
         x, y = (along[i], across[i]) if horizontal else (across[i], along[i])

@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
-from diffusers_oracle import TEXT_PROJ, draw, error, randomise, rename
+from diffusers_oracle import TEXT_PROJ, rename
+from factories import draw, error, randomise
 
 from unclip.unclip_core.families.karlo import presets as karlo_presets
 from unclip.unclip_core.families.native import presets as native_presets

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from factories import draw, error, randomise
 
 from unclip.unclip_core.nets import batch_chunks as turns
 from unclip.unclip_core.nets import convolutions, winograd
@@ -30,22 +31,6 @@ FULL = UNetParams(
     groups=4,
 )
 TOKENS = TokenConditionerParams(embed_dim=12, text_width=12, time_embed_dim=16, context_dim=10)
-
-
-def draw(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def randomised(net):
-    """Output layers start at zero, which would hide every error."""
-    for index, parameter in enumerate(net.parameters()):
-        scale = 0.2 if parameter.ndim < 2 else 1.5 * parameter[0].numel() ** -0.5
-        parameter.data = scale * draw(*parameter.shape, seed=index)
-    return net.eval()
-
-
-def error(ours, reference):
-    return ((ours - reference).abs().max() / reference.abs().max().clamp(min=1)).item()
 
 
 @pytest.mark.parametrize("turn", [1, 500, 2000, 10**6])
@@ -88,7 +73,7 @@ def test_a_block_without_gradients_equals_one_with_them():
         ("scale_shift", None, "none"),
         ("add", None, "none"),
     ):
-        block = randomised(ResBlock(8, 8, 6, groups=2, eps=1e-5, time_shift=shift, resample=resample, norm=norm))
+        block = randomise(ResBlock(8, 8, 6, groups=2, eps=1e-5, time_shift=shift, resample=resample, norm=norm))
         x, embed = draw(2, 8, 4, 6), draw(2, 6, seed=2)
         kept, expected = x.clone(), block(x, embed)
         with torch.no_grad():
@@ -126,7 +111,7 @@ def test_winograds_matrices_multiply_polynomials():
 
 @torch.no_grad()
 def test_a_small_image_and_not_its_weights_changes_layout():
-    conv, x = randomised(convolutions.Conv3x3(64, 48)), draw(2, 64, 4, 6).contiguous(memory_format=torch.channels_last)
+    conv, x = randomise(convolutions.Conv3x3(64, 48)), draw(2, 64, 4, 6).contiguous(memory_format=torch.channels_last)
     assert convolutions.weight_reorder_is_costly(x, conv.weight)
     assert error(conv(x), F.conv2d(x.contiguous(), conv.weight, conv.bias, padding=1)) < 1e-6
     assert conv(x).is_contiguous(memory_format=torch.channels_last)
@@ -142,7 +127,7 @@ def test_a_small_image_and_not_its_weights_changes_layout():
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_image_of_few_pixels_is_unrolled(dtype):
-    conv, x = randomised(convolutions.Conv3x3(6, 300)).to(dtype), draw(2, 6, 3, 5).to(dtype)
+    conv, x = randomise(convolutions.Conv3x3(6, 300)).to(dtype), draw(2, 6, 3, 5).to(dtype)
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         assert convolutions.im2col_is_faster(given, conv.weight)
@@ -171,7 +156,7 @@ def onednn(monkeypatch):
 @pytest.mark.parametrize("shape", [(1, 8), (5, 8), (2, 3, 8), (2, 3, 4, 8)])
 @torch.no_grad()
 def test_products_by_onednn_equal_the_plain_ones(onednn, shape):
-    x, layer = draw(*shape), randomised(products.Linear(8, 6))
+    x, layer = draw(*shape), randomise(products.Linear(8, 6))
     expected = x.double() @ layer.weight.double().T + layer.bias.double()
     assert error(layer(x).double(), expected) < 1e-6 and len(onednn) == 1
     strided = x.transpose(0, -2) if x.ndim > 2 else x.repeat(2, 1)[::2]
@@ -194,7 +179,7 @@ def test_products_keep_to_torchs_own_where_onednn_is_not_asked(onednn):
 
 @torch.no_grad()
 def test_a_1x1_convolution_equals_a_product():
-    conv, x = randomised(products.Conv1x1(5, 7, 1)), draw(2, 5, 3, 4)
+    conv, x = randomise(products.Conv1x1(5, 7, 1)), draw(2, 5, 3, 4)
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double())
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         assert error(conv(given).double(), expected) < 1e-6
@@ -216,7 +201,7 @@ def test_winograd_keeps_out_of_training_and_of_what_is_too_small():
 
 @torch.no_grad()
 def test_a_net_by_winograd_equals_the_plain_one(monkeypatch):
-    net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
+    net = randomise(UNet(dataclasses.replace(FULL, context_dim=None)))
     x, t = draw(2, 3, 16, 12), torch.tensor([3, 900])
     plain = net(x, t)
     made = []
@@ -229,7 +214,7 @@ def test_a_net_by_winograd_equals_the_plain_one(monkeypatch):
 
 @torch.no_grad()
 def test_channels_last_changes_nothing():
-    net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
+    net = randomise(UNet(dataclasses.replace(FULL, context_dim=None)))
     x, t = draw(2, 3, 16, 12), torch.tensor([3, 900])
     plain = net(x, t)
     assert error(net.to(memory_format=torch.channels_last)(x, t), plain) < 1e-5
@@ -238,7 +223,7 @@ def test_channels_last_changes_nothing():
 @pytest.mark.parametrize("lengths", [[5, 2, 1], [5, 5, 5]])
 @torch.no_grad()
 def test_a_prepared_condition_equals_the_plain_one(lengths):
-    net = randomised(DecoderNet(DecoderParams(conditioner=TOKENS, unet=FULL, image_size=16)))
+    net = randomise(DecoderNet(DecoderParams(conditioner=TOKENS, unet=FULL, image_size=16)))
     mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
     condition = net.condition(draw(3, 12), draw(3, 12, seed=2), draw(3, 5, 12, seed=3), mask)
     prepared = net.prepare(condition)
@@ -253,7 +238,7 @@ def test_a_prepared_condition_equals_the_plain_one(lengths):
 @torch.no_grad()
 def test_turns_equal_the_whole_batch(monkeypatch, batch):
     params = dataclasses.replace(FULL, context_dim=None)
-    net, seen = randomised(UNet(params)), []
+    net, seen = randomise(UNet(params)), []
     x, t, shift = draw(batch, 3, 16, 12), torch.arange(batch) * 100, draw(batch, 3, 1, 1, seed=2)
 
     def model(x, t, condition):
@@ -270,7 +255,7 @@ def test_turns_equal_the_whole_batch(monkeypatch, batch):
 
 @torch.no_grad()
 def test_times_embedded_beforehand_equal_those_embedded_in_each_step():
-    net = randomised(UNet(dataclasses.replace(FULL, context_dim=None)))
+    net = randomise(UNet(dataclasses.replace(FULL, context_dim=None)))
     times = torch.tensor([999, 500, 3, 0])
     table = TimeTable(net.time_embed, times)
     for t in (times[:3], torch.tensor([3, 3]), times[3:].expand(2)):

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 from diffusers import PriorTransformer as DiffusersPrior
-from diffusers_oracle import PRIOR, draw, error, randomise, rename
+from diffusers_oracle import PRIOR, rename
+from factories import draw, error, randomise
 
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer, attention_bias
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from factories import draw
 
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.models import Upsampler
@@ -26,10 +27,6 @@ PARAMS = UNetParams(
     patch_size=2,
     layout="light",
 )
-
-
-def draw(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")

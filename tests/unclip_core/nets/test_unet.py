@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel, UNet2DModel
-from diffusers_oracle import RESNET, draw, error, randomise, rename
+from diffusers_oracle import RESNET, rename
+from factories import draw, error, randomise
 
 from unclip.unclip_core.nets.unet import UNet
 from unclip.unclip_core.nets.unet_params import UNetParams

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from factories import draw
 
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.models import Upsampler
@@ -31,10 +32,6 @@ PLAIN = UNetParams(
 )
 PARAMS = UpsamplerParams(**dataclasses.asdict(PLAIN) | {"norm": "none"}, residual=True, reach=1)
 T = torch.tensor([400])
-
-
-def draw(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def random_net(params):

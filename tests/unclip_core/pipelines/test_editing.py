@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from factories import randomised, unet_params
 
 from unclip.unclip_core import pipelines
 from unclip.unclip_core.clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
@@ -18,7 +19,6 @@ from unclip.unclip_core.models import Clip, Decoder, Upsampler
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.inference_gradients import gradients, plain
 from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
-from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.pipelines import editing
 from unclip.unclip_core.pipelines.clip_ascent import Ascent, cutouts
@@ -28,37 +28,12 @@ SIDE, WIDTH = 16, 12
 TABLE = alpha_bar(cosine_betas())
 
 
-def randomised(net, scale=0.3):
-    """Output layers start at zero, which would hide every error."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in net.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * (scale / max(1, parameter.ndim))
-    return net.eval().requires_grad_(False)
-
-
-def unet(in_channels, out_channels, maps):
-    return UNetParams(
-        in_channels=in_channels,
-        out_channels=out_channels,
-        channels=(8, 16),
-        blocks=(1, 1),
-        attention=(False, False),
-        map_channels=maps,
-        time_channels=8,
-        time_embed_dim=16,
-        mid_blocks=1,
-        groups=4,
-        patch_size=2,
-        layout="light",
-    )
-
-
 def make_decoder(prediction="sample", variance="fixed_small"):
     conditioner = MapConditionerParams(
         embed_dim=WIDTH, hidden=16, time_embed_dim=16, map_channels=(0, 4), map_sizes=(0, 4)
     )
     channels = 6 if variance == "learned_range" else 3
-    net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, channels, (0, 4)), image_size=SIDE))
+    net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet_params(3, (0, 4), channels), image_size=SIDE))
     return Decoder(
         "test",
         randomised(net),
@@ -240,7 +215,9 @@ def test_what_cannot_be_inpainted_is_refused(decoder, mask, settings, message):
 
 
 def test_the_upsampler_keeps_known_pixels_at_full_size():
-    upsampler = Upsampler("test", randomised(UpsamplerNet(unet(6, 3, (0, 0)))), DiffusionSpec(prediction="sample"), 4)
+    upsampler = Upsampler(
+        "test", randomised(UpsamplerNet(unet_params(6, (0, 0)))), DiffusionSpec(prediction="sample"), 4
+    )
     small, known = random_images(2, 7, 9), random_images(1, 28, 36)
     mask = half_mask(28, 36)
     free = pipelines.upscale(upsampler, small, steps=2, seeds=[1, 2])

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from factories import randomised, unet_params
 
 from unclip.unclip_core import pipelines
 from unclip.unclip_core.clip.adapter import TextCondition
@@ -16,35 +17,9 @@ from unclip.unclip_core.models import Decoder, Prior, Upsampler
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
-from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 
 SAMPLE = DiffusionSpec(prediction="sample", clip_range=5.0)
-
-
-def randomised(net: torch.nn.Module) -> torch.nn.Module:
-    """Output layers start at zero, which would hide every error."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in net.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * (0.3 / max(1, parameter.ndim))
-    return net.eval().requires_grad_(False)
-
-
-def unet(in_channels: int, maps: tuple[int, int]) -> UNetParams:
-    return UNetParams(
-        in_channels=in_channels,
-        out_channels=3,
-        channels=(8, 16),
-        blocks=(1, 1),
-        attention=(False, False),
-        map_channels=maps,
-        time_channels=8,
-        time_embed_dim=16,
-        mid_blocks=1,
-        groups=4,
-        patch_size=2,
-        layout="light",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +33,13 @@ def decoder() -> Decoder:
     conditioner = MapConditionerParams(
         embed_dim=12, hidden=16, time_embed_dim=16, map_channels=(0, 4), map_sizes=(0, 4)
     )
-    net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet(3, (0, 4)), image_size=16))
+    net = DecoderNet(DecoderParams(conditioner=conditioner, unet=unet_params(3, (0, 4)), image_size=16))
     return Decoder("test", randomised(net), SAMPLE, image_size=16)
 
 
 @pytest.fixture(scope="module")
 def upsampler() -> Upsampler:
-    return Upsampler("test", randomised(UpsamplerNet(unet(6, (0, 0)))), SAMPLE, scale=4)
+    return Upsampler("test", randomised(UpsamplerNet(unet_params(6, (0, 0)))), SAMPLE, scale=4)
 
 
 def text(count: int) -> TextCondition:
@@ -153,7 +128,7 @@ def test_guidance_of_one_is_the_conditional_model(decoder):
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (7, 30)])
 def test_images_of_any_size_grow_fourfold(size):
     """A net that predicts x0 and says a pattern of 2 x 2 pixels in every patch draws that pattern, padded or not."""
-    net = UpsamplerNet(unet(6, (0, 0))).eval()  # its output layer starts at zero, so only its bias is left
+    net = UpsamplerNet(unet_params(6, (0, 0))).eval()  # its output layer starts at zero, so only its bias is left
     pattern = torch.linspace(-0.8, 0.8, 12)
     net.unet.out_conv.bias.data = pattern
     grown = pipelines.upscale(Upsampler("test", net, SAMPLE, scale=4), torch.rand(2, *size, 3), steps=2, seeds=[1, 2])

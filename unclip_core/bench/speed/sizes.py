@@ -1,6 +1,7 @@
 """Models to measure with: Karlo's shape with random weights, at its real size or at one that a minute is enough for."""
 
 from pathlib import Path
+from typing import Any
 
 from ...families.karlo.random_weights import KarloSizes, full_size
 from ...nets.clip_towers import TextTowerParams, VisionTowerParams
@@ -13,7 +14,7 @@ from ..random_karlo import random_karlo
 
 def half_size() -> KarloSizes:
     """Karlo at half its widths, one block a level, images of 32 px enlarged to 128: 0.4 billion parameters."""
-    unet = {
+    unet: dict[str, Any] = {
         "channels": (160, 320, 480, 640),
         "blocks": (1,) * 4,
         "map_channels": (0,) * 4,
@@ -30,7 +31,7 @@ def half_size() -> KarloSizes:
         head_dim=32,
         **unet,
     )
-    tower = {"width": 384, "mlp_width": 1536, "layers": 6, "heads": 6, "embed_dim": 384}
+    tower: dict[str, Any] = {"width": 384, "mlp_width": 1536, "layers": 6, "heads": 6, "embed_dim": 384}
     return KarloSizes(
         text=TextTowerParams(vocabulary=514, **tower),
         vision=VisionTowerParams(image_size=32, patch_size=8, **tower),

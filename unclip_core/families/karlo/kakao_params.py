@@ -33,8 +33,8 @@ def read_settings(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted([*folder.glob("*.y*ml"), *folder.glob("configs/*.y*ml")]):
         config = _read_yaml(path)
         model = config.get("model") if isinstance(config, dict) else None
-        kind = _TYPES.get(model.get("type")) if isinstance(model, dict) else None
-        if kind:
+        kind = _TYPES.get(model.get("type", "")) if isinstance(model, dict) else None
+        if kind and model:
             found[kind] = {**(model.get("hparams") or {}), **(config.get("diffusion") or {})}
     return found
 
@@ -100,7 +100,7 @@ def unet(source: Tensors, prefix: str, settings: Settings) -> UNetParams:
         time_channels=time_channels,
         time_embed_dim=time_embed,
         mid_attention=f"{prefix}middle_block.1.qkv.weight" in source.shapes,
-        context_dim=context and context[1],
+        context_dim=context[1] if context else None,
         head_dim=settings.get("num_head_channels", HEAD_WIDTH),
         time_shift="scale_shift" if shift == 2 * channels[0] else "add",
     )

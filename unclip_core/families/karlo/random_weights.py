@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class KarloSizes:
 
 def full_size() -> KarloSizes:
     """Karlo v1-alpha as published: 3.4 billion parameters without the vision tower."""
-    vit_l = {"activation": "quick_gelu", "embed_dim": 768}
+    vit_l: dict[str, Any] = {"activation": "quick_gelu", "embed_dim": 768}
     return KarloSizes(
         text=TextTowerParams(width=768, mlp_width=3072, layers=12, heads=12, **vit_l),
         vision=VisionTowerParams(width=1024, mlp_width=4096, layers=24, heads=16, **vit_l),
@@ -51,7 +52,7 @@ def full_size() -> KarloSizes:
 
 def small_size() -> KarloSizes:
     """A Karlo of half a million parameters with images of 16 px, enlarged to 64."""
-    unet = {
+    unet: dict[str, Any] = {
         "channels": (32, 64),
         "blocks": (1, 1),
         "map_channels": (0, 0),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import error
 from torch import nn
 
 from unclip.unclip_core.bench.parity import oracle
@@ -238,10 +239,6 @@ def test_files_are_told_by_their_keys(kakao):
         "stats": "d.th",
         "clip": "e.pt",
     }
-
-
-def error(ours, reference):
-    return float((ours - reference).abs().max() / reference.abs().max().clamp(min=1))
 
 
 @torch.no_grad()
