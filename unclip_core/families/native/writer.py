@@ -48,7 +48,9 @@ def _take_over(stage: str, base: UnclipModel | None, output: Path) -> dict[str, 
     """
     fitting = set(UPSAMPLERS if stage == "clip" else ("clip", "prior", "decoder", *UPSAMPLERS)) - {stage}
     kept = {name: file for name, file in _components(output).items() if name in fitting}
-    for name, file in ({} if base is None else _components(base.folder)).items():
+    if base is None:
+        return kept
+    for name, file in _components(base.folder).items():
         if name in fitting and name not in kept:
             kept[name] = f"{name}.safetensors"
             copy_or_link(base.folder / file, output / kept[name])
@@ -60,5 +62,6 @@ def _components(folder: Path) -> dict[str, str]:
 
 
 def _settings(folder: Path | None) -> dict[str, Any]:
-    there = folder is not None and (folder / INDEX).is_file()
-    return dict(read_index(folder).get("settings", {})) if there else {}
+    if folder is None or not (folder / INDEX).is_file():
+        return {}
+    return dict(read_index(folder).get("settings", {}))
