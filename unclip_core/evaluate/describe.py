@@ -105,7 +105,9 @@ def named_rightly(said: Mapping[str, str], scene: Scene) -> list[tuple[str, bool
         alone = "relation" not in said
         return [*whole, ("place", placed and alone), *_thing(told[0], scene.things[0])]
     ways = []
-    for things, relation in ((scene.things, scene.relation), (scene.things[::-1], OPPOSITE[scene.relation])):
+    relation_of_pair: Any = scene.relation  # two things always have one
+    opposite = OPPOSITE[relation_of_pair]
+    for things, relation in ((scene.things, relation_of_pair), (scene.things[::-1], opposite)):
         related = ("relation", said.get("relation") in RELATION_WORDS[relation])
         ways.append([*whole, related, *_thing(told[0], things[0]), *_thing(told[1], things[1])])
     return max(ways, key=lambda way: sum(is_right for _, is_right in way))

@@ -79,10 +79,10 @@ def evaluate_edits(
     halfway = studio.judged(slerp(before, after, 0.5), scenes, "halfway")
     noise = studio.noise_of(scenes, before) if inverted else None
     edits = {
-        f"{theta:g}": studio.judged(text_diff(before, *texts, theta), others, f"θ = {theta:g}", noise)
+        f"{theta:g}": studio.judged(text_diff(before, texts[0], texts[1], theta), others, f"θ = {theta:g}", noise)
         for theta in dict.fromkeys(thetas)
     }
-    figures = {
+    figures: dict[str, Any] = {
         "n": n,
         "seed": seed,
         "inverted": inverted,

@@ -91,7 +91,8 @@ def evaluate_model(
     loaded = adapted_model(loaded, [(read_lora(path), strength) for path, strength in loras])
     encoder = _encoder(loaded, clip, clip_weights, device)
     _place(loaded, how, device)
-    collection, bad = open_images(data), {}
+    collection = open_images(data)
+    bad: dict[str, str] = {}
     pairs = draw_pairs(loaded, collection, count, how, bad)
     total = -(-min(count, len(collection)) // how.batch)
     gathered = gather(tqdm(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
@@ -232,9 +233,11 @@ def save(figures: dict[str, Any], gathered: _Gathered, folder: Path) -> None:
 
 
 def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, device: str) -> Encoder:
-    if (clip is None) != (weights is None):
+    if clip is None and weights is None:
+        return OwnEncoder(model.clip)
+    if clip is None or weights is None:
         raise ValueError("An architecture of open_clip and the file of its weights go together: give both or neither.")
-    return OwnEncoder(model.clip) if clip is None else OpenClipEncoder(clip, weights, device)
+    return OpenClipEncoder(clip, weights, device)
 
 
 def _place(model: UnclipModel, how: Draw, device: str) -> None:
@@ -248,7 +251,7 @@ def _place(model: UnclipModel, how: Draw, device: str) -> None:
             f"The model '{model.name}' has no prior, so it cannot draw from captions: measure its images drawn from "
             "the true images' own embeddings (--from pictures)."
         )
-    parts = [model.clip, model.decoder]
+    parts: list[Any] = [model.clip, model.decoder]
     parts += [model.prior] if how.source == "text" else []
     parts += [model.upsampler] if how.upsamples(model) else []
     for part in parts:

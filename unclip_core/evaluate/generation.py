@@ -3,6 +3,7 @@
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,5 +105,5 @@ def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how
         return Pairs(captions, true, drawing.large.cpu(), true_embeds.cpu())
     # Only the cosine of the prior's embeddings needs those of the true images.
     true_embeds = encode_image(model.clip, true).cpu() if model.clip.adapter.has_vision else None
-    drawing = text_to_image(model, captions, seeds, how.settings, upsampled=upsampled)
-    return Pairs(captions, true, drawing.large.cpu(), true_embeds, drawing.text.embeds.cpu(), drawing.embeds.cpu())
+    drawn: Any = text_to_image(model, captions, seeds, how.settings, upsampled=upsampled)
+    return Pairs(captions, true, drawn.large.cpu(), true_embeds, drawn.text.embeds.cpu(), drawn.embeds.cpu())

@@ -49,7 +49,7 @@ def tiled_if_large(
     if tile < 0:
         raise ValueError(f"a tile has a side of 1 px or more (0: no tiles), got {tile}")
     if tile == 0 or (height <= tile and width <= tile):
-        return chunked(partial(net, times=times), net.params)
+        return chunked(partial(net, times=times), net.params)  # type: ignore[misc]  # torch's types are not read
     return Tiled(net, tile, times=times)
 
 

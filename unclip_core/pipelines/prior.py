@@ -65,20 +65,19 @@ def sample_prior(
     if keep is not None:
         check_keep(keep, candidates)
     noise = noise or candidates_noise(seeds, candidates, "prior")
-    if prior.one_pass:
+    diffusion = prior.diffusion
+    if diffusion is None:
         embeds = _map_in_one_pass(prior, text, candidates, noise)
     else:
         chosen = prior.settings.over(steps, guidance_scale, sampler)
         null = None if chosen.guidance_scale == 1 else prior.net.prefix(**null_arguments(text))
         every = _repeated(prior.net.prefix(**text_arguments(text)), candidates)
-        plan = prior.diffusion.steps(chosen.steps, chosen.sampler)
+        plan = diffusion.steps(chosen.steps, chosen.sampler)
         step = partial(prior.net.step, times=TimeTable(prior.net.time_embed, plan.timesteps))
-        model = Guided(
-            step, every, null, chosen.guidance_scale, guidance_interval, train_steps=prior.diffusion.train_steps
-        )
+        model = Guided(step, every, null, chosen.guidance_scale, guidance_interval, train_steps=diffusion.train_steps)
         device, model_dtype = placed(prior.net)
         start = noise.normal((text.embeds.shape[1],), device=device)
-        denoiser = prior.diffusion.denoiser(model, model_dtype)
+        denoiser = diffusion.denoiser(model, model_dtype)
         embeds = prior_embeds(prior, sample(chosen.sampler, denoiser, start, plan, noise, eta=eta, on_step=on_step))
     return embeds if keep is None else embeds[rank(embeds, text.embeds, keep).rows]
 

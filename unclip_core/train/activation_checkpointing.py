@@ -1,5 +1,7 @@
 """Activation checkpointing: less memory for a third more time."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -21,14 +23,14 @@ def enable_activation_checkpointing(net: nn.Module) -> int:
         return 1
     blocks = [module for module in net.modules() if isinstance(module, CHECKPOINTED)]
     for block in blocks:
-        block.forward = _Checkpointed(block.forward)
+        block.forward = _Checkpointed(block.forward)  # type: ignore[method-assign]  # what it is for
     return len(blocks)
 
 
 class _Checkpointed:
     """Calls a block so that only its inputs are kept for the backward pass."""
 
-    def __init__(self, forward: object) -> None:
+    def __init__(self, forward: Callable[..., Tensor]) -> None:
         self.forward = forward
 
     def __call__(self, *inputs: object, **named: object) -> Tensor:

@@ -23,7 +23,9 @@ def make_clip(config: Config, base: UnclipModel | None) -> tuple[OpenClipAdapter
         ValueError: the base's CLIP is not one of open_clip's, or the shape of the new one is wrong.
     """
     if config.start == "base":
-        adapter = base.clip.adapter
+        adapter = None if base is None else base.clip.adapter
+        if not isinstance(adapter, OpenClipAdapter):
+            raise ValueError("Training goes on from a CLIP of open_clip's architectures alone, and the base has none.")
         return adapter, asdict(adapter.config)
     header = _header(_shape(config.net))
     built = ClipConfig.from_dict(header)
@@ -51,7 +53,7 @@ def _shape(net: Mapping[str, Any]) -> dict[str, Any]:
 def _header(net: Mapping[str, Any]) -> dict[str, Any]:
     """open_clip's arguments, with the images' mean and std of OpenAI's models unless given; unit embeddings."""
     model = {name: value for name, value in net.items() if name not in ("mean", "std")}
-    rest = {name: tuple(net[name]) for name in ("mean", "std") if name in net}
+    rest: dict[str, Any] = {name: tuple(net[name]) for name in ("mean", "std") if name in net}
     config = ClipConfig(model=model, normalize=True, **rest)
     try:
         with torch.device("meta"):

@@ -246,7 +246,7 @@ def config_from_dict(data: Mapping[str, Any], stage: str) -> Config:
         tables["lora"] = _built(LoraSettings, tables["lora"], "lora.")
     if "settings" in tables:
         tables["settings"] = _built(StageSettings, tables["settings"], "settings.")
-    config = _built(Config, tables, "")
+    config: Config = _built(Config, tables, "")
     _check_start(config, stage)
     return replace(config, training=_with_optimizer(config.training, config.start))
 
@@ -290,7 +290,7 @@ def _toml() -> Any:
         import tomllib
     except ImportError:
         try:
-            import tomli as tomllib
+            import tomli as tomllib  # type: ignore[no-redef]  # the same, before Python 3.11
         except ImportError as error:
             raise ValueError(
                 "Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
@@ -299,7 +299,7 @@ def _toml() -> Any:
     return tomllib
 
 
-def _built(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+def _built(kind: Any, table: Mapping[str, Any], where: str) -> Any:
     known = {item.name: item for item in fields(kind)}
     if unknown := sorted(set(table) - set(known)):
         raise ValueError(f"unknown settings {[where + name for name in unknown]}; known are {sorted(known)}.")

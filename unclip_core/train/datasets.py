@@ -47,7 +47,8 @@ class KeyedDataset(torch.utils.data.Dataset):
     def __getitem__(self, key: Key) -> Row:
         step, position, first = key
         generator = generator_of("sample", self.seed, step, position)
-        state, met = generator.get_state(), []
+        state = generator.get_state()
+        met: list[tuple[str, str]] = []
         for ahead in range(self.samples.count):
             index = (first + ahead) % self.samples.count
             if index in self._bad:

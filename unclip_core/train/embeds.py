@@ -191,8 +191,11 @@ def _trimmed(row: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_index(folder: Path, clip: ClipAdapter, shards: int) -> None:
-    counts, bad, silent = [], {}, {}
-    total, squares = 0.0, 0.0
+    counts: list[int] = []
+    bad: dict[str, str] = {}
+    silent: dict[str, str] = {}
+    total: Any = 0.0
+    squares: Any = 0.0
     for number in range(shards):
         file = _opened(_shard(folder, number))
         embeds = file.get_tensor("image_embeds").double()

@@ -75,7 +75,8 @@ class Engine:
             max_side=training.muon_max_side,
         )
         self._wrapped, self._stepper = processes.prepare(self.objective, self.optimizer)
-        self.average = WeightAverage(self.optimizer.masters, training.ema) if self.main else None
+        # On the first process alone; the others never ask for it.
+        self.average: Any = WeightAverage(self.optimizer.masters, training.ema) if self.main else None
         self.step = 0
         self.bad: dict[str, str] = {}
         self._sums: dict[str, float] = {}

@@ -1,6 +1,6 @@
 """The shape and the diffusion process of a new net, from the tables `[net]` and `[diffusion]` of a configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..nets.decoder import DecoderParams
 from ..nets.params import params_to_dict
 from ..nets.unet_params import UNetParams
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
     "prior": {"tiny": native.tiny_prior, "karlo": karlo.karlo_prior},
     "decoder": {"tiny": native.tiny_decoder, "karlo": karlo.karlo_decoder},
     "upsampler": {"tiny": native.tiny_upsampler, "karlo": karlo.karlo_super_res},

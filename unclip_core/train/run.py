@@ -134,6 +134,11 @@ class Run:
         dtype, settings = self.config.training.save_dtype, self.config.settings
         write_result(self.stage, self.target, self.base, self.folder, of_net, dtype, settings)
 
+    @property
+    def _loss(self) -> Any:
+        """The stage's own settings."""
+        return self.config.loss
+
     def _objective(self) -> nn.Module:
         kind, target = objective_class(self.stage), self.target
         if self.stage == "clip":
@@ -144,7 +149,7 @@ class Run:
 
     def _samples(self) -> tuple[StageDataset, dict[str, str]]:
         """The stage's samples, and the bad ones that are known already."""
-        target, loss = self.target, self.config.loss
+        target, loss = self.target, self._loss
         if self.stage == "clip":
             return ClipDataset(self.collection, target.clip), {}
         if self.stage == "upsampler":
@@ -155,11 +160,11 @@ class Run:
             return PriorDataset(store, target.spec, loss), store.bad
         return DecoderDataset(self.collection, store, target.part, loss), store.bad
 
-    def _sheets(self, samples: StageDataset) -> Callable[[int], Tensor] | None:
+    def _sheets(self, samples: Any) -> Callable[[int], Tensor] | None:
         """What draws sheets of samples, for the stages that make images."""
         folder = self.files.folder / "samples"
         if self.stage == "upsampler":
-            return upsampler_sheets(self.target, self.collection, self.config.loss.size, folder)
+            return upsampler_sheets(self.target, self.collection, self._loss.size, folder)
         return decoder_sheets(self.target, samples, folder) if self.stage == "decoder" else None
 
     def _embeddings(self) -> EmbeddingStore:

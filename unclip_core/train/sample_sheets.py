@@ -89,8 +89,10 @@ def upsampler_sheets(target: Target, collection: Collection, size: int, folder: 
 
 
 def _condition(rows: list[dict[str, Tensor]], null: TextCondition | None) -> TextCondition:
-    names = ("text_embeds", "text_states", "text_mask")
-    return TextCondition(*(torch.stack([row[name] for row in rows]) for name in names), null)
+    embeds, states, mask = (
+        torch.stack([row[name] for row in rows]) for name in ("text_embeds", "text_states", "text_mask")
+    )
+    return TextCondition(embeds, states, mask, null)
 
 
 def _first_squares(collection: Collection, side: int) -> Tensor:

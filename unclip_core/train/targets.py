@@ -1,14 +1,13 @@
 """What is trained: a net from the base model or a new one, with what a reader of the result has to know of it."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..clip.adapter import ClipAdapter
-from ..diffusion.spec import DiffusionSpec
 from ..families.detect import family_of
 from ..families.loading import load_model
 from ..families.native.presets import TINY_SCALE
@@ -26,23 +25,23 @@ from .net_shapes import check_channels, net_shape, new_process
 
 @dataclass
 class Target:
-    """A net to be trained.
+    """A net to be trained; which of the fields are there depends on the stage.
 
     Attributes:
-        net: float32, its parameters ready for gradients.
+        net: the stage's `nn.Module`, float32, its parameters ready for gradients.
         header: the configuration that the model's file carries.
         family: whose embeddings it goes with.
-        spec: its diffusion; None for CLIP.
-        clip: the CLIP whose embeddings it reads, or that is trained itself; None for the upsampler.
+        spec: its `DiffusionSpec`; None for CLIP.
+        clip: the `ClipAdapter` whose embeddings it reads, or that is trained itself; None for the upsampler.
         part: the `Decoder` or `Upsampler` that the net is sampled as, with its codec, size and settings.
     """
 
-    net: nn.Module
+    net: Any
     header: dict[str, Any]
     family: str
-    spec: DiffusionSpec | None = None
-    clip: ClipAdapter | None = None
-    part: Decoder | Upsampler | None = None
+    spec: Any = None
+    clip: Any = None
+    part: Any = None
 
 
 def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
@@ -140,14 +139,15 @@ def _decoder(config: Config, base: UnclipModel, output: Path) -> Target:
     return Target(part.net, {"net": params.to_dict(), "diffusion": asdict(spec)}, base.family, spec, clip, part)
 
 
-def _upsampler(config: Config, base: UnclipModel | None, output: Path) -> Target:
+def _upsampler(config: Config, base: Any, output: Path) -> Target:
     if config.start == "base":
         part = base.upsampler
         target = Target(part.net, _header(part) | {"scale": part.scale}, part.family, part.diffusion, part=part)
     else:
         family = base.family if base else config.family or output.resolve().name
         target = _new_upsampler(config, family)
-    _check_crop(config.loss.crop, target)
+    loss: Any = config.loss
+    _check_crop(loss.crop, target)
     return target
 
 
@@ -164,7 +164,12 @@ def _new_upsampler(config: Config, family: str) -> Target:
     return Target(part.net, header, family, spec, part=part)
 
 
-_BUILDERS = {"clip": _clip, "prior": _prior, "decoder": _decoder, "upsampler": _upsampler}
+_BUILDERS: dict[str, Callable[..., Target]] = {
+    "clip": _clip,
+    "prior": _prior,
+    "decoder": _decoder,
+    "upsampler": _upsampler,
+}
 
 
 def _header(part: Any) -> dict[str, Any]:

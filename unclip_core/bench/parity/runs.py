@@ -156,7 +156,7 @@ def _super_res_row(pair: Pair, model: UnclipModel, draw: Any, last: bool, name: 
     side, t = pair.shape.super_size, torch.tensor([832, 0])
     x, low = draw(2, 3, side, side), draw(2, 3, side, side)
     key = "super_res_last" if last else "super_res_first"
-    net = model.upsampler.last if last else model.upsampler.net
+    net: Any = model.upsampler.last if last else model.upsampler.net
     reference = pair.parts[key](torch.cat([x, low], dim=1), t).sample
     return compare(f"super-resolution, {'last' if last else 'first'}", name, net(x, t, low), reference, FORWARD)
 

@@ -1,6 +1,7 @@
 """Karlo to a folder of safetensors in diffusers' layout."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,14 +17,14 @@ def convert(model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
         OSError: the disk is full; the folder is then no model, as it has no index.
     """
     writer = FolderWriter(target, dtype)
-    adapter = model.reader.clip().adapter
+    adapter: Any = model.reader.clip().adapter
     if adapter.model.text is not None:
         writer.text(adapter.model.text, adapter.tokenizer)
     if adapter.model.vision is not None:
         writer.vision(adapter.model.vision, adapter.image_input)
     del adapter
     if model.has("prior"):
-        prior = model.reader.prior()
+        prior: Any = model.reader.prior()
         writer.prior(prior.net, prior.diffusion)
         del prior
     decoder = model.reader.decoder()
@@ -31,7 +32,7 @@ def convert(model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
     size = decoder.image_size
     del decoder
     if model.has("upsampler"):
-        upsampler = model.reader.upsampler()
+        upsampler: Any = model.reader.upsampler()
         writer.upsampler(upsampler.net, upsampler.last, size * upsampler.scale, upsampler.diffusion)
     writer.finish()
     return writer.folder

@@ -60,6 +60,8 @@ class KarloFamily(Family):
         """Into a copy of the base's folder; the copy of a large file is a second name of it where the disk can."""
         from .trained import write_trained
 
+        if base is None:
+            raise ValueError("Karlo's parts are trained on from a base, and there is none.")
         write_trained(base.folder, output, part)
 
 

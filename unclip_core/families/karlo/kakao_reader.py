@@ -4,7 +4,8 @@
 `ViT-L-14_stats.th`; hyper-parameters from their YAML files beside them, or else from the shapes.
 """
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,11 @@ class KakaoFolder:
         """Read both super-resolution nets."""
         source, nets = self._tensors("super_res"), []
         for prefix in ("model_first_steps.", "model_last_step."):
-            half = source.only(lambda key, prefix=prefix: key.startswith(prefix))
+            half = source.only(_starting_with(prefix))
             params = params_of.unet(half, prefix, self.settings.get("super_res", {}))
             with meta_init():
                 net = UpsamplerNet(params)
-            fill(lambda net=net: net.unet, names.unet_origin(params, prefix), half, self.dtype)
+            fill(partial(getattr, net, "unet"), names.unet_origin(params, prefix), half, self.dtype)
             nets.append(net.eval())
         return Upsampler(
             self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False, settings=UPSAMPLER
@@ -198,6 +199,10 @@ class KakaoFolder:
         if kind not in self.files:
             raise CheckpointError(f"'{self.folder}' holds no file with Karlo's {kind}; it holds {sorted(self.files)}.")
         return self.files[kind]
+
+
+def _starting_with(prefix: str) -> Callable[[str], bool]:
+    return lambda key: key.startswith(prefix)
 
 
 def _open_archive(path: Path) -> Tensors:

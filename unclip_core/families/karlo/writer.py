@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from ...clip.image_input import ImageInput
 from ...clip.tokenizer import ClipTokenizer, write_tokenizer
 from ...diffusion.spec import DiffusionSpec
 from ...nets.clip_towers import TextTower, VisionTower
-from ...nets.decoder import DecoderNet
 from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError, Entry, stream_weights, write_whole
@@ -80,7 +80,7 @@ class FolderWriter:
         self._net("prior", net, names.PRIOR, configs.prior_config(net.params), (_DIFFUSERS, "PriorTransformer"))
         self._scheduler("prior_scheduler", spec)
 
-    def decoder(self, net: DecoderNet, spec: DiffusionSpec) -> None:
+    def decoder(self, net: Any, spec: DiffusionSpec) -> None:
         """Write the decoder, its text projection and its process."""
         self._net(
             "text_proj",
@@ -129,7 +129,7 @@ class FolderWriter:
                 names.renamed(key, rules),
                 torch.float32 if key in STATISTICS else self.dtype,
                 tuple(value.shape),
-                lambda key=key, value=value: self.make(key, value),
+                partial(self.make, key, value),
             )
             for key, value in net.state_dict().items()
         ]

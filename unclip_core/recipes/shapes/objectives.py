@@ -1,5 +1,7 @@
 """What the ordinary objectives cannot say: CLIP's attribute heads and hard negatives, and the decoder's canvases."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -64,10 +66,11 @@ class ShapesDecoderObjective(DiffusionObjective):
     def __init__(self, net: DecoderNet, spec: DiffusionSpec, freeze_boxes: bool = False) -> None:
         """Train `net`; with `freeze_boxes` all of it but the layer that finds the boxes."""
         super().__init__(net, spec)
-        self.frames = getattr(net.params.conditioner, "frames", 0)
+        conditioner: Any = net.params.conditioner
+        self.frames = getattr(conditioner, "frames", 0)
         if self.frames:
             net.conditioner.frames.boxes.requires_grad_(not freeze_boxes)
-            self.reader = CanvasReader(net.params.conditioner.canvas_channels, net.params.unet.patch_size)
+            self.reader = CanvasReader(conditioner.canvas_channels, net.params.unet.patch_size)
 
     def forward(self, batch: Batch) -> Values:
         """Of a batch of a `DecoderSource`: "loss", "mse", "x0", and of a net with canvases "boxes" and "shown"."""

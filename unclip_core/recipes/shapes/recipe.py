@@ -261,7 +261,7 @@ def run_phase(
     print(f"Training {name}: {json.dumps({**asdict(phase), 'seed': seed, 'device': str(device)})}", flush=True)
 
     def draw(averages: object) -> None:
-        if sheet is not None:
+        if sheet is not None and sheet_file is not None:
             with engine.averaged(), torch.no_grad():
                 save_sheet(sheet(), sheet_file)
 
@@ -283,7 +283,7 @@ def check_clip(output: Path, count: int = 512) -> None:
         CheckpointError: CLIP is not trained yet, or a figure of the trained pairs lies under the gate.
     """
     write_index(output)
-    clip = read_clip(output, FAMILY).adapter
+    clip: Any = read_clip(output, FAMILY).adapter
     kept = output / "clip-heads.safetensors"
     if kept.is_file():
         heads = AttributeHeads()
@@ -297,7 +297,7 @@ def check_clip(output: Path, count: int = 512) -> None:
 
 
 def _trained_clip(output: Path, device: torch.device) -> OpenClipAdapter:
-    adapter = read_clip(output, FAMILY).adapter
+    adapter: Any = read_clip(output, FAMILY).adapter
     adapter.model.to(device)
     return adapter
 
