@@ -43,6 +43,7 @@ def test_both_programs_draw_the_same_images(folder, tmp_path):
     assert (ours - theirs).abs().mean() < 4e-5
 
 
+@pytest.mark.slow
 def test_both_programs_draw_in_bfloat16_too(folder, tmp_path):
     """diffusers' own enlargement refuses bfloat16 on a CPU; the measurement lends it a cast."""
     ours, theirs = (measured(program, folder, tmp_path, "bf16") for program in ("ours", "diffusers"))

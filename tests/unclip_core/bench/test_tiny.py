@@ -11,6 +11,7 @@ from unclip.unclip_core.bench.speed.cold import cold_seconds
 STAGES = ["clip", "prior", "decoder", "rerank", "upscale", "all"]
 
 
+@pytest.mark.slow
 def test_every_stage_is_timed_and_they_sum_up(monkeypatch, capsys):
     monkeypatch.setattr(tiny, "cold_seconds", lambda: {"all": 3.0})
     figures = tiny.bench_tiny(repeats=1, batch=2, as_json=True)

@@ -98,6 +98,7 @@ def test_a_net_works_as_before_after_tiles(net):
     assert torch.equal(net(x, t, low), before)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_the_net_sees_does_not_grow_with_the_image(net, monkeypatch):
     monkeypatch.setattr(tiling, "MAX_TILE_ELEMENTS", 8 * 64 * 64 // 4)

@@ -209,6 +209,7 @@ def test_boxes_that_are_frozen_do_not_learn(adapter, frozen):
     assert not torch.equal(frames.canvases.weight, canvases)
 
 
+@pytest.mark.slow
 def test_a_phase_starts_from_the_weights_of_the_one_before(tmp_path, monkeypatch):
     """What stands in the folder is not trained again; the next phase begins where it ended."""
     monkeypatch.setattr(tiny, "check_clip", tiny.write_index)
@@ -263,6 +264,7 @@ def test_the_second_upsampler_asks_for_the_first(tmp_path):
         tiny.train_tiny(tmp_path, ["second_upsampler"], steps=1)
 
 
+@pytest.mark.slow
 def test_both_upsamplers_are_trained_into_one_model(tmp_path):
     tiny.train_tiny(tmp_path, ["upsampler", "second_upsampler"], steps=1)
     first = load_model(tmp_path).upsampler

@@ -65,6 +65,7 @@ def test_clip_tells_sixteen_images_apart(model):
     assert clip.family == "sixteen"
 
 
+@pytest.mark.slow
 def test_the_other_three_learn_sixteen_images_by_heart_and_the_folder_draws_them(model, images):
     assert train("prior", images, model, config_of("prior", 150, batch=64, lr=3e-3)) == 0
     assert train("decoder", images, model, config_of("decoder", 120, batch=32, lr=3e-3, sample_every=120)) == 0
@@ -132,6 +133,7 @@ def started(stage, data, config, output, launcher=()):
     )
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_as_undisturbed(model, images, tmp_path):
     whole, parted = begun(model, tmp_path / "whole" / "m"), begun(model, tmp_path / "parted" / "m")
     config = prior_config(60, save_minutes=0.0)
@@ -152,6 +154,7 @@ def test_killed_and_resumed_is_as_undisturbed(model, images, tmp_path):
         torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["clip", "decoder"])
 def test_two_processes_give_the_curve_of_one(model, images, tmp_path, stage):
     one, two = tmp_path / "one", tmp_path / "two"

@@ -39,6 +39,7 @@ def test_the_files_are_small_enough():
     assert sum(item.stat().st_size for item in BUNDLED.iterdir() if item.is_file()) <= 40 * MIB
 
 
+@pytest.mark.slow
 def test_it_draws_what_is_asked(drawn):
     """Bars for the weights as shipped (see the model card): they know what, where, how many and in which colour."""
     prompts, drawing = drawn
@@ -56,6 +57,7 @@ def test_it_draws_what_is_asked(drawn):
     assert sum(everything) / 4 >= 0.65
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduced", [False, True], ids=["drawn small", "made small"])
 def test_the_upsamplers_bring_out_what_bicubic_enlargement_blurs(model, reduced):
     """Decibels over bicubic, and outlines where sharp ones have 0.8 px; the model card has 15, 18 and 0.9."""
