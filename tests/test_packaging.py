@@ -52,7 +52,8 @@ def test_requirements_and_project_name_the_same_packages():
 
 def test_dependencies_are_the_declared_few_and_torch_is_free():
     names = {re.split(r"[<>=!~ \[]", entry)[0] for entry in PROJECT["project"]["dependencies"]}
-    assert names == {"torch", "open_clip_torch", "safetensors", "einops", "pillow", "comfyui-frontend-package"}
+    models = {"torch", "open_clip_torch", "safetensors", "einops", "pillow", "comfyui-frontend-package"}
+    assert names == models | {"pydantic", "aiohttp"}, "ComfyUI requires the last two itself"
     assert "torch" in PROJECT["project"]["dependencies"]
     assert not any("==" in entry for entry in PROJECT["project"]["dependencies"])
 

@@ -5,9 +5,9 @@ end a run with anything but a `MalformedInput`, and none of them has its own lis
 """
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -109,15 +109,16 @@ def checked(expected: type[T], value: Any, name: str) -> T:
 
     try:
         # By way of JSON: strict, and yet a list is a tuple and a table is a dataclass there.
-        return _adapter(expected).validate_json(json.dumps(value), strict=True)
+        adapter: TypeAdapter[T] = _adapter(cast(Any, expected))
+        return adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise MalformedInput(f"{name} is not usable: {_faults(error)}.") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise MalformedInput(f"{name} is not usable: {error or 'it is nested too deep'}.") from error
 
 
-@lru_cache(maxsize=None)
-def _adapter(expected: type[T]) -> "TypeAdapter[T]":
+@cache
+def _adapter(expected: Any) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(expected)
