@@ -154,7 +154,7 @@ class UnclipDenoisingFilm:
         with host.loaded(decoder) as part, host.progress(chosen.steps, "Film", codec.preview) as bar:
             embeds = embedding.embeds.to(host.device())
             image = sample_decoder(part, embeds, text=said, seeds=seeds, on_step=call_all(bar, film), **settings)
-            states, guesses = (decode_frames(codec, kept) for kept in (film.states, film.guesses))
+            states, guesses = (decode_frames(codec, kept) for kept in (film.states, film.predictions))
         names = ["end" if time is None else f"t = {time}" for time in film.times]
         rows = torch.stack([states, guesses]).unflatten(1, (count, len(names))).transpose(0, 1).flatten(0, 2)
         place = host.intermediate_device()

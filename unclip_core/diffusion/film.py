@@ -19,7 +19,7 @@ class Film:
         every: k, 1 or more.
         times: each frame's timestep; None for the end.
         states: each frame's x_t, `[B, C, H, W]`; at the end the result.
-        guesses: the x0 that the net predicted of it; at the end the result.
+        predictions: the x0 that the net predicted of it; at the end the result.
 
     Raises:
         ValueError: `every` is below 1.
@@ -29,7 +29,7 @@ class Film:
     every: int = 1
     times: list[int | None] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
-    guesses: list[Tensor] = field(default_factory=list)
+    predictions: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check `every`; the state before the first step is the start."""
@@ -46,7 +46,7 @@ class Film:
         if last:
             self._add(None, info.x, info.x)
 
-    def _add(self, time: int | None, state: Tensor, guess: Tensor) -> None:
+    def _add(self, time: int | None, state: Tensor, prediction: Tensor) -> None:
         self.times.append(time)
         self.states.append(state.detach().to("cpu", torch.float32))
-        self.guesses.append(guess.detach().to("cpu", torch.float32))
+        self.predictions.append(prediction.detach().to("cpu", torch.float32))

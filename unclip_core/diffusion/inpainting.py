@@ -22,7 +22,7 @@ class InpaintDenoiser:
 
     Args:
         known: `[B or 1, C, H, W]`, clean, in the net's range.
-        mask: `[B or 1, 1, H, W]` in 0..1: 1 is drawn, 0 is known, and between them the guess is blended.
+        mask: `[B or 1, 1, H, W]` in 0..1: 1 is drawn, 0 is known, and between them the prediction is blended.
     """
 
     def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor) -> None:
@@ -36,9 +36,9 @@ class InpaintDenoiser:
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction with the known part put in."""
-        guess = self._denoiser(x, t)
-        x0 = blend_by_mask(guess.x0, self._known.to(x), self._mask.to(x))
-        return Prediction(x0, guess.variance_fraction)
+        prediction = self._denoiser(x, t)
+        x0 = blend_by_mask(prediction.x0, self._known.to(x), self._mask.to(x))
+        return Prediction(x0, prediction.variance_fraction)
 
 
 def blend_by_mask(drawn: Tensor, known: Tensor, mask: Tensor) -> Tensor:

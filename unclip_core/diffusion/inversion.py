@@ -40,9 +40,9 @@ class Inverted:
 
 
 class ErrorAware:
-    """A denoiser that blends its guess of x0 with x_t / alpha, each weighed by the inverse of its variance.
+    """A denoiser that blends its prediction of x0 with x_t / alpha, each weighed by the inverse of its variance.
 
-    Around the net's guess D the clean sample is taken to be N(D, error^2); seen through ``x = alpha x0 + sigma z`` its
+    Around the prediction D the clean sample is taken to be N(D, error^2); seen through ``x = alpha x0 + sigma z`` its
     mean is ``D + w (x / alpha - D)`` with ``w = error^2 alpha^2 / (error^2 alpha^2 + sigma^2)`` (Bayes' rule for two
     normals). Without noise that is the state itself, as of a net that predicts epsilon; with much noise it is D.
     So details that the net misses stay in the state, at the scale of the noise, and are part of the result, the more
@@ -61,17 +61,20 @@ class ErrorAware:
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction with the blended x0."""
-        guess, ab = self._denoiser(x, t), self._alpha_bar[t]
+        prediction, ab = self._denoiser(x, t), self._alpha_bar[t]
         known = self._variance * ab
         total = known + self._noise[t]
-        x0 = per_sample(self._noise[t] / total, x) * guess.x0 + per_sample(self._variance * ab.sqrt() / total, x) * x
-        return Prediction(x0.to(x.dtype), guess.variance_fraction)
+        x0 = (
+            per_sample(self._noise[t] / total, x) * prediction.x0
+            + per_sample(self._variance * ab.sqrt() / total, x) * x
+        )
+        return Prediction(x0.to(x.dtype), prediction.variance_fraction)
 
 
 def clean_error(denoiser: Denoiser, x0: Tensor) -> Tensor:
-    """Return how far the denoiser's guess is from clean samples [B, …] shown to it at t = 0: root mean square, [B]."""
-    guess = denoiser(x0, torch.zeros(len(x0), dtype=torch.int64, device=x0.device)).x0
-    return (guess - x0).square().flatten(1).mean(dim=1).sqrt()
+    """Return the root mean square error [B] of the denoiser's prediction for clean samples [B, …], shown at t = 0."""
+    prediction = denoiser(x0, torch.zeros(len(x0), dtype=torch.int64, device=x0.device)).x0
+    return (prediction - x0).square().flatten(1).mean(dim=1).sqrt()
 
 
 def start_noise_share(sampler: str, steps: Steps, eta: float) -> float:

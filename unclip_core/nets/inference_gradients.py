@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["gradients", "plain"]
+__all__ = ["enable_gradients", "to_normal_tensors"]
 
 
 @contextmanager
-def gradients(*modules: nn.Module) -> Iterator[None]:
+def enable_gradients(*modules: nn.Module) -> Iterator[None]:
     """Leave inference mode, enable gradients, and make them pass through `modules`.
 
     ComfyUI runs nodes under `torch.inference_mode()`. Tensors created there can never take part in a gradient, and
     weights that a loader node read are such tensors: while the context lasts they are replaced by copies. The weights
-    themselves get no gradient. Inputs of the modules must be made `plain` too.
+    themselves get no gradient. Inputs of the modules must pass through `to_normal_tensors` too.
     """
     with torch.inference_mode(False), torch.enable_grad():
         kept = [(store, name, tensor) for module in modules for store, name, tensor in _inference_tensors(module)]
@@ -30,7 +30,7 @@ def gradients(*modules: nn.Module) -> Iterator[None]:
                 store[name] = tensor
 
 
-def plain(value: Any) -> Any:
+def to_normal_tensors(value: Any) -> Any:
     """Copy the inference-mode tensors of `value`, a tensor or mappings and sequences of them, to normal ones.
 
     Inside inference mode, where every new tensor is an inference tensor, nothing is done.
@@ -38,9 +38,9 @@ def plain(value: Any) -> Any:
     if torch.is_inference_mode_enabled():
         return value
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_normal_tensors(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
+        return type(value)(to_normal_tensors(item) for item in value)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 

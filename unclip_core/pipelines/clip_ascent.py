@@ -70,7 +70,7 @@ def ascend(
 ) -> Tensor:
     """Return images `[B, 3, H, W]` in 0..1 that CLIP finds like their texts `[B, D]`.
 
-    Gradients must be on (see ``gradients``). Each sample has its own noise and climbs on its own.
+    Gradients must be on (see ``enable_gradients``). Each sample has its own noise and climbs on its own.
 
     Args:
         start: images `[B, 3, H, W]` in 0..1 to begin with, or None for noise of that ``size`` (height, width).
@@ -94,12 +94,12 @@ def ascend(
 def cutouts(images: Tensor, side: int, ascent: Ascent, noise: Noise) -> Tensor:
     """Return random square cutouts of images `[B, 3, H, W]` at CLIP's size, `[B * cutouts, 3, side, side]`.
 
-    Size and place are uniform; where they lie is a sample's own luck. Differentiable.
+    Size and place are uniform, drawn for each sample from its own noise. Differentiable.
     """
     height, width = images.shape[-2:]
-    luck = torch.special.ndtr(noise.normal((ascent.cutouts, 3), dtype=torch.float64)).tolist()
+    uniform = torch.special.ndtr(noise.normal((ascent.cutouts, 3), dtype=torch.float64)).tolist()
     cuts = []
-    for image, own in zip(images, luck, strict=True):
+    for image, own in zip(images, uniform, strict=True):
         for share, down, right in own:
             edge = max(1, round(min(height, width) * (ascent.smallest_cut + share * (1 - ascent.smallest_cut))))
             top, left = int(down * (height - edge + 1)), int(right * (width - edge + 1))

@@ -16,7 +16,7 @@ from ..diffusion.samplers import sample
 from ..diffusion.schedules import Steps
 from ..models import Decoder
 from ..nets.batch_chunks import chunked
-from ..nets.inference_gradients import plain
+from ..nets.inference_gradients import to_normal_tensors
 from ..nets.layers import TimeTable
 from .arguments import WHOLE_RUN, Interval, check_count, placed, text_arguments, text_rows
 from .images import to_images
@@ -104,12 +104,12 @@ def decoder_denoiser(
     null = None
     if guidance_scale != 1:
         blank = decoder.net.null_condition(1, **_null_of(decoder, text, device))
-        null = plain(decoder.net.prepare(blank))
+        null = to_normal_tensors(decoder.net.prepare(blank))
     times = None if plan is None else TimeTable(decoder.net.unet.time_embed, plan.timesteps)
     net = chunked(partial(decoder.net, times=times), decoder.net.params.unet)
     model = Guided(
         net,
-        plain(decoder.net.prepare(condition)),
+        to_normal_tensors(decoder.net.prepare(condition)),
         null,
         guidance_scale,
         guidance_interval,

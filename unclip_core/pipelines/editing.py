@@ -17,7 +17,7 @@ from ..diffusion.noise import NoiseSource
 from ..diffusion.spec import DiffusionSpec
 from ..diffusion.windows import Windowed
 from ..models import PIXELS, Clip, Decoder
-from ..nets.inference_gradients import gradients, plain
+from ..nets.inference_gradients import enable_gradients, to_normal_tensors
 from . import check_count, check_images, decoder_denoiser, sample_decoder, to_images
 from .clip_ascent import Ascent, ascend
 from .clip_guidance import ClipGuided, clip_logits
@@ -129,15 +129,15 @@ def guided_decoder(
     """
     if len(wanted) not in (1, len(image_embeds)):
         raise ValueError(f"{len(wanted)} texts to guide toward do not go with {len(image_embeds)} image embeddings.")
-    with gradients(decoder.module, clip.module):
-        logits = clip_logits(clip, plain(wanted))
+    with enable_gradients(decoder.module, clip.module):
+        logits = clip_logits(clip, to_normal_tensors(wanted))
         diffusion: DiffusionSpec = decoder.diffusion
         limit = None if diffusion.clip_range is None else clamp_x0(diffusion.clip_range)
 
         def adapt(denoiser: Denoiser) -> Denoiser:
             return ClipGuided(denoiser, lambda x0: logits(decoder.codec.decode(x0)), strength, diffusion.table, limit)
 
-        start = plain(settings.pop("start", None))
+        start = to_normal_tensors(settings.pop("start", None))
         return sample_decoder(decoder, image_embeds, adapt=adapt, start=start, **settings)
 
 
@@ -167,11 +167,17 @@ def optimise_images(
         check_images(images)
         check_count("images", len(images), len(wanted), "texts")
         size = tuple(images.shape[1:3])
-    with gradients(clip.module):
+    with enable_gradients(clip.module):
         device = next(clip.module.parameters()).device
-        start = None if images is None else plain(images).movedim(-1, 1).to(device)
+        start = None if images is None else to_normal_tensors(images).movedim(-1, 1).to(device)
         found = ascend(
-            clip, plain(wanted).to(device), start, size, ascent, NoiseSource(seeds, "optimise"), on_step=on_step
+            clip,
+            to_normal_tensors(wanted).to(device),
+            start,
+            size,
+            ascent,
+            NoiseSource(seeds, "optimise"),
+            on_step=on_step,
         )
         return found.movedim(1, -1).contiguous()
 

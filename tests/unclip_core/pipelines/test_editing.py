@@ -17,7 +17,7 @@ from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.embedding.arithmetic import normalize
 from unclip.unclip_core.models import Clip, Decoder, Upsampler
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
-from unclip.unclip_core.nets.inference_gradients import gradients, plain
+from unclip.unclip_core.nets.inference_gradients import enable_gradients, to_normal_tensors
 from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet
 from unclip.unclip_core.pipelines import editing
@@ -321,12 +321,12 @@ def test_weights_of_inference_mode_are_put_back():
     with torch.inference_mode():
         layer = torch.nn.Linear(3, 3)
         x = torch.ones(2, 3)
-        with gradients(layer):
+        with enable_gradients(layer):
             inside = layer.weight
             assert not inside.is_inference() and not inside.requires_grad
-            layer(plain(x).requires_grad_(True)).sum().backward()
+            layer(to_normal_tensors(x).requires_grad_(True)).sum().backward()
         assert layer.weight is not inside and layer.weight.is_inference()
-        assert plain(x) is x
+        assert to_normal_tensors(x) is x
 
 
 # ---- ascent ----
