@@ -1,6 +1,7 @@
 # make demo    a picture from a sentence, with the bundled model
 # make test    the test suite             make quick   the same without the tests marked slow
 # make lint    style, format, types, and what is not translated yet
+# make fuzz    a thousand damaged files and more, other ones each time
 # make rooms   files, lines and imports of every room
 # make test-comfyui COMFYUI=/path/to/ComfyUI    the plugin inside a real ComfyUI server
 # make clean   what the other targets made, without the environment
@@ -12,7 +13,9 @@ COMFYUI ?=
 BIN   := .venv/bin
 READY := .venv/.unclip-ready
 
-.PHONY: demo test quick lint rooms test-comfyui clean
+DAMAGES ?= 250
+
+.PHONY: demo test quick fuzz lint rooms test-comfyui clean
 
 demo: $(READY)
 	@echo "== Running workflows/api/text_to_image.json; pictures go to $(OUTPUT)/"
@@ -23,6 +26,9 @@ test: $(READY)
 
 quick: $(READY)
 	@$(BIN)/python -m pytest -q -m "not slow and not comfyui"
+
+fuzz: $(READY)
+	@UNCLIP_FUZZ=$(DAMAGES) $(BIN)/python -m pytest -q tests/fuzz
 
 # A clone's folder may have a name that no package can have: mypy reads it through a link that is called `unclip`.
 lint: $(READY)
