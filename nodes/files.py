@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..unclip_core.listing import files_below
 from . import host
 from .inputs import InputError, Widget, checking
 
@@ -70,7 +71,9 @@ def among_inputs(suffix: str) -> list[str]:
 def listed() -> list[str]:
     """List what a loading node offers: `SAVED`, files in the input folders, and those below `unclip` in the output."""
     root = host.output_folder()
-    outputs = [path.relative_to(root).as_posix() + OUTPUT_MARK for path in (root / FOLDER).rglob(f"*{SUFFIX}")]
+    outputs = [
+        path.relative_to(root).as_posix() + OUTPUT_MARK for path in files_below(root / FOLDER) if path.suffix == SUFFIX
+    ]
     return [SAVED, *among_inputs(SUFFIX), *sorted(outputs)]
 
 

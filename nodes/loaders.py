@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..unclip_core.families.loading import BUNDLED, load_model
+from ..unclip_core.listing import files_below
 from ..unclip_core.models import PARTS, UnclipModel
 from . import defaults, host, sockets
 from .inputs import InputError
@@ -101,4 +102,4 @@ def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets
 def weight_files(model: str) -> list[Path]:
     """List every file of the model that is called `model`, sorted."""
     folder = Path(host.model_path(model) or BUNDLED)
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in files_below(folder) if path.is_file()]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...unclip_core.families.detect import is_supported
+from ...unclip_core.listing import files_below
 from .. import defaults
 from ..inputs import InputError
 from .abilities import in_comfyui
@@ -63,7 +64,7 @@ def lora_names() -> list[str]:
         import folder_paths
 
         return [name for name in folder_paths.get_filename_list(LORA_KEY) if name.endswith(LORA_SUFFIX)]
-    found = ((root, path) for root in _lora_roots() for path in Path(root).rglob(f"*{LORA_SUFFIX}"))
+    found = ((root, path) for root in _lora_roots() for path in files_below(Path(root)) if path.suffix == LORA_SUFFIX)
     return sorted({path.relative_to(root).as_posix() for root, path in found})
 
 

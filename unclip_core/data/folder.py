@@ -1,26 +1,28 @@
 """A folder of images, each with its caption beside it: `cat.jpg` and `cat.txt`, subfolders too."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from .decoding import checked_caption, decode_image, image_endings
 from .fingerprint import digest, file_fingerprint
-from .samples import IMAGE_ENDINGS, BadSample, Sample, checked_caption, decode_image
+from .samples import BadSample, Sample
 
 
 class ImageFolder:
-    """The images below a folder, by their paths' order; hidden files are left out."""
+    """The images among some files of a folder, by their paths' order."""
 
-    def __init__(self, folder: Path) -> None:
-        """List the files. Raises ValueError where there is no image."""
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        """Tell images from other files.
+
+        Args:
+            folder: what the names are relative to.
+            names: of the files, with "/" between the parts.
+        """
         self.folder = folder
-        found = (path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_ENDINGS)
-        inner = sorted(path.relative_to(folder).as_posix() for path in found)
-        self._names = [name for name in inner if not any(part.startswith(".") for part in name.split("/"))]
-        if not self._names:
-            raise ValueError(
-                f"There is no image below '{folder}': files ending in "
-                f"{', '.join('.' + ending for ending in IMAGE_ENDINGS)} are looked for, each with a "
-                "caption of the same name ending in .txt."
-            )
+        self._names = sorted(name for name in names if _ending(name) in image_endings())
+        stems = {_stem(name) for name in self._names}
+        alone = sorted(name for name in names if _stem(name) not in stems)
+        self.passed_over = {name: _reason(name) for name in alone}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -28,17 +30,38 @@ class ImageFolder:
     def read(self, index: int, captions: bool = True) -> Sample:
         """See `Collection.read`."""
         name = self._names[index]
-        path = self.folder / name
         try:
-            data = path.read_bytes()
-            text = path.with_suffix(".txt")
-            said = text.read_bytes() if text.is_file() else None
+            data = (self.folder / name).read_bytes()
         except OSError as error:
             raise BadSample(name, f"the file cannot be read ({error})") from error
-        return Sample(decode_image(data, name), checked_caption(said, name, captions), name)
+        return Sample(decode_image(data, name), self._caption(name, captions), name)
+
+    def caption(self, index: int) -> str:
+        """See `Collection.caption`."""
+        return self._caption(self._names[index], False)
 
     def fingerprint(self) -> str:
-        """Of names, sizes and times of change."""
+        """Return that of names, sizes and times of change."""
         paths = [self.folder / name for name in self._names]
         texts = [path.with_suffix(".txt") for path in paths]
         return digest([*self._names, *map(file_fingerprint, paths), *map(file_fingerprint, texts)])
+
+    def _caption(self, name: str, needed: bool) -> str:
+        text = (self.folder / name).with_suffix(".txt")
+        try:
+            said = text.read_bytes() if text.is_file() else None
+        except OSError as error:
+            raise BadSample(name, f"the caption cannot be read ({error})") from error
+        return checked_caption(said, name, needed)
+
+
+def _ending(name: str) -> str:
+    return Path(name).suffix[1:].lower()
+
+
+def _stem(name: str) -> str:
+    return Path(name).with_suffix("").as_posix()
+
+
+def _reason(name: str) -> str:
+    return "a caption without its image" if _ending(name) == "txt" else "no image that is read"

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from .decoding import checked_caption, decode_image
 from .fingerprint import digest, file_fingerprint
-from .samples import BadSample, Sample, checked_caption, decode_image
+from .samples import BadSample, Sample
 
 CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "sentence", "sentences")
 
@@ -25,9 +26,10 @@ class SavedDataset:
                 f"'{folder}' is a Hugging Face dataset, which needs the package 'datasets': pip install datasets."
             ) from error
         self.folder = folder
+        self.passed_over: dict[str, str] = {}
         try:
             rows = datasets.load_from_disk(str(folder))
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever the package raises on damaged files
             raise ValueError(f"The dataset in '{folder}' cannot be read ({error}).") from error
         if isinstance(rows, datasets.DatasetDict):
             if "train" not in rows:
@@ -35,28 +37,44 @@ class SavedDataset:
                     f"The dataset in '{folder}' has the splits {sorted(rows)} and no 'train': name the "
                     "folder of one of them."
                 )
+            self.passed_over = {name: "a split that is not read; only 'train' is" for name in rows if name != "train"}
             self.folder, rows = folder / "train", rows["train"]
         self._image, self._caption = _columns(rows, folder, datasets.Image)
-        self._rows = rows.cast_column(self._image, datasets.Image(decode=False))
+        # Without the format that it may have been saved with, which leaves out columns or gives tensors.
+        self._rows = rows.with_format(None).cast_column(self._image, datasets.Image(decode=False))
+        self._texts = self._rows.select_columns([self._caption] if self._caption else [])
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, index: int, captions: bool = True) -> Sample:
         """See `Collection.read`."""
-        name = f"{self.folder.name}[{index}]"
+        name = self._name(index)
         try:
             row = self._rows[index]
             cell = row[self._image] or {}
             data = cell.get("bytes")
             if data is None and cell.get("path"):
                 data = Path(cell["path"]).read_bytes()
-        except (OSError, ValueError) as error:
-            raise BadSample(name, f"the row cannot be read ({error})") from error
+        except Exception as error:  # whatever the package raises on a damaged row
+            raise BadSample(name, f"the row cannot be read ({error or type(error).__name__})") from error
         if data is None:
             raise BadSample(name, "it has no image")
         said = _first_text(row[self._caption]) if self._caption else None
         return Sample(decode_image(data, name), checked_caption(said, name, captions), name)
+
+    def caption(self, index: int) -> str:
+        """See `Collection.caption`."""
+        if self._caption is None:
+            return ""
+        try:
+            cell = self._texts[index][self._caption]
+        except Exception as error:  # whatever the package raises on a damaged row
+            raise BadSample(self._name(index), f"the caption cannot be read ({error})") from error
+        return checked_caption(_first_text(cell), self._name(index), False)
+
+    def _name(self, index: int) -> str:
+        return f"{self.folder.name}[{index}]"
 
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times of change."""

@@ -1,12 +1,9 @@
-"""What every collection of images gives: an image, its caption and a name; and how images are decoded."""
+"""What every collection of images gives: an image, its caption and a name; and what is said of those left out."""
 
-import io
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import NamedTuple, Protocol
 
-from PIL import Image, ImageOps
-
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp")
+from PIL import Image
 
 
 class Sample(NamedTuple):
@@ -31,27 +28,40 @@ class BadSample(ValueError):
 class Collection(Protocol):
     """Images by number, in an order that stays the same for the same files."""
 
+    @property
+    def passed_over(self) -> Mapping[str, str]:
+        """Name → reason of the files that make no sample, such as one of a format that is not read."""
+        ...
+
     def __len__(self) -> int:
-        """How many samples there are, bad ones included."""
+        """Count the samples, bad ones included."""
         ...
 
     def read(self, index: int, captions: bool = True) -> Sample:
-        """Sample number `index`, 0..len - 1; with `captions` one without a caption is a bad one.
+        """Read sample number `index`, 0..len - 1; with `captions` one without a caption is a bad one.
 
         Raises:
             BadSample: the image is damaged or the caption is missing or no text.
         """
         ...
 
+    def caption(self, index: int) -> str:
+        """Read the caption of sample number `index` alone, "" where it has none.
+
+        Raises:
+            BadSample: the caption is no text.
+        """
+        ...
+
     def fingerprint(self) -> str:
-        """A short text that differs when the files do."""
+        """Return a short text that differs when the files do."""
         ...
 
 
 def samples(
     collection: Collection, bad: MutableMapping[str, str] | None = None, captions: bool = True
 ) -> Iterator[Sample]:
-    """Every good sample in order; the bad ones are left out and noted in `bad` as name → reason."""
+    """Yield every good sample in order; the bad ones are left out and noted in `bad` as name → reason."""
     for index in range(len(collection)):
         try:
             yield collection.read(index, captions)
@@ -60,45 +70,18 @@ def samples(
                 bad[error.name] = error.reason
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
-    """The RGB image in an encoded file, turned as its EXIF says, transparency over white.
-
-    Raises:
-        BadSample: it is damaged, truncated, of an unknown format, or suspiciously large.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            turned = ImageOps.exif_transpose(image)
-            if turned.mode.startswith("I"):  # 16 bits a pixel, which a plain conversion would cut off at 255
-                turned = turned.point(lambda level: level / 257).convert("L")
-            if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
-                clear = turned.convert("RGBA")
-                turned = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-            return turned.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BadSample(name, f"the image cannot be read ({error or type(error).__name__})") from error
+def summary(bad: Mapping[str, str], collection: Collection, named: int = 20) -> str:
+    """Return one text about what was left out: how many samples and further files, and the first `named` of each."""
+    total, other = len(collection), collection.passed_over
+    lines = [f"all {total:,} samples could be read"]
+    if bad:
+        lines = [f"{len(bad):,} of {total:,} samples were left out:", *_named(bad, named)]
+    if other:
+        lines += [f"{len(other):,} further files make no sample:", *_named(other, named)]
+    return "\n".join(lines)
 
 
-def checked_caption(text: str | bytes | None, name: str, needed: bool) -> str:
-    """A caption with its surrounding blanks removed.
-
-    Raises:
-        BadSample: it is no UTF-8, or it is `needed` and there is none.
-    """
-    try:
-        caption = (text.decode("utf-8-sig") if isinstance(text, bytes) else text or "").strip()
-    except UnicodeDecodeError as error:
-        raise BadSample(name, f"the caption is no UTF-8 text ({error})") from error
-    if needed and not caption:
-        raise BadSample(name, "it has no caption")
-    return caption
-
-
-def summary(bad: MutableMapping[str, str], total: int, named: int = 20) -> str:
-    """One text about the samples that were left out: their number, and the first `named` with their reasons."""
-    if not bad:
-        return f"all {total:,} samples could be read"
-    lines = [f"{len(bad):,} of {total:,} samples were left out:"]
-    lines += [f"  {name}: {reason}" for name, reason in sorted(bad.items())[:named]]
-    more = len(bad) - named
-    return "\n".join(lines + ([f"  … and {more:,} more"] if more > 0 else []))
+def _named(reasons: Mapping[str, str], named: int) -> list[str]:
+    lines = [f"  {name}: {reason}" for name, reason in sorted(reasons.items())[:named]]
+    more = len(reasons) - named
+    return lines + ([f"  … and {more:,} more"] if more > 0 else [])

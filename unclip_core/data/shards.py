@@ -4,92 +4,117 @@ A reader of its own in place of the webdataset package: training wants samples b
 depend on its number alone, and uncompressed .tar files can be read at any place once their headers are known.
 """
 
-import json
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..parsing import MalformedInput, parse_json
+from .decoding import checked_caption, decode_image, image_endings
 from .fingerprint import digest, file_fingerprint
-from .samples import IMAGE_ENDINGS, BadSample, Sample, checked_caption, decode_image
+from .samples import BadSample, Sample
+from .tar_listing import list_tar
 
 CAPTION_ENDINGS = ("txt", "caption", "text", "json")
 JSON_KEYS = ("caption", "text", "prompt")
+Place = tuple[int, int]
+"""First byte and length of a member's data."""
 
 
 @dataclass
 class _Entry:
-    """A sample: where its parts begin in the shard and how long they are, by ending."""
+    """A sample: where its parts lie in the shard, by ending; `problem` in place of parts is what it lost."""
 
-    shard: int
+    shard: str
     name: str
-    parts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    parts: dict[str, Place] = field(default_factory=dict)
+    problem: str = ""
 
 
 class Shards:
-    """The samples of some .tar files, in the order of the files' names and of their members."""
+    """The samples of some .tar files, in the order of the files' names and of their members.
 
-    def __init__(self, paths: list[Path]) -> None:
-        """Read the members' headers; a shard that breaks off counts up to there, and as one bad sample more.
+    Attributes:
+        passed_over: see `Collection`.
+        damage: name → reason of the places in shards that are damaged; each counts as one bad sample.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        """Read the members' headers.
+
+        Args:
+            paths: of the shards, by the names that their samples' names begin with.
 
         Raises:
-            ValueError: there is no image in them, or a shard is compressed.
+            OSError: a shard cannot be read.
         """
-        self.paths = sorted(paths)
+        self.paths = dict(sorted(paths.items()))
         self._entries: list[_Entry] = []
-        self._broken: dict[int, str] = {}
-        for number, path in enumerate(self.paths):
-            self._entries += self._scan(number, path)
-        if len(self._entries) == len(self._broken):
-            raise ValueError(
-                f"There is no image in the shards {[path.name for path in self.paths]}: members such as "
-                "0001.jpg with 0001.txt are looked for, in .tar files that are not compressed."
-            )
+        self.passed_over: dict[str, str] = {}
+        for shard, path in self.paths.items():
+            listing = list_tar(path)
+            self._entries += self._grouped(shard, listing.members)
+            self._entries += [_Entry(shard, f"{shard}@{at}", problem=said) for at, said in listing.damage.items()]
+            self._pass_over(shard, listing.links, "a link, and only files are read")
+        self.damage = {entry.name: entry.problem for entry in self._entries if entry.problem}
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is anything but damage."""
+        return len(self._entries) > len(self.damage)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def read(self, index: int, captions: bool = True) -> Sample:
         """See `Collection.read`."""
-        if index in self._broken:
-            raise BadSample(self._entries[index].name, self._broken[index])
         entry = self._entries[index]
-        images = [ending for ending in IMAGE_ENDINGS if ending in entry.parts]
+        if entry.problem:
+            raise BadSample(entry.name, entry.problem)
+        images = [ending for ending in image_endings() if ending in entry.parts]
         if not images:
             raise BadSample(entry.name, f"it has no image, only {sorted(entry.parts)}")
         image = decode_image(self._bytes(entry, images[0]), entry.name)
         return Sample(image, self._caption(entry, captions), entry.name)
 
+    def caption(self, index: int) -> str:
+        """See `Collection.caption`."""
+        return self._caption(self._entries[index], False)
+
     def fingerprint(self) -> str:
-        """Of the shards' names, sizes and times of change."""
-        return digest([*(path.name for path in self.paths), *map(file_fingerprint, self.paths)])
+        """Return that of the shards' names, sizes and times of change."""
+        return digest([*self.paths, *map(file_fingerprint, self.paths.values())])
 
-    def _scan(self, number: int, path: Path) -> list[_Entry]:
-        entries: dict[str, _Entry] = {}
-        problem = None
-        try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    if member.isfile():
-                        self._note(entries, number, path, member)
-        except tarfile.CompressionError as error:
-            raise ValueError(f"'{path}' is compressed; unpack it to a plain .tar first.") from error
-        except (tarfile.TarError, OSError) as error:
-            problem = f"the shard breaks off or is damaged ({error})"
-        found = list(entries.values())
-        if problem is not None:
-            self._broken[len(self._entries) + len(found)] = problem
-            found.append(_Entry(number, path.name))
-        return found
+    def _grouped(self, shard: str, members: list[tuple[str, int, int]]) -> list[_Entry]:
+        """Put the members of one key together; a key that comes again, as in joined shards, is another sample."""
+        whole = {_split(name)[0] for name, _, _ in members if _split(name)[1] in image_endings()}
+        entries: list[_Entry] = []
+        latest: dict[str, _Entry] = {}
+        seen: dict[str, int] = {}
+        for name, start, size in members:
+            key, ending = _split(name)
+            base = name.rpartition("/")[2]
+            if base.startswith("."):
+                continue
+            first = name[: len(name) - len(base)] + base.partition(".")[0]
+            if first != key and first in whole:  # "0001.mask.png" beside "0001.jpg": a part, as webdataset reads it
+                self._pass_over(shard, [name], f"a further part of '{first}'")
+                continue
+            if ending not in image_endings() and ending not in CAPTION_ENDINGS:
+                if key not in whole:
+                    self._pass_over(shard, [name], "no image that is read")
+                continue
+            if key not in latest or ending in latest[key].parts:
+                seen[key] = seen.get(key, 0) + 1
+                again = f" ({seen[key]})" if seen[key] > 1 else ""
+                latest[key] = _Entry(shard, f"{shard}/{key}{again}")
+                entries.append(latest[key])
+            elif ending in image_endings() and any(other in latest[key].parts for other in image_endings()):
+                self._pass_over(shard, [name], f"a further image of '{key}'")
+            latest[key].parts[ending] = (start, size)
+        return entries
 
-    def _note(self, entries: dict[str, _Entry], number: int, path: Path, member: tarfile.TarInfo) -> None:
-        folder, slash, base = member.name.rpartition("/")
-        stem, dot, ending = base.partition(".")
-        ending = ending.lower()
-        if stem and dot and (ending in IMAGE_ENDINGS or ending in CAPTION_ENDINGS):
-            key = folder + slash + stem
-            entry = entries.setdefault(key, _Entry(number, f"{path.name}/{key}"))
-            entry.parts[ending] = (member.offset_data, member.size)
+    def _pass_over(self, shard: str, names: list[str], reason: str) -> None:
+        self.passed_over |= {f"{shard}/{name}": reason for name in names}
 
     def _bytes(self, entry: _Entry, ending: str) -> bytes:
         start, size = entry.parts[ending]
@@ -111,10 +136,16 @@ class Shards:
         return checked_caption(_of_json(data, entry.name) if endings[0] == "json" else data, entry.name, needed)
 
 
+def _split(name: str) -> tuple[str, str]:
+    """Split a member's name into key and ending, at the last dot: keys may have dots, as "lens 3.5mm.jpg"."""
+    stem, dot, ending = name.rpartition(".")
+    return (stem, ending.lower()) if dot and "/" not in ending else (name, "")
+
+
 def _of_json(data: bytes, name: str) -> str | None:
     try:
-        said = json.loads(data)
-    except ValueError as error:
-        raise BadSample(name, f"its .json cannot be read ({error})") from error
+        said = parse_json(data, "its .json")
+    except MalformedInput as error:
+        raise BadSample(name, str(error)) from error
     texts = [said[key] for key in JSON_KEYS if isinstance(said, Mapping) and isinstance(said.get(key), str)]
     return texts[0] if texts else None

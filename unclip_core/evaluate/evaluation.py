@@ -112,7 +112,7 @@ def evaluate_model(
         save(figures, gathered, Path(output))
     print(json.dumps(figures, indent=2, ensure_ascii=False) if as_json else table(figures))
     if bad and not as_json:
-        print(summary(bad, len(collection)))
+        print(summary(bad, collection))
     return figures
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..listing import files_below
 from ..weights.files import DTYPES
 from .detect import family_of
 from .loading import load_model
@@ -33,6 +34,6 @@ def convert(source: str | Path, target: str | Path, dtype: str = "fp32") -> Path
 def convert_and_report(source: str, target: str, dtype: str) -> None:
     """Run `convert` and print how much was written."""
     folder = convert(source, target, dtype)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in files_below(folder) if path.is_file()]
     total = sum(path.stat().st_size for path in files)
     print(f"{folder}: {len(files)} files, {total / 1e9:.2f} GB")

@@ -69,7 +69,7 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
         settle_config(files, config.to_dict(), str(data), write=True)
     run = Run(stage, config, collection, base, target, folder, accelerator)
     finished, bad = run.train()
-    accelerator.print(summary(bad, len(collection)))
+    accelerator.print(summary(bad, collection))
     if not finished:
         accelerator.print(f"Interrupted; the same command goes on. '{folder}' holds the model as it is now.")
         return INTERRUPTED
@@ -89,7 +89,7 @@ def embed(data: str, output: str, model: str | None = None) -> int:
     """
     collection = open_images(data)
     store = embed_collection(collection, load_model(model).clip.adapter, Path(output), captions=False)
-    print(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, len(collection))}")
+    print(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, collection)}")
     return 0
 
 

@@ -2,49 +2,14 @@
 
 import io
 import json
-import tarfile
 
 import pytest
+from own_data import COLORS, FILES, png, write_dataset, write_folder, write_shard
 from PIL import Image
 
+from unclip.unclip_core.data.decoding import decode_image
 from unclip.unclip_core.data.opening import open_images
-from unclip.unclip_core.data.samples import BadSample, decode_image, samples, summary
-
-COLORS = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
-
-
-def png(color, mode="RGB", size=(5, 4)):
-    buffer = io.BytesIO()
-    Image.new(mode, size, color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-FILES = {f"{name}.png": png(color) for name, color in COLORS.items()}
-FILES |= {f"{name}.txt": f" the image {name}\n".encode() for name in COLORS}
-
-
-def write_folder(folder, files):
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def write_shard(path, files):
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
-def write_dataset(folder, rows):
-    datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
-    cells = {"image": [{"bytes": data, "path": None} for data, _ in rows], "caption": [said for _, said in rows]}
-    datasets.Dataset.from_dict(cells, features).save_to_disk(str(folder))
-    return folder
+from unclip.unclip_core.data.samples import BadSample, samples, summary
 
 
 def by_caption(collection):
@@ -93,7 +58,7 @@ def test_bad_samples_are_left_out_and_named(tmp_path):
     bad = {}
     collection = open_images(write_folder(tmp_path / "f", FILES | damaged))
     assert len(list(samples(collection, bad))) == 3 and set(bad) == {"cut.png", "none.png", "odd.png", "text.jpg"}
-    assert "4 of 7" in summary(bad, len(collection)) and "no caption" in summary(bad, len(collection))
+    assert "4 of 7" in summary(bad, collection) and "no caption" in summary(bad, collection)
     bad = {}
     without = list(samples(collection, bad, captions=False))
     assert "none.png" not in bad and [sample.caption for sample in without if sample.name == "none.png"] == [""]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...listing import files_below
 from ...models import UnclipModel
 from ...weights.files import Entry, stream_weights, write_whole
 from ..placing import copy_or_link
@@ -44,7 +45,7 @@ def check_trainable(model: UnclipModel, stage: str, new: bool, output: Path) -> 
 def write_trained(base: Path, output: Path, part: TrainedPart) -> None:
     """Copy what `output` lacks of the base's files, write the part's weights, then the index."""
     written = _components_of(part)
-    for path in sorted(path for path in base.rglob("*") if path.is_file()):
+    for path in (path for path in files_below(base) if path.is_file()):
         inner = path.relative_to(base)
         if inner.name != INDEX and not (_is_weights(path) and _is_replaced(inner.parts[0], written, output)):
             copy_or_link(path, output / inner)
