@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -21,6 +21,10 @@ from .weights.files import CheckpointError
 
 PARTS = ("clip", "prior", "decoder", "upsampler")
 """The names of a model's parts, in the order in which data flows."""
+
+
+MAX_SIDE = 4096
+"""Longest side of an image that a decoder is asked for, px."""
 
 
 class MissingPart(CheckpointError):
@@ -187,6 +191,9 @@ class Decoder:
         blank_text: what CLIP says of the empty prompt, for a net that cannot do without a text and gets none.
         codec: latents to images and back.
         settings: what it is sampled with by default.
+        any_size: whether it draws images of other sizes than its own as well.
+        reads_beside: what its net sees beside the latents in every step: "masked" (an image with a hole, and the
+            hole), "hint" (a picture of the depth) or nothing.
     """
 
     family: str
@@ -196,6 +203,8 @@ class Decoder:
     blank_text: Callable[[], TextCondition] | None = None
     codec: ImageCodec = PIXELS
     settings: StageSettings = DECODER_SETTINGS
+    any_size: bool = False
+    reads_beside: Literal["masked", "hint"] | None = None
 
     @cached_property
     def module(self) -> nn.Module:
@@ -207,6 +216,20 @@ class Decoder:
         """Shape `(C, s, s)` of an image's latents at the decoder's own size."""
         side = self.image_size // self.codec.factor
         return self.codec.channels, side, side
+
+    def latent_shape_of(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape `(C, h, w)` of the latents of an image of that size, which they may cover with something to spare.
+
+        Raises:
+            ValueError: the decoder draws its own size only, or a side is not from 1 to `MAX_SIDE` px.
+        """
+        if (height, width) != (self.image_size, self.image_size) and not self.any_size:
+            raise ValueError(f"This decoder draws {self.image_size} × {self.image_size} px only, not {width} × {height}.")
+        if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
+            raise ValueError(f"An image has sides of 1 to {MAX_SIDE} px, not {width} × {height}.")
+        stride = self.net.unet.stride
+        h, w = (-(-side // (self.codec.factor * stride)) * stride for side in (height, width))
+        return self.codec.channels, h, w
 
 
 @dataclass(frozen=True)

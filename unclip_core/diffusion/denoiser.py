@@ -80,6 +80,7 @@ class ModelDenoiser:
             only by a floor of 1e-20), "fixed_large" is beta, "learned_range" interpolates by the net's second half.
         clip: applied to x0 (so after guidance, which acts on the raw output), or None.
         model_dtype: the net's precision; x is cast to it, and the output back to x's dtype. None: x's own.
+        spare_variance: the net gives `[B, 2C, …]` although the variance is fixed: its second half is dropped.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class ModelDenoiser:
         variance: VarianceType = "fixed_small",
         clip: X0Clip | None = None,
         model_dtype: torch.dtype | None = None,
+        spare_variance: bool = False,
     ) -> None:
         """Check the options.
 
@@ -104,7 +106,7 @@ class ModelDenoiser:
         if prediction == "epsilon" and bool((table == 0).any()):
             raise ValueError("alpha_bar reaches 0, where an epsilon prediction says nothing about x0")
         self._model, self._prediction, self._variance = model, prediction, variance
-        self._clip, self._model_dtype = clip, model_dtype
+        self._clip, self._model_dtype, self._spare = clip, model_dtype, spare_variance
         self._tables = {"alpha": table.sqrt(), "sigma": (1 - table).sqrt()}
         self._cast: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
@@ -122,14 +124,14 @@ class ModelDenoiser:
     def _split(self, raw: Tensor, x: Tensor) -> tuple[Tensor, Tensor | float]:
         """Part the raw output in mean and variance fraction."""
         learned = self._variance == "learned_range"
-        channels = x.shape[1] * (2 if learned else 1)
+        channels = x.shape[1] * (2 if learned or self._spare else 1)
         if raw.shape != (x.shape[0], channels, *x.shape[2:]):
             raise ValueError(
                 f"the net returned shape {tuple(raw.shape)} for a state of {tuple(x.shape)}; "
                 f"variance {self._variance!r} needs {channels} channels"
             )
         if not learned:
-            return raw, 1.0 if self._variance == "fixed_large" else 0.0
+            return raw[:, : x.shape[1]], 1.0 if self._variance == "fixed_large" else 0.0
         mean, v = raw.chunk(2, dim=1)
         return mean, (v + 1) / 2
 

@@ -212,8 +212,10 @@ class Steps:
         return len(self.timesteps)
 
 
-def plan_steps(times: Tensor, alpha_bar_table: Tensor) -> Steps:
-    """Return the plan that visits ``times`` (int64 `[N]`, descending) of a table (float64 `[T]`) and ends clean.
+def plan_steps(times: Tensor, alpha_bar_table: Tensor, final: float = 1.0) -> Steps:
+    """Return the plan that visits ``times`` (int64 `[N]`, descending) of a table (float64 `[T]`) and ends at ``final``.
+
+    ``final`` is the alpha-bar of the result, 1 for a clean one.
 
     Raises:
         ValueError: a time lies outside the table.
@@ -221,15 +223,17 @@ def plan_steps(times: Tensor, alpha_bar_table: Tensor) -> Steps:
     if times.numel() and not (0 <= int(times.min()) and int(times.max()) < len(alpha_bar_table)):
         raise ValueError(f"timesteps {times.tolist()} lie outside the table's 0..{len(alpha_bar_table) - 1}")
     table = alpha_bar_table.to("cpu", torch.float64)
-    return Steps(times.cpu(), torch.cat([table[times.cpu()], table.new_ones(1)]))
+    return Steps(times.cpu(), torch.cat([table[times.cpu()], table.new_full((1,), final)]))
 
 
-def make_steps(steps: int, alpha_bar_table: Tensor, spacing: str = "linspace", *, offset: int = 0) -> Steps:
+def make_steps(
+    steps: int, alpha_bar_table: Tensor, spacing: str = "linspace", *, offset: int = 0, final: float = 1.0
+) -> Steps:
     """Return the plan of ``steps`` steps over a table (float64 `[T]`).
 
-    ``spacing`` and ``offset`` are as in ``timesteps``, which also says what is refused.
+    ``spacing`` and ``offset`` are as in ``timesteps``, which also says what is refused; ``final`` as in ``plan_steps``.
     """
-    return plan_steps(timesteps(steps, len(alpha_bar_table), spacing, offset=offset), alpha_bar_table)
+    return plan_steps(timesteps(steps, len(alpha_bar_table), spacing, offset=offset), alpha_bar_table, final)
 
 
 def diffusers_steps(steps: int, betas: Tensor, spacing: str = "karlo") -> Steps:

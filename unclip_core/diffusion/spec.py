@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import ModelDenoiser, PredictionType, VarianceType, clamp_x0
+from .denoiser import ModelDenoiser, PredictionType, VarianceType, X0Clip, clamp_x0, dynamic_threshold
 from .samplers import SAMPLERS
 from .schedules import SCHEDULES, Steps, alpha_bar, diffusers_steps, make_steps
 
@@ -26,6 +26,11 @@ class DiffusionSpec:
         compatible: with diffusers' float32 tables in place of exact ones, to repeat its images.
         solver_spacing: the spacing for samplers of order 2, which extrapolate too far where a plan visits t = 0;
             None takes `spacing`.
+        beta_range: first and last beta of a "linear" or "scaled_linear" schedule; None takes the schedule's own.
+        offset: added to the timesteps of `spacing`.
+        ends_noisy: whether sampling ends at the table's first alpha-bar and not at 1 (`set_alpha_to_one` false).
+        threshold: (percentile, greatest value) of dynamic thresholding, in place of `clip_range`.
+        spare_variance: the net predicts a variance too, which a fixed one replaces.
     """
 
     schedule: str = "cosine"
@@ -36,6 +41,11 @@ class DiffusionSpec:
     spacing: str = "trailing"
     compatible: bool = False
     solver_spacing: str | None = None
+    beta_range: tuple[float, float] | None = None
+    offset: int = 0
+    ends_noisy: bool = False
+    threshold: tuple[float, float] | None = None
+    spare_variance: bool = False
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "DiffusionSpec":
@@ -56,17 +66,27 @@ class DiffusionSpec:
 
     @property
     def _betas(self) -> Tensor:
-        return SCHEDULES[self.schedule](self.train_steps)
+        return SCHEDULES[self.schedule](self.train_steps, *(self.beta_range or ()))
 
     def steps(self, count: int, sampler: str | None = None) -> Steps:
         """The plan of a run of `count` steps, for a sampler by its name."""
+        table = self.table
+        final = float(table[0]) if self.ends_noisy else 1.0
         if self.solver_spacing and sampler in SAMPLERS and SAMPLERS[sampler].order > 1:
-            return make_steps(count, self.table, self.solver_spacing)
+            return make_steps(count, table, self.solver_spacing, final=final)
         if self.compatible:
             return diffusers_steps(count, self._betas, self.spacing)
-        return make_steps(count, self.table, self.spacing)
+        return make_steps(count, table, self.spacing, offset=self.offset, final=final)
 
     def denoiser(self, model: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> ModelDenoiser:
         """Read a raw model that computes in `dtype` under this process."""
-        clip = None if self.clip_range is None else clamp_x0(self.clip_range)
-        return ModelDenoiser(model, self.table, self.prediction, self.variance, clip, dtype)
+        return ModelDenoiser(
+            model, self.table, self.prediction, self.variance, self.x0_clip, dtype, self.spare_variance
+        )
+
+    @property
+    def x0_clip(self) -> X0Clip | None:
+        """What is done to x0 after guidance, if anything."""
+        if self.threshold is not None:
+            return dynamic_threshold(*self.threshold)
+        return None if self.clip_range is None else clamp_x0(self.clip_range)

@@ -110,7 +110,7 @@ class Family:
         raise ValueError(f"The family '{self.name}' cannot be trained.")
 
 
-_PACKAGES = ("native", "karlo")
+_PACKAGES = ("native", "karlo", "kandinsky22")
 _registered: list[Family] = []
 
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .conditioning import ConditionerParams
+from .image_conditioner import ImageConditionerParams
 from .map_conditioner import MapConditionerParams
 from .params import params_from_dict
 from .token_conditioner import TokenConditionerParams
 
-CONDITIONERS: dict[str, Any] = {cls.kind: cls for cls in (TokenConditionerParams, MapConditionerParams)}
+CONDITIONERS: dict[str, Any] = {cls.kind: cls for cls in (TokenConditionerParams, MapConditionerParams, ImageConditionerParams)}
 """Params of conditioners by the kind that files name; `register_conditioner` adds to them."""
 
 

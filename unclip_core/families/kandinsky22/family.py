@@ -1,0 +1,44 @@
+"""Kandinsky 2.2 as a family: decoder folders, each joined with the prior's folder that it names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...models import PartReader
+from ..registry import Family, Source
+
+DECODERS = ("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22InpaintPipeline")
+DECODERS += ("KandinskyV22ControlnetPipeline", "KandinskyV22ControlnetImg2ImgPipeline")
+LICENCE = "Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0"
+PUBLISHED = "kandinsky-community/kandinsky-2-2"
+
+
+class KandinskyFamily(Family):
+    """Kandinsky 2.2 (ai-forever, 2023) in diffusers' layout: text to image, inpainting and controlnet-depth."""
+
+    name = "kandinsky22"
+    formats = DECODERS
+    sources = {
+        "kandinsky-2-2": Source(f"{PUBLISHED}-decoder", LICENCE),
+        "kandinsky-2-2-inpaint": Source(f"{PUBLISHED}-decoder-inpaint", LICENCE),
+        "kandinsky-2-2-controlnet-depth": Source(f"{PUBLISHED}-controlnet-depth", LICENCE),
+    }
+
+    def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
+        """Detect by the pipeline that the index names."""
+        return index is not None and index.get("_class_name") in self.formats
+
+    def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
+        """Return a `KandinskyFolder`, joined with the prior's folder that the decoder's card names, if it is there."""
+        from ..detect import family_of, read_any_index
+        from .decoder_reader import DecoderFolder
+        from .reader import KandinskyFolder, find_prior
+
+        own = DecoderFolder(folder, read_any_index(folder), dtype)
+        prior = find_prior(folder)
+        return KandinskyFolder(own, None if prior is None else family_of(prior).read(prior, dtype, conventions))
+
+
+FAMILY = KandinskyFamily()
