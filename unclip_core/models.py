@@ -224,7 +224,9 @@ class Decoder:
             ValueError: the decoder draws its own size only, or a side is not from 1 to `MAX_SIDE` px.
         """
         if (height, width) != (self.image_size, self.image_size) and not self.any_size:
-            raise ValueError(f"This decoder draws {self.image_size} × {self.image_size} px only, not {width} × {height}.")
+            raise ValueError(
+                f"This decoder draws {self.image_size} × {self.image_size} px only, not {width} × {height}."
+            )
         if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
             raise ValueError(f"An image has sides of 1 to {MAX_SIDE} px, not {width} × {height}.")
         stride = self.net.unet.stride

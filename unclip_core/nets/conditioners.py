@@ -9,7 +9,9 @@ from .map_conditioner import MapConditionerParams
 from .params import params_from_dict
 from .token_conditioner import TokenConditionerParams
 
-CONDITIONERS: dict[str, Any] = {cls.kind: cls for cls in (TokenConditionerParams, MapConditionerParams, ImageConditionerParams)}
+CONDITIONERS: dict[str, Any] = {
+    cls.kind: cls for cls in (TokenConditionerParams, MapConditionerParams, ImageConditionerParams)
+}
 """Params of conditioners by the kind that files name; `register_conditioner` adds to them."""
 
 

@@ -9,7 +9,8 @@ Condition = dict[str, Tensor]
 """What a UNet is conditioned on: tensors, batch first, under these keys.
 
 "embed" `[B, E]` is added to the time embedding; "context" `[B, S, W]` with "context_mask" `[B, S]` bool is attended;
-"maps.<level>" `[B, C, h, w]` is added to the features that enter that level. The UNet does not read "boxes"
+"maps.<level>" `[B, C, h, w]` is added to the features that enter that level; "beside" `[B, C, H, W]` are further
+channels of the noisy image (an inpainting decoder's image and mask, a hint). The UNet does not read "boxes"
 `[B, K, 3]` and "canvases" `[B, K, C, n, n]`: where a `MapConditioner`'s frames lie, and what they show.
 """
 

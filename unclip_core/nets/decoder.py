@@ -154,6 +154,8 @@ class DecoderNet(nn.Module):
             `[B, out_channels, H, W]`.
         """
         keys, values = _numbered(condition, "context_keys."), _numbered(condition, "context_values.")
+        if "beside" in condition:
+            x = torch.cat([x, condition["beside"].to(x)], dim=1)
         return self.unet(
             x,
             t,

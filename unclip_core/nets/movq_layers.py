@@ -106,9 +106,7 @@ class Block(nn.Module):
         first = _normed(self.norm1, source, code)
         hidden = Rows(made, lambda a, b: conv_rows(self.conv1, first, height, a, b))
         second = _normed(self.norm2, hidden, code)
-        return Rows(
-            made, lambda a, b: conv_rows(self.conv2, second, height, a, b).add_(self.skip(source.read(a, b)))
-        )
+        return Rows(made, lambda a, b: conv_rows(self.conv2, second, height, a, b).add_(self.skip(source.read(a, b))))
 
 
 class Attention(nn.Module):

@@ -36,6 +36,11 @@ class MoVQParams:
         require_positive("MoVQParams", **{name: getattr(self, name) for name in counts})
         if not self.channels or len(self.attention) != len(self.channels):
             raise ValueError(f"MoVQParams: {len(self.channels)} channels and {len(self.attention)} attention differ")
+        if not (len(self.channels) <= 8 and self.blocks <= 64 and self.codes <= 2**20 and self.latent_channels <= 4096):
+            raise ValueError(
+                f"MoVQParams: {len(self.channels)} levels of {self.blocks} blocks and {self.codes} codes of "
+                f"{self.latent_channels} numbers are more than any MoVQ has (8 levels, 64 blocks, {2**20} codes)"
+            )
         for width in self.channels:
             require_positive("MoVQParams", channels=width)
             require_divisible("MoVQParams", "channels", width, "groups", self.groups)

@@ -4,8 +4,8 @@ import factories
 import pytest
 import torch
 
-from unclip.unclip_core.families.karlo.names import renamed
 from unclip.unclip_core.families.kandinsky22.names import MOVQ
+from unclip.unclip_core.families.karlo.names import renamed
 from unclip.unclip_core.nets import feature_rows, movq
 from unclip.unclip_core.nets.movq_codec import MoVQCodec
 from unclip.unclip_core.nets.movq_params import MoVQParams

@@ -9,7 +9,7 @@ from typing import Any
 from ...diffusion.spec import DiffusionSpec
 from ...nets.decoder import DecoderParams
 from ...nets.image_conditioner import HINT_LATENT_CHANNELS, ImageConditionerParams
-from ...nets.movq_params import SPATIAL_GROUPS, MoVQParams
+from ...nets.movq_params import MoVQParams
 from ...weights.config_checks import require
 from ..karlo.config import decoder_unet_params
 
@@ -19,6 +19,7 @@ _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_
 _VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "learned_range")
 _PREDICTIONS = ("epsilon", "sample", "v_prediction")
 _SPACINGS = ("leading", "trailing", "linspace")
+MAX_TRAIN_STEPS = 100_000
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 """Our sampler of each scheduler that a folder may name."""
 
@@ -146,7 +147,7 @@ class SchedulerConfig:
         self._check()
         leading = self.timestep_spacing == "leading"
         schedule = _SCHEDULES[self.beta_schedule]
-        return DiffusionSpec(
+        spec = DiffusionSpec(
             schedule=schedule,
             train_steps=self.num_train_timesteps,
             prediction=self.prediction_type,  # type: ignore[arg-type]  # one of them: checked
@@ -160,6 +161,8 @@ class SchedulerConfig:
             threshold=(self.dynamic_thresholding_ratio, self.sample_max_value) if self.thresholding else None,
             spare_variance=predicts_variance and self.variance_type != "learned_range",
         )
+        _ = spec.table, spec.x0_clip  # numbers that make none are found here
+        return spec
 
     @property
     def _ends_noisy(self) -> bool:
@@ -167,6 +170,8 @@ class SchedulerConfig:
 
     def _check(self) -> None:
         require(vars(self), {"trained_betas": None, "rescale_betas_zero_snr": False})
+        if not 1 <= self.num_train_timesteps <= MAX_TRAIN_STEPS:
+            raise ValueError(f"'num_train_timesteps' is {self.num_train_timesteps}; it must be 1 to {MAX_TRAIN_STEPS}")
         _one_of("beta_schedule", self.beta_schedule, _SCHEDULES)
         _one_of("variance_type", self.variance_type, _VARIANCES)
         _one_of("prediction_type", self.prediction_type, _PREDICTIONS)
@@ -196,7 +201,3 @@ def _whole(config: dict[str, Any], key: str) -> int:
 def _one_of(key: str, value: str, known: Any) -> None:
     if value not in known:
         raise ValueError(f"'{key}' is {value!r}; supported are {', '.join(known)}")
-
-
-__all__ = ["SAMPLERS", "SPATIAL_GROUPS", "MoVQConfig", "SchedulerConfig", "decoder_params", "movq_config"]
-__all__ += ["published_scheduler", "reads_beside"]

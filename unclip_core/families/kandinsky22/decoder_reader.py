@@ -59,9 +59,9 @@ class DecoderFolder:
 
     def check(self) -> None:
         """Compare keys and shapes of UNet and MoVQ with their configurations; no weights are read."""
+        _ = self.reads_beside
         planned(lambda: DecoderNet(self.params), _decoder_origin, self.files.tensors(UNET))
         planned(lambda: MoVQ(self.movq_params), _movq_origin, self.files.tensors(MOVQ))
-        _ = self.reads_beside
 
     def decoder(self, find_null: Callable[[], Tensor] | None) -> Decoder:
         """Read UNet and MoVQ.
