@@ -19,7 +19,7 @@ MakeNorm = Callable[[int], "Norm | SpatialNorm"]
 class Norm(nn.GroupNorm):
     """Group normalisation; the encoder's."""
 
-    def forward(self, x: Tensor, code: Tensor | None = None, strip: Strip | None = None) -> Tensor:  # type: ignore[override]  # the strip and the code come with it
+    def forward(self, x: Tensor, code: Tensor | None = None, strip: Strip | None = None) -> Tensor:
         """Normalise x `[B, C, H, W]`, or a strip of it; the code is not read."""
         return group_norm(self, x, strip)
 
@@ -63,7 +63,7 @@ class Stem(nn.Conv2d):
         """Make the weights."""
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:  # type: ignore[override]  # the code comes with it
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> `[B, C', H, W]`."""
         return super().forward(x)
 

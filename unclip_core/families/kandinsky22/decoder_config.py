@@ -4,7 +4,7 @@ Old files lack keys: those take diffusers' own defaults. A setting that our netw
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...diffusion.spec import DiffusionSpec
 from ...nets.decoder import DecoderParams
@@ -19,6 +19,7 @@ _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_
 _VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "learned_range")
 _PREDICTIONS = ("epsilon", "sample", "v_prediction")
 _SPACINGS = ("leading", "trailing", "linspace")
+Beside = Literal["masked", "hint"] | None
 MAX_TRAIN_STEPS = 100_000
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 """Our sampler of each scheduler that a folder may name."""
@@ -97,14 +98,14 @@ def decoder_params(unet: dict[str, Any]) -> DecoderParams:
     return DecoderParams(conditioner, params, image_size=size)
 
 
-def reads_beside(params: DecoderParams, channels: int) -> str | None:
+def reads_beside(params: DecoderParams, channels: int) -> Beside:
     """What a UNet reads beside latents of that many channels: "masked", "hint", or nothing at all.
 
     Raises:
         ValueError: it takes a number of channels that means none of these.
     """
     conditioner: Any = params.conditioner
-    beside = "hint" if conditioner.hint else "masked" if params.unet.in_channels > channels else None
+    beside: Beside = "hint" if conditioner.hint else "masked" if params.unet.in_channels > channels else None
     wanted = {None: channels, "masked": 2 * channels + 1, "hint": channels + HINT_LATENT_CHANNELS}[beside]
     if params.unet.in_channels != wanted or params.unet.out_channels not in (channels, 2 * channels):
         raise ValueError(

@@ -50,7 +50,7 @@ class DecoderFolder:
         return self.files.configured(MOVQ, decoder_config.MoVQConfig, decoder_config.MoVQConfig.params)
 
     @cached_property
-    def reads_beside(self) -> str | None:
+    def reads_beside(self) -> decoder_config.Beside:
         """What the UNet reads beside the latents."""
         channels = self.movq_params.latent_channels
         return self.files.configured(

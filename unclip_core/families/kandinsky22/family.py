@@ -9,8 +9,8 @@ import torch
 from ...models import PartReader
 from ..registry import Family, Source
 
-DECODERS = ("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22InpaintPipeline")
-DECODERS += ("KandinskyV22ControlnetPipeline", "KandinskyV22ControlnetImg2ImgPipeline")
+_KINDS = ("", "Img2Img", "Inpaint", "Controlnet", "ControlnetImg2Img")
+DECODERS = tuple(f"KandinskyV22{kind}Pipeline" for kind in _KINDS)
 LICENCE = "Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0"
 PUBLISHED = "kandinsky-community/kandinsky-2-2"
 
