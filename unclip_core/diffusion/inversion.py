@@ -137,11 +137,12 @@ def invert(
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of images `[B, …]` in 0..1, in dB, `[B]`; inf where they are equal.
+    """Return the peak signal-to-noise ratio of images `[B, …]` in 0..1, in dB, `[B]` on the CPU; inf where they are equal.
 
     Raises:
         ValueError: shapes that differ.
     """
     if a.shape != b.shape:
         raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")
-    return -10 * (a.double() - b.double()).square().flatten(1).mean(dim=1).log10()
+    # To the CPU first: there are devices without float64.
+    return -10 * (a.cpu().double() - b.cpu().double()).square().flatten(1).mean(dim=1).log10()

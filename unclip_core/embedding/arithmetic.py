@@ -5,10 +5,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["blend", "cosine", "lerp", "nlerp", "normalize", "similarity", "slerp", "text_diff"]
+__all__ = ["blend", "cosine", "lerp", "nlerp", "normalize", "on_host", "similarity", "slerp", "text_diff"]
 
 _SAME = 1e-5
 """Lengths, next to 1, up to which a sum of directions counts as none: float32 rounding leaves about 1e-7."""
+
+
+def on_host(x: Tensor) -> Tensor:
+    """Return ``x`` as float64 on the CPU.
+
+    In this order: `x.to("cpu", torch.float64)` casts where x lies, and Apple's and some of Intel's devices have no
+    float64.
+    """
+    return x.cpu().double()
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -17,7 +26,7 @@ def normalize(x: Tensor) -> Tensor:
     Raises:
         ValueError: rows of length 0, NaN or infinity.
     """
-    return x / _norms(x, "embedding").to(x.dtype)
+    return x / _norms(x, "embedding").to(x)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -56,7 +65,7 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     if a.ndim == 0 or a.shape[-1] < 2:
         raise ValueError(f"slerp needs rows of two numbers or more, got shape {tuple(a.shape)}")
     weight = _weights(t, a)
-    start, end = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
+    start, end = on_host(a), on_host(b)
     length_a, length_b = _norms(start, "first embedding"), _norms(end, "second embedding")
     u, v = start / length_a, end / length_b
     angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
@@ -72,7 +81,7 @@ def nlerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     """
     a, b = _check_pair(a, b)
     weight = _weights(t, a)
-    start, end = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
+    start, end = on_host(a), on_host(b)
     length_a, length_b = _norms(start, "first embedding"), _norms(end, "second embedding")
     line = torch.lerp(start / length_a, end / length_b, weight)
     if bool((line.norm(dim=-1) < _SAME).any()):
@@ -97,7 +106,7 @@ def blend(embeds: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     if not bool(torch.isfinite(scale).all()) or not bool(scale.any()):
         raise ValueError(f"weights of a blend must be finite and not all 0, got {list(weights)}")
     try:
-        rows = torch.stack(torch.broadcast_tensors(*(each.to("cpu", torch.float64) for each in embeds)))
+        rows = torch.stack(torch.broadcast_tensors(*(on_host(each) for each in embeds)))
     except RuntimeError as error:
         raise ValueError(f"embeddings of shapes {[tuple(each.shape) for each in embeds]} do not fit") from error
     lengths = _norms(rows, "an embedding to blend")
@@ -118,11 +127,11 @@ def text_diff(image: Tensor, before: Tensor, after: Tensor, theta: float | Tenso
     Raises:
         ValueError: as ``slerp``, or the two texts have the same direction.
     """
-    apart = normalize(after.to("cpu", torch.float64)) - normalize(before.to("cpu", torch.float64))
+    apart = normalize(on_host(after)) - normalize(on_host(before))
     if bool((apart.norm(dim=-1) < _SAME).any()):
         raise ValueError("the two texts mean the same to CLIP: there is no direction from one to the other")
     image = image.expand(len(apart), -1) if len(image) == 1 else image
-    return slerp(image, (normalize(apart) * _norms(image, "image embedding").cpu()).to(image), theta)
+    return slerp(image, (normalize(apart) * _norms(image, "image embedding")).to(image), theta)
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -133,7 +142,7 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"embeddings of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared")
-    u, v = (normalize(each.to("cpu", torch.float64)) for each in (a, b))
+    u, v = (normalize(on_host(each)) for each in (a, b))
     return (u @ v.T).clamp(-1, 1).float()
 
 
@@ -155,8 +164,8 @@ def _reject(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _norms(x: Tensor, what: str) -> Tensor:
-    """Return the rows' lengths, float64 `[..., 1]`."""
-    norms = x.to(torch.float64).norm(dim=-1, keepdim=True)
+    """Return the rows' lengths, float64 `[..., 1]` on the CPU."""
+    norms = on_host(x).norm(dim=-1, keepdim=True)
     if not bool((torch.isfinite(norms) & (norms > 0)).all()):
         raise ValueError(f"{what} has a row of length 0, NaN or infinity, which has no direction")
     return norms
@@ -171,8 +180,8 @@ def _check_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _weights(t: float | Tensor, a: Tensor) -> Tensor:
-    """Return t as float64 [1, 1] or `[N, 1, 1]`."""
-    weight = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+    """Return t as float64 [1, 1] or `[N, 1, 1]`, on the CPU."""
+    weight = on_host(t) if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
     if weight.ndim > 1 or not bool(((weight >= 0) & (weight <= 1)).all()):
         raise ValueError(f"interpolation needs numbers within 0..1, got {t}")
     return weight.reshape(*weight.shape, *([1] * a.ndim))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..weights.files import CheckpointError, load_weights, save_weights
-from .arithmetic import normalize
+from .arithmetic import normalize, on_host
 
 __all__ = ["PcaBasis", "fit_basis", "load_basis", "reconstruct", "save_basis"]
 
@@ -49,7 +49,7 @@ def fit_basis(embeds: Tensor, dimensions: int = 0) -> PcaBasis:
         raise ValueError(f"A PCA needs at least two embeddings [N, D], got shape {list(embeds.shape)}.")
     if dimensions < 0:
         raise ValueError(f"A PCA cannot keep {dimensions} dimensions: give 1 or more, or 0 for all.")
-    rows = embeds.to("cpu", torch.float64)
+    rows = on_host(embeds)
     if not bool(torch.isfinite(rows).all()):
         raise ValueError("The embeddings hold NaN or infinity.")
     mean = rows.mean(0)
@@ -77,7 +77,7 @@ def reconstruct(basis: PcaBasis, embeds: Tensor, dimensions: int) -> Tensor:
         )
     if embeds.shape[-1] != len(basis.mean):
         raise ValueError(f"Embeddings of {embeds.shape[-1]} numbers do not fit a basis for {len(basis.mean)}.")
-    rows, first = embeds.to("cpu", torch.float64), basis.components[:dimensions]
+    rows, first = on_host(embeds), basis.components[:dimensions]
     near = basis.mean + (rows - basis.mean) @ first.T @ first
     return (normalize(near) * rows.norm(dim=-1, keepdim=True)).to(embeds)
 

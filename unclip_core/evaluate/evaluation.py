@@ -259,4 +259,4 @@ def _place(model: UnclipModel, how: Draw, device: str) -> None:
 
 
 def _cosines(first: Tensor, second: Tensor) -> Tensor:
-    return F.cosine_similarity(first.double(), second.double(), dim=-1)
+    return F.cosine_similarity(first.cpu().double(), second.cpu().double(), dim=-1)

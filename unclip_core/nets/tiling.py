@@ -7,7 +7,7 @@ function of what it sees, and two tiles agree where both see enough.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -157,11 +157,12 @@ class SharedNorms:
     def __init__(self, net: nn.Module) -> None:
         """Find the norms."""
         self._norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm)]
-        self._sums: dict[nn.Module, Tensor] = {}
-        self._known: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._seen: dict[nn.GroupNorm, list[tuple[int, Tensor]]] = {}
+        self._exact: dict[nn.GroupNorm, tuple[Tensor, Tensor]] = {}
+        self._known: dict[nn.GroupNorm, tuple[Tensor, Tensor]] = {}
 
     def __enter__(self) -> None:
-        self._sums.clear()
+        self._seen.clear()
         self._hooks = [norm.register_forward_hook(self._hook) for norm in self._norms]
 
     def __exit__(self, *error: object) -> None:
@@ -184,24 +185,23 @@ class SharedNorms:
             The largest change of a mean or standard deviation, in standard deviations; infinity the first time.
         """
         moved = math.inf if len(self._known) < self.count else 0.0
-        for norm, (count, total, squares) in self._sums.items():
-            mean = total / count
-            variance = (squares / count - mean.square()).clamp(min=0)
+        for norm, tiles in self._seen.items():
+            mean, variance = _pooled(tiles)
             scale = (variance + norm.eps).rsqrt()
-            if norm in self._known:
-                before, width = self._known[norm]
+            if norm in self._exact:
+                before, width = self._exact[norm]
                 moved = max(moved, float(((mean - before) * scale).abs().max()), float((scale / width - 1).abs().max()))
-            self._known[norm] = mean, scale
-        self._sums.clear()
+            self._exact[norm] = mean, scale
+            self._known[norm] = mean.to(tiles[0][1]), scale.to(tiles[0][1])
+        self._seen.clear()
         return moved
 
     def _hook(self, norm: nn.GroupNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         x = inputs[0]
         down, across = self._place
         own = x[..., _own(down, x.shape[-2]), _own(across, x.shape[-1])].unflatten(1, (norm.num_groups, -1)).float()
-        total, squares = (part.sum((2, 3, 4), dtype=torch.float64) for part in (own, own.square()))
-        sums = torch.stack([torch.full_like(total, own[0, 0].numel()), total, squares])
-        self._sums[norm] = self._sums[norm] + sums if norm in self._sums else sums
+        variance, mean = torch.var_mean(own, (2, 3, 4), correction=0)
+        self._seen.setdefault(norm, []).append((own[0, 0].numel(), torch.stack([mean, variance])))
         return self._normalised(norm, x) if norm in self._known else output
 
     def _normalised(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -209,6 +209,19 @@ class SharedNorms:
         scale = scale * norm.weight
         shift = norm.bias - mean * scale
         return torch.addcmul(shift.to(x)[..., None, None], x, scale.to(x)[..., None, None])
+
+
+def _pooled(tiles: Sequence[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all tiles together, float64 on the CPU, of the numbers of each and its own two `[2, …]`.
+
+    Tiles say their own in float32, as there are devices without float64; nothing cancels in putting them together
+    (Chan, Golub and LeVeque 1979).
+    """
+    means, variances = torch.stack([own for _, own in tiles]).cpu().double().unbind(1)
+    share = torch.tensor([count for count, _ in tiles], dtype=torch.float64)
+    share = (share / share.sum()).view(-1, *[1] * (means.ndim - 1))
+    mean = (share * means).sum(0)
+    return mean, (share * (variances + (means - mean).square())).sum(0)
 
 
 def _own(span: Span, size: int) -> slice:

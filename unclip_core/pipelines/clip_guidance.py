@@ -43,8 +43,10 @@ class ClipGuided:
         limit: float = 1.0,
     ) -> None:
         """Keep the parts."""
-        self._denoiser, self._log_likelihood, self._strength = denoiser, log_likelihood, strength
-        self._table, self._clip, self._limit = alpha_bar, clip, limit
+        self._denoiser, self._log_likelihood = denoiser, log_likelihood
+        self._clip, self._limit = clip, limit
+        ab = alpha_bar.clamp(min=1e-12)
+        self._shift = strength * (1 - ab) / ab.sqrt()  # in float64 on the CPU: near 1, 1 - ab is lost to a float32
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction with x0 shifted, without its gradient."""
@@ -52,8 +54,7 @@ class ClipGuided:
             state = x.detach().requires_grad_(True)
             seen = self._denoiser(state, t)
             (gradient,) = torch.autograd.grad(self._log_likelihood(seen.x0).sum(), state)
-        ab = self._table.to(t.device)[t].clamp(min=1e-12)
-        shift = per_sample(self._strength * (1 - ab) / ab.sqrt(), x).to(x.dtype) * gradient
+        shift = per_sample(self._shift.to(x.dtype).to(x.device)[t], x) * gradient
         size = shift.flatten(1).square().mean(dim=1).sqrt()
         x0 = seen.x0.detach() + shift * per_sample(self._limit / size.clamp(min=self._limit), x)
         fraction = seen.variance_fraction
