@@ -4,7 +4,7 @@ import argparse
 
 from ..unclip_core.weights.files import DTYPES
 from .exits import run_and_report
-from .parser import Commands, Parser
+from .parser import Commands, Parser, add_device
 
 
 def add_bench(commands: Commands) -> None:
@@ -20,6 +20,7 @@ def _add_tiny(measures: Commands) -> None:
     tiny.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
     _add_dtype(tiny, "fp32")
     _add_json(tiny)
+    add_device(tiny)
     tiny.set_defaults(call=_bench_tiny)
 
 
@@ -47,7 +48,9 @@ def _add_parity(measures: Commands) -> None:
 def _add_speed(measures: Commands) -> None:
     speed = measures.add_parser("speed", help="time and memory beside diffusers")
     speed.add_argument("--size", choices=["full", "small"], default="small", help="of Karlo (default: %(default)s)")
-    speed.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of the nets")
+    speed.add_argument(
+        "--dtypes", nargs="+", choices=["fp32", "bf16", "fp16"], default=["fp32", "bf16"], help="of the nets"
+    )
     speed.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="images drawn together")
     speed.add_argument("--rounds", type=int, default=3, help="pairs of processes (default: %(default)s)")
     speed.add_argument(
@@ -60,6 +63,7 @@ def _add_speed(measures: Commands) -> None:
     speed.add_argument("--folder", metavar="DIR", help="where the random models are to stay")
     _add_json(speed)
     _add_plot(speed)
+    add_device(speed)
     speed.set_defaults(call=_bench_speed)
 
 
@@ -99,7 +103,9 @@ def _add_dtype(measure: Parser, default: str) -> None:
 def _bench_tiny(options: argparse.Namespace) -> int:
     from ..unclip_core.bench.tiny import bench_tiny
 
-    return run_and_report(lambda: bench_tiny(options.repeats, as_json=options.json, dtype=options.dtype))
+    return run_and_report(
+        lambda: bench_tiny(options.repeats, as_json=options.json, dtype=options.dtype, device=options.device)
+    )
 
 
 def _bench_karlo(options: argparse.Namespace) -> int:
@@ -127,6 +133,7 @@ def _bench_speed(options: argparse.Namespace) -> int:
             options.json,
             options.plot,
             options.stage_steps,
+            options.device,
         )
     )
 

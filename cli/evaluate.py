@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from .exits import run_and_report
-from .parser import Commands, Parser
+from .parser import Commands, Parser, add_device
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -106,7 +106,7 @@ def _add_drawing_options(own: argparse._ArgumentGroup) -> None:
         dest="loras",
         help="draw with a LoRA (may be given several times)",
     )
-    own.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    add_device(own)
 
 
 def _add_comparing_options(own: argparse._ArgumentGroup) -> None:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from ..unclip_core.weights.devices import AUTO
+
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 """Where a sub-command is added."""
 
@@ -56,6 +58,16 @@ class Parser(argparse.ArgumentParser):
         """The option of that name, or that `flag` abbreviates; None without one."""
         known, flag = self._option_string_actions, flag.partition("=")[0]
         return known.get(flag) or next((known[name] for name in known if name.startswith(flag)), None)
+
+
+def add_device(command: Any) -> None:
+    """Add --device to a parser, or to a group of its options."""
+    command.add_argument(
+        "--device",
+        default=AUTO,
+        metavar="DEVICE",
+        help="what the nets run on: cpu, cuda, cuda:1, xpu or mps (default: %(default)s, the best there is)",
+    )
 
 
 def _value_count(parsers: Sequence[Parser], flag: str, following: Sequence[str]) -> int:

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..unclip_core.weights.devices import AUTO
 from .headless.problems import InvalidWorkflow
 from .headless.run import Report, run_workflow
 from .headless.terminal import Terminal, complaint, summary
 from .headless.workflow_file import canvas_twin, read_overrides, read_workflow
-from .parser import Commands
+from .parser import Commands, add_device
 
 
 def add_run(commands: Commands) -> None:
@@ -32,15 +33,20 @@ def add_run(commands: Commands) -> None:
     )
     run.add_argument("--output", default="output", metavar="DIR", help="for images (default: %(default)s)")
     run.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_device(run)
     run.set_defaults(call=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    return run_file(options.workflow, options.settings, options.output, options.json)
+    return run_file(options.workflow, options.settings, options.output, options.json, options.device)
 
 
 def run_file(
-    path: str | Path, settings: Sequence[str] = (), output: str | Path = "output", as_json: bool = False
+    path: str | Path,
+    settings: Sequence[str] = (),
+    output: str | Path = "output",
+    as_json: bool = False,
+    device: str = AUTO,
 ) -> int:
     """Run a workflow file, print what came of it, and return the exit code.
 
@@ -51,6 +57,7 @@ def run_file(
         settings: `NODE.INPUT=VALUE` each, set over the workflow's own inputs.
         output: the folder for images.
         as_json: print the whole report as one JSON object in place of times and paths.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
     """
     path, terminal = Path(path), Terminal()
     try:
@@ -60,7 +67,13 @@ def run_file(
         report = Report(status="invalid", errors=error.problems)
     else:
         report = run_workflow(
-            workflow, overrides, output, terminal, input_dirs=(".", path.parent), canvas=canvas_twin(path)
+            workflow,
+            overrides,
+            output,
+            terminal,
+            input_dirs=(".", path.parent),
+            canvas=canvas_twin(path),
+            device=device,
         )
     for note in report.notes:
         print(note, file=sys.stderr)

@@ -3,7 +3,7 @@
 import argparse
 
 from .exits import run_and_report
-from .parser import Commands
+from .parser import Commands, add_device
 
 
 def add_train(commands: Commands) -> None:
@@ -92,10 +92,11 @@ def add_embed(commands: Commands) -> None:
         "--output", required=True, metavar="DIR", help="for the shards, such as MODEL/training/embeddings"
     )
     embed.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
+    add_device(embed)
     embed.set_defaults(call=_embed)
 
 
 def _embed(options: argparse.Namespace) -> int:
     from ..unclip_core.train.run import embed
 
-    return run_and_report(lambda: embed(options.data, options.output, options.model))
+    return run_and_report(lambda: embed(options.data, options.output, options.model, options.device))

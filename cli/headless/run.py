@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 
 from ...nodes import host
+from ...unclip_core.weights import devices
+from ...unclip_core.weights.files import DTYPES
 from . import canvas as canvas_twin
 from .problems import InvalidWorkflow, Problem
 from .prompt import Node, as_api, is_link, override, parse
@@ -69,7 +71,7 @@ class Report:
 
     status: "invalid" before anything ran, "failed" or "interrupted" on the way, or "ok".
     texts: what nodes show besides images. warnings: what they have to say about a result that they gave. notes:
-    what the run itself has to say.
+    what the run itself has to say. device: what the nets ran on. dtype: what a loader's "auto" stood for.
     """
 
     status: Literal["ok", "invalid", "failed", "interrupted"] = "ok"
@@ -80,6 +82,8 @@ class Report:
     warnings: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    device: str = ""
+    dtype: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -97,6 +101,8 @@ class Report:
             "warnings": [problem.as_dict() for problem in self.warnings],
             "notes": self.notes,
             "seconds": self.seconds,
+            "device": self.device,
+            "dtype": self.dtype,
         }
 
 
@@ -126,6 +132,7 @@ def run_workflow(
     classes: Mapping[str, type] | None = None,
     input_dirs: tuple[str | Path, ...] = (".",),
     canvas: Mapping[str, Any] | None = None,
+    device: str = devices.AUTO,
 ) -> Report:
     """Validate an API-format workflow as a whole, then run what its outputs need.
 
@@ -139,12 +146,14 @@ def run_workflow(
         classes: node classes by id (default: this package's and the stock stand-ins).
         input_dirs: where LoadImage looks.
         canvas: the UI workflow of the same graph, put into the images with the values used.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
     """
     report, began = Report(), time.perf_counter()
     folders = Folders(Path(output_dir), tuple(Path(folder) for folder in input_dirs))
     classes = node_classes() if classes is None else classes
-    with host.working_in(folders.output, folders.inputs):
+    with host.working_in(folders.output, folders.inputs), ExitStack() as placed:
         try:
+            placed.enter_context(_running_on(device, report))
             nodes, pnginfo = parse(workflow)
             nodes, problems = override(nodes, overrides or {}, classes)
             order = plan(nodes, classes, {FOLDERS: folders}, problems)
@@ -157,6 +166,26 @@ def run_workflow(
             _execute(order, _Context(classes, hidden, folders, on_event or (lambda event: None)), report)
     report.seconds = time.perf_counter() - began
     return report
+
+
+@contextmanager
+def _running_on(name: str, report: Report) -> Iterator[None]:
+    """Run nets on the device of that name, and say so in the report.
+
+    Raises:
+        InvalidWorkflow: this machine has no such device.
+    """
+    try:
+        chosen = devices.choose_device(name)
+    except ValueError as error:
+        raise InvalidWorkflow([Problem("no_such_device", str(error))]) from error
+    with host.running_on(str(chosen)):
+        own = host.weight_dtype("auto", parameters=0)
+        report.device = devices.describe_device(chosen)
+        report.dtype = next(short for short, dtype in DTYPES.items() if dtype == own)
+        if chosen.type != "cpu":
+            report.notes.append(f"The nets run on {report.device}, in {report.dtype} where the loader says auto.")
+        yield
 
 
 def _with_canvas(

@@ -38,6 +38,7 @@ from .memory import (
     loaded,
     loaded_together,
     manage,
+    running_on,
     weight_dtype,
 )
 from .node_messages import notify, show, with_text, with_warnings
@@ -58,6 +59,7 @@ __all__ = [
     "free_cache",
     "in_comfyui",
     "run_in_chunks",
+    "running_on",
     "input_folders",
     "intermediate_device",
     "is_out_of_memory",

@@ -6,6 +6,7 @@ ComfyUI unloads it by its own rules when something else needs the room.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,30 @@ import torch
 
 from ...unclip_core.lora import delta
 from ...unclip_core.models import Clip
-from ...unclip_core.weights import files
+from ...unclip_core.weights import devices, files
 from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
 
 DTYPES = {name: files.DTYPES[name] for name in ("fp16", "bf16", "fp32")}
 """What the loader offers beside "auto", in the order in which ComfyUI prefers them where the device can."""
+
+
+_DEVICE: ContextVar[str] = ContextVar("device", default=devices.AUTO)
+
+
+@contextmanager
+def running_on(name: str) -> Iterator[torch.device]:
+    """Without ComfyUI: the device that the nets run on while the context lasts, by its name, or "auto".
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    chosen = devices.choose_device(name)
+    token = _DEVICE.set(str(chosen))
+    try:
+        yield chosen
+    finally:
+        _DEVICE.reset(token)
 
 
 def device() -> torch.device:
@@ -27,7 +46,7 @@ def device() -> torch.device:
         from comfy import model_management
 
         return model_management.get_torch_device()
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return devices.choose_device(_DEVICE.get())
 
 
 def intermediate_device() -> torch.device:
@@ -42,12 +61,13 @@ def intermediate_device() -> torch.device:
 def weight_dtype(choice: str, parameters: int, text_encoder: bool = False) -> torch.dtype:
     """Return the dtype of a part's weights, in which it also computes: the one chosen, or for "auto" ComfyUI's.
 
-    Without ComfyUI "auto" is float32. `parameters` is their number in the part, by which ComfyUI decides.
+    Without ComfyUI "auto" is what `devices.own_dtype` says of the device. `parameters` is their number in the part, by
+    which ComfyUI decides.
     """
     if choice in DTYPES:
         return DTYPES[choice]
     if not in_comfyui():
-        return torch.float32
+        return devices.own_dtype(device())
     from comfy import model_management
 
     place = _home(text_encoder)[0]
@@ -156,7 +176,7 @@ def is_out_of_memory(error: Exception) -> bool:
         from comfy import model_management
 
         return model_management.is_oom(error)
-    return isinstance(error, torch.OutOfMemoryError)
+    return devices.is_out_of_memory(error)
 
 
 def free_cache() -> None:
@@ -165,5 +185,5 @@ def free_cache() -> None:
         from comfy import model_management
 
         model_management.soft_empty_cache()
-    elif torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    else:
+        devices.free_cache(device())

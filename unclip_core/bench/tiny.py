@@ -12,12 +12,15 @@ from ..diffusion.noise import sample_seeds
 from ..families.loading import load_model
 from ..models import UnclipModel
 from ..pipelines import text_to_image
+from ..weights.devices import AUTO, choose_device, describe_device, device_peak_gib, forget_peak, synchronise
 from ..weights.files import DTYPES
 from .memory import peak_gib
 from .speed.cold import PROMPT, cold_seconds
 
 
-def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32") -> dict[str, Any]:
+def bench_tiny(
+    repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32", device: str = AUTO
+) -> dict[str, Any]:
     """Time the bundled model with default settings, print the figures and return them.
 
     Args:
@@ -25,15 +28,24 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
         batch: the larger batch, compared with a batch of one.
         as_json: print JSON in place of text.
         dtype: of the nets, a name in `DTYPES` (on a CPU "bf16" is faster only where it has instructions for it).
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
         `seconds` by stage and in all for batch 1, `batch_seconds` by stage and in all for `batch`, `batch_over_one`
         the ratio of both in all, `cold_seconds` from a command's start to its first image (see `cold_seconds`; in
-        fp32), `peak_memory_gib` of this process, `threads`.
+        fp32, on the CPU), `peak_memory_gib` of this process, `peak_device_gib` of the device's memory (None for a CPU),
+        `device`, `threads`.
+
+    Raises:
+        ValueError: this machine has no such device.
     """
+    place = choose_device(device)
     model = load_model(dtype=DTYPES[dtype])
-    one = _median_stages(lambda: _stage_seconds(model, 1), repeats)
-    many = _median_stages(lambda: _stage_seconds(model, batch), max(1, repeats // 2))
+    for part in (model.clip, model.prior, model.decoder, model.upsampler):
+        part.module.to(place)
+    forget_peak(place)
+    one = _median_stages(lambda: _stage_seconds(model, 1, place), repeats)
+    many = _median_stages(lambda: _stage_seconds(model, batch, place), max(1, repeats // 2))
     figures = {
         "seconds": one,
         "batch": batch,
@@ -42,6 +54,8 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
         "cold_seconds": cold_seconds(),
         "dtype": dtype,
         "peak_memory_gib": peak_gib(),
+        "peak_device_gib": device_peak_gib(place),
+        "device": describe_device(place),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -49,12 +63,13 @@ def bench_tiny(repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: 
     return figures
 
 
-def _stage_seconds(model: UnclipModel, count: int) -> dict[str, float]:
+def _stage_seconds(model: UnclipModel, count: int, device: torch.device) -> dict[str, float]:
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
 
     def lap(stage: str) -> None:
         nonlocal clock
+        synchronise(device)
         now = time.perf_counter()
         seconds[{"upsampler": "upscale"}.get(stage, stage)], clock = now - clock, now
 
@@ -71,11 +86,15 @@ def _median_stages(run: Callable[[], dict[str, float]], repeats: int) -> dict[st
 def _text(figures: dict[str, Any]) -> str:
     one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
     return (
-        f"prompt to 256 px, warm, {figures['threads']} threads, {figures['dtype']}: {one}\n"
+        f"prompt to 256 px, warm, {figures['device']}, {figures['threads']} threads, {figures['dtype']}: {one}\n"
         f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
         f"cold, a fresh process: {cold}\n"
-        f"peak memory: {figures['peak_memory_gib']:.2f} GiB"
+        f"peak memory: {figures['peak_memory_gib']:.2f} GiB{_of_device(figures['peak_device_gib'])}"
     )
+
+
+def _of_device(peak: float | None) -> str:
+    return "" if peak is None else f", of the device {peak:.2f} GiB"
 
 
 def _stages(seconds: dict[str, float]) -> str:

@@ -137,7 +137,7 @@ def invert(
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of images `[B, …]` in 0..1, in dB, `[B]` on the CPU; inf where they are equal.
+    """Return the peak signal-to-noise ratio of images `[B, …]` in 0..1, in dB, `[B]` on the CPU; inf for equal ones.
 
     Raises:
         ValueError: shapes that differ.

@@ -17,6 +17,7 @@ from ..families.loading import load_model
 from ..lora.files import adapted_model, read_lora
 from ..models import MissingPart, UnclipModel
 from ..pipelines.settings import Settings
+from ..weights.devices import AUTO, choose_device
 from ..weights.files import write_whole
 from .distances import frechet_distance, kernel_distance
 from .encoders import Encoder, OpenClipEncoder, OwnEncoder
@@ -62,7 +63,7 @@ def evaluate_model(
     clip: str | None = None,
     clip_weights: str | Path | None = None,
     neighbours: int = 3,
-    device: str = "cpu",
+    device: str = AUTO,
     output: str | Path | None = None,
     as_json: bool = False,
 ) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def evaluate_model(
         clip: an architecture of open_clip to compare with, in place of the model's own CLIP.
         clip_weights: the file of its weights.
         neighbours: k of precision and recall.
-        device: a torch device.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
         output: a folder for `evaluation.json` and `evaluation.html`.
         as_json: print JSON in place of a table.
 
@@ -86,11 +87,11 @@ def evaluate_model(
         CheckpointError: the model, a LoRA, or the CLIP to compare with cannot be read, does not fit or lacks a part.
         OSError: the output cannot be written.
     """
-    how = how or Draw()
+    how, place = how or Draw(), choose_device(device)
     loaded = load_model(None if str(model) == BUNDLED else model)
     loaded = adapted_model(loaded, [(read_lora(path), strength) for path, strength in loras])
-    encoder = _encoder(loaded, clip, clip_weights, device)
-    _place(loaded, how, device)
+    encoder = _encoder(loaded, clip, clip_weights, place)
+    _place(loaded, how, place)
     collection = open_images(data)
     bad: dict[str, str] = {}
     pairs = draw_pairs(loaded, collection, count, how, bad)
@@ -232,7 +233,7 @@ def save(figures: dict[str, Any], gathered: _Gathered, folder: Path) -> None:
     write_whole(folder / "evaluation.html", page(figures, lines(figures), gathered.shown).encode())
 
 
-def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, device: str) -> Encoder:
+def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, device: torch.device) -> Encoder:
     if clip is None and weights is None:
         return OwnEncoder(model.clip)
     if clip is None or weights is None:
@@ -240,7 +241,7 @@ def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, d
     return OpenClipEncoder(clip, weights, device)
 
 
-def _place(model: UnclipModel, how: Draw, device: str) -> None:
+def _place(model: UnclipModel, how: Draw, device: torch.device) -> None:
     """Read the parts that are needed and move them to the device, so that a lack is said before anything is drawn.
 
     Raises:

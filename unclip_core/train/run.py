@@ -12,6 +12,7 @@ from ..data.opening import open_images
 from ..data.samples import Collection, summary
 from ..families.loading import load_model
 from ..models import UnclipModel
+from ..weights.devices import AUTO, choose_device
 from .batch_sources import SampledBatches
 from .config import Config, read_config
 from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
@@ -82,13 +83,16 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
     return 0
 
 
-def embed(data: str, output: str, model: str | None = None) -> int:
+def embed(data: str, output: str, model: str | None = None, device: str = AUTO) -> int:
     """Compute CLIP's embeddings of own images and captions into the folder `output`, once.
 
-    `model`: a model folder; None for the bundled one. Raises ValueError and OSError as `train`.
+    `model`: a model folder; None for the bundled one. `device`: what CLIP runs on. Raises ValueError and OSError as
+    `train`.
     """
     collection = open_images(data)
-    store = embed_collection(collection, load_model(model).clip.adapter, Path(output), captions=False)
+    clip = load_model(model).clip
+    clip.module.to(choose_device(device))
+    store = embed_collection(collection, clip.adapter, Path(output), captions=False)
     print(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, collection)}")
     return 0
 

@@ -18,6 +18,7 @@ from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.lora.delta import Lora
 from unclip.unclip_core.models import Clip, Prior
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
+from unclip.unclip_core.weights import devices
 
 
 class Interrupted(BaseException):
@@ -321,7 +322,26 @@ def test_auto_is_fp32_for_what_plain_layers_cannot_compute_in(accelerator):
 def test_auto_is_fp32_on_a_cpu_and_without_comfyui(comfyui, monkeypatch):
     assert host.weight_dtype("auto", 10) == host.weight_dtype("auto", 10, text_encoder=True) == torch.float32
     monkeypatch.delitem(sys.modules, "folder_paths")
-    assert host.weight_dtype("auto", 10) == torch.float32
+    with host.running_on("cpu"):
+        assert host.weight_dtype("auto", 10) == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_without_comfyui_the_best_device_is_taken_in_its_own_dtype(monkeypatch, kind):
+    for each in devices.KINDS:
+        there = SimpleNamespace(
+            is_available=lambda each=each: each == kind,
+            device_count=lambda each=each: int(each == kind),
+            get_device_properties=lambda device: SimpleNamespace(major=9, name="card", has_fp16=True),
+        )
+        monkeypatch.setattr(torch, each, there)
+    assert host.device() == torch.device(kind)
+    assert host.weight_dtype("auto", 10) == host.weight_dtype("auto", 10, text_encoder=True) == torch.float16
+    with host.running_on("cpu") as chosen:
+        assert host.device() == chosen == torch.device("cpu")
+        assert host.weight_dtype("auto", 10) == torch.float32
+    with pytest.raises(ValueError, match="'cuda:7'"), host.running_on("cuda:7"):
+        pass
 
 
 # ---- hosts that lack something ----

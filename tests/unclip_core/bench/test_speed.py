@@ -27,11 +27,13 @@ def measured(program, folder, tmp_path, dtype="fp32"):
             "batch": 2,
             "steps": STEPS,
             "images": 2,
+            "device": "cpu",
             "save_to": str(images),
         }
     )
     assert len(figures["per_image"]) == 1 and min(figures["load"], figures["first"], figures["peak_memory"]) > 0
     assert len(figures["cpu_per_image"]) == 1 and figures["cpu_per_image"][0] > 0
+    assert figures["peak_device_memory"] is None
     json.dumps(figures)
     return torch.load(images, weights_only=True)
 

@@ -14,13 +14,14 @@ STAGES = ["clip", "prior", "decoder", "rerank", "upscale", "all"]
 @pytest.mark.slow
 def test_every_stage_is_timed_and_they_sum_up(monkeypatch, capsys):
     monkeypatch.setattr(tiny, "cold_seconds", lambda: {"all": 3.0})
-    figures = tiny.bench_tiny(repeats=1, batch=2, as_json=True)
+    figures = tiny.bench_tiny(repeats=1, batch=2, as_json=True, device="cpu")
     assert json.loads(capsys.readouterr().out) == figures
     for seconds in (figures["seconds"], figures["batch_seconds"]):
         assert list(seconds) == STAGES and min(seconds.values()) > 0
         assert seconds["all"] == pytest.approx(sum(seconds[stage] for stage in STAGES[:-1]))
     assert figures["batch_over_one"] == figures["batch_seconds"]["all"] / figures["seconds"]["all"]
     assert 0.1 < figures["peak_memory_gib"] <= peak_gib() < 64
+    assert figures["device"] == "cpu" and figures["peak_device_gib"] is None
 
 
 def test_the_phases_of_a_cold_start_sum_up():

@@ -81,9 +81,7 @@ def inpaint(put, clip, prior, decoder, upsampler):
 def inversion(put, clip, prior, decoder, upsampler):
     found = editing.invert_decoder(decoder, put(images()), put(embeds()), steps=4, iterations=2)
     settings = {"seeds": SEEDS, "steps": 4, "guidance_scale": 1.0, "sampler": "ddim"}
-    again = pipelines.sample_decoder(
-        decoder, put(embeds()), start=found.noise, start_error=found.error, **settings
-    )
+    again = pipelines.sample_decoder(decoder, put(embeds()), start=found.noise, start_error=found.error, **settings)
     return psnr(again, put(images()))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ...weights.devices import AUTO, choose_device, describe_device
 from ..parity.oracle import check_installed
 from ..parity.runs import LARGE
 from .bars import Bar, save_bars
@@ -31,30 +32,35 @@ def bench_speed(
     as_json: bool = False,
     plot: str | None = None,
     steps: tuple[int, int, int] | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Measure both programs pair by pair, print the ratios and return all figures.
 
     Args:
         size: "small" (half Karlo's widths) or "full".
-        dtypes: of weights and nets, "fp32" or "bf16".
+        dtypes: of weights and nets, "fp32", "bf16" or "fp16".
         batches: images drawn together; all figures but `batch_<n>` are of the first.
         rounds: pairs of processes for each dtype and batch, which take turns in going first.
         folder: where the random models are written and left; None for a temporary folder.
         as_json: print JSON in place of text.
         plot: a PNG file for an image of the ratios.
         steps: of prior, decoder and super-resolution; None for the size's own.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
         `ratios.<dtype>`: `load`, `first`, `seconds_per_image` (diffusers' over ours: above 1 ours is faster),
-        `peak_memory` (ours over diffusers'), `batch_<n>` (diffusers' seconds per image over ours at that batch) and
-        `batch_<n>_over_one` (ours per image over ours at batch 1); those with `cpu_` before them count a CPU's work
-        in place of the time that passes. Under `range` their least and greatest by pair.
-        `difference.<dtype>`: mean difference of the images (0..1). `seconds` and `memory`: the medians themselves.
+        `peak_memory` (ours over diffusers'), `peak_device_memory` (the same of the device's, unless that is a CPU),
+        `batch_<n>` (diffusers' seconds per image over ours at that batch) and `batch_<n>_over_one` (ours per image over
+        ours at batch 1); those with `cpu_` before them count a CPU's work in place of the time that passes. Under
+        `range` their least and greatest by pair. `difference.<dtype>`: mean difference of the images (0..1). `seconds`
+        and `memory`: the medians themselves.
 
     Raises:
         MissingOracle: diffusers is not installed.
+        ValueError: this machine has no such device.
         RuntimeError: a process failed; the message ends with what it said.
     """
+    place_of_nets = choose_device(device)
     check_installed()
     steps = steps or STEPS[size]
     figures: dict[str, Any] = {
@@ -62,6 +68,7 @@ def bench_speed(
         "steps": steps,
         "rounds": rounds,
         "torch": torch.__version__,
+        "device": describe_device(place_of_nets),
         "ratios": {},
         "range": {},
         "difference": {},
@@ -71,7 +78,8 @@ def bench_speed(
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()))
         for dtype in dtypes:
             model = model_folder(place, size, dtype)
-            runs = {batch: _rounds(model, dtype, batch, rounds, steps, place) for batch in batches}
+            job = {"folder": str(model), "dtype": dtype, "steps": list(steps), "device": str(place_of_nets)}
+            runs = {batch: _rounds(job | {"batch": batch}, rounds, place) for batch in batches}
             _sum_up(figures, dtype, runs)
     print(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot:
@@ -82,29 +90,19 @@ def bench_speed(
 Run = dict[str, dict[str, Any]]  # figures by program
 
 
-def _rounds(model: Path, dtype: str, batch: int, rounds: int, steps: Sequence[int], scratch: Path) -> list[Run]:
-    return [_pair(model, dtype, batch, steps, scratch, number % 2 == 1) for number in range(rounds)]
+def _rounds(job: dict[str, Any], rounds: int, scratch: Path) -> list[Run]:
+    return [_pair(job, scratch, number % 2 == 1) for number in range(rounds)]
 
 
-def _pair(model: Path, dtype: str, batch: int, steps: Sequence[int], scratch: Path, turned: bool) -> Run:
+def _pair(job: dict[str, Any], scratch: Path, turned: bool) -> Run:
     run: Run = {}
     for program in reversed(PROGRAMS) if turned else PROGRAMS:
         images = scratch / f"{program}.pt"
-        run[program] = _process(
-            {
-                "program": program,
-                "folder": str(model),
-                "dtype": dtype,
-                "batch": batch,
-                "steps": list(steps),
-                "images": 2,
-                "save_to": str(images),
-            }
-        )
+        run[program] = _process({**job, "program": program, "images": 2, "save_to": str(images)})
         run[program]["image"] = torch.load(images, weights_only=True)
         images.unlink()
         print(
-            f"{dtype} batch {batch} {program}: "
+            f"{job['dtype']} batch {job['batch']} {program}: "
             + ", ".join(f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory"))
             + f", per image {_per_image(run[program])}",
             file=sys.stderr,
@@ -135,6 +133,8 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
         "cpu_seconds_per_image": [_over(run, "cpu_per_image") for run in runs[first]],
         "peak_memory": [1 / _over(run, "peak_memory") for run in runs[first]],
     }
+    if runs[first][0]["ours"].get("peak_device_memory") is not None:
+        pairs["peak_device_memory"] = [1 / _over(run, "peak_device_memory") for run in runs[first]]
     for batch in others:
         for clock in ("", "cpu_"):
             key = f"{clock}per_image"
@@ -174,7 +174,7 @@ def _value(figures: dict[str, Any], key: str) -> float:
 def _text(figures: dict[str, Any]) -> str:
     lines = [
         f"Karlo's shape, size {figures['size']}, {'/'.join(map(str, figures['steps']))} steps, "
-        f"{figures['rounds']} pairs of fresh processes, torch {figures['torch']}"
+        f"{figures['rounds']} pairs of fresh processes on {figures['device']}, torch {figures['torch']}"
     ]
     for dtype, ratios in figures["ratios"].items():
         lines.append(
@@ -192,7 +192,7 @@ def _text(figures: dict[str, Any]) -> str:
 
 
 def _meaning(name: str) -> str:
-    if name == "peak_memory":
+    if name.endswith("_memory"):
         return "ours / diffusers: less than 1 is lighter"
     if name.endswith("_over_one"):
         return "ours per image / ours at batch 1"

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...weights.devices import choose_device, device_peak_gib, forget_peak, synchronise
 from ...weights.files import DTYPES
 from ..memory import peak_gib
 
@@ -30,22 +31,25 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `program` ("ours", "diffusers"), `folder`, `dtype`, `batch`, `steps` of the three stages, `images` (how
-            many batches), `save_to` (a file for the first batch).
+            many batches), `save_to` (a file for the first batch), `device` (its name).
 
     Returns:
         `load`: seconds; `first`: seconds from the prompt to the first batch, after loading; `per_image`: seconds per
         image of each further batch; `cpu_per_image`: the same in seconds that a CPU worked for it, which others'
         work on the machine hardly changes (waiting threads count too: compare with one thread); `peak_memory`: GiB, of
-        the whole process.
+        the whole process; `peak_device_memory`: GiB of the device's, None for a CPU.
     """
+    device = choose_device(job["device"])
+    forget_peak(device)
     load = {"ours": load_ours, "diffusers": load_diffusers}[job["program"]]
     began = time.perf_counter()
-    draw = load(job)
+    draw = load(job, device)
+    synchronise(device)
     loaded = time.perf_counter()
     images, seconds, cpu = [], [], []
     for number in range(job["images"]):
         start, busy = time.perf_counter(), time.process_time()
-        images.append(draw(number))
+        images.append(draw(number).cpu())
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - busy)
     torch.save(images[0], job["save_to"])
@@ -55,33 +59,43 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "per_image": [s / job["batch"] for s in seconds[1:]],
         "cpu_per_image": [s / job["batch"] for s in cpu[1:]],
         "peak_memory": peak_gib(),
+        "peak_device_memory": device_peak_gib(device),
         "threads": torch.get_num_threads(),
     }
 
 
-def load_ours(job: dict[str, Any]) -> Draw:
-    """Our program; loading reads every part once, and drawing holds no more than the part that runs."""
+def load_ours(job: dict[str, Any], device: torch.device) -> Draw:
+    """Our program: on a CPU loading reads every part once, and drawing holds no more than the part that runs.
+
+    On a device all parts are kept there, as diffusers keeps them.
+    """
     from ...families.loading import load_model
 
     reader = load_model(Path(job["folder"]), DTYPES[job["dtype"]], conventions="diffusers").reader
-    for read in (reader.clip, reader.prior, reader.decoder, reader.upsampler):
-        read()
-    return lambda seed: _draw_ours(reader, job, seed)
+    read = {name: getattr(reader, name) for name in ("clip", "prior", "decoder", "upsampler")}
+    if device.type != "cpu":
+        kept = {name: make() for name, make in read.items()}
+        for part in kept.values():
+            part.module.to(device)
+        return lambda seed: _draw_ours(kept.__getitem__, job, seed)
+    for make in read.values():
+        make()
+    return lambda seed: _draw_ours(lambda name: read[name](), job, seed)
 
 
-def _draw_ours(reader: Any, job: dict[str, Any], seed: int) -> Tensor:
+def _draw_ours(part: Callable[[str], Any], job: dict[str, Any], seed: int) -> Tensor:
     from ...diffusion.noise import BatchNoise
     from ...pipelines import encode_text, sample_decoder, sample_prior, upscale
 
     batch, steps = job["batch"], job["steps"]
     rest = {"seeds": [0] * batch, "sampler": "ddpm", "noise": BatchNoise(torch.Generator().manual_seed(seed), batch)}
-    text = encode_text(reader.clip(), [PROMPT] * batch)
-    embeds = sample_prior(reader.prior(), text, steps=steps[0], guidance_scale=GUIDANCE[0], **rest)
-    small = sample_decoder(reader.decoder(), embeds, text=text, steps=steps[1], guidance_scale=GUIDANCE[1], **rest)
-    return upscale(reader.upsampler(), small, steps=steps[2], **rest)
+    text = encode_text(part("clip"), [PROMPT] * batch)
+    embeds = sample_prior(part("prior"), text, steps=steps[0], guidance_scale=GUIDANCE[0], **rest)
+    small = sample_decoder(part("decoder"), embeds, text=text, steps=steps[1], guidance_scale=GUIDANCE[1], **rest)
+    return upscale(part("upsampler"), small, steps=steps[2], **rest)
 
 
-def load_diffusers(job: dict[str, Any]) -> Draw:
+def load_diffusers(job: dict[str, Any], device: torch.device) -> Draw:
     """diffusers' pipeline, as its documentation loads it."""
     import diffusers.pipelines as pipelines
     from diffusers.pipelines.deprecated import unclip
@@ -89,6 +103,7 @@ def load_diffusers(job: dict[str, Any]) -> Draw:
     unclip.pipeline_unclip.F = _Functional()
     pipelines.unclip = unclip  # where published folders say that the text projection lies; it has moved since
     pipeline = unclip.UnCLIPPipeline.from_pretrained(job["folder"], torch_dtype=DTYPES[job["dtype"]])
+    pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     return lambda seed: _draw_diffusers(pipeline, job, seed)
 
