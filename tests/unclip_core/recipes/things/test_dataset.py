@@ -1,0 +1,58 @@
+"""The shards: what `unclip train` reads, made again only where they are missing."""
+
+import json
+
+import numpy as np
+import pytest
+from things_world import small_world
+
+from unclip.unclip_core.data.shards import Shards
+from unclip.unclip_core.recipes.things import dataset
+from unclip.unclip_core.recipes.things.drawing import draw
+from unclip.unclip_core.recipes.things.pictures import Shares
+
+SHARES = Shares(scenes=0.4, shapes=0.0)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Makes data of a small world of two shards, and returns its folder."""
+    world = small_world()
+    monkeypatch.setattr(dataset, "SHARD", 8)
+    monkeypatch.setattr(dataset, "open_world", lambda folder, packages: world)
+
+    def make(seed=1):
+        dataset.make_data(tmp_path / "data", small=12, large=0, seed=seed, shares=SHARES)
+        return tmp_path / "data", world
+
+    return make
+
+
+def test_shards_hold_the_pictures_and_their_captions(made):
+    folder, world = made()
+    shards = Shards(sorted((folder / "small").iterdir()))
+    assert len(shards) == 12
+    for number in (0, 7, 11):
+        picture, caption = world.sample(1, number, SHARES)
+        sample = shards.read(number)
+        assert sample.caption == caption
+        assert np.array_equal(np.asarray(sample.image), np.asarray(draw(picture, world.sprites, 64)))
+
+
+def test_a_stopped_run_goes_on_and_other_settings_are_refused(made):
+    folder, _ = made()
+    first, second = sorted((folder / "small").iterdir())
+    before, time = second.read_bytes(), first.stat().st_mtime_ns
+    second.unlink()
+    made()
+    assert second.read_bytes() == before and first.stat().st_mtime_ns == time
+    with pytest.raises(ValueError, match="other settings"):
+        made(seed=2)
+
+
+def test_about_names_sources_licences_and_what_is_held_out(made):
+    folder, _ = made()
+    about = json.loads((folder / "about.json").read_text())
+    assert {"CC-BY-4.0", "Apache-2.0", "MIT", "Unicode-3.0"} == {source["licence"] for source in about["sources"]}
+    assert ["circle", "purple"] in about["held_out"]["shapes_and_colors"]
+    assert (folder / "sheet.png").is_file() and len((folder / "sheet.txt").read_text().splitlines()) == dataset.SHOWN

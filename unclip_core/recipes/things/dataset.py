@@ -1,0 +1,162 @@
+"""The data as files that `unclip train --data` reads: webdataset shards, and what was held out."""
+
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ...plotting.sheets import tiled
+from ...weights.files import write_whole
+from .art import read_art
+from .captions import Captions, caption_language, captions_of
+from .drawing import draw
+from .pictures import SHARES, Picture, Shares, draw_picture, picture_random
+from .sources import PACKAGES, fetch
+from .sprites import Sprites, load_sprites
+from .vocabulary import (
+    COLORS,
+    GROUNDS,
+    HELD_OUT_SHAPES,
+    SHAPES,
+    concepts,
+    held_out_ground,
+    well_known,
+)
+
+SHARD = 10_000
+"""Pictures of a shard."""
+SMALL, LARGE = 64, 256
+"""Pixels of the decoder's pictures, and of the upsampler's."""
+SHOWN, COLUMNS = 96, 12
+"""Pictures on the sheet, and in a row of it."""
+SPRITES, FETCHED = "sprites", "packages"
+
+
+@dataclass(frozen=True)
+class World:
+    """All that pictures and captions are made of."""
+
+    sprites: Sprites
+    captions: Captions
+
+    def sample(self, seed: int, index: int, shares: Shares) -> tuple[Picture, str]:
+        """Training picture number `index` and its caption; the same for the same three."""
+        chance = picture_random(seed, index, "train")
+        picture = draw_picture(chance, self.sprites, shares)
+        return picture, self.captions.caption(picture, caption_language(chance), chance)
+
+
+def open_world(folder: Path, packages: Path | None = None) -> World:
+    """The world of the packages in `packages` (default: fetched into `folder`); renderings are kept in `folder`.
+
+    Raises:
+        WrongPackage: a package is not the one that is meant.
+        MalformedInput: a package does not hold what is looked for.
+        OSError: a file or the registry cannot be read.
+    """
+    place = packages or folder / FETCHED
+    fetch(place)
+    art = read_art(place)
+    sprites = load_sprites(art, folder / SPRITES)
+    return World(sprites, captions_of(art, sprites))
+
+
+def make_data(
+    output: Path,
+    small: int,
+    large: int,
+    seed: int = 0,
+    shares: Shares = SHARES,
+    packages: Path | None = None,
+) -> None:
+    """Write `small/*.tar` (64 px, for CLIP, prior and decoder), `large/*.tar` (256 px, for the upsampler).
+
+    `about.json` beside them tells settings, sources and held-out pairs; `sheet.png` shows the first pictures. A shard
+    that stands there already is not made again: the same call goes on where an earlier one stopped.
+
+    Args:
+        output: the folder.
+        small: pictures of 64 px.
+        large: pictures of 256 px.
+        seed: of all that is chosen.
+        shares: of scenes and shapes.
+        packages: a folder with the packages' files; None fetches them into `output/packages`.
+
+    Raises:
+        ValueError: `output` holds data of other settings, or a package is not what it should be.
+        OSError: a file or the registry cannot be read.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    world = open_world(output, packages)
+    _write_about(output, {"seed": seed, "scenes": shares.scenes, "shapes": shares.shapes})
+    _write_sheet(output, world, seed, shares)
+    for name, count, pixels in (("small", small, SMALL), ("large", large, LARGE)):
+        (output / name).mkdir(exist_ok=True)
+        for first in range(0, count, SHARD):
+            path = output / name / f"{first // SHARD:04}.tar"
+            if not path.is_file():
+                _write_shard(path, world, range(first, min(count, first + SHARD)), pixels, seed, shares)
+
+
+def _write_sheet(output: Path, world: World, seed: int, shares: Shares) -> None:
+    """`sheet.png` with the first pictures, `sheet.txt` with their captions."""
+    first = [world.sample(seed, number, shares) for number in range(SHOWN)]
+    images = [torch.from_numpy(np.array(draw(picture, world.sprites, SMALL))) for picture, _ in first]
+    Image.fromarray(tiled(images, COLUMNS).numpy()).save(output / "sheet.png")
+    lines = [f"{number // COLUMNS + 1}.{number % COLUMNS + 1} {caption}\n" for number, (_, caption) in enumerate(first)]
+    (output / "sheet.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _write_shard(path: Path, world: World, numbers: range, pixels: int, seed: int, shares: Shares) -> None:
+    part = path.with_suffix(".part")
+    with tarfile.open(part, "w") as tar:
+        for number in tqdm(numbers, desc=f"{path.parent.name}/{path.name}", unit="picture", mininterval=5):
+            picture, caption = world.sample(seed, number, shares)
+            _add(tar, f"{number:07}.png", _png(draw(picture, world.sprites, pixels)))
+            _add(tar, f"{number:07}.txt", caption.encode())
+    part.replace(path)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png", compress_level=4)
+    return buffer.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _write_about(output: Path, settings: dict[str, float]) -> None:
+    path = output / "about.json"
+    about = {"settings": settings, "sources": _sources(), "held_out": held_out()}
+    data = (json.dumps(about, indent=1) + "\n").encode()
+    if path.is_file() and path.read_bytes() != data:
+        raise ValueError(f"'{output}' holds data of other settings (see '{path.name}' there): name another folder.")
+    write_whole(path, data)
+
+
+def _sources() -> list[dict[str, str]]:
+    return [
+        {"package": package.name, "version": package.version, "licence": package.licence, "credit": package.credit}
+        for package in PACKAGES.values()
+    ]
+
+
+def held_out() -> dict[str, list]:
+    """The pairs that are never trained: things (each with each), things and grounds, shapes and colours."""
+    grounds, colors = list(GROUNDS), list(COLORS)
+    pairs = ((concept, ground) for concept in range(len(concepts())) for ground in range(len(grounds)))
+    return {
+        "things": [concepts()[index] for index in sorted(well_known())],
+        "things_and_grounds": [(concepts()[c], grounds[g]) for c, g in pairs if held_out_ground(c, g)],
+        "shapes_and_colors": sorted((SHAPES[shape], colors[color]) for shape, color in HELD_OUT_SHAPES),
+    }
