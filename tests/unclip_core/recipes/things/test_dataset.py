@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from things_world import small_world
 
-from unclip.unclip_core.data.shards import Shards
+from unclip.unclip_core.data.opening import open_images
 from unclip.unclip_core.recipes.things import dataset
 from unclip.unclip_core.recipes.things.drawing import draw
 from unclip.unclip_core.recipes.things.pictures import Shares
@@ -30,7 +30,7 @@ def made(tmp_path, monkeypatch):
 
 def test_shards_hold_the_pictures_and_their_captions(made):
     folder, world = made()
-    shards = Shards(sorted((folder / "small").iterdir()))
+    shards = open_images(folder / "small")
     assert len(shards) == 12
     for number in (0, 7, 11):
         picture, caption = world.sample(1, number, SHARES)
