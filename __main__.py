@@ -11,12 +11,14 @@ from .cli.queue import add_queue
 from .cli.run import add_run
 from .cli.training import add_embed, add_train
 from .cli.weights import add_convert, add_download
+from .unclip_core.output import safe_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's own) and return the exit code."""
-    options = _parser().parse_args(arguments)
-    return int(options.call(options))
+    with safe_streams():
+        options = _parser().parse_args(arguments)
+        return int(options.call(options))
 
 
 def _parser() -> Parser:

@@ -1,8 +1,8 @@
 """`unclip evaluate`: how well a model draws."""
 
 import argparse
-import sys
 
+from ..unclip_core.output import say
 from .exits import run_and_report
 from .parser import Commands, Parser, add_device
 
@@ -149,7 +149,7 @@ def _evaluate_images(options: argparse.Namespace) -> int:
     from ..unclip_core.evaluate.generation import Draw
 
     if options.model is None or options.data is None:
-        print("unclip: say what to evaluate: tiny, describe or edits, or --model and --data.", file=sys.stderr)
+        say("unclip: say what to evaluate: tiny, describe or edits, or --model and --data.", to_stderr=True)
         return 2
     return run_and_report(
         lambda: evaluate_model(

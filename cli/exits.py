@@ -1,7 +1,8 @@
 """Exit codes, and errors as one sentence on stderr."""
 
-import sys
 from collections.abc import Callable
+
+from ..unclip_core.output import say
 
 
 def run_and_report(call: Callable[[], object]) -> int:
@@ -17,9 +18,9 @@ def run_and_report(call: Callable[[], object]) -> int:
     try:
         result = call()
     except KeyboardInterrupt:
-        print("unclip: interrupted.", file=sys.stderr)
+        say("unclip: interrupted.", to_stderr=True)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"unclip: {error}", file=sys.stderr)
+        say(f"unclip: {error}", to_stderr=True)
         return 1
     return result if type(result) is int else int(result is False)

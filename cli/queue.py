@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..unclip_core.output import say
 from .headless.prompt import split_override
 from .headless.workflow_file import read_workflow
 from .parser import Commands
@@ -123,14 +123,14 @@ def queue_file(
     except OSError as error:
         return _complain("The batch stopped", error, 1)
     rows = {row.number: row for row in batch.rows}
-    print(summary(report, rows, Path(output)), file=sys.stderr)
+    say(summary(report, rows, Path(output)), to_stderr=True)
     if as_json:
-        print(json.dumps(report.as_dict(), indent=2))
+        say(json.dumps(report.as_dict(), indent=2))
     return report.exit_code
 
 
 def _complain(what: str, error: Exception, exit_code: int) -> int:
-    print(f"{what}: {error}", file=sys.stderr)
+    say(f"{what}: {error}", to_stderr=True)
     return exit_code
 
 

@@ -24,7 +24,7 @@ SLOW = {
     "tensorboard",
 }
 
-ANYWHERE = {"parsing", "listing"}  # every room may read structures from outside and list files through them
+ANYWHERE = {"parsing", "listing", "output"}  # every room may read structures, list files and print through them
 WEIGHTS_AND_MATHS = {"weights", "diffusion"}
 NETS = {"nets", *WEIGHTS_AND_MATHS}
 MODELS = {"models", "clip", "embedding", *NETS}
@@ -35,6 +35,7 @@ MEASURES = {"evaluate", "bench", "train", *TOOLS}
 
 MAY_IMPORT = {
     "parsing": set(),
+    "output": set(),
     "listing": set(),
     "weights": set(),
     "diffusion": set(),

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..diffusion.inversion import psnr
 from ..families.loading import load_model
 from ..models import UnclipModel
+from ..output import say
 from ..pipelines import encode_image, sample_decoder
 from ..pipelines.editing import invert_decoder
 from ..world.render import render
@@ -53,7 +54,7 @@ def bench_inversion(
     images = held_out(count, model.decoder.image_size, seed)
     embeds = encode_image(model.clip, images)
     rows = [_measure(model, images, embeds, number, times) for times in iterations for number in steps]
-    print(json.dumps([asdict(row) for row in rows]) if as_json else _table(rows, count))
+    say(json.dumps([asdict(row) for row in rows]) if as_json else _table(rows, count))
     return rows
 
 

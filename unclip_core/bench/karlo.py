@@ -1,7 +1,6 @@
 """`unclip bench karlo`: time and memory of Karlo at its real size with random weights, stage by stage."""
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..families.karlo.random_weights import SIZES
 from ..families.loading import load_model
 from ..models import UnclipModel
+from ..output import say
 from ..pipelines import encode_text, sample_decoder, sample_prior, upscale
 from ..weights.files import DTYPES
 from .memory import peak_gib
@@ -58,7 +58,7 @@ def bench_karlo(
         "threads": torch.get_num_threads(),
         "peak_gib": peak_gib(),
     }
-    print(json.dumps(figures, indent=2) if as_json else _text(figures))
+    say(json.dumps(figures, indent=2) if as_json else _text(figures))
     return figures
 
 
@@ -77,7 +77,7 @@ def _run(model: UnclipModel, steps: int) -> dict[str, Any]:
             "run_seconds": time.perf_counter() - ready,
             "peak_gib": peak_gib(),
         }
-        print(f"{name}: {stages[name]}", file=sys.stderr)
+        say(f"{name}: {stages[name]}", to_stderr=True)
         del part
         return result
 

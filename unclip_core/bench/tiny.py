@@ -11,6 +11,7 @@ import torch
 from ..diffusion.noise import sample_seeds
 from ..families.loading import load_model
 from ..models import UnclipModel
+from ..output import say
 from ..pipelines import text_to_image
 from ..weights.devices import AUTO, choose_device, describe_device, device_peak_gib, forget_peak, synchronise
 from ..weights.files import DTYPES
@@ -59,7 +60,7 @@ def bench_tiny(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    print(json.dumps(figures, indent=2) if as_json else _text(figures))
+    say(json.dumps(figures, indent=2) if as_json else _text(figures))
     return figures
 
 

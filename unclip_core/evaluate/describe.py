@@ -14,6 +14,7 @@ from ..embedding.describe import WIDTH, Describer
 from ..embedding.phrase_lists import BUILT_IN, read_phrases
 from ..families.loading import load_model
 from ..models import Clip
+from ..output import say
 from ..pipelines import encode_image, encode_text
 from ..world.evaluation import Prompt, evaluation_scenes
 from ..world.render import render
@@ -65,7 +66,7 @@ def evaluate_describe(
     tallies = _describe(prompts, describer, clip)
     figures: dict[str, Any] = {name: _shares(*tallies[name]) for name in SPLITS if name in tallies}
     figures |= {"scenes_per_split": n, "seed": seed, "width": width}
-    print(json.dumps(figures, indent=2) if as_json else table(figures))
+    say(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures
 
 

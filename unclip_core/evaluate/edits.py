@@ -16,6 +16,7 @@ from ..diffusion.noise import sample_seeds
 from ..embedding.arithmetic import slerp, text_diff
 from ..families.loading import load_model
 from ..models import StageSettings, UnclipModel
+from ..output import say
 from ..pipelines import encode_image, encode_text, sample_decoder
 from ..pipelines.editing import invert_decoder
 from ..pipelines.settings import Settings, arguments
@@ -90,7 +91,7 @@ def evaluate_edits(
         "text_diff": {theta: shares(judged, EDITED) for theta, judged in edits.items()},
     }
     figures["theta"] = float(max(figures["text_diff"], key=lambda theta: figures["text_diff"][theta]["all"]))
-    print(json.dumps(figures, indent=2) if as_json else table(figures))
+    say(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures
 
 

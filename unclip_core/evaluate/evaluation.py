@@ -16,6 +16,7 @@ from ..data.samples import summary
 from ..families.loading import load_model
 from ..lora.files import adapted_model, read_lora
 from ..models import MissingPart, UnclipModel
+from ..output import say
 from ..pipelines.settings import Settings
 from ..weights.devices import AUTO, choose_device
 from ..weights.files import write_whole
@@ -111,9 +112,9 @@ def evaluate_model(
     }
     if output is not None:
         save(figures, gathered, Path(output))
-    print(json.dumps(figures, indent=2, ensure_ascii=False) if as_json else table(figures))
+    say(json.dumps(figures, indent=2) if as_json else table(figures))
     if bad and not as_json:
-        print(summary(bad, collection))
+        say(summary(bad, collection))
     return figures
 
 
@@ -228,9 +229,11 @@ def lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def save(figures: dict[str, Any], gathered: _Gathered, folder: Path) -> None:
-    """Write `evaluation.json` and `evaluation.html`, whole or not at all."""
-    write_whole(folder / "evaluation.json", (json.dumps(figures, indent=2, ensure_ascii=False) + "\n").encode())
-    write_whole(folder / "evaluation.html", page(figures, lines(figures), gathered.shown).encode())
+    """Write `evaluation.json` and `evaluation.html`, whole or not at all; names that are no UTF-8 are escaped."""
+    text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / "evaluation.json", text.encode(errors="backslashreplace"))
+    html = page(figures, lines(figures), gathered.shown)
+    write_whole(folder / "evaluation.html", html.encode(errors="backslashreplace"))
 
 
 def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, device: torch.device) -> Encoder:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..diffusion.noise import sample_seeds
 from ..families.loading import load_model
+from ..output import say
 from ..pipelines import text_to_image
 from ..pipelines.settings import Settings
 from ..weights.files import write_whole
@@ -65,7 +66,7 @@ def evaluate_tiny(
     if output is not None:
         sheets.save(Path(output))
         write_whole(Path(output) / "evaluation.json", json.dumps(figures, indent=2).encode())
-    print(json.dumps(figures, indent=2) if as_json else table(figures))
+    say(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures
 
 

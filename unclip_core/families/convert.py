@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..listing import files_below
+from ..output import say
 from ..weights.files import DTYPES
 from .detect import family_of
 from .loading import load_model
@@ -36,4 +37,4 @@ def convert_and_report(source: str, target: str, dtype: str) -> None:
     folder = convert(source, target, dtype)
     files = [path for path in files_below(folder) if path.is_file()]
     total = sum(path.stat().st_size for path in files)
-    print(f"{folder}: {len(files)} files, {total / 1e9:.2f} GB")
+    say(f"{folder}: {len(files)} files, {total / 1e9:.2f} GB")

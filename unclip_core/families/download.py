@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..output import say
 from ..weights.files import CheckpointError
 from .registry import Source, families
 
@@ -43,9 +44,9 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
     folder = (Path(target) if target else comfyui_models()) / repository.split("/")[1]
     try:
         files = needed_files(HfApi(endpoint=hub).list_repo_files(repository, revision=revision))
-        print(f"{repository}: {len(files)} files into '{folder}'.\nLicence of the weights: {licence}", flush=True)
+        say(f"{repository}: {len(files)} files into '{folder}'.\nLicence of the weights: {licence}")
         for number, file in enumerate(files, start=1):
-            print(f"[{number}/{len(files)}] {file}", flush=True)
+            say(f"[{number}/{len(files)}] {file}")
             fetch(repository, file, folder / file, revision, hub)
     # An error that never reached the hub is of the HTTP library's own kind, a base of the hub's.
     except (*HfHubHTTPError.__bases__, OSError) as error:  # type: ignore[misc]  # they are exceptions; `type` says less
@@ -53,7 +54,7 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
             f"'{repository}' could not be fetched ({_first_line(error)}). What has arrived stays: "
             "run the command again to go on."
         ) from error
-    print(f"Done: choose '{folder.name}' in Load unCLIP Model.")
+    say(f"Done: choose '{folder.name}' in Load unCLIP Model.")
     return folder
 
 

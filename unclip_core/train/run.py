@@ -12,6 +12,7 @@ from ..data.opening import open_images
 from ..data.samples import Collection, summary
 from ..families.loading import load_model
 from ..models import UnclipModel
+from ..output import say
 from ..weights.devices import AUTO, choose_device
 from .batch_sources import SampledBatches
 from .config import Config, read_config
@@ -57,9 +58,10 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
     if config.lora is None:
         check_output(stage, target, base, folder)
     accelerator = make_accelerator(config.training, cpu)
-    accelerator.print(_description(stage, config, collection, target, folder, accelerator), flush=True)
+    tell = say if accelerator.is_main_process else _say_nothing
+    tell(_description(stage, config, collection, target, folder, accelerator))
     if dry_run:
-        accelerator.print("Everything fits. Nothing was written: leave out --dry-run to train.")
+        tell("Everything fits. Nothing was written: leave out --dry-run to train.")
         return 0
     # All processes look before the first one writes.
     files = RunFiles(folder / TRAINING / stage)
@@ -70,17 +72,19 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
         settle_config(files, config.to_dict(), str(data), write=True)
     run = Run(stage, config, collection, base, target, folder, accelerator)
     finished, bad = run.train()
-    accelerator.print(summary(bad, collection))
+    tell(summary(bad, collection))
     if not finished:
-        accelerator.print(f"Interrupted; the same command goes on. '{folder}' holds the model as it is now.")
+        tell(f"Interrupted; the same command goes on. '{folder}' holds the model as it is now.")
         return INTERRUPTED
     if config.lora is None:
-        accelerator.print(
-            f"'{folder}' is a model folder: put it into ComfyUI/models/unclip, or name it where one is asked for."
-        )
+        tell(f"'{folder}' is a model folder: put it into ComfyUI/models/unclip, or name it where one is asked for.")
     else:
-        accelerator.print(f"'{run.lora_path}' is a LoRA: put it into ComfyUI/models/loras.")
+        tell(f"'{run.lora_path}' is a LoRA: put it into ComfyUI/models/loras.")
     return 0
+
+
+def _say_nothing(text: str) -> None:
+    """What a process beside the main one says."""
 
 
 def embed(data: str, output: str, model: str | None = None, device: str = AUTO) -> int:
@@ -93,7 +97,7 @@ def embed(data: str, output: str, model: str | None = None, device: str = AUTO) 
     clip = load_model(model).clip
     clip.module.to(choose_device(device))
     store = embed_collection(collection, clip.adapter, Path(output), captions=False)
-    print(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, collection)}")
+    say(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, collection)}")
     return 0
 
 

@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from ...output import say
 from . import oracle
 from .runs import Row, forwards, make_pair, native_run, text_run, variation_run
 
@@ -19,7 +20,7 @@ def bench_parity(as_json: bool = False) -> list[Row]:
         MissingOracle: diffusers or transformers is not installed.
     """
     rows = all_rows()
-    print(json.dumps([{**asdict(row), "holds": row.holds} for row in rows], indent=2) if as_json else text(rows))
+    say(json.dumps([{**asdict(row), "holds": row.holds} for row in rows], indent=2) if as_json else text(rows))
     return rows
 
 

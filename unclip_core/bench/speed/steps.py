@@ -18,6 +18,7 @@ from ...embedding.arithmetic import cosine
 from ...families.karlo.random_weights import small_size
 from ...families.loading import load_model
 from ...models import UnclipModel
+from ...output import say
 from ...pipelines import encode_text, sample_decoder, sample_prior
 from ...plotting.plots import Curve, plot
 from ...plotting.sheets import levels
@@ -68,7 +69,7 @@ def bench_steps(
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
         karlo = Study(load_model(random_karlo(place, small_size())), ["the red cat"] * n, (4.0, 8.0))
         figures["karlo"] = karlo.run(counts, reference)
-    print(json.dumps(figures, indent=2) if as_json else _text(figures))
+    say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot_to:
         _plot(figures["tiny"]["decoder"], plot_to)
     return figures

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ...output import say
 from ...weights.devices import AUTO, choose_device, describe_device
 from ..parity.oracle import check_installed
 from ..parity.runs import LARGE
@@ -81,7 +82,7 @@ def bench_speed(
             job = {"folder": str(model), "dtype": dtype, "steps": list(steps), "device": str(place_of_nets)}
             runs = {batch: _rounds(job | {"batch": batch}, rounds, place) for batch in batches}
             _sum_up(figures, dtype, runs)
-    print(json.dumps(figures, indent=2) if as_json else _text(figures))
+    say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot:
         _plot(figures, plot)
     return figures
@@ -101,11 +102,11 @@ def _pair(job: dict[str, Any], scratch: Path, turned: bool) -> Run:
         run[program] = _process({**job, "program": program, "images": 2, "save_to": str(images)})
         run[program]["image"] = torch.load(images, weights_only=True)
         images.unlink()
-        print(
+        say(
             f"{job['dtype']} batch {job['batch']} {program}: "
             + ", ".join(f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory"))
             + f", per image {_per_image(run[program])}",
-            file=sys.stderr,
+            to_stderr=True,
         )
     return run
 

@@ -26,6 +26,7 @@ from ...nets.decoder import DecoderNet
 from ...nets.params import params_to_dict
 from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
+from ...output import say
 from ...pipelines import to_images
 from ...train.batch_sources import BatchSource
 from ...train.engine import Engine, Hooks
@@ -258,7 +259,7 @@ def run_phase(
     Raises:
         KeyboardInterrupt: interrupted; the checkpoint is written.
     """
-    print(f"Training {name}: {json.dumps({**asdict(phase), 'seed': seed, 'device': str(device)})}", flush=True)
+    say(f"Training {name}: {json.dumps({**asdict(phase), 'seed': seed, 'device': str(device)})}")
 
     def draw(averages: object) -> None:
         if sheet is not None and sheet_file is not None:
@@ -303,8 +304,8 @@ def _trained_clip(output: Path, device: torch.device) -> OpenClipAdapter:
 
 
 def _keep(path: Path, figures: dict[str, Any]) -> None:
-    print(f"{path.name}: {json.dumps(figures)}", flush=True)
     write_whole(path, (json.dumps(figures, indent=2) + "\n").encode())
+    say(f"{path.name}: {json.dumps(figures)}")
 
 
 def _fast_attention(device: str) -> AbstractContextManager[Any]:
