@@ -2,14 +2,16 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..unclip_core.output import say
 from ..unclip_core.weights.devices import AUTO
+from .exits import run_and_report
 from .headless.problems import InvalidWorkflow
-from .headless.run import Report, run_workflow
-from .headless.terminal import Terminal, complaint, summary
+from .headless.report import Report
+from .headless.run import run_workflow
+from .headless.terminal import complaint, summary, tell_progress
 from .headless.workflow_file import canvas_twin, read_overrides, read_workflow
 from .parser import Commands, add_device
 
@@ -38,7 +40,9 @@ def add_run(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    return run_file(options.workflow, options.settings, options.output, options.json, options.device)
+    return run_and_report(
+        lambda: run_file(options.workflow, options.settings, options.output, options.json, options.device)
+    )
 
 
 def run_file(
@@ -59,28 +63,22 @@ def run_file(
         as_json: print the whole report as one JSON object in place of times and paths.
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
     """
-    path, terminal = Path(path), Terminal()
+    path = Path(path)
     try:
         workflow = read_workflow(path)
         overrides = read_overrides(settings)
     except InvalidWorkflow as error:
         report = Report(status="invalid", errors=error.problems)
     else:
-        report = run_workflow(
-            workflow,
-            overrides,
-            output,
-            terminal,
-            input_dirs=(".", path.parent),
-            canvas=canvas_twin(path),
-            device=device,
-        )
+        canvas, note = canvas_twin(path)
+        report = run_workflow(workflow, overrides, output, tell_progress, input_dirs=(".", path.parent), canvas=canvas)
+        report.notes[:0] = [note] if note else []
     for note in report.notes:
-        print(note, file=sys.stderr)
+        say(note, to_stderr=True)
     if report.errors:
-        print(complaint(report), file=sys.stderr)
+        say(complaint(report), to_stderr=True)
     if as_json:
-        print(json.dumps({"workflow": str(path), **report.as_dict()}, indent=2))
+        say(json.dumps({"workflow": str(path), **report.as_dict()}, indent=2))
     elif report.status == "ok":
-        print(summary(report))
+        say(summary(report))
     return report.exit_code

@@ -1,4 +1,4 @@
-"""Image files: read into ComfyUI's image tensors, written whole or not at all, never over another file."""
+"""Image files as ComfyUI saves them: written whole or not at all, never over another file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-_NO_ALPHA = (64, 64)  # the size of the empty mask that the stock LoadImage gives for opaque images
+NAME_BYTES = 230
+"""What a file's name may have before the number; file systems take 255 bytes in all."""
 
 
 class SaveError(OSError):
@@ -58,10 +59,12 @@ def expand_prefix(prefix: str, width: int, height: int, now: time.struct_time) -
 
 
 def target(output: Path, prefix: str) -> tuple[Path, str]:
-    """The folder and the name's stem for a prefix such as "set/image", inside the output folder.
+    """Return the folder and the name's stem for a prefix such as "set/image", inside the output folder.
 
-    Raises ValueError for an empty prefix and for one that leaves the output folder.
+    Raises:
+        ValueError: the prefix is empty, leaves the output folder, or no file can be called so.
     """
+    _check_name(prefix)
     path = (output / prefix).resolve()
     root = output.resolve()
     if prefix.strip() in ("", ".") or path == root:
@@ -69,6 +72,20 @@ def target(output: Path, prefix: str) -> tuple[Path, str]:
     if root not in path.parents:
         raise ValueError(f"the file name prefix {prefix!r} leaves the output folder.")
     return path.parent, path.name
+
+
+def _check_name(prefix: str) -> None:
+    """Refuse a prefix of which no file system makes a name, before anything is drawn for it."""
+    if "\0" in prefix:
+        raise ValueError("the file name prefix holds a NUL character: delete it.")
+    try:
+        longest = max((len(os.fsencode(part)) for part in Path(prefix).parts), default=0)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the file name prefix holds half a character at position {error.start + 1}: delete it."
+        ) from error
+    if longest > NAME_BYTES:
+        raise ValueError(f"the file name prefix has a name of {longest} bytes; at most {NAME_BYTES} are possible.")
 
 
 def next_number(folder: Path, stem: str) -> int:
@@ -84,7 +101,7 @@ def write_numbered(data: bytes, folder: Path, stem: str, number: int) -> tuple[P
     The data goes to a file aside first, onto the disk, and is then renamed: an image is there whole, or not
     at all. Raises SaveError where it cannot be written; nothing is left behind.
     """
-    aside = folder / f".{stem}.{uuid.uuid4().hex}.part"
+    aside = folder / f".{uuid.uuid4().hex}.part"
     try:
         with aside.open("xb") as file:
             file.write(data)
@@ -113,33 +130,3 @@ def _reason(error: OSError, folder: Path, stem: str) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: {stem} was not written to {folder}. Free space, or take another --output."
     return f"{stem} was not written to {folder}: {error.strerror or error}."
-
-
-def read_image(path: Path) -> tuple[Tensor, Tensor]:
-    """An image file as ComfyUI's LoadImage gives it: every frame of the first one's size.
-
-    Returns image [B, H, W, 3] float32 0..1 and mask [B, H, W], 1 where transparent ([B, 64, 64] of zeros for
-    an opaque image). Raises ValueError for a file that is no image.
-    """
-    try:
-        with Image.open(path) as file:
-            frames = [ImageOps.exif_transpose(frame) for frame in ImageSequence.Iterator(file)]
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    frames = [frame for frame in frames if frame.size == frames[0].size]
-    images = torch.stack([_channels(frame, "RGB") for frame in frames])
-    return images, torch.stack([_mask(frame) for frame in frames])
-
-
-def _channels(frame: Image.Image, mode: str) -> Tensor:
-    if frame.mode.startswith("I"):  # 16-bit and 32-bit greys: Pillow would cut them off at 255
-        frame = frame.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    frame = frame.convert(mode)
-    data = torch.frombuffer(bytearray(frame.tobytes()), dtype=torch.uint8)
-    return data.reshape(frame.height, frame.width, -1).to(torch.float32) / 255.0
-
-
-def _mask(frame: Image.Image) -> Tensor:
-    if "A" not in frame.getbands() and "transparency" not in frame.info:
-        return torch.zeros(_NO_ALPHA)
-    return 1.0 - _channels(frame, "RGBA")[..., 3]

@@ -113,8 +113,10 @@ def checked(expected: type[T], value: Any, name: str) -> T:
         return adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise MalformedInput(f"{name} is not usable: {_faults(error)}.") from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise MalformedInput(f"{name} is not usable: {error or 'it is nested too deep'}.") from error
+    except RecursionError as error:
+        raise MalformedInput(f"{name} is not usable: it is nested too deep.") from error
+    except (TypeError, ValueError) as error:
+        raise MalformedInput(f"{name} is not usable: {error}.") from error
 
 
 @cache

@@ -2,12 +2,13 @@
 
 `run_workflow` is the function; the `unclip run` command is `cli/run.py`. One subject a file: `workflow_file` (from the
 disk), `prompt` (the JSON and its overrides), `values` (one widget value), `validate` (the whole graph), `run`
-(execution and report), `stock` (stand-ins for ComfyUI's own nodes), `canvas` (the UI workflow that
-travels in the images), `terminal` (a report as text).
+and `cache` (execution), `report` (what came of it), `stock` and `load_image` (stand-ins for ComfyUI's own nodes),
+`canvas` (the UI workflow that travels in the images), `terminal` (a report as text).
 """
 
 from .problems import InvalidWorkflow, Problem
-from .run import Event, NodeRun, Report, SavedImage, run_workflow
+from .report import Event, NodeRun, Report, SavedImage
+from .run import run_workflow
 
 __all__ = [
     "Event",

@@ -32,11 +32,21 @@ class Problem:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
+def cut(text: str, most: int = 100) -> str:
+    """The text as an error quotes it: a workflow may hold megabytes in one place."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that may have been meant; None where none is near. Comparing long texts would take hours."""
+    return next(iter(difflib.get_close_matches(name[:100], known, n=1)), None)
+
+
 def no_such_input(name: str, known: Iterable[str]) -> str:
     """The sentence about an input that a node does not have, with the one that may have been meant."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"Did you mean '{near[0]}'? " if near else ""
+    near = nearest(name, known)
+    meant = f"Did you mean '{near}'? " if near else ""
     return f"no such input. {meant}It has: {', '.join(known)}."
 
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .problems import InvalidWorkflow, Problem, no_such_input
-from .values import InputSpec, input_specs
+from ...unclip_core.parsing import MalformedInput, checked, parse_json
+from .problems import InvalidWorkflow, Problem, cut, no_such_input
+from .values import InputSpec, check_plain, input_specs
 
 UI_FORMAT = (
     "This is a workflow in the canvas format; the runner takes the API format. Open it in ComfyUI and choose "
     "File > Export (API), then run the exported file."
 )
+
+
+_KEYWORD = re.compile(r"[\x20-\x7e\xa1-\xff]{1,79}")  # what may name a text in a PNG
+_NODES_NAMED = 50  # in one error
+
+
+@dataclass(frozen=True)
+class ExtraData:
+    """`extra_data` of a `POST /prompt` body, as far as it is used here.
+
+    Attributes:
+        extra_pnginfo: texts by name that go into the images besides the prompt.
+    """
+
+    extra_pnginfo: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that a PNG cannot hold."""
+        for name in self.extra_pnginfo or ():
+            if not _KEYWORD.fullmatch(name):
+                raise ValueError(
+                    f"extra_pnginfo: {cut(name)!r} cannot name a text in a PNG (1 to 79 Latin-1 characters)"
+                )
 
 
 @dataclass(frozen=True)
@@ -45,7 +69,8 @@ def parse(workflow: Any) -> tuple[dict[str, Node], dict[str, Any] | None]:
         The nodes by id, and the body's `extra_pnginfo` (None without one).
 
     Raises:
-        InvalidWorkflow: it is in the canvas (UI) format, no object, or without nodes, or nodes lack a class.
+        InvalidWorkflow: it is in the canvas (UI) format, no object, or without nodes; nodes lack a class, or have
+            values that JSON cannot hold; or `extra_data` is of another form. All that is wrong is named.
     """
     if not isinstance(workflow, Mapping):
         message = "A workflow is a JSON object of nodes by their ids."
@@ -54,14 +79,24 @@ def parse(workflow: Any) -> tuple[dict[str, Node], dict[str, Any] | None]:
         raise InvalidWorkflow([Problem("ui_format", UI_FORMAT)])
     pnginfo = None
     if isinstance(workflow.get("prompt"), Mapping) and "class_type" not in workflow["prompt"]:
-        pnginfo = (workflow.get("extra_data") or {}).get("extra_pnginfo")
+        pnginfo = _pnginfo(workflow.get("extra_data"))
         workflow = workflow["prompt"]
     if not workflow:
         raise InvalidWorkflow([Problem("empty", "The workflow holds no nodes.")])
     problems = [problem for key, raw in workflow.items() for problem in _shape_problems(str(key), raw)]
     if problems:
         raise InvalidWorkflow(problems)
-    return {str(key): _node(str(key), raw) for key, raw in workflow.items()}, pnginfo
+    nodes = {str(key): _node(str(key), raw) for key, raw in workflow.items()}
+    if problems := [problem for node in nodes.values() for problem in _value_problems(node)]:
+        raise InvalidWorkflow(problems)
+    return nodes, pnginfo
+
+
+def _pnginfo(extra_data: Any) -> dict[str, Any] | None:
+    try:
+        return checked(ExtraData, extra_data or {}, "extra_data").extra_pnginfo
+    except MalformedInput as error:
+        raise InvalidWorkflow([Problem("bad_extra_data", str(error))]) from error
 
 
 def _shape_problems(key: str, raw: Any) -> list[Problem]:
@@ -76,7 +111,17 @@ def _shape_problems(key: str, raw: Any) -> list[Problem]:
 def _node(key: str, raw: Mapping[str, Any]) -> Node:
     meta = raw.get("_meta")
     title = meta.get("title") if isinstance(meta, Mapping) else None
-    return Node(key, raw["class_type"], str(title or raw["class_type"]), dict(raw.get("inputs", {})))
+    inputs = {str(name): value for name, value in raw.get("inputs", {}).items()}
+    return Node(key, raw["class_type"], title if isinstance(title, str) and title else raw["class_type"], inputs)
+
+
+def _value_problems(node: Node) -> Iterable[Problem]:
+    """What no node can take, whatever its class."""
+    for name, value in node.inputs.items():
+        try:
+            check_plain(value)
+        except MalformedInput as error:
+            yield Problem("bad_value", str(error), node.id, node.title, name)
 
 
 def as_api(nodes: Mapping[str, Node]) -> dict[str, Any]:
@@ -109,6 +154,7 @@ def override(
     """
     result, problems = dict(nodes), []
     for target, value in overrides.items():
+        target = str(target)
         name, _, field = target.rpartition(".")
         found = [name] if name in nodes else [node.id for node in nodes.values() if node.title == name]
         if len(found) != 1:
@@ -116,20 +162,26 @@ def override(
             continue
         node = result[found[0]]
         specs = input_specs(classes[node.class_type]) if node.class_type in classes else {}
+        value = _as_link(value) if field in specs and not specs[field].is_widget else value
+        try:
+            check_plain(value)
+        except MalformedInput as error:
+            problems.append(Problem("bad_value", str(error), node.id, node.title, field))
+            continue
         if specs and field not in specs:
             message = f"set, but this node has {no_such_input(field, specs)}"
             problems.append(Problem("unknown_input", message, node.id, node.title, field))
             continue
-        value = _as_link(value) if field in specs and not specs[field].is_widget else value
         result[node.id] = replace(node, inputs={**node.inputs, field: value})
     return result, problems
 
 
 def _not_one_node(target: str, name: str, found: list[str], nodes: Mapping[str, Node]) -> Problem:
     if found:
-        message = f"Cannot set {target}: nodes {', '.join(found)} all have the title {name!r}; use an id."
+        message = f"Cannot set {target}: nodes {cut(', '.join(found))} all have the title {name!r}; use an id."
         return Problem("ambiguous_node", message)
-    known = ", ".join(f"{node.id} ({node.title})" for node in nodes.values())
+    known = ", ".join(f"{node.id} ({cut(node.title)})" for node in list(nodes.values())[:_NODES_NAMED])
+    known += f" and {len(nodes) - _NODES_NAMED} more" if len(nodes) > _NODES_NAMED else ""
     message = f"Cannot set {target}: no node has the id or title {name!r}. Nodes: {known}."
     return Problem("unknown_node", message)
 
@@ -138,8 +190,8 @@ def _as_link(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return parse_json(value, "a link")
+    except MalformedInput:
         return value  # left as it is: validation then says that this input takes a link
 
 

@@ -1,4 +1,8 @@
-"""Stand-ins for ComfyUI's own nodes: the same ids, inputs and results, files in the folders of a run."""
+"""Stand-ins for ComfyUI's own nodes: the same ids, inputs and results, files in the folders of a run.
+
+Their classes carry what ComfyUI asks of a node class (`INPUT_TYPES`, `RETURN_TYPES`, `FUNCTION` …). Images are
+`[B, H, W, C]` and masks `[B, H, W]`, float32 in 0..1.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...nodes.image_files import expand_prefix, next_number, png_bytes, read_image, target, write_numbered
+from ...nodes.image_files import expand_prefix, next_number, png_bytes, target, write_numbered
+from .load_image import read_image
+from .problems import cut
 
 FOLDERS = "UNCLIP_FOLDERS"
 """The type of the hidden input by which a stand-in gets the run's folders."""
@@ -26,12 +32,32 @@ class Folders:
     inputs: tuple[Path, ...]
 
     def find(self, name: str) -> Path | None:
-        """The first file of that name or path; None if there is none."""
-        return next((folder / name for folder in self.inputs if (folder / name).is_file()), None)
+        """Return the first file of that name or path; None if there is none.
+
+        As in ComfyUI "[input]", "[output]" or "[temp]" at a name's end says where it lies. A run has no folder for
+        what is temporary: its previews are in the output.
+        """
+        name, folders = _where(name, self)
+        return next((folder / name for folder in folders if _is_file(folder / name)), None)
+
+
+def _where(name: str, folders: Folders) -> tuple[str, tuple[Path, ...]]:
+    """A name without its mark, and the folders that the mark says."""
+    for mark, marked in (("[output]", (folders.output,)), ("[temp]", (folders.output,)), ("[input]", folders.inputs)):
+        if name.endswith(mark):
+            return name.removesuffix(mark).removesuffix(" "), marked
+    return name, folders.inputs
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or of characters that no name can have
+        return False
 
 
 class LoadImage:
-    """Loads an image: a path, absolute or below the current folder or the workflow's."""
+    """Loads an image by its path, absolute or below the current folder or the workflow's."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -44,17 +70,22 @@ class LoadImage:
 
     @classmethod
     def VALIDATE_INPUTS(cls, image: str = "", folders: Folders | None = None) -> bool | str:
-        """Whether the file is there."""
+        """Say which file is not there; True where it is, or where its name comes over a link."""
         if folders is None or image is None or folders.find(str(image)):
             return True
-        looked = ", ".join(str(folder) for folder in folders.inputs)
-        return f"there is no image {image} in {looked}."
+        looked = ", ".join(str(folder) for folder in _where(str(image), folders)[1])
+        return f"there is no image {cut(str(image))} in {looked}."
 
     def load_image(self, image: str, folders: Folders) -> tuple[Tensor, Tensor]:
-        """image [B, H, W, 3] float32 0..1 and mask [B, H, W]. Raises FileNotFoundError, ValueError."""
+        """Read images `[B, H, W, 3]` and their mask `[B, H, W]`, 1 where transparent.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it cannot be read as an image.
+        """
         path = folders.find(image)
         if path is None:
-            raise FileNotFoundError(f"there is no image {image}.")
+            raise FileNotFoundError(f"there is no image {cut(image)}.")
         return read_image(path)
 
 
@@ -77,7 +108,7 @@ class SaveImage:
 
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str = "", folders: Folders | None = None) -> bool | str:
-        """Whether the prefix stays inside the output folder."""
+        """Say what is wrong with the prefix; True where files can be called so, inside the output folder."""
         if folders is None or filename_prefix is None:
             return True
         try:
@@ -95,7 +126,19 @@ class SaveImage:
         *,
         folders: Folders,
     ) -> dict[str, Any]:
-        """Write `<prefix>_00001_.png` and onward for images [B, H, W, C] float 0..1. Raises SaveError."""
+        """Write `<prefix>_00001_.png` and onward for images `[B, H, W, C]`, C 1, 3 or 4.
+
+        Args:
+            images: values outside 0..1 are clipped.
+            filename_prefix: a place below the output folder; `%width%`, `%batch_num%` and the like are filled in.
+            prompt: the API workflow, put into each image.
+            extra_pnginfo: further texts by name, put into each image as JSON.
+            folders: those of the run.
+
+        Raises:
+            ValueError: there are no images, or no file can be called so.
+            SaveError: the disk is full or the folder cannot be written.
+        """
         if len(images) == 0:
             raise ValueError("got no images to save.")
         text = ({} if prompt is None else {"prompt": prompt}) | (extra_pnginfo or {})
@@ -139,7 +182,7 @@ class PreviewImage(SaveImage):
         *,
         folders: Folders,
     ) -> dict[str, Any]:
-        """Write `preview_00001_.png` and onward."""
+        """Write `preview_00001_.png` and onward; as `save_images`."""
         return self.save_images(images, "preview", prompt, extra_pnginfo, folders=folders)
 
 
@@ -157,7 +200,7 @@ class PreviewAny:
     OUTPUT_NODE = True
 
     def main(self, source: Any = None) -> dict[str, Any]:
-        """A text as it is, other values as JSON or, where that cannot be, as Python writes them."""
+        """Show a text as it is, other values as JSON or, where that cannot be, as Python writes them."""
         text = source if isinstance(source, str) else _as_text(source)
         return {"ui": {"text": (text,)}, "result": (text,)}
 
@@ -189,7 +232,7 @@ class SolidMask:
     CATEGORY = "image/mask"
 
     def execute(self, value: float, width: int, height: int) -> tuple[Tensor]:
-        """mask [1, H, W]."""
+        """Make a mask `[1, height, width]`."""
         return (torch.full((1, height, width), value),)
 
 
@@ -215,7 +258,7 @@ class MaskComposite:
     CATEGORY = "image/mask"
 
     def execute(self, destination: Tensor, source: Tensor, x: int, y: int, operation: str) -> tuple[Tensor]:
-        """mask of the size of `destination` [B, H, W]."""
+        """Lay `source` `[B, h, w]` (or of one) on a copy of `destination` `[B, H, W]`; what lies outside is cut off."""
         result = destination.clone()
         height, width = max(0, result.shape[1] - y), max(0, result.shape[2] - x)
         laid = source[:, :height, :width]

@@ -1,25 +1,16 @@
-"""A run as lines of text for a person: progress on one stream, the summary as text."""
+"""A run as lines of text for a person: progress as it goes on, the summary and the complaint afterwards."""
 
 from __future__ import annotations
 
-import sys
-from typing import TextIO
-
-from .run import Event, Report
+from ...unclip_core.output import say
+from .report import Event, Report
 
 
-class Terminal:
-    """Prints a line as each node starts; the nodes show the progress of their steps themselves."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-
-    def __call__(self, event: Event) -> None:
-        """Print one event."""
-        if event.kind == "done":
-            return
+def tell_progress(event: Event) -> None:
+    """Print a line on stderr as a node starts; the nodes show the progress of their steps themselves."""
+    if event.kind != "done":
         ending = "  (as before)" if event.kind == "cached" else ""
-        print(f"[{event.number}/{event.total}] {event.node.title}{ending}", file=self._stream, flush=True)
+        say(f"[{event.number}/{event.total}] {event.node.title}{ending}", to_stderr=True)
 
 
 def summary(report: Report) -> str:

@@ -6,19 +6,22 @@ node does not have is an error here, because a misspelt optional input would oth
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from .problems import InvalidWorkflow, Problem, no_such_input
+from .problems import InvalidWorkflow, Problem, cut, nearest, no_such_input
 from .prompt import Node, is_link, node_input
 from .values import InputSpec, check_range, convert, input_specs
 
 # Old exports carry the upload button of LoadImage as if it were an input.
 _NOT_INPUTS = {"LoadImage": {"upload"}}
+
+
+_CYCLES_NAMED = 20  # each costs a walk over the whole graph
 
 
 def plan(
@@ -61,9 +64,9 @@ def _is_output(node_class: type | None) -> bool:
 
 
 def _unknown_class(node: Node, classes: Mapping[str, type]) -> Problem:
-    near = difflib.get_close_matches(node.class_type, classes, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(classes))}."
-    message = f"there is no node class {node.class_type} in the headless runner. {hint}"
+    near = nearest(node.class_type, classes)
+    hint = f"Did you mean {near}?" if near else f"Known: {', '.join(sorted(classes))}."
+    message = f"there is no node class {cut(node.class_type)} in the headless runner. {hint}"
     return Problem("unknown_class", message, node.id, node.title)
 
 
@@ -79,11 +82,11 @@ def _ancestors(outputs: list[str], nodes: Mapping[str, Node]) -> list[Node]:
 
 
 def _sorted(needed: list[Node]) -> tuple[list[str], list[Problem]]:
-    """Ids in topological order, and the cycles in the way (each is broken at one link, to find all)."""
+    """Ids in topological order, and the first `_CYCLES_NAMED` cycles in the way (each is broken at one link)."""
     present = {node.id: node for node in needed}
     sources = {node.id: {source for source, _ in node.links().values() if source in present} for node in needed}
     problems: list[Problem] = []
-    while True:
+    while len(problems) < _CYCLES_NAMED:
         try:
             return list(TopologicalSorter(sources).static_order()), problems
         except CycleError as error:
@@ -92,6 +95,7 @@ def _sorted(needed: list[Node]) -> tuple[list[str], list[Problem]]:
             node = present[cycle[0]]
             problems.append(Problem("cycle", f"depends on itself: {path}.", node.id, node.title))
             sources[cycle[1]].discard(cycle[0])
+    return [], problems
 
 
 def _checked(
@@ -156,15 +160,15 @@ def _value(
 
 def _link(raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: Mapping[str, Any]) -> list[Any]:
     if not is_link(raw):
-        raise _Invalid("bad_link", f"{raw!r} is no link; a link is [node id, output slot].")
+        raise _Invalid("bad_link", f"{cut(repr(raw))} is no link; a link is [node id, output slot].")
     source, slot = nodes.get(str(raw[0])), raw[1]
     if source is None:
-        raise _Invalid("bad_link", f"is linked to node {raw[0]}, which the workflow does not hold.")
+        raise _Invalid("bad_link", f"is linked to node {cut(str(raw[0]))}, which the workflow does not hold.")
     if source.class_type not in classes:
         return raw  # said already, of that node
     types, name = classes[source.class_type].RETURN_TYPES, f"node {source.id} ({source.title})"
     if not 0 <= slot < len(types):
-        raise _Invalid("bad_link", f"is linked to output {slot} of {name}, which has {len(types)} of them.")
+        raise _Invalid("bad_link", f"is linked to output {cut(str(slot))} of {name}, which has {len(types)} of them.")
     if not spec.accepts(types[slot]):
         raise _Invalid("wrong_type", f"takes {spec.type}, but {name} gives {types[slot]}.")
     return [source.id, slot]
@@ -182,13 +186,22 @@ def _validated_by_class(node_class: Any) -> set[str]:
 
 
 def _own_check(node: Node, node_class: Any, named: set[str], hidden: Mapping[str, Any]) -> list[Problem]:
-    """What the class's VALIDATE_INPUTS says of the inputs it names (None for links) and the hidden ones."""
+    """What the class's VALIDATE_INPUTS says of the inputs it names (None for links) and the hidden ones.
+
+    If it answers for a single input, the problem is that input's.
+    """
     if not named:
         return []
+    answered = [name for name in node.inputs if name in named]
+    place = (node.id, node.title, answered[0] if len(answered) == 1 else None)
     values = {name: None if is_link(value) else value for name, value in node.inputs.items()}
     values |= {name: hidden.get(kind) for name, kind in node_class.INPUT_TYPES().get("hidden", {}).items()}
-    verdict = node_class.VALIDATE_INPUTS(**{name: values[name] for name in values if name in named})
+    try:
+        verdict = node_class.VALIDATE_INPUTS(**{name: values[name] for name in values if name in named})
+    except Exception as error:
+        message = f"the node cannot check these inputs: {type(error).__name__}: {error}"
+        return [Problem("refused", message, *place, traceback=traceback.format_exc())]
     if verdict is True:
         return []
     message = verdict if isinstance(verdict, str) else "the node refuses these inputs."
-    return [Problem("refused", message, node.id, node.title)]
+    return [Problem("refused", message, *place)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...unclip_core.parsing import MalformedInput, read_json
 from .problems import InvalidWorkflow, Problem
 from .prompt import UI_FORMAT, split_override
 
@@ -19,14 +18,13 @@ def read_workflow(path: Path) -> Any:
         InvalidWorkflow: there is no such file, it is no JSON, or it is a canvas workflow.
     """
     try:
-        workflow = json.loads(path.read_text(encoding="utf-8"))
+        workflow = read_json(path)
     except OSError as error:
-        raise _invalid("unreadable", f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise _invalid("not_json", f"{path} is no JSON file: it is not text.") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise _invalid("not_json", f"{path} is no JSON file: {error.msg} at {place}.") from error
+        raise _invalid("unreadable", f"{path} cannot be read: {error.strerror or error}.") from error
+    except MalformedInput as error:
+        raise _invalid("not_json", f"This is no workflow: {error}") from error
+    except ValueError as error:  # a name that no file can have
+        raise _invalid("unreadable", f"{path} cannot be read: {error}.") from error
     if isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list):
         twin = path.parent / "api" / path.name
         hint = f" This one is there in the API format already: {twin}" if twin.is_file() else ""
@@ -57,17 +55,18 @@ def read_overrides(settings: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def canvas_twin(path: Path) -> dict[str, Any] | None:
-    """Return the canvas workflow that goes with an API one: `workflows/x.json` for `workflows/api/x.json`.
+def canvas_twin(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Find the canvas workflow that goes with an API one: `workflows/x.json` for `workflows/api/x.json`.
 
-    None where there is none, or it cannot be read, which is said on stderr.
+    Returns:
+        The canvas workflow, None where there is none or it cannot be read; and in that case a note that says why.
     """
     twin = path.resolve().parent.parent / path.name
     if path.resolve().parent.name != "api" or not twin.is_file():
-        return None
+        return None, None
     try:
-        workflow = json.loads(twin.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"The images carry the API workflow only: {twin} cannot be read ({error}).", file=sys.stderr)
-        return None
-    return workflow if isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list) else None
+        workflow = read_json(twin)
+    except (OSError, MalformedInput) as error:
+        return None, f"The images carry the API workflow only: {twin} cannot be read ({error})."
+    is_canvas = isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list)
+    return (workflow if is_canvas else None), None

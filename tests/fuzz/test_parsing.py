@@ -10,7 +10,7 @@ from hypothesis import given
 from unclip.unclip_core.parsing import MalformedInput, checked, parse_json, read_toml
 
 GOOD = {"name": "x", "steps": [1, 2, 3], "inner": {"width": 16, "on": True, "text": "é"}, "scale": 1.5}
-TOML = 'a = 1\n[b]\nc = [1, 2]\nd = "x"\n'.encode()
+TOML = b'a = 1\n[b]\nc = [1, 2]\nd = "x"\n'
 
 
 @dataclass(frozen=True)

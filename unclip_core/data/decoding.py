@@ -47,12 +47,12 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data), formats=image_formats()) as image:
-            return _as_rgb(_upright(image))
+            return _as_rgb(upright(image))
     except Exception as error:  # a decoder may raise anything
         raise BadSample(name, f"the image cannot be read ({error or type(error).__name__})") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Turn as the EXIF's orientation says; nothing else of the EXIF is read, whose tags are often malformed."""
     try:
         orientation = image.getexif().get(ORIENTATION)

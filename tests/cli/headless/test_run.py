@@ -12,6 +12,7 @@ from PIL import Image
 from unclip.__main__ import main
 from unclip.cli import run as command
 from unclip.cli.headless import run, run_workflow
+from unclip.cli.headless.load_image import read_image
 from unclip.cli.headless.stock import STOCK_NODES
 from unclip.nodes import image_files as images
 
@@ -229,12 +230,12 @@ def test_everything_wrong_is_listed_at_once_and_nothing_runs(tmp_path):
         ("bad_link", "6", "a"),
         ("bad_link", "6", "b"),
         ("wrong_type", "7", "a"),
-        ("refused", "9", None),
-        ("refused", "13", None),
+        ("refused", "9", "filename_prefix"),
+        ("refused", "13", "value"),
         ("missing_input", "15", "value"),
         ("missing_input", "15", "scale"),
         ("missing_input", "15", "mode"),
-        ("refused", "17", None),
+        ("refused", "17", "image"),
     }
     assert sorted(map(str, kinds(report))) == sorted(map(str, expected))
     assert (report.status, report.exit_code) == ("invalid", 2)
@@ -338,7 +339,7 @@ def test_prefixes_with_folders_and_variables(tmp_path):
 @pytest.mark.parametrize("prefix", ["", ".", "..", "a/../../b", "/etc/x"])
 def test_prefixes_that_leave_the_folder_are_refused_before_the_run(tmp_path, prefix):
     report = go(two_images(), tmp_path / "out", {"9.filename_prefix": prefix})
-    assert kinds(report) == [("refused", "9", None)] and CALLS == []
+    assert kinds(report) == [("refused", "9", "filename_prefix")] and CALLS == []
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
@@ -364,7 +365,7 @@ def test_pixels_are_those_of_comfyuis_own_saving(tmp_path):
 def test_images_come_back_as_they_were_saved(tmp_path, channels):
     image = torch.arange(4 * 5 * channels).reshape(4, 5, channels) / 255.0
     (tmp_path / "p.png").write_bytes(images.png_bytes(image, {}))
-    loaded, mask = images.read_image(tmp_path / "p.png")
+    loaded, mask = read_image(tmp_path / "p.png")
     shown = image.expand(4, 5, 3) if channels == 1 else image[..., :3]
     assert loaded.dtype == torch.float32 and torch.allclose(loaded[0], shown, atol=1e-6)
     wanted = 1 - image[None, ..., 3] if channels == 4 else torch.zeros(1, 64, 64)
@@ -416,7 +417,7 @@ def test_the_command_prints_paths_and_times_or_json(tmp_path, capsys, monkeypatc
     [
         (None, "cannot be read"),
         ("{", "line 1, column 2"),
-        ("\xff", "not text"),
+        ("\xff", "not UTF-8"),
         ('{"nodes": [], "links": []}', "Export (API)"),
     ],
 )
