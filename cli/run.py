@@ -71,7 +71,15 @@ def run_file(
         report = Report(status="invalid", errors=error.problems)
     else:
         canvas, note = canvas_twin(path)
-        report = run_workflow(workflow, overrides, output, tell_progress, input_dirs=(".", path.parent), canvas=canvas)
+        report = run_workflow(
+            workflow,
+            overrides,
+            output,
+            tell_progress,
+            input_dirs=(".", path.parent),
+            canvas=canvas,
+            device=device,
+        )
         report.notes[:0] = [note] if note else []
     for note in report.notes:
         say(note, to_stderr=True)

@@ -171,6 +171,20 @@ def test_slow_packages_are_imported_late():
     assert not offenders(lambda path: outside(path, deferred=False) & SLOW, HOUSE.sources)
 
 
+def test_nothing_prints_but_through_output():
+    """A `print` of its own ends a finished run where the terminal cannot show a name, or the reader has gone."""
+
+    def printing(path):
+        calls = [node.func for node in ast.walk(HOUSE.tree(path)) if isinstance(node, ast.Call)]
+        said = {ast.unparse(func) for func in calls}
+        return said & {"print", "sys.stdout.write", "sys.stderr.write", "accelerator.print"}
+
+    one_json_line_for_a_parent_process = "unclip_core/bench/speed/worker.py"
+    paths = [path for path in HOUSE.sources if path.parts[0] != "tests"]
+    found = offenders(printing, paths)
+    assert set(found) <= {"unclip_core/output.py", one_json_line_for_a_parent_process}, found
+
+
 def test_nothing_outside_a_family_asks_for_its_classes():
     """No `isinstance` or `issubclass` on a class that a family's package defines: what a family can do it registers."""
     families = {path.parts[2] for path in below("unclip_core/families") if len(path.parts) > 3}
