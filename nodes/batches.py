@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from . import defaults
 from .inputs import InputError
 
 
@@ -16,6 +17,18 @@ def common_count(**sizes: int) -> int:
         said = ", ".join(f"{size} of '{name}'" for name, size in sizes.items())
         raise InputError(f"The batches do not fit one another: {said}. Give one for all, or as many of each.")
     return count
+
+
+def check_count(count: int, what: str = "embeddings") -> None:
+    """Refuse to make a batch of more than `EMBEDDINGS_MAX`: a chain of nodes would multiply it without end.
+
+    Raises:
+        InputError: `count` is greater.
+    """
+    if count > defaults.EMBEDDINGS_MAX:
+        raise InputError(
+            f"The result would hold {count:,} {what}; at most {defaults.EMBEDDINGS_MAX:,} are possible in one batch."
+        )
 
 
 def expand_batch(batch: Tensor, count: int) -> Tensor:

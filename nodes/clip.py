@@ -1,10 +1,14 @@
 """The CLIP nodes: text and images to CLIP's embeddings."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..unclip_core import pipelines
+from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.models import Clip
 from . import defaults, host, inputs, sockets
 from .images import to_rgb
@@ -103,11 +107,29 @@ class UnclipTextEncodeLines:
         prompts = [line.strip() for line in inputs.check_text("lines", lines).splitlines() if line.strip()]
         if not prompts:
             raise InputError("'lines' holds no prompt: write at least one line.")
+        if len(prompts) > defaults.PROMPTS_MAX:
+            raise InputError(
+                f"'lines' holds {len(prompts):,} prompts; at most {defaults.PROMPTS_MAX:,} are read in one node. "
+                "Spread them over several nodes, or queue them row by row (unclip queue --csv)."
+            )
         warnings = list(dict.fromkeys(warning for prompt in prompts for warning in prompt_warnings(clip.part, prompt)))
         host.notify(warnings, all_well=f"The model reads all of the {len(prompts)} prompts.")
         with host.loaded(clip) as part:
-            condition = pipelines.encode_text(part, prompts).to(host.intermediate_device())
+            condition = encode_in_chunks(part, prompts)
         return host.with_warnings((TextValue(condition, clip.family, tuple(prompts)),), warnings)
+
+
+def encode_in_chunks(clip: Clip, prompts: Sequence[str]) -> TextCondition:
+    """Encode `B` prompts, `PROMPTS_AT_ONCE` at a time, to one condition on the intermediate device."""
+    starts = range(0, len(prompts), defaults.PROMPTS_AT_ONCE)
+    parts = []
+    with host.progress(len(starts), "CLIP") as bar:
+        for start in starts:
+            part = pipelines.encode_text(clip, prompts[start : start + defaults.PROMPTS_AT_ONCE])
+            parts.append(part.to(host.intermediate_device()))
+            bar.advance()
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("embeds", "states", "mask")}
+    return replace(parts[0], **joined)
 
 
 class UnclipImageEncode:

@@ -63,6 +63,15 @@ TOP_K_MAX = 50
 COLUMNS = 0
 COLUMNS_MAX = 64
 
+PROMPTS_MAX = 4096
+"""Prompts that one node reads: their token states take 1 GB with the largest of CLIPs here."""
+
+PROMPTS_AT_ONCE = 64
+"""Prompts that CLIP reads in one go."""
+
+EMBEDDINGS_MAX = BATCH_MAX * FRAMES_MAX
+"""Embeddings, or noises, of one batch that a node makes of others."""
+
 IMAGES_AT_ONCE = 64
 """Images drawn, or encoded, in one go; larger batches run in chunks, with the same result."""
 

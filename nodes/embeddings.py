@@ -7,7 +7,7 @@ import torch
 
 from ..unclip_core.embedding.arithmetic import blend, nlerp, slerp
 from . import defaults, inputs, sockets
-from .batches import common_count
+from .batches import check_count, common_count
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue
 from .transitions import T_END, T, check_transition, sample_major, transition_inputs
@@ -65,7 +65,7 @@ class UnclipEmbeddingInterpolate:
         """Blend `embedding_a` and `embedding_b`, both `[B, D]` or one `[1, D]`, to `[B * frames, D]`."""
         sockets.require_family(embedding_b, "embedding_b", embedding_a.family, "embedding_a")
         way = check_transition(t, frames, t_end)
-        common_count(embedding_a=len(embedding_a.embeds), embedding_b=len(embedding_b.embeds))
+        check_count(len(way) * common_count(embedding_a=len(embedding_a.embeds), embedding_b=len(embedding_b.embeds)))
         blends = METHODS[inputs.check_choice("method", method, defaults.METHODS)](
             embedding_a.embeds, embedding_b.embeds, way
         )
@@ -174,6 +174,7 @@ class UnclipEmbeddingBatch:
         values = (embedding_1, embedding_2, embedding_3, embedding_4,
                   embedding_5, embedding_6, embedding_7, embedding_8)  # fmt: skip
         linked = list(linked_embeddings(values, "join").values())
+        check_count(sum(len(value.embeds) for value in linked))
         sources = dict.fromkeys(value.source for value in linked)
         prompts = tuple(prompt for value in linked for prompt in value.prompts)
         rows = torch.cat([value.embeds for value in linked])

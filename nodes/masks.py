@@ -23,9 +23,12 @@ def check_mask(mask: Any) -> Tensor:
         raise InputError(f"A mask must be a batch [B, H, W] of numbers from 0 to 1, not {shape}.")
     if 0 in mask.shape:
         raise InputError(f"The mask is empty: its shape is {list(mask.shape)}.")
-    if not bool(torch.isfinite(mask).all()):
+    mask = mask.float()
+    low, high = torch.aminmax(mask)  # a large mask is gone through once, without a copy
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
         raise InputError("The mask holds NaN or infinity.")
-    mask = mask.float().clamp(0, 1)
+    if low < 0 or high > 1:
+        mask = mask.clamp(0, 1)
     return mask[None] if mask.ndim == 2 else mask[:, 0] if mask.ndim == 4 else mask
 
 

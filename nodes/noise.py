@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..unclip_core.embedding.arithmetic import slerp
 from . import defaults, inputs, sockets
-from .batches import common_count
+from .batches import check_count, common_count
 from .inputs import InputError
 from .sockets import NoiseValue
 from .transitions import T_END, T, check_transition, sample_major, transition_inputs
@@ -56,7 +56,7 @@ class UnclipNoiseInterpolate:
         shape = noise_a.noise.shape[1:]
         if noise_b.noise.shape[1:] != shape:
             raise InputError(f"Noises of sizes {list(shape)} and {list(noise_b.noise.shape[1:])} do not go together.")
-        common_count(noise_a=len(noise_a.noise), noise_b=len(noise_b.noise))
+        check_count(len(way) * common_count(noise_a=len(noise_a.noise), noise_b=len(noise_b.noise)), "noises")
         blends = slerp(noise_a.noise.flatten(1), noise_b.noise.flatten(1), way)
         errors = torch.lerp(errors_of(noise_a), errors_of(noise_b), way.float()[:, None])
         found_with = noise_a.found_with if noise_a.found_with == noise_b.found_with else None

@@ -4,6 +4,7 @@ from typing import Any
 
 from ..unclip_core.embedding.arithmetic import text_diff
 from . import defaults, inputs, sockets
+from .batches import check_count
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue, TextValue
 from .transitions import check_frames, places, sample_major
@@ -65,6 +66,7 @@ class UnclipTextDiff:
                 f"{len(embedding.embeds)} embeddings, {len(text_before.prompts)} texts before and "
                 f"{len(text_after.prompts)} after do not pair up: give one of a kind, or as many of each."
             )
+        check_count(frames * max(counts, default=1))
         ways = places(theta, theta, 1) if frames == 1 else places(0.0, theta, frames)
         edited = text_diff(embedding.embeds, text_before.condition.embeds, text_after.condition.embeds, ways)
         return (EmbeddingValue(sample_major(edited), embedding.family, "text diff", text_after.prompts),)

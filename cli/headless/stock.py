@@ -233,7 +233,7 @@ class SolidMask:
 
     def execute(self, value: float, width: int, height: int) -> tuple[Tensor]:
         """Make a mask `[1, height, width]`."""
-        return (torch.full((1, height, width), value),)
+        return (torch.full((1, 1, 1), value).expand(1, height, width),)  # of any size without memory for it
 
 
 class MaskComposite:
@@ -261,11 +261,15 @@ class MaskComposite:
         """Lay `source` `[B, h, w]` (or of one) on a copy of `destination` `[B, H, W]`; what lies outside is cut off."""
         result = destination.clone()
         height, width = max(0, result.shape[1] - y), max(0, result.shape[2] - x)
-        laid = source[:, :height, :width]
-        here = (slice(None), slice(y, y + laid.shape[1]), slice(x, x + laid.shape[2]))
-        result[here] = _OPERATIONS[operation](result[here], laid)
-        return (result.clamp(0, 1),)
+        laid, combine = source[:, :height, :width], _OPERATIONS[operation]
+        for top in range(0, laid.shape[1], _ROWS):
+            rows = laid[:, top : top + _ROWS]
+            below = result[:, y + top : y + top + rows.shape[1], x : x + rows.shape[2]]
+            below.copy_(combine(below, rows))
+        return (result.clamp_(0, 1),)
 
+
+_ROWS = 256  # of a mask that are combined in one go: some operations need several copies
 
 _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "multiply": torch.mul,
