@@ -162,10 +162,10 @@ def openai_merges() -> list[tuple[str, str]]:
     return [(first, second) for first, second in map(str.split, lines[1 : 49152 - 256 - 2 + 1])]
 
 
-def openai_tokenizer(context_length: int = 77, conventions: str = "native") -> ClipTokenizer:
-    """The tokenizer of OpenAI's CLIP models."""
+def openai_tokenizer(context_length: int = 77, conventions: str = "native", pad: str = "!") -> ClipTokenizer:
+    """The tokenizer of OpenAI's CLIP models, and of those that others trained with their vocabulary."""
     merges = openai_merges()
-    return ClipTokenizer(byte_vocabulary(merges), merges, context_length, pad="!", conventions=conventions)
+    return ClipTokenizer(byte_vocabulary(merges), merges, context_length, pad=pad, conventions=conventions)
 
 
 def read_tokenizer(folder: Path, context_length: int, conventions: str = "native") -> ClipTokenizer:

@@ -211,6 +211,17 @@ class Steps:
         """Return N, the number of steps."""
         return len(self.timesteps)
 
+    def last(self, count: int) -> "Steps":
+        """Return the plan of the last ``count`` steps, for a run that starts from a state that is not pure noise.
+
+        Raises:
+            ValueError: ``count`` is not within 1..N.
+        """
+        if not 1 <= count <= len(self):
+            raise ValueError(f"a plan of {len(self)} steps has no last {count}")
+        betas = None if self.betas is None else self.betas[-count:]
+        return Steps(self.timesteps[-count:], self.alpha_bar[-count - 1 :], betas)
+
 
 def plan_steps(times: Tensor, alpha_bar_table: Tensor, final: float = 1.0) -> Steps:
     """Return the plan that visits ``times`` (int64 `[N]`, descending) of a table (float64 `[T]`) and ends at ``final``.

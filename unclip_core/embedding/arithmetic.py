@@ -1,11 +1,13 @@
 """Arithmetic of CLIP's embedding space."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = ["blend", "cosine", "lerp", "nlerp", "normalize", "on_host", "similarity", "slerp", "text_diff"]
+__all__ += ["weighted_sum"]
 
 _SAME = 1e-5
 """Lengths, next to 1, up to which a sum of directions counts as none: float32 rounding leaves about 1e-7."""
@@ -115,6 +117,26 @@ def blend(embeds: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     if bool((mean.norm(dim=-1) < _SAME).any()):
         raise ValueError("these weights cancel the embeddings out: nothing is left to point anywhere; change a weight")
     return ((shares.abs() * lengths).sum(0) * normalize(mean)).to(embeds[0])
+
+
+def weighted_sum(embeds: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return ``Σ w_i z_i`` of several embeddings `[B, D]`, as Kandinsky's `interpolate` mixes them.
+
+    The weights are taken as they are, and the length that results is what it is; `blend` keeps the mean length. A batch
+    of 1 serves all rows of the others.
+
+    Raises:
+        ValueError: no embeddings, counts that differ, weights that are not finite, or shapes that disagree.
+    """
+    if not embeds or len(embeds) != len(weights):
+        raise ValueError(f"a sum needs one weight an embedding and at least one: {len(embeds)} and {len(weights)}")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise ValueError(f"weights of a sum must be finite, got {list(weights)}")
+    try:
+        rows = torch.broadcast_tensors(*embeds)
+    except RuntimeError as error:
+        raise ValueError(f"embeddings of shapes {[tuple(each.shape) for each in embeds]} do not fit") from error
+    return torch.stack([weight * row for weight, row in zip(weights, rows, strict=True)]).sum(0)
 
 
 def text_diff(image: Tensor, before: Tensor, after: Tensor, theta: float | Tensor) -> Tensor:

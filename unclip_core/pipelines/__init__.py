@@ -8,11 +8,12 @@ from .clip import encode_image, encode_text, rerank
 from .decoder import decoder_denoiser, sample_decoder
 from .end_to_end import Drawing, text_to_image, variations
 from .images import check_images, enlarge, to_images
-from .prior import prior_embeds, sample_prior
+from .prior import joined_texts, prior_embeds, sample_prior, sample_prior_pair
 from .upsampler import upscale
 
 __all__ = [
     "WHOLE_RUN", "Drawing", "Interval", "candidate_stream", "candidates_noise", "check_count", "check_images",
-    "decoder_denoiser", "encode_image", "encode_text", "enlarge", "prior_embeds", "rerank",
-    "sample_decoder", "sample_prior", "text_to_image", "to_images", "upscale", "variations",
+    "decoder_denoiser", "encode_image", "encode_text", "enlarge", "joined_texts", "prior_embeds",
+    "rerank", "sample_decoder", "sample_prior", "sample_prior_pair", "text_to_image", "to_images",
+    "upscale", "variations",
 ]  # fmt: skip

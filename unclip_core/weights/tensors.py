@@ -166,11 +166,13 @@ def fill(
     build: Callable[[], nn.Module],
     origin: Callable[[str], "Origin"],
     tensors: Tensors,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     ignored: Iterable[str] = (),
     keep: Iterable[str] = (),
 ) -> nn.Module:
     """A net with the weights of `tensors`, each cast to `dtype` as it is read: no moment with two copies.
+
+    With dtype None they stay as they are, so that all of them are mapped.
 
     Args:
         build: makes the net (on the meta device: no memory), or hands over one that was so made.
@@ -233,8 +235,8 @@ def check_keys(tensors: Tensors, needed: Iterable[tuple[str, tuple[int, ...]]], 
         raise CheckpointError(f"'{tensors.source}' does not fit its configuration: {said}{more}.")
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype, key: str, tensors: Tensors) -> Tensor:
-    if not tensor.is_floating_point() or tensor.dtype == dtype:
+def _cast(tensor: Tensor, dtype: torch.dtype | None, key: str, tensors: Tensors) -> Tensor:
+    if dtype is None or not tensor.is_floating_point() or tensor.dtype == dtype:
         return tensor
     cast = tensor.to(dtype)
     if dtype == torch.float16 and cast.numel() and not _is_finite(cast):

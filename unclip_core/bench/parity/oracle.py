@@ -144,9 +144,9 @@ def components(shape: Shape, folder: Path, seed: int = 0) -> dict[str, Any]:
 
     write_tokenizer(tokenizer_of(shape), folder / "oracle-tokenizer")
     parts = {
-        "text_encoder": CLIPTextModelWithProjection(_text_config(shape)),
-        "image_encoder": Vision(_vision(shape)),
-        "prior": _prior(shape),
+        "text_encoder": CLIPTextModelWithProjection(text_config(shape)),
+        "image_encoder": Vision(vision_config(shape)),
+        "prior": prior_net(shape),
         "text_proj": _text_proj(shape),
         "decoder": _decoder(shape),
         "super_res_first": _super_res(shape),
@@ -179,14 +179,14 @@ def text_pipeline(parts: dict[str, Any]) -> Any:
     """diffusers' text-to-image pipeline."""
     from diffusers.pipelines.deprecated.unclip import UnCLIPPipeline
 
-    return _quiet(UnCLIPPipeline(**{name: part for name, part in parts.items() if name not in VARIATION}))
+    return quiet(UnCLIPPipeline(**{name: part for name, part in parts.items() if name not in VARIATION}))
 
 
 def variation_pipeline(parts: dict[str, Any]) -> Any:
     """diffusers' image-variation pipeline."""
     from diffusers.pipelines.deprecated.unclip import UnCLIPImageVariationPipeline
 
-    return _quiet(UnCLIPImageVariationPipeline(**{k: part for k, part in parts.items() if k not in PRIOR_ONLY}))
+    return quiet(UnCLIPImageVariationPipeline(**{k: part for k, part in parts.items() if k not in PRIOR_ONLY}))
 
 
 @contextmanager
@@ -253,12 +253,14 @@ def _recording(step: Any, found: list[Tensor], number: int) -> Any:
     return recorded
 
 
-def _quiet(pipeline: Any) -> Any:
+def quiet(pipeline: Any) -> Any:
+    """The pipeline, without its progress bar."""
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _text_config(shape: Shape) -> Any:
+def text_config(shape: Shape) -> Any:
+    """transformers' configuration of the text encoder."""
     from transformers import CLIPTextConfig
 
     count = len(byte_vocabulary(MERGES))
@@ -277,7 +279,8 @@ def _text_config(shape: Shape) -> Any:
     )
 
 
-def _vision(shape: Shape) -> Any:
+def vision_config(shape: Shape) -> Any:
+    """transformers' configuration of the image encoder."""
     from transformers import CLIPVisionConfig
 
     return CLIPVisionConfig(
@@ -292,7 +295,8 @@ def _vision(shape: Shape) -> Any:
     )
 
 
-def _prior(shape: Shape) -> Any:
+def prior_net(shape: Shape) -> Any:
+    """diffusers' prior, its statistics zero."""
     from diffusers import PriorTransformer
 
     heads, width, layers = shape.prior

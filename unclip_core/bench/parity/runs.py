@@ -108,7 +108,7 @@ def _text_rows(pair: Pair, model: UnclipModel) -> list[Row]:
 
 def _vision_row(pair: Pair) -> Row:
     adapter = pair.model(variation=True).clip.adapter
-    images = _images(pair.shape)
+    images = pictures(pair.shape)
     pixels = adapter.image_input(images)
     reference = pair.parts["image_encoder"](pixels).image_embeds
     return compare(
@@ -188,7 +188,7 @@ def text_run(pair: Pair, steps: tuple[int, int, int] = (25, 25, 7), seed: int = 
 def variation_run(pair: Pair, steps: tuple[int, int] = (25, 7), seed: int = 4) -> list[Row]:
     """Compare image variations with diffusers; both get the same preprocessed image."""
     model = pair.model(variation=True)
-    image = _images(pair.shape)[:1]
+    image = pictures(pair.shape)[:1]
     embeds = encode_image(model.clip, image)
     with oracle.one_step_defined(pair.parts), oracle.last_states(pair.parts["decoder_scheduler"]) as states:
         large = oracle.variation_pipeline(pair.parts)(
@@ -318,7 +318,7 @@ def _image(state: Tensor) -> Tensor:
     return (state * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
 
-def _images(shape: oracle.Shape) -> Tensor:
+def pictures(shape: oracle.Shape) -> Tensor:
     """Two images that are not square, of smooth colours."""
     rows, columns = shape.vision_size + 9, 2 * shape.vision_size + 5
     y, x = torch.linspace(0, 3, rows)[:, None], torch.linspace(0, 5, columns)[None]

@@ -11,6 +11,7 @@ from ..registry import Family, Source
 
 _KINDS = ("", "Img2Img", "Inpaint", "Controlnet", "ControlnetImg2Img")
 DECODERS = tuple(f"KandinskyV22{kind}Pipeline" for kind in _KINDS)
+PRIORS = ("KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")
 LICENCE = "Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0"
 PUBLISHED = "kandinsky-community/kandinsky-2-2"
 
@@ -19,7 +20,7 @@ class KandinskyFamily(Family):
     """Kandinsky 2.2 (ai-forever, 2023) in diffusers' layout: text to image, inpainting and controlnet-depth."""
 
     name = "kandinsky22"
-    formats = DECODERS
+    formats = DECODERS + PRIORS
     sources = {
         "kandinsky-2-2": Source(f"{PUBLISHED}-decoder", LICENCE),
         "kandinsky-2-2-inpaint": Source(f"{PUBLISHED}-decoder-inpaint", LICENCE),
@@ -31,12 +32,19 @@ class KandinskyFamily(Family):
         return index is not None and index.get("_class_name") in self.formats
 
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
-        """Return a `KandinskyFolder`, joined with the prior's folder that the decoder's card names, if it is there."""
+        """Return a `PriorFolder` or a `KandinskyFolder`.
+
+        The latter is joined with the prior's folder that the decoder's card names, if it is there.
+        """
         from ..detect import family_of, read_any_index
         from .decoder_reader import DecoderFolder
+        from .prior_reader import PriorFolder
         from .reader import KandinskyFolder, find_prior
 
-        own = DecoderFolder(folder, read_any_index(folder), dtype)
+        index = read_any_index(folder)
+        if index.get("_class_name") in PRIORS:
+            return PriorFolder(folder, index, dtype, conventions)
+        own = DecoderFolder(folder, index, dtype)
         prior = find_prior(folder)
         return KandinskyFolder(own, None if prior is None else family_of(prior).read(prior, dtype, conventions))
 

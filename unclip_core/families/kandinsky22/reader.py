@@ -10,6 +10,7 @@ from ...models import Clip, Decoder, MissingPart, PartReader, Prior, Upsampler
 from ...weights.files import CheckpointError
 from ..registry import INDEX
 from .decoder_reader import DecoderFolder
+from .prior_reader import PriorFolder
 
 
 class KandinskyFolder:
@@ -56,6 +57,8 @@ class KandinskyFolder:
         Raises:
             CheckpointError: CLIP reads no images.
         """
+        if isinstance(self.other, PriorFolder):
+            return self.other.empty_picture()
         adapter = self.clip().adapter
         if not adapter.has_vision:
             raise CheckpointError(

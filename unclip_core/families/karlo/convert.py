@@ -20,8 +20,8 @@ def convert(model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
     adapter: Any = model.reader.clip().adapter
     if adapter.model.text is not None:
         writer.text(adapter.model.text, adapter.tokenizer)
-    if adapter.model.vision is not None:
-        writer.vision(adapter.model.vision, adapter.image_input)
+    if adapter.has_vision:
+        writer.vision(adapter.vision_tower(), adapter.image_input)
     del adapter
     if model.has("prior"):
         prior: Any = model.reader.prior()

@@ -27,9 +27,10 @@ from ...weights.meta_init import meta_init
 from ...weights.tensors import PICKLES, Tensors, fill, load_pickle, open_file
 from ...weights.torch_archive import is_torchscript, open_torchscript
 from ...weights.weak_cached_property import weak_cached_property
+from ..statistics import STATISTICS, check_statistics
 from . import kakao_names as names
 from . import kakao_params as params_of
-from .reader import DECODER, NATIVE_PRIOR_CLIP, PRIOR, STATISTICS, UPSAMPLER, family_of
+from .reader import DECODER, NATIVE_PRIOR_CLIP, PRIOR, UPSAMPLER, family_of
 
 SCALE = 4
 _SIGNATURES = {
@@ -93,6 +94,7 @@ class KakaoFolder:
             self.dtype,
             keep=STATISTICS,
         )
+        check_statistics(net, self._file("stats"))
         return Prior(self.family, net, self.diffusion("prior"), unit_norm=False, settings=PRIOR)
 
     def decoder(self) -> Decoder:

@@ -85,9 +85,9 @@ def write_random_karlo(
     prior, vision: whether it can start from text, and from images (the two published folders have one each).
     Raises CheckpointError where the folder is not empty, OSError where the disk is full.
     """
-    writer = FolderWriter(folder, DTYPES[dtype], _Random(seed))
+    writer = FolderWriter(folder, DTYPES[dtype], RandomNumbers(seed))
     with meta_init():
-        writer.text(TextTower(sizes.text), _tokenizer(sizes.text))
+        writer.text(TextTower(sizes.text), made_tokenizer(sizes.text))
         if vision:
             side = sizes.vision.image_size
             writer.vision(VisionTower(sizes.vision), ImageInput(side, side))
@@ -104,13 +104,14 @@ POOL = 1_048_573
 """Numbers drawn for one tensor at most, a prime; a larger tensor repeats them, so that no two of its rows agree."""
 
 
-class _Random:
+class RandomNumbers:
     """Draw a tensor of a key's shape: matrices preserve the variance of their input, norm weights lie around 1."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, key: str, tensor: Tensor) -> Tensor:
+        """Return numbers of the tensor's shape."""
         count = tensor.numel()
         drawn = torch.randn(min(count, POOL), generator=self._generator, device="cpu")
         noise = drawn.repeat(-(-count // POOL))[:count].view(tensor.shape)
@@ -121,10 +122,10 @@ class _Random:
         return noise.mul_(tensor[0].numel() ** -0.5)
 
 
-def _tokenizer(params: TextTowerParams) -> ClipTokenizer:
+def made_tokenizer(params: TextTowerParams, pad: str = "!") -> ClipTokenizer:
     """Return OpenAI's tokenizer for its vocabulary; for any other size one of bytes and as many merges as fit."""
     if params.vocabulary == 49408:
-        return openai_tokenizer(params.context)
+        return openai_tokenizer(params.context, pad=pad)
     letters = [token for token in byte_vocabulary([]) if token.isalpha() and token.isascii() and token.islower()]
     pairs = [(a, b + "</w>") for a in letters for b in letters][: params.vocabulary - 514]
-    return ClipTokenizer(byte_vocabulary(pairs), pairs, params.context, pad="!")
+    return ClipTokenizer(byte_vocabulary(pairs), pairs, params.context, pad)

@@ -25,6 +25,7 @@ from ...weights.files import CheckpointError
 from ...weights.meta_init import meta_init
 from ...weights.tensors import fill, open_component, planned
 from ...weights.weak_cached_property import weak_cached_property
+from ..statistics import STATISTICS, check_statistics
 from . import clip_config, names
 from . import config as configs
 
@@ -43,7 +44,6 @@ DECODER = StageSettings(25, 8.0, "ddpm")
 UPSAMPLER = StageSettings(7, 1.0, "ddpm")
 """What Karlo is sampled with by its authors (kakaobrain/karlo, configs and `template.py`) and by diffusers."""
 
-STATISTICS = ("clip_mean", "clip_std")
 _POSITION_IDS = ("position_ids",)
 _T = TypeVar("_T")
 
@@ -105,6 +105,7 @@ class KarloFolder:
             self.dtype,
             keep=STATISTICS,
         )
+        check_statistics(net, self.folder / "prior")
         return Prior(
             self.family, net, self.diffusion("prior_scheduler", NATIVE_PRIOR_CLIP), unit_norm=False, settings=PRIOR
         )

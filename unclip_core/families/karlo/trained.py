@@ -11,9 +11,9 @@ from ...models import UnclipModel
 from ...weights.files import Entry, stream_weights, write_whole
 from ..placing import copy_or_link
 from ..registry import INDEX, TrainedPart
+from ..statistics import STATISTICS
 from . import names
 from .kakao_reader import KakaoFolder
-from .reader import STATISTICS
 
 COMPONENTS = {
     "prior": {"prior": ("", names.PRIOR)},

@@ -16,9 +16,9 @@ from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError, Entry, stream_weights, write_whole
+from ..statistics import STATISTICS
 from . import clip_config, names
 from . import config as configs
-from .reader import STATISTICS
 
 Make = Callable[[str, Tensor], Tensor]
 
@@ -38,6 +38,9 @@ class FolderWriter:
     make: (key, the net's tensor) -> what is written in its place; by default the tensor itself.
     Raises CheckpointError where the folder is not empty.
     """
+
+    processor, prior_scheduler = "feature_extractor", "prior_scheduler"
+    """The folders of what prepares images, and of the prior's process."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, make: Make = as_it_is) -> None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -69,7 +72,7 @@ class FolderWriter:
             "model.safetensors",
         )
         self._json(
-            "feature_extractor",
+            self.processor,
             "preprocessor_config.json",
             clip_config.image_input_config(images),
             (_TRANSFORMERS, "CLIPImageProcessor"),
@@ -78,7 +81,7 @@ class FolderWriter:
     def prior(self, net: PriorTransformer, spec: DiffusionSpec) -> None:
         """Write the prior and its process (as diffusers states it)."""
         self._net("prior", net, names.PRIOR, configs.prior_config(net.params), (_DIFFUSERS, "PriorTransformer"))
-        self._scheduler("prior_scheduler", spec)
+        self._scheduler(self.prior_scheduler, spec)
 
     def decoder(self, net: Any, spec: DiffusionSpec) -> None:
         """Write the decoder, its text projection and its process."""
@@ -108,9 +111,13 @@ class FolderWriter:
 
     def finish(self) -> None:
         """Write the index."""
-        pipeline = "UnCLIPPipeline" if "prior" in self.index else "UnCLIPImageVariationPipeline"
-        index = {"_class_name": pipeline, "_diffusers_version": _VERSION, **dict(sorted(self.index.items()))}
+        index = {"_class_name": self.pipeline, "_diffusers_version": _VERSION, **dict(sorted(self.index.items()))}
         write_whole(self.folder / "model_index.json", json.dumps(index, indent=2).encode())
+
+    @property
+    def pipeline(self) -> str:
+        """diffusers' class that the index names."""
+        return "UnCLIPPipeline" if "prior" in self.index else "UnCLIPImageVariationPipeline"
 
     def _scheduler(self, name: str, spec: DiffusionSpec) -> None:
         self._json(name, "scheduler_config.json", configs.scheduler_config(spec), (_DIFFUSERS, "UnCLIPScheduler"))

@@ -20,6 +20,7 @@ from ...nets.upsampler import UpsamplerNet, UpsamplerParams
 from ...weights.files import CheckpointError, load_strictly, load_weights
 from ...weights.meta_init import meta_init
 from ..registry import INDEX
+from ..statistics import check_statistics
 
 FORMAT = "unclip-v1"
 P = TypeVar("P", Prior, Decoder, Upsampler)
@@ -114,7 +115,9 @@ def read_prior(folder: Path, family: str, dtype: torch.dtype) -> Prior:
     tensors, config, path = _read(folder, "prior", dtype)
     params = _configured(path, partial(params_from_dict, PriorParams), config["net"])
     diffusion = _configured(path, DiffusionSpec.from_dict, config["diffusion"])
-    return Prior(family, _ready(lambda: PriorTransformer(params), tensors, path), diffusion, bool(config["unit_norm"]))
+    net = _ready(lambda: PriorTransformer(params), tensors, path)
+    check_statistics(net, Path(path))
+    return Prior(family, net, diffusion, bool(config["unit_norm"]))
 
 
 def read_decoder(folder: Path, family: str, dtype: torch.dtype) -> Decoder:

@@ -1,0 +1,204 @@
+"""Read the prior's folder of Kandinsky 2.2: prior, the two towers of its CLIP, tokenizer. It has no decoder."""
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...clip.image_input import ImageInput
+from ...clip.tokenizer import read_tokenizer
+from ...clip.tower_adapter import LateVision, TowerAdapter
+from ...diffusion.spec import DiffusionSpec
+from ...models import Clip, Decoder, MissingPart, Prior, StageSettings, Upsampler
+from ...nets.clip_towers import TextTower, TextTowerParams, VisionTower, VisionTowerParams
+from ...nets.prior import PriorParams, PriorTransformer
+from ...weights.files import CheckpointError
+from ...weights.tensors import fill, planned
+from ...weights.weak_cached_property import weak_cached_property
+from ..diffusers_folder import DiffusersFolder
+from ..karlo import clip_config
+from ..karlo import names as karlo_names
+from ..statistics import STATISTICS, check_statistics
+from . import prior_config
+from .decoder_reader import family_name
+
+PRIOR, TEXT, VISION = "prior", "text_encoder", "image_encoder"
+PROCESSOR, SCHEDULER, TOKENIZER = "image_processor", "scheduler", "tokenizer"
+SETTINGS = StageSettings(25, 4.0, "ddpm")
+"""diffusers' defaults, which the authors' notebooks leave as they are."""
+POSITION_IDS = ("position_ids",)
+"""Numbers from 0 up, which older versions of transformers saved with each tower."""
+
+
+class PriorFolder:
+    """A prior's folder in diffusers' layout. The image encoder, its largest part, is read when an image comes in."""
+
+    small = False
+
+    def __init__(self, folder: Path, index: Mapping[str, Any], dtype: torch.dtype, conventions: str) -> None:
+        """Read the prior's configuration.
+
+        Raises:
+            CheckpointError: it cannot be read, or the folder lacks the prior or its texts' encoder.
+        """
+        self.files = DiffusersFolder(folder, index, (PRIOR, TEXT, TOKENIZER, SCHEDULER))
+        self.dtype, self.conventions = dtype, conventions
+        self.family = family_name(self.prior_params.embed_dim)
+        self.parts = frozenset({"clip", "prior"})
+
+    @property
+    def compatible(self) -> bool:
+        """Whether diffusers' tables and tokens are followed."""
+        return self.conventions == "diffusers"
+
+    # ---- parts ----
+
+    def clip(self) -> Clip:
+        """Read the text encoder, in float32; the image encoder follows when it is needed."""
+        return Clip(self.family, self._clip)
+
+    def prior(self) -> Prior:
+        """Read the prior, with the statistics of CLIP's embeddings."""
+        net: Any = fill(
+            lambda: PriorTransformer(self.prior_params),
+            karlo_names.diffusers_origin(karlo_names.PRIOR),
+            self.files.tensors(PRIOR),
+            self.dtype,
+            keep=STATISTICS,
+        )
+        check_statistics(net, self.files.path(PRIOR))
+        return Prior(self.family, net, self.diffusion, unit_norm=False, settings=SETTINGS)
+
+    def decoder(self) -> Decoder:
+        """There is none."""
+        raise MissingPart(f"The model '{self.files.folder.name}' has no 'decoder': it is a prior's folder.")
+
+    def upsampler(self) -> Upsampler:
+        """There is none."""
+        raise MissingPart(f"The model '{self.files.folder.name}' has no 'upsampler': it is a prior's folder.")
+
+    def check(self) -> None:
+        """Compare keys and shapes of every component with its configuration; no weights are read.
+
+        Raises:
+            CheckpointError: one does not fit.
+        """
+        _ = self.text_params, self.diffusion  # whether the parts go together is said first
+        self._planned(PRIOR, PriorTransformer, self.prior_params, karlo_names.PRIOR)
+        self._planned(TEXT, TextTower, self.text_params, karlo_names.TEXT_TOWER, POSITION_IDS)
+        if VISION in self.files.components:
+            self._planned(VISION, VisionTower, self.vision_params, karlo_names.VISION_TOWER, POSITION_IDS)
+
+    # ---- configuration ----
+
+    @cached_property
+    def prior_params(self) -> PriorParams:
+        """Shape of the prior."""
+        return self.files.configured(PRIOR, prior_config.PriorConfig, lambda config: config.params(self.compatible))
+
+    @cached_property
+    def text_params(self) -> TextTowerParams:
+        """Shape of the text encoder, whose states and embeddings are as wide as the prior reads them."""
+        params: TextTowerParams = self.files.configured(TEXT, dict[str, Any], prior_config.text_tower_params)
+        width, given = self.prior_params.embed_dim, (params.width, params.embed_dim)
+        if given != (width, width):
+            raise CheckpointError(
+                f"'{self.files.path(TEXT)}' makes token states of {given[0]} numbers and embeddings of {given[1]}; "
+                f"the prior beside it reads {width} of both: the two are of different models."
+            )
+        return params
+
+    @cached_property
+    def vision_params(self) -> VisionTowerParams:
+        """Shape of the image encoder, whose embeddings are as wide as those that the prior makes."""
+        params: VisionTowerParams = self.files.configured(VISION, dict[str, Any], prior_config.vision_tower_params)
+        if params.embed_dim != self.prior_params.embed_dim:
+            raise CheckpointError(
+                f"'{self.files.path(VISION)}' makes embeddings of {params.embed_dim} numbers; the prior beside it, of "
+                f"{self.prior_params.embed_dim}: the two are of different models."
+            )
+        return params
+
+    @cached_property
+    def diffusion(self) -> DiffusionSpec:
+        """The prior's process, as its scheduler states it."""
+        return self.files.configured(
+            SCHEDULER,
+            prior_config.SchedulerConfig,
+            lambda config: config.diffusion(self.compatible),
+            "scheduler_config.json",
+        )
+
+    def image_input(self) -> ImageInput:
+        """How images are prepared: OpenAI's way where the folder does not say."""
+        side = self.vision_params.image_size
+        if PROCESSOR not in self.files.components:
+            return ImageInput(side, side)
+        return self.files.configured(
+            PROCESSOR,
+            dict[str, Any],
+            lambda config: clip_config.image_input(config, side, squash=False),
+            "preprocessor_config.json",
+        )
+
+    # ---- towers ----
+
+    @weak_cached_property
+    def _clip(self) -> TowerAdapter:
+        params = self.text_params
+        text = self._tower(TEXT, TextTower, params, karlo_names.TEXT_TOWER, torch.float32)
+        tokenizer = read_tokenizer(self.files.path(TOKENIZER), params.context, self.conventions)
+        vision = None
+        if VISION in self.files.components:
+            vision = LateVision(self.vision_params, self.image_input(), self._vision)
+        return TowerAdapter(text, vision, tokenizer, None, str(self.files.folder))
+
+    def _vision(self, dtype: torch.dtype | None) -> VisionTower:
+        """Read the image encoder; with None in the dtype of its file."""
+        return self._tower(VISION, VisionTower, self.vision_params, karlo_names.VISION_TOWER, dtype)
+
+    @torch.no_grad()
+    def empty_picture(self) -> Tensor:
+        """CLIP's embedding `[D]` of a picture that is 0 once it is normalised, float32 on the CPU.
+
+        It stands for "no image" in the decoder's guidance. The image encoder is read for it and not kept, its blocks
+        widened to float32 one after the other: half of its size suffices where the file holds halves.
+
+        Raises:
+            CheckpointError: the folder has no image encoder.
+        """
+        if VISION not in self.files.components:
+            raise CheckpointError(
+                f"'{self.files.folder}' has no '{VISION}', which the decoder's guidance needs once: take a prior's "
+                "folder that has one, or set guidance_scale to 1."
+            )
+        tower = self._vision(None)
+        blocks = nn.ModuleList(_Widened(block) for block in tower.blocks)
+        tower.blocks = nn.ModuleList()
+        tower.float().blocks = blocks
+        side = self.vision_params.image_size
+        return tower(torch.zeros(1, self.vision_params.channels, side, side))[0]
+
+    def _tower(self, name: str, build: Any, params: Any, rules: karlo_names.Rules, dtype: torch.dtype | None) -> Any:
+        origin = karlo_names.diffusers_origin(rules)
+        return fill(lambda: build(params), origin, self.files.tensors(name), dtype, ignored=POSITION_IDS)
+
+    def _planned(
+        self, name: str, build: Any, params: Any, rules: karlo_names.Rules, ignored: tuple[str, ...] = ()
+    ) -> None:
+        planned(lambda: build(params), karlo_names.diffusers_origin(rules), self.files.tensors(name), ignored)
+
+
+class _Widened(nn.Module):
+    """A block that computes in float32, and holds its weights so only while it runs."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return copy.deepcopy(self.block).float()(x)
