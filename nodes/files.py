@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ..unclip_core.listing import files_below
 from . import host
-from .inputs import InputError, Widget, checking
+from .inputs import InputError, Widget, check_text, checking
 
 SUFFIX = ".safetensors"
 FOLDER = "unclip"
@@ -125,6 +125,22 @@ def check_file(name: Any) -> None:
         find(name)
 
 
+def check_prefix(prefix: Any) -> None:
+    """Check a saving node's prefix before anything is computed for it.
+
+    Raises:
+        InputError: it is empty, leaves the output folder, or no file can be called so.
+    """
+    from .image_files import target
+
+    try:
+        target(host.output_folder(), check_text("filename_prefix", prefix))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"'filename_prefix': {error}") from error
+
+
 class Saver:
     """What the nodes that save a file share.
 
@@ -139,6 +155,7 @@ class Saver:
     RETURN_NAMES = ("file",)
     FUNCTION = "run"
     OUTPUT_NODE = True
+    VALIDATE_INPUTS = checking(filename_prefix=check_prefix)
 
     @classmethod
     def prefix_input(cls) -> Widget:

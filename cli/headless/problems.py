@@ -9,8 +9,13 @@ from dataclasses import asdict, dataclass
 class Problem:
     """One thing that is wrong.
 
-    kind: a stable word for programs, such as "missing_input". node and title say where (None: the whole
-    workflow), input which input of that node. traceback is filled for errors that the code did not expect.
+    Attributes:
+        kind: a stable word for programs, such as "missing_input".
+        message: a sentence for people.
+        node: the id of the node it is in; None for the whole workflow.
+        title: that node's title.
+        input: the input of that node; None where several or none are concerned.
+        traceback: of errors that the code did not expect.
     """
 
     kind: str
@@ -21,29 +26,30 @@ class Problem:
     traceback: str | None = None
 
     def __str__(self) -> str:
-        """One sentence, led by the node's id and title."""
+        """Say it in one sentence, led by the node's id and title."""
         if self.node is None:
             return self.message
         place = f"node {self.node} ({self.title})"
         return f"{place}, {self.input}: {self.message}" if self.input else f"{place}: {self.message}"
 
     def as_dict(self) -> dict[str, str | None]:
-        """The fields that are set, for JSON."""
+        """Return the fields that are set, for JSON."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def cut(text: str, most: int = 100) -> str:
-    """The text as an error quotes it: a workflow may hold megabytes in one place."""
+    """Shorten a text to `most` characters, as an error quotes it: a workflow may hold megabytes in one place."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that may have been meant; None where none is near. Comparing long texts would take hours."""
+    """Find the known name that may have been meant; None where none is near."""
+    # Comparing long texts would take hours.
     return next(iter(difflib.get_close_matches(name[:100], known, n=1)), None)
 
 
 def no_such_input(name: str, known: Iterable[str]) -> str:
-    """The sentence about an input that a node does not have, with the one that may have been meant."""
+    """Say that a node does not have an input, with the one that may have been meant."""
     known = list(known)
     near = nearest(name, known)
     meant = f"Did you mean '{near}'? " if near else ""

@@ -42,7 +42,14 @@ class ExtraData:
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a prompt. inputs: a value each, or a link `[source id, output slot]`."""
+    """One node of a prompt.
+
+    Attributes:
+        id: its key in the workflow.
+        class_type: the id of its class.
+        title: what the canvas calls it; the class where it has none.
+        inputs: a value each, or a link `[source id, output slot]`.
+    """
 
     id: str
     class_type: str
@@ -50,12 +57,12 @@ class Node:
     inputs: dict[str, Any]
 
     def links(self) -> dict[str, tuple[str, int]]:
-        """The inputs that are links: name → (source id, output slot). Malformed lists are left out."""
+        """Return the inputs that are links: name → (source id, output slot). Malformed lists are left out."""
         return {name: (str(value[0]), value[1]) for name, value in self.inputs.items() if is_link(value)}
 
 
 def is_link(value: Any) -> bool:
-    """Whether an input's value is a well-formed link: a list of a node id and a slot number."""
+    """Tell whether an input's value is a well-formed link: a list of a node id and a slot number."""
     if not isinstance(value, list) or len(value) != 2:
         return False
     source, slot = value
@@ -125,7 +132,7 @@ def _value_problems(node: Node) -> Iterable[Problem]:
 
 
 def as_api(nodes: Mapping[str, Node]) -> dict[str, Any]:
-    """The API format of these nodes: what ComfyUI writes under "prompt" into an image."""
+    """Write nodes in the API format: what ComfyUI puts under "prompt" into an image."""
     return {
         node.id: {"inputs": node.inputs, "class_type": node.class_type, "_meta": {"title": node.title}}
         for node in nodes.values()
@@ -133,7 +140,11 @@ def as_api(nodes: Mapping[str, Node]) -> dict[str, Any]:
 
 
 def split_override(text: str) -> tuple[str, str]:
-    """`NODE.INPUT=VALUE` → ("NODE.INPUT", "VALUE"), split at the first `=`. ValueError without one."""
+    """Split `NODE.INPUT=VALUE` at the first `=` into ("NODE.INPUT", "VALUE").
+
+    Raises:
+        ValueError: there is no `=`, or no `.` before it.
+    """
     target, separator, value = text.partition("=")
     if not separator or "." not in target:
         raise ValueError(f"--set {text!r}: write NODE.INPUT=VALUE, NODE being a node's id or title.")
@@ -196,6 +207,6 @@ def _as_link(value: Any) -> Any:
 
 
 def node_input(spec: InputSpec, node: Node) -> Any:
-    """The value that a node gives for an input, with ComfyUI's `{"__value__": …}` wrapping taken off."""
+    """Return the value that a node gives for an input, with ComfyUI's `{"__value__": …}` wrapping taken off."""
     value = node.inputs[spec.name]
     return value["__value__"] if isinstance(value, Mapping) and "__value__" in value else value

@@ -14,7 +14,7 @@ def tell_progress(event: Event) -> None:
 
 
 def summary(report: Report) -> str:
-    """The time of each node, what nodes showed as text, then the paths of the images."""
+    """List the time of each node, what nodes showed as text, then the paths of the images."""
     rows = [(run.title, "cached" if run.cached else f"{run.seconds:.2f} s") for run in report.nodes]
     rows.append(("Total", f"{report.seconds:.2f} s"))
     width = max(len(title) for title, _ in rows)
@@ -26,7 +26,7 @@ def summary(report: Report) -> str:
 
 
 def complaint(report: Report) -> str:
-    """Every error on its own line; the traceback of one that the code did not expect."""
+    """List every error on its own line, and the traceback of one that the code did not expect."""
     head = {
         "invalid": "The workflow was not run:",
         "failed": "The run stopped:",

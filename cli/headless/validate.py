@@ -30,11 +30,16 @@ def plan(
     hidden: Mapping[str, Any],
     earlier: list[Problem] | None = None,
 ) -> list[Node]:
-    """The nodes that the outputs need, in topological order, their values converted to the inputs' types.
+    """Check a workflow and return the nodes that its outputs need, sorted, their values in the inputs' types.
 
     Args:
+        nodes: all nodes by id.
+        classes: node classes by id.
         hidden: what hidden inputs of a type ("PROMPT", …) get, for `VALIDATE_INPUTS`.
         earlier: problems found before.
+
+    Returns:
+        The nodes in topological order: each behind those that it is linked to.
 
     Raises:
         InvalidWorkflow: with all problems, those of `earlier` first.

@@ -138,3 +138,11 @@ def test_a_workflow_saves_and_loads_in_its_own_output_folder(tmp_path):
     assert [saved.path for saved in report.outputs] == [tmp_path / "out" / "e_00001_.safetensors"]
     assert [(shown.title, shown.text.split("\n")[0]) for shown in report.texts][-1] == ("Info", "embeddings: 6")
     assert report.as_dict()["texts"][-1]["text"].endswith(f"seed: {2**63}")
+
+
+@pytest.mark.parametrize("prefix", ["", "../x", "x" * 300, "a\0b", 5])
+@pytest.mark.parametrize("node_id", ["UnclipSaveEmbedding", "UnclipSavePca"])
+def test_a_prefix_that_no_file_can_have_is_refused_before_the_run(node_id, prefix):
+    check = NODE_CLASS_MAPPINGS[node_id].VALIDATE_INPUTS
+    assert "'filename_prefix'" in check(filename_prefix=prefix)
+    assert check(filename_prefix="unclip/good") is True and check(filename_prefix=None) is True

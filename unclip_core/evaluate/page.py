@@ -27,11 +27,21 @@ figcaption { font-size: .875rem; overflow-wrap: anywhere; }
 """
 
 Shown = tuple[str, Tensor, Tensor]
-"""A caption, the true image and the drawn one, `[S, S, 3]` in 0..1."""
+"""A caption, the true image and the drawn one, each `[S, S, 3]` in 0..1."""
 
 
 def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Sequence[Shown]) -> str:
-    """The HTML of a report: its figures as `lines` of name and value, and images with their captions."""
+    """Write the report of an evaluation as an HTML page that needs no other file; all texts in it are escaped.
+
+    Args:
+        figures: what `evaluate_model` returns; from here come model, data, how the images were drawn, and the samples
+            that were left out with their reasons.
+        lines: the figures as names and values, in the order of the table.
+        shown: the images of the page; each is scaled down to `SIDE` px and put into the page as JPEG.
+
+    Returns:
+        The page.
+    """
     title = escape(f"{figures['model']} on {figures['data']}")
     rows = "\n".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines)
     loras = "".join(f" with {name} at {strength:g}" for name, strength in figures["loras"].items())
@@ -66,12 +76,13 @@ def page(figures: dict[str, Any], lines: Sequence[tuple[str, str]], shown: Seque
 
 
 def _left_out(bad: Mapping[str, str]) -> str:
-    """The samples that were left out, folded away; nothing where there are none."""
+    """List the samples that were left out, folded away; "" where there are none."""
     rows = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in bad.items())
     return f"<details><summary>Samples left out: {len(bad):,}</summary><ul>{rows}</ul></details>" if bad else ""
 
 
 def _figure(caption: str, true: Tensor, drawn: Tensor) -> str:
+    """Show a pair of images `[S, S, 3]` side by side above their caption."""
     said = escape(caption)
     images = "".join(
         f'<img src="{_data(image)}" alt="{kind}: {said}">' for kind, image in (("true", true), ("drawn", drawn))
@@ -80,7 +91,7 @@ def _figure(caption: str, true: Tensor, drawn: Tensor) -> str:
 
 
 def _data(pixels: Tensor) -> str:
-    """An image as a data URI."""
+    """Encode an image `[S, S, 3]` in 0..1 as a data URI."""
     levels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     image, file = Image.fromarray(levels), io.BytesIO()
     image.thumbnail((SIDE, SIDE))
