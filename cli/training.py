@@ -93,10 +93,14 @@ def add_embed(commands: Commands) -> None:
     )
     embed.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
     add_device(embed)
+    embed.add_argument("--batch", type=int, default=256, metavar="N", help="samples at once (default: %(default)s)")
+    embed.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images (default: none)")
     embed.set_defaults(call=_embed)
 
 
 def _embed(options: argparse.Namespace) -> int:
     from ..unclip_core.train.run import embed
 
-    return run_and_report(lambda: embed(options.data, options.output, options.model, options.device))
+    return run_and_report(
+        lambda: embed(options.data, options.output, options.model, options.device, options.batch, options.workers)
+    )

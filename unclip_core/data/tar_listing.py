@@ -66,7 +66,7 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tuple[tarfile.TarInfo, int]]
             for info in tar:
                 yield info, tar.offset
                 start = tar.offset
-                tar.members = []  # only its own look-ups need them, and a shard may have a million
+                tar.members = []  # type: ignore[attr-defined]  # its own look-ups alone need them; a shard has a million
             return
         except Exception:  # whatever a damaged header makes it raise; the gap that this leaves is told
             start = max(start, tar.offset if tar is not None else 0) + BLOCK

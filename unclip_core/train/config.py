@@ -1,17 +1,20 @@
 """The settings of a training, from a TOML or JSON file: every key known, of the right type and in range."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..models import StageSettings
+from ..parsing import MalformedInput, read_json, read_toml
 
 STAGES = ("clip", "prior", "decoder", "upsampler")
-T = TypeVar("T")
+ENDLESS = 2**40
+"""More steps than any time holds."""
+LARGEST = 2**53
+"""The largest whole number in a configuration."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,9 @@ class Training:
     """How long, how fast and how precisely to train (table `[training]`).
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps; 0 where `minutes` alone ends the training.
+        minutes: of training, over all its runs, after which it ends; 0 for no limit. The learning rate's cosine ends
+            with steps or minutes, whichever comes first. Embedding the data before it is not counted.
         batch: images a step, over all processes and accumulated parts together.
         accumulation: parts that a step's batch is computed in, one after the other.
         stop: step after which training ends, along the learning rate's schedule for `steps`; 0 for its end.
@@ -38,12 +43,14 @@ class Training:
         seed: of everything random.
         log_every: steps between lines of the log, each the mean over those steps.
         save_minutes: time between checkpoints.
-        sample_every: steps between sheets of samples (decoder, upsampler); 0 for none.
+        sample_every: steps between sheets of samples (decoder, upsampler) and measures; 0 for none.
+        held_out: samples that are kept aside: never trained on, and measured at each sheet and at the end.
         tensorboard: whether to log for TensorBoard too.
         save_dtype: of the model's weights on the disk: "fp32", "fp16" or "bf16".
     """
 
-    steps: int
+    steps: int = 0
+    minutes: float = 0.0
     batch: int = 16
     accumulation: int = 1
     stop: int = 0
@@ -62,17 +69,20 @@ class Training:
     log_every: int = 10
     save_minutes: float = 10.0
     sample_every: int = 0
+    held_out: int = 0
     tensorboard: bool = False
     save_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        _require("training", vars(self), 1, math.inf, "steps", "batch", "accumulation", "log_every")
+        _require("training", vars(self), 1, math.inf, "batch", "accumulation", "log_every")
         _require(
             "training",
             vars(self),
             0,
             math.inf,
             "stop",
+            "minutes",
+            "held_out",
             "muon_max_side",
             "warmup",
             "weight_decay",
@@ -83,6 +93,8 @@ class Training:
             "clip_norm",
         )
         _require("training", vars(self), 0, 1, "ema", "beta2")
+        if not self.minutes or self.steps:
+            _require("training", vars(self), 1, math.inf, "steps")
         if self.batch % self.accumulation:
             raise ValueError(
                 f"training.batch {self.batch} is not a multiple of training.accumulation {self.accumulation}."
@@ -90,8 +102,9 @@ class Training:
 
     @property
     def last(self) -> int:
-        """The step after which training ends."""
-        return min(self.stop or self.steps, self.steps)
+        """The step after which training ends, if its time does not end before."""
+        steps = self.steps or ENDLESS
+        return min(self.stop or steps, steps)
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,8 @@ class LoraSettings:
     def __post_init__(self) -> None:
         _require("lora", vars(self), 1, math.inf, "rank")
         _require("lora", vars(self), 0, math.inf, "alpha")
+        if not all(isinstance(target, str) for target in self.targets):
+            raise ValueError(f"lora.targets must be a list of texts, got {self.targets!r}.")
 
 
 LOSSES = {"clip": ClipLoss, "prior": PriorLoss, "decoder": DecoderLoss, "upsampler": UpsamplerLoss}
@@ -228,6 +243,8 @@ def read_config(path: str | Path, stage: str) -> Config:
         return config_from_dict(_parsed(path), stage)
     except OSError as error:
         raise ValueError(f"The configuration '{path}' cannot be read ({error}).") from error
+    except MalformedInput as error:  # which names the file itself
+        raise ValueError(f"The configuration {error}") from error
     except ValueError as error:
         raise ValueError(f"The configuration '{path}': {error}") from error
 
@@ -236,10 +253,12 @@ def config_from_dict(data: Mapping[str, Any], stage: str) -> Config:
     """The configuration of a stage from plain tables. Raises ValueError as `read_config`."""
     tables = dict(data)
     if "training" not in tables:
-        raise ValueError("there is no table [training] with at least 'steps'.")
+        raise ValueError("there is no table [training] with at least 'steps' or 'minutes'.")
     for name in ("training", "loss", "net", "diffusion", "lora", "settings"):
         if not isinstance(tables.get(name, {}), Mapping):
             raise ValueError(f"{name} must be a table, got {tables[name]!r}.")
+    if not {"steps", "minutes"} & set(tables["training"]):
+        raise ValueError("the settings ['training.steps'] are missing: name steps, or minutes, or both.")
     tables["training"] = _built(Training, tables["training"], "training.")
     tables["loss"] = _built(LOSSES[stage], tables.get("loss", {}), "loss.")
     if "lora" in tables:
@@ -274,29 +293,20 @@ def _check_start(config: Config, stage: str) -> None:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        data = json.loads(text)
+        data = read_json(path)
         if not isinstance(data, dict):
             raise ValueError("it holds no JSON object.")
         return data
     if path.suffix != ".toml":
         raise ValueError("its name must end in .toml or .json.")
-    return _toml().loads(text)
-
-
-def _toml() -> Any:
     try:
-        import tomllib
-    except ImportError:
-        try:
-            import tomli as tomllib  # type: ignore[no-redef]  # the same, before Python 3.11
-        except ImportError as error:
-            raise ValueError(
-                "Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
-                "write the configuration as .json."
-            ) from error
-    return tomllib
+        return read_toml(path)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
+            "write the configuration as .json."
+        ) from error
 
 
 def _built(kind: Any, table: Mapping[str, Any], where: str) -> Any:
@@ -318,6 +328,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
             raise ValueError(f"{name} must be one of {list(get_args(kind))}, got {value!r}.")
         return value
     kinds = get_args(kind) if origin in (Union, UnionType) else (origin or kind,)
+    if type(value) is int and abs(value) > LARGEST:
+        raise ValueError(f"{name} is too large: at most {LARGEST:,} is taken.")
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
@@ -327,6 +339,6 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 def _require(table: str, values: Mapping[str, Any], low: float, high: float, *names: str) -> None:
     for name in names:
-        if not low <= values[name] <= high:
+        if not low <= values[name] <= high or math.isinf(values[name]):
             bounds = f"{low} or more" if high == math.inf else f"in {low}..{high}"
             raise ValueError(f"{table}.{name} must be {bounds}, got {values[name]}.")

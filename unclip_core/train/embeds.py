@@ -1,125 +1,75 @@
-"""What CLIP says of a collection, computed once and kept as safetensors shards that are read row by row."""
+"""CLIP's embeddings of a collection, computed once and kept as safetensors shards."""
 
 import hashlib
 import json
-from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..clip.adapter import ClipAdapter
 from ..data.center_crop import center_crop
 from ..data.fingerprint import digest
 from ..data.samples import BadSample, Collection
-from ..weights.files import CheckpointError, write_whole
+from ..weights.files import write_whole
+from .embedding_store import INDEX, NULL, EmbeddingStore, Shard, StoreIndex, shard_path
+from .progress import Progress
 
-INDEX = "index.json"
 SHARD = 1024
-BATCH = 32
-
-
-class EmbeddingStore:
-    """Embeddings of the good samples of a collection, by row; on request of those with a caption alone.
-
-    Attributes:
-        rows: number of good samples.
-        bad: name → reason of those that were left out.
-        mean: of the image embeddings, `[1, D]` float32.
-        std: of the image embeddings, `[1, D]` float32.
-    """
-
-    def __init__(self, folder: Path, captions: bool = False) -> None:
-        """Open the shards; with `captions` only rows of samples that have one.
-
-        Raises:
-            CheckpointError: the index or a shard cannot be read.
-            ValueError: there is no such row.
-        """
-        self.folder = folder
-        index = _read_index(folder)
-        if index is None:
-            raise CheckpointError(f"'{folder}' holds no embeddings that are complete: its {INDEX} is missing.")
-        self.bad: dict[str, str] = index["bad"]
-        self._counts: list[int] = index["counts"]
-        self._ends = list(accumulate(self._counts))
-        self._chosen = self._captioned() if captions and index["silent"] else None
-        if self._chosen is not None:
-            self.bad |= index["silent"]
-        self.rows = self._ends[-1] if self._chosen is None else len(self._chosen)
-        if not self.rows:
-            name, reason = next(iter(self.bad.items()), ("", "there are none"))
-            raise ValueError(f"None of the {len(self.bad):,} samples can be used; the first, '{name}': {reason}.")
-        self.mean, self.std = (torch.tensor([index[name]]) for name in ("mean", "std"))
-        self._tokens, self._null = index["tokens"], index["null"]
-
-    def row(self, number: int) -> dict[str, Tensor]:
-        """Row 0..rows - 1: "image_embeds" `[D]`, "text_embeds" `[D]`, "text_states" `[T, W]`, "text_mask" `[T]`."""
-        shard, place = self._place(number)
-        return self._padded(self._row(shard, place))
-
-    def source(self, number: int) -> int:
-        """The number of the sample in its collection."""
-        shard, place = self._place(number)
-        return int(_opened(_shard(self.folder, shard)).get_tensor("index")[place])
-
-    def null(self) -> dict[str, Tensor]:
-        """What CLIP says of the empty prompt: as `row`, without the image embedding."""
-        file = _opened(self.folder / self._null)
-        return self._padded({name: file.get_tensor(name)[0] for name in file.keys()})  # noqa: SIM118
-
-    def _place(self, number: int) -> tuple[int, int]:
-        if not 0 <= number < self.rows:
-            raise IndexError(f"there is no row {number} among {self.rows} rows of embeddings")
-        number = number if self._chosen is None else int(self._chosen[number])
-        shard = bisect_right(self._ends, number)
-        return shard, number - (self._ends[shard] - self._counts[shard])
-
-    def _captioned(self) -> Tensor:
-        flags = [_opened(_shard(self.folder, number)).get_tensor("captioned") for number in range(len(self._counts))]
-        return torch.cat(flags).nonzero()[:, 0]
-
-    def _row(self, shard: int, place: int) -> dict[str, Tensor]:
-        file = _opened(_shard(self.folder, shard))
-        names = ("image_embeds", "text_embeds", "text_states", "text_mask")
-        return {name: file.get_slice(name)[place : place + 1][0] for name in names}
-
-    def _padded(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Texts are kept as long as the longest of their shard: what is behind them is never read."""
-        missing = self._tokens - len(row["text_mask"])
-        row["text_mask"] = nn.functional.pad(row["text_mask"].bool(), (0, missing))
-        row["text_states"] = nn.functional.pad(row["text_states"].float(), (0, 0, 0, missing))
-        return row
+"""Samples of a shard, the bad ones included."""
+BATCH = 256
+"""Samples that CLIP reads at once."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that share the work: this one's number, how many there are, and how to wait for all."""
+    """Who shares the work.
+
+    Attributes:
+        rank: number of this process.
+        world: how many processes embed, each its shards.
+        wait: waits for all of them.
+        readers: processes that read and decode images beside this one; 0 for none.
+        batch: samples that CLIP reads at once.
+    """
 
     rank: int = 0
     world: int = 1
     wait: Callable[[], None] = lambda: None
+    readers: int = 0
+    batch: int = BATCH
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A sample as it was read; one without a `square` uint8 `[S, S, 3]` is a bad one."""
+
+    index: int
+    name: str
+    square: Tensor | None
+    caption: str = ""
+    reason: str = ""
 
 
 def embed_collection(
     collection: Collection, clip: ClipAdapter, folder: Path, captions: bool = True, workers: Workers | None = None
 ) -> EmbeddingStore:
-    """The embeddings of a collection: computed into `folder`, or opened where they stand there already.
+    """Compute the embeddings of a collection into `folder`, or open them where they stand there already.
 
     They are kept in a subfolder named after data and CLIP, so that other data or another CLIP never meet them. What an
     interrupted run finished is used.
 
     Args:
+        collection: images and captions.
+        clip: on the device that is to compute.
+        folder: for the subfolder.
         captions: whether a sample without a caption is left out; else it counts as one with an empty caption. The
             files are the same.
+        workers: who shares the work; None for this process alone.
 
     Raises:
         ValueError: no sample is good, or this CLIP lacks a tower.
@@ -129,13 +79,12 @@ def embed_collection(
     name = digest([collection.fingerprint(), weights_fingerprint(clip.model), str(SHARD)])
     folder = folder / name
     shards = range(-(-len(collection) // SHARD))
-    missing = {number for number in shards if not _shard(folder, number).is_file()}
+    missing = {number for number in shards if not shard_path(folder, number).is_file()}
     complete = (folder / INDEX).is_file() and not missing
     workers.wait()
     if not complete:
         mine = [number for number in shards[workers.rank :: workers.world] if number in missing]
-        for number in tqdm(mine, desc="embed", unit="shard", disable=None if workers.rank == 0 else True):
-            _write_shard(collection, clip, folder, number)
+        _write_shards(collection, clip, folder, mine, workers)
         workers.wait()
         if workers.rank == 0:
             _write_index(folder, clip, len(shards))
@@ -144,34 +93,61 @@ def embed_collection(
 
 
 @torch.no_grad()
-def _write_shard(collection: Collection, clip: ClipAdapter, folder: Path, number: int) -> None:
-    good, bad, silent, parts = [], {}, {}, []
-    for index in range(number * SHARD, min(len(collection), (number + 1) * SHARD)):
+def _write_shards(
+    collection: Collection, clip: ClipAdapter, folder: Path, numbers: Sequence[int], workers: Workers
+) -> None:
+    ranges = [range(number * SHARD, min(len(collection), (number + 1) * SHARD)) for number in numbers]
+    total, done = sum(map(len, ranges)), 0
+    batches = _batches(collection, clip.image_size, ranges, workers)
+    with Progress("embed", "sample", total, shown=workers.rank == 0 and total > 0) as progress:
+        for number, indices in zip(numbers, ranges, strict=True):
+            read: list[_Read] = []
+            parts = []
+            while len(read) < len(indices):
+                batch = next(batches)
+                read += batch
+                parts.append(_encoded(clip, [sample for sample in batch if sample.square is not None]))
+                progress.update(done + len(read))
+            done += len(read)
+            write_whole(shard_path(folder, number), _packed(read, parts))
+
+
+def _batches(collection: Collection, size: int, ranges: Sequence[range], workers: Workers) -> Iterator[list[_Read]]:
+    """Read all samples in order, so many at once; no batch crosses the end of a shard."""
+    groups = [
+        list(indices[first : first + workers.batch])
+        for indices in ranges
+        for first in range(0, len(indices), workers.batch)
+    ]
+    dataset: Any = _Squares(collection, size)
+    return iter(
+        torch.utils.data.DataLoader(dataset, batch_sampler=groups, num_workers=workers.readers, collate_fn=list)
+    )
+
+
+class _Squares:
+    """A collection's samples as CLIP sees them, in the form that a DataLoader takes."""
+
+    def __init__(self, collection: Collection, size: int) -> None:
+        self._collection, self._size = collection, size
+
+    def __getitem__(self, index: int) -> _Read:
         try:
-            sample = collection.read(index, captions=False)
-            if not sample.caption:
-                silent[sample.name] = "it has no caption"
-            good.append((index, center_crop(sample.image, clip.image_size), sample.caption))
+            sample = self._collection.read(index, captions=False)
         except BadSample as error:
-            bad[error.name] = error.reason
-        if len(good) == BATCH:
-            parts.append(_encoded(clip, good))
-            good = []
-    if good or not parts:
-        parts.append(_encoded(clip, good))
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    data = save(_trimmed(joined), metadata={"bad": json.dumps(bad), "silent": json.dumps(silent)})
-    write_whole(_shard(folder, number), data)
+            return _Read(index, error.name, None, reason=error.reason)
+        return _Read(index, sample.name, center_crop(sample.image, self._size), sample.caption)
 
 
-def _encoded(clip: ClipAdapter, good: list[tuple[int, Tensor, str]]) -> dict[str, Tensor]:
+def _encoded(clip: ClipAdapter, good: list[_Read]) -> dict[str, Tensor]:
     own = {
-        "index": torch.tensor([index for index, _, _ in good], dtype=torch.int64),
-        "captioned": torch.tensor([bool(caption) for _, _, caption in good], dtype=torch.bool),
+        "index": torch.tensor([sample.index for sample in good], dtype=torch.int64),
+        "captioned": torch.tensor([bool(sample.caption) for sample in good], dtype=torch.bool),
     }
-    text = clip.encode_text([caption for _, _, caption in good] or [""])
+    text = clip.encode_text([sample.caption for sample in good] or [""])
     size = clip.image_size
-    squares = torch.stack([square for _, square, _ in good] or [torch.zeros(size, size, 3, dtype=torch.uint8)])
+    found = [sample.square for sample in good if sample.square is not None]
+    squares = torch.stack(found or [torch.zeros(size, size, 3, dtype=torch.uint8)])
     named = {
         "image_embeds": clip.encode_image(squares.float() / 255),
         "text_embeds": text.embeds,
@@ -179,6 +155,14 @@ def _encoded(clip: ClipAdapter, good: list[tuple[int, Tensor, str]]) -> dict[str
         "text_mask": text.mask,
     }
     return own | {name: tensor[: len(good)].cpu() for name, tensor in named.items()}
+
+
+def _packed(read: list[_Read], parts: list[dict[str, Tensor]]) -> bytes:
+    """A shard as safetensors, with the bad samples and those without a caption in its header."""
+    bad = {sample.name: sample.reason for sample in read if sample.square is None}
+    silent = {s.name: "it has no caption" for s in read if s.square is not None and not s.caption}
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return save(_trimmed(joined), {"bad": json.dumps(bad), "silent": json.dumps(silent)})
 
 
 def _trimmed(row: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -197,66 +181,32 @@ def _write_index(folder: Path, clip: ClipAdapter, shards: int) -> None:
     total: Any = 0.0
     squares: Any = 0.0
     for number in range(shards):
-        file = _opened(_shard(folder, number))
-        embeds = file.get_tensor("image_embeds").double()
+        file = Shard(shard_path(folder, number))
+        embeds = file.tensor("image_embeds").double()
         counts.append(len(embeds))
-        bad |= json.loads(file.metadata()["bad"])
-        silent |= json.loads(file.metadata()["silent"])
+        bad |= file.notes("bad")
+        silent |= file.notes("silent")
         total, squares = total + embeds.sum(dim=0), squares + embeds.square().sum(dim=0)
     rows = max(1, sum(counts))
     mean = total / rows
     # A dimension in which all are alike has no width to divide by.
     std = (squares / rows - mean.square()).clamp(min=0).sqrt().clamp(min=1e-6)
-    text = encode_text_null(clip)
-    write_whole(folder / "null.safetensors", save(_trimmed(text)))
-    index = {
-        "counts": counts,
-        "bad": bad,
-        "silent": silent,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-        "null": "null.safetensors",
-        "tokens": clip.context_length,
-    }
-    write_whole(folder / INDEX, json.dumps(index).encode())
+    write_whole(folder / NULL, save(_trimmed(encode_text_null(clip))))
+    index = StoreIndex(counts, bad, silent, mean.tolist(), std.tolist(), NULL, clip.context_length)
+    write_whole(folder / INDEX, json.dumps(asdict(index)).encode())
 
 
 @torch.no_grad()
 def encode_text_null(clip: ClipAdapter) -> dict[str, Tensor]:
-    """What CLIP says of the empty prompt, one row, as tensors by name."""
+    """Encode the empty prompt: one row, as tensors by name."""
     text = clip.encode_text([""])
     return {"text_embeds": text.embeds.cpu(), "text_states": text.states.half().cpu(), "text_mask": text.mask.cpu()}
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """A fingerprint of a module's weights."""
+    """Return a fingerprint of a module's weights."""
     total = hashlib.blake2b(digest_size=16)
     for name, tensor in module.state_dict().items():
         total.update(name.encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-def _shard(folder: Path, number: int) -> Path:
-    return folder / f"embeddings-{number:06d}.safetensors"
-
-
-@lru_cache(maxsize=256)
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"The embeddings '{path}' cannot be read ({error}): delete the file, and they are made again."
-        ) from error
-
-
-def _read_index(folder: Path) -> Mapping[str, Any] | None:
-    try:
-        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"'{folder / INDEX}' cannot be read ({error}): delete it, and it is made again."
-        ) from error

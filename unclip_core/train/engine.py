@@ -11,13 +11,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..weights.files import CheckpointError
 from .activation_checkpointing import enable_activation_checkpointing
 from .batch_sources import BatchSource, Part
+from .budget import Budget
 from .config import Training
 from .interrupts import Interrupts
+from .logbook import Logbook
 from .optimizer import MuonAdamW, WeightAverage, cosine_lr
-from .state import RunFiles, append_log, cut_log, read_state, write_state
+from .progress import Progress
+from .running_means import RunningMeans
+from .state import Checkpoint, RunFiles, cut_log, read_state, write_state, wrong_checkpoint
+
+AGREE_EVERY = 8
+"""Steps between the times that several processes compare clocks and interrupts, for which they wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,16 @@ class Hooks:
         save: after each checkpoint, with the averaged weights by the objective's names, float32.
         sample: every `sample_every` steps while the objective has its averaged weights, with the step's number;
             returns an image uint8 `[H, W, 3]` or None.
+        measure: as `sample`, and at the end; returns figures by name, which go to the log of held-out samples.
     """
 
     save: Callable[[Mapping[str, Tensor]], None]
     sample: Callable[[int], Tensor | None] | None = None
+    measure: Callable[[int], Mapping[str, float]] | None = None
 
 
 class Engine:
-    """Trains an objective to `training.last`, resuming from the checkpoint where there is one."""
+    """Trains an objective for as long as `training` says, resuming from the checkpoint where there is one."""
 
     def __init__(
         self,
@@ -45,6 +53,7 @@ class Engine:
         files: RunFiles,
         processes: Any,
         hooks: Hooks,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare.
 
@@ -55,6 +64,7 @@ class Engine:
             files: for checkpoint and log.
             processes: accelerate's Accelerator, or `OneProcess`.
             hooks: what is done beside training.
+            clock: seconds, of the time that is trained.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of another objective.
@@ -79,13 +89,16 @@ class Engine:
         self.average: Any = WeightAverage(self.optimizer.masters, training.ema) if self.main else None
         self.step = 0
         self.bad: dict[str, str] = {}
-        self._sums: dict[str, float] = {}
+        self.budget = Budget(training, clock)
+        self._means, self._saved = RunningMeans(processes), clock()
+        self._clock = clock
         self._interrupts = Interrupts()
-        self._writer: Any = None
+        self._logbook = Logbook(files, training.tensorboard, self.main)
+        self._measured = -1
         self._resume()
 
     def run(self) -> bool:
-        """Train; whether all steps are done. An interrupt (Ctrl-C, SIGTERM) ends it after a checkpoint.
+        """Train; whether all is done. An interrupt (Ctrl-C, SIGTERM) ends it after a checkpoint.
 
         torch's global generator is left as it was.
 
@@ -93,31 +106,38 @@ class Engine:
             FloatingPointError: the loss or its gradient is not finite; the last checkpoint stays as it was.
             OSError: the last checkpoint or the result cannot be written.
         """
+        self._saved = self._clock()
+        self.budget.start(self.budget.seconds)
         with torch.random.fork_rng(devices=[]):
             finished = self._loop()
+            self._collect()
+            if finished:
+                self._measure()
         self.save()
         self.processes.wait_for_everyone()
         self._gather_bad()
         return finished
 
     def _loop(self) -> bool:
-        saved, finished = time.monotonic(), self.step >= self.training.last
-        with self._interrupts, self._progress() as bar:
-            for parts in self._batches():
-                stop = self._one_step(parts)
-                bar.update()
-                bar.set_postfix(loss=f"{self._last['loss']:.4g}", refresh=False)
+        finished = self.budget.is_over(self.step)
+        with self._interrupts, self._progress() as progress:
+            for parts in [] if finished else self._batches():
+                self._train_step(parts)
+                stop, save = self._agree()
+                progress.update(self.step, self._figures, lambda: self.budget.seconds_left(self.step))
                 if self.step % self.training.log_every == 0:
                     self._log()
                 every = self.training.sample_every
                 if every and self.step % every == 0:
                     self._unless_disk_is_full("the samples", self._sample)
-                finished = self.step >= self.training.last
+                    self._measure()
+                finished = self.budget.is_over(self.step)
                 if finished or stop:
                     break
-                if time.monotonic() - saved > 60 * self.training.save_minutes:
+                if save:
+                    self._collect()
                     self._unless_disk_is_full("the checkpoint", self.save)
-                    saved = time.monotonic()
+                    self._saved = self._clock()
         return finished
 
     def save(self) -> None:
@@ -125,19 +145,18 @@ class Engine:
         if not self.main:
             return
         scaler = self.processes.scaler
-        write_state(
-            self.files,
-            {
-                "step": self.step,
-                "parameters": self.optimizer.masters,
-                "buffers": dict(self.objective.named_buffers()),
-                "average": self.average.tensors,
-                "optimizer": self._stepper.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "sums": self._sums,
-                "bad": self.bad,
-            },
-        )
+        state: Checkpoint = {
+            "step": self.step,
+            "seconds": self.budget.seconds,
+            "parameters": self.optimizer.masters,
+            "buffers": dict(self.objective.named_buffers()),
+            "average": self.average.tensors,
+            "optimizer": self._stepper.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "sums": self._means.sums,
+            "bad": self.bad,
+        }
+        write_state(self.files, state)
         self.hooks.save(self.average.tensors)
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -171,31 +190,35 @@ class Engine:
         state = read_state(self.files)
         if state is None:
             return
-        if set(self._parameters) != set(state["parameters"]):
-            raise CheckpointError(
-                f"The checkpoint in '{self.files.folder}' is of another net: name another output folder."
-            )
+        shapes = [
+            {name: tensor.shape for name, tensor in tensors.items()}
+            for tensors in (self.optimizer.masters, state["parameters"], state["average"])
+        ]
+        if shapes[0] != shapes[1] or shapes[0] != shapes[2]:
+            raise wrong_checkpoint(self.files, "is of another net: name another output folder")
         self._load_weights(state)
         try:
             self._stepper.load_state_dict(state["optimizer"])
-        except KeyError as error:
-            raise CheckpointError(
-                f"The checkpoint in '{self.files.folder}' is of another optimizer (it lacks {error})."
-            ) from error
-        if state["scaler"] is not None and self.processes.scaler is not None:
-            self.processes.scaler.load_state_dict(state["scaler"])
-        self.step, self._sums, self.bad = int(state["step"]), dict(state["sums"]), dict(state["bad"])
+            if state["scaler"] is not None and self.processes.scaler is not None:
+                self.processes.scaler.load_state_dict(state["scaler"])
+        except Exception as error:  # torch's optimizers raise what they meet
+            raise wrong_checkpoint(self.files, f"is of another optimizer ({type(error).__name__}: {error})") from error
+        self.step, self.budget.seconds = state["step"], state["seconds"]
+        self._means.sums, self.bad = dict(state["sums"]), dict(state["bad"])
         if self.main:
             cut_log(self.files, self.step)
 
     @torch.no_grad()
-    def _load_weights(self, state: Mapping[str, Any]) -> None:
+    def _load_weights(self, state: Checkpoint) -> None:
         for name, master in self.optimizer.masters.items():
             master.copy_(state["parameters"][name])
         self.optimizer.copy_back()
         for name, buffer in self.objective.named_buffers():
-            if name in state["buffers"]:
-                buffer.copy_(state["buffers"][name])
+            kept = state["buffers"].get(name)
+            if kept is not None:
+                if kept.shape != buffer.shape:
+                    raise wrong_checkpoint(self.files, "is of another net: name another output folder")
+                buffer.copy_(kept)
         if self.main:
             for name, tensor in self.average.tensors.items():
                 tensor.copy_(state["average"][name])
@@ -208,20 +231,36 @@ class Engine:
             device = self.processes.device
             yield [{name: tensor.to(device, non_blocking=True) for name, tensor in part.items()} for part in parts]
 
-    def _one_step(self, parts: list[Part]) -> bool:
-        """One optimizer step; whether any process was told to stop."""
-        rate = cosine_lr(self.step, self.training.steps, self.training.lr, self.training.warmup)
+    def _train_step(self, parts: list[Part]) -> None:
+        """Take one optimizer step; nothing in it waits for the device."""
+        training = self.training
+        rate = cosine_lr(self.step, training.steps, training.lr, training.warmup, self.budget.share_of_time)
         self.optimizer.set_lr(rate)
-        torch.manual_seed(self.training.seed * 1_000_003 + self.step * 1_009 + self.processes.process_index)
+        torch.manual_seed(training.seed * 1_000_003 + self.step * 1_009 + self.processes.process_index)
         values = self._gradients(parts)
         self.optimizer.gather_gradients()
-        norm = self.processes.clip_grad_norm_(list(self.optimizer.param_groups[0]["params"]), self.training.clip_norm)
+        norm = self.processes.clip_grad_norm_(list(self.optimizer.param_groups[0]["params"]), training.clip_norm)
         self._stepper.step()
         self._stepper.zero_grad()
         self.step += 1
         if self.main:
             self.average.update(self.optimizer.masters, self.step)
-        return self._note(values, norm, rate)
+        self._means.add(values | self._norm(norm))
+        self._rate = rate
+
+    def _agree(self) -> tuple[bool, bool]:
+        """Whether to stop, and to save; several processes follow the first one's clock, and stop if any is told to."""
+        due = self._clock() - self._saved > 60 * self.training.save_minutes
+        if self.processes.num_processes == 1:
+            self.budget.tick()
+            return self._interrupts.asked, due
+        if self.step % AGREE_EVERY:
+            return False, False
+        seconds = self.budget.tick()
+        mine = [float(self._interrupts.asked), float(due and self.main), seconds if self.main else 0.0]
+        told = self.processes.reduce(torch.tensor(mine, device=self.processes.device), "sum").tolist()
+        self.budget.seconds = told[2]
+        return told[0] > 0, told[1] > 0
 
     def _gradients(self, parts: list[Part]) -> dict[str, Tensor]:
         """Add up the gradients of a step's parts; returns the parts' mean losses by name."""
@@ -235,55 +274,54 @@ class Engine:
                 values[name] = values.get(name, 0) + value.detach() / len(parts)
         return values
 
-    def _note(self, values: Mapping[str, Tensor], norm: Tensor, rate: float) -> bool:
-        names = list(values)
-        flags = torch.tensor([float(self._interrupts.asked)], device=self.processes.device)
-        means = torch.cat([torch.stack([values[name].float() for name in names]), flags])
-        *numbers, stop = self.processes.reduce(means, "mean").tolist()
-        self._last = dict(zip(names, numbers, strict=True)) | self._norm(norm)
-        if not (math.isfinite(self._last["loss"]) and math.isfinite(self._last["grad_norm"])):
-            raise FloatingPointError(
-                f"the loss of step {self.step} or its gradient is not finite ({self._last}): "
-                "lower training.lr, or train with another precision. The last checkpoint stands."
-            )
-        for name, number in self._last.items():
-            self._sums[name] = self._sums.get(name, 0.0) + number
-        self._sums["steps"] = self._sums.get("steps", 0.0) + 1
-        self._rate = rate
-        return stop > 0
-
-    def _norm(self, norm: Tensor) -> dict[str, float]:
+    def _norm(self, norm: Tensor) -> dict[str, Tensor]:
         """The gradients' norm; in fp16 also whether they overflowed, and the step was skipped for a smaller scale."""
         if self.processes.scaler is None:
-            return {"grad_norm": float(norm)}
-        skipped = self._stepper.step_was_skipped
-        return {"grad_norm": 0.0 if skipped else float(norm), "skipped": float(skipped)}
+            return {"grad_norm": norm}
+        skipped = torch.tensor(float(self._stepper.step_was_skipped), device=norm.device)
+        return {"grad_norm": torch.where(skipped > 0, 0.0, norm), "skipped": skipped}
+
+    def _collect(self) -> dict[str, float]:
+        """Read the sums off the device. Raises FloatingPointError where the loss or its gradient was not finite."""
+        sums = self._means.collect()
+        if not all(math.isfinite(sums.get(name, 0.0)) for name in ("loss", "grad_norm")):
+            raise FloatingPointError(
+                f"the loss of step {self.step} or its gradient is not finite, or that of one of the "
+                f"{sums['steps']:.0f} steps up to it ({self._means.means()}): "
+                "lower training.lr, or train with another precision. The last checkpoint stands."
+            )
+        return sums
+
+    def _figures(self) -> dict[str, float]:
+        """What is shown beside the progress; several processes would have to wait for each other to sum it up."""
+        if self.processes.num_processes == 1:
+            self._collect()
+        means = self._means.means()
+        return {"loss": means["loss"]} if "loss" in means else {}
 
     def _log(self) -> None:
-        count = self._sums.pop("steps")
-        line = {"step": self.step, "lr": self._rate, **{name: total / count for name, total in self._sums.items()}}
-        self._sums, timed = {}, {**line, "time": round(time.time(), 1)}
-        if self.main:
-            self._unless_disk_is_full("the log", lambda: append_log(self.files, timed))
-            for name, number in line.items():
-                if name != "step" and (writer := self._tensorboard()) is not None:
-                    writer.add_scalar(name, number, self.step)
+        self._collect()
+        line = {"step": self.step, "lr": self._rate, **self._means.means()}
+        self._means.sums = {}
+        self._unless_disk_is_full("the log", lambda: self._logbook.write(line))
 
     def _sample(self) -> None:
         if not self.main or self.hooks.sample is None:
             return
         with self.averaged(), torch.no_grad():
             image = self.hooks.sample(self.step)
-        if image is not None and (writer := self._tensorboard()) is not None:
-            writer.add_image("samples", image, self.step, dataformats="HWC")
+        if image is not None:
+            self._logbook.show(self.step, image)
 
-    def _tensorboard(self) -> Any:
-        """TensorBoard's writer, where it is asked for."""
-        if self._writer is None and self.training.tensorboard and self.main:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(self.files.folder / "tensorboard", purge_step=self.step)
-        return self._writer
+    def _measure(self) -> None:
+        """Measure on held-out samples, once a step."""
+        if not self.main or self.hooks.measure is None or self._measured == self.step:
+            return
+        self._measured = self.step
+        with self.averaged(), torch.no_grad():
+            figures = self.hooks.measure(self.step)
+        line = {"step": self.step, **figures}
+        self._unless_disk_is_full("the measures", lambda: self._logbook.write(line, held_out=True))
 
     def _unless_disk_is_full(self, what: str, call: Callable[[], None]) -> None:
         """Write while training; a full disk does not end it, and the next writing tries again."""
@@ -297,14 +335,8 @@ class Engine:
             from accelerate.utils import gather_object
 
             self.bad = dict(gather_object(list(self.bad.items())))
-        if self._writer is not None:
-            self._writer.close()
+        self._logbook.close()
 
-    def _progress(self) -> tqdm:
-        return tqdm(
-            total=self.training.last,
-            initial=self.step,
-            desc=f"train {self.files.name}" if self.files.name else None,
-            unit="step",
-            disable=None if self.main else True,
-        )
+    def _progress(self) -> Progress:
+        total = self.training.last if self.training.steps else None
+        return Progress(f"train {self.files.name or self.files.folder.name}", "step", total, self.step, self.main)

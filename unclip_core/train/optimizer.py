@@ -147,11 +147,23 @@ def hidden_matrices(module: nn.Module, max_side: int) -> list[str]:
     ]
 
 
-def cosine_lr(step: int, steps: int, peak: float, warmup: int, floor: float = 0.01) -> float:
-    """Linear warm-up to `peak`, then a half cosine to `floor * peak` at the last step."""
+def cosine_lr(
+    step: int, steps: int, peak: float, warmup: int, share_of_time: float = 0.0, floor: float = 0.01
+) -> float:
+    """Linear warm-up to `peak`, then a half cosine to `floor * peak` at the end.
+
+    Args:
+        step: the step, from 0 on.
+        steps: at which the cosine ends; 0 where time alone ends it.
+        peak: the largest learning rate.
+        warmup: steps of warm-up.
+        share_of_time: 0..1, how much of a limited time is over; the further of steps and time counts.
+        floor: share of the peak at the end.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    share_of_steps = (step - warmup) / max(1, steps - warmup) if steps else 0.0
+    progress = min(1.0, max(share_of_steps, share_of_time))
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 

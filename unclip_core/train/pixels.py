@@ -1,4 +1,4 @@
-"""Images as tensors: crops, what nets see, and rows for sheets."""
+"""Images as tensors: random crops, and what nets take."""
 
 import torch
 from PIL import Image
@@ -25,9 +25,3 @@ def random_crop(image: Image.Image, size: int, crop: int, generator: torch.Gener
 def to_net(levels: Tensor) -> Tensor:
     """uint8 `[H, W, 3]` to `[3, H, W]` in -1..1."""
     return levels.permute(2, 0, 1).float() / 127.5 - 1
-
-
-def sheet(*rows: Tensor) -> Tensor:
-    """Each `[B, H, W, 3]` in 0..1 as one row of an image, uint8 `[…, …, 3]`."""
-    lines = [torch.cat(list(row.float().cpu()), dim=1) for row in rows]
-    return (torch.cat(lines) * 255).round().to(torch.uint8)

@@ -1,6 +1,7 @@
 """The result of a training: a model folder that is loaded as it is, with the base's other parts in it."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +12,9 @@ from ..families.registry import INDEX, Family, TrainedPart, own_format
 from ..models import StageSettings, UnclipModel
 from ..weights.files import DTYPES
 from .targets import Target
+
+LOCK = ".writing.lock"
+"""The file in a model folder that who writes there holds; it stays, and is empty."""
 
 
 def write_result(
@@ -38,7 +42,16 @@ def write_result(
     """
     tensors = {**target.net.state_dict(), **averages}
     part = TrainedPart(stage, target.family, target.header, tensors, DTYPES[save_dtype], settings)
-    _writer(base).write_trained(base, output, part)
+    with output_lock(output):
+        _writer(base).write_trained(base, output, part)
+
+
+def output_lock(folder: Path) -> AbstractContextManager[object]:
+    """Hold a model folder for one process's writing: two stages trained at once would lose each other's entry."""
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / LOCK)
 
 
 def check_output(stage: str, target: Target, base: UnclipModel | None, output: Path) -> None:

@@ -17,12 +17,13 @@ from ..weights.devices import AUTO, choose_device
 from .batch_sources import SampledBatches
 from .config import Config, read_config
 from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
-from .embeds import EmbeddingStore, Workers, embed_collection
+from .embedding_store import EmbeddingStore
+from .embeds import BATCH, Workers, embed_collection
 from .engine import Engine, Hooks
 from .lora import save_lora
 from .objectives import objective_class
 from .processes import make_accelerator
-from .results import check_output, write_result
+from .results import check_output, output_lock, write_result
 from .sample_sheets import decoder_sheets, upsampler_sheets
 from .state import RunFiles, clear_leftovers, read_state, settle_config
 from .targets import Target, make_target, open_base
@@ -68,7 +69,9 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
     settle_config(files, config.to_dict(), str(data), write=False)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        clear_leftovers(folder, files.folder)
+        clear_leftovers(files.folder)
+        with output_lock(folder):  # another training may be writing there
+            clear_leftovers(folder)
         settle_config(files, config.to_dict(), str(data), write=True)
     run = Run(stage, config, collection, base, target, folder, accelerator)
     finished, bad = run.train()
@@ -87,16 +90,30 @@ def _say_nothing(text: str) -> None:
     """What a process beside the main one says."""
 
 
-def embed(data: str, output: str, model: str | None = None, device: str = AUTO) -> int:
+def embed(
+    data: str, output: str, model: str | None = None, device: str = AUTO, batch: int = BATCH, workers: int = 0
+) -> int:
     """Compute CLIP's embeddings of own images and captions into the folder `output`, once.
 
-    `model`: a model folder; None for the bundled one. `device`: what CLIP runs on. Raises ValueError and OSError as
-    `train`.
+    Args:
+        data: as of `train`.
+        output: for the shards.
+        model: a model folder; None for the bundled one.
+        device: what CLIP runs on.
+        batch: samples that CLIP reads at once, 1 or more.
+        workers: processes that read images beside this one, 0 or more.
+
+    Raises:
+        ValueError: data or model cannot be used, or a number is out of range.
+        OSError: the disk is full; what is written so far is whole.
     """
+    if batch < 1 or workers < 0:
+        raise ValueError(f"--batch must be 1 or more and --workers 0 or more, got {batch} and {workers}.")
     collection = open_images(data)
     clip = load_model(model).clip
     clip.module.to(choose_device(device))
-    store = embed_collection(collection, clip.adapter, Path(output), captions=False)
+    crew = Workers(readers=workers, batch=batch)
+    store = embed_collection(collection, clip.adapter, Path(output), captions=False, workers=crew)
     say(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, collection)}")
     return 0
 
@@ -137,7 +154,8 @@ class Run:
     def _write(self, averages: Mapping[str, Tensor]) -> None:
         of_net = {name.removeprefix("net."): tensor for name, tensor in averages.items() if name.startswith("net.")}
         if self.config.lora:
-            save_lora(self.lora_path, self.target.net, self.target.family, of_net)
+            with output_lock(self.folder):
+                save_lora(self.lora_path, self.target.net, self.target.family, of_net)
             return
         dtype, settings = self.config.training.save_dtype, self.config.settings
         write_result(self.stage, self.target, self.base, self.folder, of_net, dtype, settings)
@@ -179,7 +197,12 @@ class Run:
         """CLIP's embeddings of the data, computed by all processes, each its share."""
         accelerator, clip = self.accelerator, self.target.clip
         clip.model.to(accelerator.device)
-        workers = Workers(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+        workers = Workers(
+            accelerator.process_index,
+            accelerator.num_processes,
+            accelerator.wait_for_everyone,
+            self.config.training.workers,
+        )
         store = embed_collection(
             self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=self.stage == "prior", workers=workers
         )
@@ -199,12 +222,14 @@ def _description(
     count, trained = (
         sum(p.numel() for p in target.net.parameters() if p.requires_grad or frozen) for frozen in (True, False)
     )
-    images = config.training.steps * config.training.batch
+    training = config.training
+    times = f", {training.steps * training.batch / len(collection):.1f} times each" if training.steps else ""
+    limit = f" For at most {training.minutes:g} minutes." if training.minutes else ""
     return "\n".join(
         [
             f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
             f"Net: {count:,} parameters, {trained:,} of them trained, family '{target.family}'.",
-            f"Data: {len(collection):,} images, {images / len(collection):.1f} times each. Result: '{folder}'.",
+            f"Data: {len(collection):,} images{times}.{limit} Result: '{folder}'.",
             f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
         ]
     )

@@ -16,9 +16,9 @@ from ..data.samples import BadSample, Collection
 from ..diffusion.noise import sample_seeds
 from ..models import Decoder, Upsampler
 from ..pipelines import sample_decoder, upscale
+from ..plotting.sheets import levels, tiled
 from ..weights.files import whole_file
 from .datasets import DecoderDataset
-from .pixels import sheet
 from .targets import Target
 
 COUNT = 8
@@ -33,7 +33,7 @@ def decoder_sheet(
 
     sampling: `steps` and so on of `sample_decoder`.
     """
-    return sheet(true, sample_decoder(part, embeds, text=text, seeds=sample_seeds(0, len(true)), **sampling))
+    return _rows(true, sample_decoder(part, embeds, text=text, seeds=sample_seeds(0, len(true)), **sampling))
 
 
 def upsampler_sheet(part: Upsampler, large: Tensor, **sampling: Any) -> Tensor:
@@ -44,7 +44,12 @@ def upsampler_sheet(part: Upsampler, large: Tensor, **sampling: Any) -> Tensor:
     small = F.avg_pool2d(large.permute(0, 3, 1, 2), part.scale)
     bicubic = F.interpolate(small, scale_factor=part.scale, mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1)
     drawn = upscale(part, small.permute(0, 2, 3, 1), seeds=sample_seeds(0, len(small)), **sampling)
-    return sheet(large, bicubic, drawn)
+    return _rows(large, bicubic, drawn)
+
+
+def _rows(*rows: Tensor) -> Tensor:
+    """Each of the equally long `rows` `[B, H, W, 3]` in 0..1 as one row of a sheet."""
+    return tiled([image for row in rows for image in levels(row)], columns=len(rows[0]))
 
 
 def save_sheet(image: Tensor, path: Path) -> Tensor:

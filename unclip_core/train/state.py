@@ -1,17 +1,23 @@
-"""What a training keeps on the disk to resume from: checkpoints that are whole or absent, and the log."""
+"""What a training keeps on the disk to resume from: checkpoints that are whole or absent, settings, and logs."""
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
+from ..parsing import MalformedInput, checked, parse_json, read_json, read_text
 from ..weights.files import CheckpointError, whole_file, write_whole
 
 CHANGEABLE = (
     "steps",
+    "minutes",
     "stop",
     "log_every",
     "save_minutes",
@@ -24,11 +30,34 @@ CHANGEABLE = (
 )
 """Settings of [training] that may differ when a training goes on."""
 
-
-BEFORE = {"training.optimizer": "adamw", "training.muon_max_side": 2048, "training.stop": 0}
+BEFORE = {
+    "training.optimizer": "adamw",
+    "training.muon_max_side": 2048,
+    "training.stop": 0,
+    "training.held_out": 0,
+    "vocabulary": "",
+    "vocabulary_size": 8192,
+}
 """What trainings did, whose kept configuration is older than the setting."""
-FORMAT = 2
-"""Of checkpoints; the first held AdamW's moments, and the net's weights without the objective's prefix."""
+PLACES = ("data", "base", "image_encoder")
+"""Settings that name a file or folder, which can be written in several ways."""
+FORMAT = 3
+"""Of checkpoints; the first held AdamW's moments, and the net's weights without the objective's prefix; the second
+did not count the time."""
+
+
+class Checkpoint(TypedDict):
+    """What a training resumes from: steps and seconds done, weights by name, and the optimizer's moments."""
+
+    step: int
+    seconds: float
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any] | None
+    sums: dict[str, float]
+    bad: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -49,6 +78,11 @@ class RunFiles:
         return self._path("log.jsonl")
 
     @property
+    def held_out(self) -> Path:
+        """As `log`: the measures on held-out samples."""
+        return self._path("held_out.jsonl")
+
+    @property
     def config(self) -> Path:
         """The settings that the training was begun with."""
         return self._path("config.json")
@@ -57,7 +91,7 @@ class RunFiles:
         return self.folder / (f"{self.name}.{ending}" if self.name else ending)
 
 
-def write_state(files: RunFiles, state: Mapping[str, Any]) -> None:
+def write_state(files: RunFiles, state: Checkpoint) -> None:
     """Write the checkpoint. Raises OSError where the disk is full: the one before is then still there."""
     with whole_file(files.state) as file:
         torch.save({"format": FORMAT, **state}, file)
@@ -69,8 +103,8 @@ def clear_leftovers(*folders: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_state(files: RunFiles) -> dict[str, Any] | None:
-    """The checkpoint; None where there is none yet.
+def read_state(files: RunFiles) -> Checkpoint | None:
+    """Read the checkpoint; None where there is none yet.
 
     Raises:
         CheckpointError: it is damaged.
@@ -79,23 +113,57 @@ def read_state(files: RunFiles) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        return state if state.get("format") == FORMAT else _upgraded(state)
-    except Exception as error:
+        state = _upgraded(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # torch raises whatever damaged bytes make it meet
         raise CheckpointError(f"The checkpoint '{path}' cannot be read ({error}): delete it to begin anew.") from error
+    if faults := [name for name, fits in _FITS.items() if not fits(state.get(name))]:
+        raise CheckpointError(f"The checkpoint '{path}' is damaged: {faults} are not usable. Delete it to begin anew.")
+    return state
 
 
-def _upgraded(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint of the first format as one of this."""
+def wrong_checkpoint(files: RunFiles, said: str) -> CheckpointError:
+    """Make the error of a checkpoint that does not fit; `said` begins with the verb."""
+    return CheckpointError(f"The checkpoint in '{files.folder}' {said}.")
+
+
+def _upgraded(state: Any) -> Any:
+    """Turn a checkpoint of an earlier format into one of this."""
+    if state.get("format") == FORMAT:
+        return state
+    if state.get("format") == 2:
+        return {**state, "seconds": 0.0}
     trained = {name: tensor for name, tensor in state["net"].items() if name in state["average"]}
     kept = {name: tensor for name, tensor in state["net"].items() if name not in trained}
     return {
         **state,
+        "seconds": 0.0,
         "parameters": {f"net.{name}": tensor for name, tensor in trained.items()},
         "buffers": {f"net.{name}": tensor for name, tensor in kept.items()},
         "average": {f"net.{name}": tensor for name, tensor in state["average"].items()},
         "optimizer": {"adamw": state["optimizer"]},
     }
+
+
+def _maps_to(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, kind) for k, v in value.items())
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
+
+
+_FITS = {
+    "step": lambda value: type(value) is int and value >= 0,
+    "seconds": _is_time,
+    "parameters": lambda value: _maps_to(value, Tensor),
+    "buffers": lambda value: _maps_to(value, Tensor),
+    "average": lambda value: _maps_to(value, Tensor),
+    "optimizer": lambda value: isinstance(value, dict),
+    "scaler": lambda value: value is None or isinstance(value, dict),
+    "sums": lambda value: _maps_to(value, (int, float)),
+    "bad": lambda value: _maps_to(value, str),
+}
+"""What each entry of a checkpoint has to be."""
 
 
 def settle_config(files: RunFiles, config: dict[str, Any], data: str, write: bool) -> None:
@@ -106,9 +174,9 @@ def settle_config(files: RunFiles, config: dict[str, Any], data: str, write: boo
     """
     new = {"data": data, **config}
     if files.config.is_file() and files.state.is_file():
-        old = json.loads(files.config.read_text(encoding="utf-8"))
+        old = checked(dict[str, Any], read_json(files.config), f"'{files.config}'")
         before, now = BEFORE | _flat(old), _flat(json.loads(json.dumps(new)))
-        differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        differing = [name for name in sorted({*before, *now}) if not _same(name, before.get(name), now.get(name))]
         if fixed := [name for name in differing if not _is_changeable(name)]:
             changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in fixed)
             raise ValueError(
@@ -119,35 +187,53 @@ def settle_config(files: RunFiles, config: dict[str, Any], data: str, write: boo
         write_whole(files.config, (json.dumps(new, indent=2) + "\n").encode())
 
 
+def _same(name: str, old: Any, new: Any) -> bool:
+    """Whether two values of a setting mean the same: "photos", "photos/" and "./photos" are one folder."""
+    if name in PLACES and old and new and isinstance(old, str) and isinstance(new, str):
+        return os.path.realpath(old) == os.path.realpath(new)
+    return old == new
+
+
 def _is_changeable(name: str) -> bool:
     return name.removeprefix("training.") in CHANGEABLE or name.startswith("settings")
 
 
-def append_log(files: RunFiles, line: Mapping[str, Any]) -> None:
-    """Add a line to the log."""
-    files.folder.mkdir(parents=True, exist_ok=True)
-    with open(files.log, "a", encoding="utf-8") as log:
+def append_log(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to a log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
 
 
 def read_log(files: RunFiles) -> list[dict[str, Any]]:
-    """The lines of the log; one that a crash cut off is left out."""
-    lines = files.log.read_text(encoding="utf-8").splitlines() if files.log.is_file() else []
-    return [line for text in lines if (line := _line(text)) is not None]
+    """Read the log's lines; one that a crash cut off, or that is damaged, is left out."""
+    return _read_lines(files.log)[0]
 
 
 def cut_log(files: RunFiles, step: int) -> None:
-    """Drop the log's lines of steps after `step`: they are trained again."""
-    if files.log.is_file():
-        kept = [line for line in read_log(files) if line["step"] <= step]
-        write_whole(files.log, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    """Drop the logs' lines of steps after `step`, which are trained again, and say how many are damaged."""
+    for path in (files.log, files.held_out):
+        lines, damaged = _read_lines(path)
+        if damaged:
+            tqdm.write(f"unclip: {damaged} lines of '{path}' are damaged or cut off; they are dropped.")
+        if path.is_file():
+            kept = [line for line in lines if line["step"] <= step]
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines that are usable, and how many are not."""
+    texts = read_text(path).splitlines() if path.is_file() else []
+    lines = [line for text in texts if (line := _line(text)) is not None]
+    return lines, len(texts) - len(lines)
 
 
 def _line(text: str) -> dict[str, Any] | None:
     try:
-        return json.loads(text)
-    except ValueError:
+        line = parse_json(text, "a line of the log")
+    except MalformedInput:
         return None
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
 def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

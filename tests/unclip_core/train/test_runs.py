@@ -26,7 +26,7 @@ from unclip.unclip_core.train import engine as engine_module
 from unclip.unclip_core.train import processes as processes_module
 from unclip.unclip_core.train import run as run_module
 from unclip.unclip_core.train.embeds import EmbeddingStore
-from unclip.unclip_core.train.objectives import DecoderObjective
+from unclip.unclip_core.train.objectives import DecoderObjective, UpsamplerObjective
 from unclip.unclip_core.train.run import INTERRUPTED
 from unclip.unclip_core.weights.files import load_weights
 
@@ -257,19 +257,20 @@ def test_bfloat16_follows_float32(model, images, tmp_path, float32, another_prec
 def test_an_interrupt_saves_and_the_same_command_goes_on(images, tmp_path, monkeypatch):
     config = config_of("upsampler", 12)
     assert train("upsampler", images, tmp_path / "whole", config) == 0
-    once = engine_module.Engine._one_step
+    once, calls = UpsamplerObjective.forward, []
 
-    def interrupted(self, parts):
-        if self.step == 5:
+    def interrupted(self, batch):
+        calls.append(1)
+        if len(calls) == 6:
             os.kill(os.getpid(), signal.SIGINT)
-        return once(self, parts)
+        return once(self, batch)
 
     output = tmp_path / "m"
-    monkeypatch.setattr(engine_module.Engine, "_one_step", interrupted)
+    monkeypatch.setattr(UpsamplerObjective, "forward", interrupted)
     assert train("upsampler", images, output, config) == INTERRUPTED
     assert list(curve(output, "upsampler")) == list(range(1, 7))
     assert load_model(output).upsampler.scale == 2
-    monkeypatch.setattr(engine_module.Engine, "_one_step", once)
+    monkeypatch.setattr(UpsamplerObjective, "forward", once)
     assert train("upsampler", images, output, config) == 0
     assert curve(output, "upsampler") == pytest.approx(curve(tmp_path / "whole", "upsampler"), rel=1e-6)
 

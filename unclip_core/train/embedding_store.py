@@ -1,0 +1,172 @@
+"""What CLIP says of a collection, read row by row from safetensors shards."""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from ..parsing import MalformedInput, checked, parse_json, read_json
+from ..weights.files import CheckpointError
+
+INDEX, NULL = "index.json", "null.safetensors"
+PER_ROW = ("image_embeds", "text_embeds", "text_states", "text_mask")
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """What stands in the index of a store.
+
+    Attributes:
+        counts: rows of each shard.
+        bad: name → reason of the samples that have no row.
+        silent: the same of those whose caption is empty.
+        mean: of the image embeddings.
+        std: of the image embeddings.
+        null: the file of the empty prompt's encoding.
+        tokens: length of CLIP's context.
+    """
+
+    counts: list[int]
+    bad: dict[str, str]
+    silent: dict[str, str]
+    mean: list[float]
+    std: list[float]
+    null: str
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if any(count < 0 for count in self.counts) or not 0 < self.tokens <= 2**16:
+            raise ValueError("counts or tokens are out of range")
+        if len(self.mean) != len(self.std) or not all(map(math.isfinite, [*self.mean, *self.std])):
+            raise ValueError("mean and std do not go together")
+        if self.null != NULL:
+            raise ValueError(f"null is {self.null!r}, not {NULL!r}")
+
+
+class EmbeddingStore:
+    """Embeddings of the good samples of a collection, by row; on request of those with a caption alone.
+
+    Attributes:
+        rows: number of good samples.
+        bad: name → reason of those that were left out.
+        mean: of the image embeddings, `[1, D]` float32.
+        std: of the image embeddings, `[1, D]` float32.
+    """
+
+    def __init__(self, folder: Path, captions: bool = False) -> None:
+        """Open the shards; with `captions` only rows of samples that have one.
+
+        Raises:
+            CheckpointError: the index or a shard cannot be read.
+            ValueError: there is no such row.
+        """
+        self.folder = folder
+        index = read_index(folder)
+        self.bad = dict(index.bad)
+        self._counts = index.counts
+        self._ends = list(accumulate(self._counts))
+        self._chosen = self._captioned() if captions and index.silent else None
+        if self._chosen is not None:
+            self.bad |= index.silent
+        self.rows = (self._ends or [0])[-1] if self._chosen is None else len(self._chosen)
+        if not self.rows:
+            name, reason = next(iter(self.bad.items()), ("", "there are none"))
+            raise ValueError(f"None of the {len(self.bad):,} samples can be used; the first, '{name}': {reason}.")
+        self.mean, self.std = (torch.tensor([values]) for values in (index.mean, index.std))
+        self._tokens = index.tokens
+
+    def row(self, number: int) -> dict[str, Tensor]:
+        """Row 0..rows - 1: "image_embeds" `[D]`, "text_embeds" `[D]`, "text_states" `[T, W]`, "text_mask" `[T]`."""
+        shard, place = self._place(number)
+        file = Shard(shard_path(self.folder, shard))
+        return self._padded({name: file.row(name, place) for name in PER_ROW})
+
+    def source(self, number: int) -> int:
+        """The number of the sample in its collection."""
+        shard, place = self._place(number)
+        return int(Shard(shard_path(self.folder, shard)).row("index", place))
+
+    def null(self) -> dict[str, Tensor]:
+        """What CLIP says of the empty prompt: as `row`, without the image embedding."""
+        file = Shard(self.folder / NULL)
+        return self._padded({name: file.row(name, 0) for name in PER_ROW[1:]})
+
+    def _place(self, number: int) -> tuple[int, int]:
+        if not 0 <= number < self.rows:
+            raise IndexError(f"there is no row {number} among {self.rows} rows of embeddings")
+        number = number if self._chosen is None else int(self._chosen[number])
+        shard = bisect_right(self._ends, number)
+        return shard, number - (self._ends[shard] - self._counts[shard])
+
+    def _captioned(self) -> Tensor:
+        flags = [Shard(shard_path(self.folder, number)).tensor("captioned") for number in range(len(self._counts))]
+        return torch.cat(flags).nonzero()[:, 0]
+
+    def _padded(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Texts are kept as long as the longest of their shard: what is behind them is never read."""
+        missing = self._tokens - len(row["text_mask"])
+        row["text_mask"] = nn.functional.pad(row["text_mask"].bool(), (0, missing))
+        row["text_states"] = nn.functional.pad(row["text_states"].float(), (0, 0, 0, missing))
+        return row
+
+
+class Shard:
+    """A safetensors file of embeddings; whatever is wrong with it is a CheckpointError that names it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def tensor(self, name: str) -> Tensor:
+        """Read one whole tensor. Raises CheckpointError."""
+        try:
+            return _opened(self._path).get_tensor(name)
+        except Exception as error:  # safetensors raises what it meets in a damaged file
+            raise self._damaged(error) from error
+
+    def row(self, name: str, place: int) -> Tensor:
+        """Read one row of a tensor. Raises CheckpointError."""
+        try:
+            return _opened(self._path).get_slice(name)[place : place + 1][0]
+        except Exception as error:  # safetensors raises what it meets in a damaged file
+            raise self._damaged(error) from error
+
+    def notes(self, name: str) -> dict[str, str]:
+        """Read a table of reasons by names out of the header. Raises CheckpointError."""
+        try:
+            text = (_opened(self._path).metadata() or {}).get(name, "")
+            return checked(dict[str, str], parse_json(text, f"'{name}' in its header"), f"'{name}' in its header")
+        except Exception as error:  # safetensors raises what it meets in a damaged file
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"The embeddings '{self._path}' cannot be read ({error}): delete the file, and they are made again."
+        )
+
+
+def read_index(folder: Path) -> StoreIndex:
+    """Read the index of a store. Raises CheckpointError where it is missing or damaged."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise CheckpointError(f"'{folder}' holds no embeddings that are complete: its {INDEX} is missing.")
+    try:
+        return checked(StoreIndex, read_json(path), f"'{path}'")
+    except (MalformedInput, OSError) as error:
+        raise CheckpointError(f"{error} Delete '{path}', and it is made again.") from error
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Name the file of shard `number`."""
+    return folder / f"embeddings-{number:06d}.safetensors"
+
+
+@lru_cache(maxsize=256)
+def _opened(path: Path) -> Any:
+    return safe_open(path, framework="pt")
