@@ -114,12 +114,12 @@ class ClipTokenizer:
             best = min(ranks)
             if best == len(self._ranks):
                 break
-            parts = _joined(parts, self.merges[best])
+            parts = joined(parts, self.merges[best])
         return tuple(parts)
 
 
-def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    """`parts` with every occurrence of `pair`, from the left, made one."""
+def joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """Return `parts` with every occurrence of `pair`, from the left, made one."""
     result: list[str] = []
     index = 0
     while index < len(parts):

@@ -6,11 +6,13 @@ from typing import Any
 from .conditioning import ConditionerParams
 from .image_conditioner import ImageConditionerParams
 from .map_conditioner import MapConditionerParams
+from .map_token_conditioner import MapTokenConditionerParams
 from .params import params_from_dict
 from .token_conditioner import TokenConditionerParams
 
 CONDITIONERS: dict[str, Any] = {
-    cls.kind: cls for cls in (TokenConditionerParams, MapConditionerParams, ImageConditionerParams)
+    cls.kind: cls
+    for cls in (TokenConditionerParams, MapConditionerParams, MapTokenConditionerParams, ImageConditionerParams)
 }
 """Params of conditioners by the kind that files name; `register_conditioner` adds to them."""
 

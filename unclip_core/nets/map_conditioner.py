@@ -76,7 +76,7 @@ class MapConditionerParams:
             )
 
 
-def _whiten(embeds: Tensor) -> Tensor:
+def whiten(embeds: Tensor) -> Tensor:
     """Each row of `[B, D]` to mean 0 and variance 1, in float32."""
     return F.layer_norm(embeds.float(), embeds.shape[-1:])
 
@@ -126,11 +126,11 @@ class MapConditioner(nn.Module):
         `text_states` and `text_mask` are not read. A missing text and a dropped one are the same.
         """
         dtype = self.null_image.dtype
-        image = replace_dropped(_whiten(image_embeds).to(dtype), self.null_image, drop_image)
+        image = replace_dropped(whiten(image_embeds).to(dtype), self.null_image, drop_image)
         if text_embeds is None:
             text = self.null_text.expand(len(image), -1)
         else:
-            text = replace_dropped(_whiten(text_embeds).to(dtype), self.null_text, drop_text)
+            text = replace_dropped(whiten(text_embeds).to(dtype), self.null_text, drop_text)
         embeds = h = torch.cat([image, text], dim=1)
         for layer in self.mlp:
             h = F.silu(layer(h))

@@ -1,6 +1,6 @@
 """The CLIP to be trained: the base's own, or a new one of open_clip's architectures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -8,16 +8,27 @@ import torch
 
 from ..clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
 from ..families.native.presets import tiny_clip
+from ..families.native.small_presets import small_clip
 from ..models import UnclipModel
 from .config import Config
 from .net_shapes import merged
+from .vocabulary import Vocabulary
 
-VOCABULARY = 49408
-"""Tokens of the tokenizer that a new CLIP gets (OpenAI's byte-pair vocabulary)."""
+OPENAI_SIZE = 49408
+"""Tokens of OpenAI's byte-pair vocabulary."""
+PRESETS: dict[str, Callable[[], dict[str, Any]]] = {"tiny": tiny_clip, "small": small_clip}
+"""Shapes by name; open_clip's architectures go beside them."""
 
 
-def make_clip(config: Config, base: UnclipModel | None) -> tuple[OpenClipAdapter, dict[str, Any]]:
-    """The CLIP and the configuration that its file carries.
+def make_clip(
+    config: Config, base: UnclipModel | None, vocabulary: Vocabulary | None = None
+) -> tuple[OpenClipAdapter, dict[str, Any]]:
+    """Make the CLIP and the configuration that its file carries.
+
+    Args:
+        config: of the training.
+        base: whose CLIP is trained on.
+        vocabulary: of a new one; None for OpenAI's.
 
     Raises:
         ValueError: the base's CLIP is not one of open_clip's, or the shape of the new one is wrong.
@@ -27,7 +38,7 @@ def make_clip(config: Config, base: UnclipModel | None) -> tuple[OpenClipAdapter
         if not isinstance(adapter, OpenClipAdapter):
             raise ValueError("Training goes on from a CLIP of open_clip's architectures alone, and the base has none.")
         return adapter, asdict(adapter.config)
-    header = _header(_shape(config.net))
+    header = _header(_shape(config.net), vocabulary)
     built = ClipConfig.from_dict(header)
     return OpenClipAdapter(build_open_clip(built), built), header
 
@@ -38,36 +49,42 @@ def _shape(net: Mapping[str, Any]) -> dict[str, Any]:
     name = given.pop("preset", None)
     if name is None:
         return given
-    if name == "tiny":
-        return merged(tiny_clip(), given)
+    if name in PRESETS:
+        return merged(PRESETS[name](), given)
     from open_clip import get_model_config
 
     below = get_model_config(name)
     if below is None:
         raise ValueError(
-            f"net.preset must be 'tiny' or the name of an architecture of open_clip, such as ViT-B-32, got {name!r}."
+            f"net.preset must be one of {sorted(PRESETS)} or the name of an architecture of open_clip, such as "
+            f"ViT-B-32, got {name!r}."
         )
     return merged(below, given)
 
 
-def _header(net: Mapping[str, Any]) -> dict[str, Any]:
+def _header(net: Mapping[str, Any], vocabulary: Vocabulary | None) -> dict[str, Any]:
     """open_clip's arguments, with the images' mean and std of OpenAI's models unless given; unit embeddings."""
     model = {name: value for name, value in net.items() if name not in ("mean", "std")}
     rest: dict[str, Any] = {name: tuple(net[name]) for name in ("mean", "std") if name in net}
-    config = ClipConfig(model=model, normalize=True, **rest)
+    size = OPENAI_SIZE
+    if vocabulary is not None:
+        size, rest = vocabulary.size, rest | {"merges": vocabulary.merges, "words": vocabulary.words}
     try:
+        stated = model["text_cfg"].get("vocab_size", size)
+        model["text_cfg"] = {**model["text_cfg"], "vocab_size": size}
+        config = ClipConfig(model=model, normalize=True, **rest)
         with torch.device("meta"):
             build_open_clip(config)
-        size, width = model["text_cfg"].get("vocab_size", VOCABULARY), model["embed_dim"]
-        _ = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"], width
-    except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+        _ = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"], model["embed_dim"]
+    except Exception as error:  # open_clip raises what it meets in a wrong shape
         raise ValueError(
             f"[net] makes no CLIP of open_clip's ({type(error).__name__}: {error}): it needs a preset, or "
             "embed_dim, [net.vision_cfg] with image_size, patch_size, layers, width, head_width and "
             "[net.text_cfg] with context_length, layers, width, heads."
         ) from error
-    if size != VOCABULARY:
+    if stated != size:
         raise ValueError(
-            f"net.text_cfg.vocab_size is {size}, and the tokenizer knows {VOCABULARY} tokens: leave it out."
+            f"net.text_cfg.vocab_size is {stated}, and the tokenizer knows {size} tokens: leave it out. "
+            "`vocabulary` gives a new CLIP tokens of its own."
         )
     return asdict(config)

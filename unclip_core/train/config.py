@@ -208,8 +208,11 @@ class Config:
         family: the name of the embeddings' family, where CLIP is trained; "" takes the output folder's name.
         training: see Training.
         loss: see the loss of the stage.
-        net: the shape of a new net; `preset` fills in what is not given: "tiny" or "karlo", for CLIP "tiny" or an
-            architecture of open_clip's ("ViT-B-32").
+        vocabulary: of a new CLIP: "" for OpenAI's, "captions" for one that is learned from the data's captions, or a
+            file with a word or a byte pair a line.
+        vocabulary_size: tokens of the one that is learned from captions, at most.
+        net: the shape of a new net; `preset` fills in what is not given: "tiny", "small" or "karlo", for CLIP "tiny",
+            "small" or an architecture of open_clip's ("ViT-B-32").
         diffusion: the process of a new net (fields of DiffusionSpec).
         lora: of prior or decoder, a LoRA on the base's weights in place of a model.
         settings: of prior, decoder or upsampler, what it is to be sampled with by default (table `[settings]`:
@@ -222,10 +225,15 @@ class Config:
     base: str = "output"
     image_encoder: str = ""
     family: str = ""
+    vocabulary: str = ""
+    vocabulary_size: int = 8192
     net: dict[str, Any] = field(default_factory=dict)
     diffusion: dict[str, Any] = field(default_factory=dict)
     lora: LoraSettings | None = None
     settings: StageSettings | None = None
+
+    def __post_init__(self) -> None:
+        _require("the configuration", vars(self), 600, 2**20, "vocabulary_size")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, those by default too, as JSON holds them."""
@@ -279,6 +287,8 @@ def _with_optimizer(training: Training, start: str) -> Training:
 
 def _check_start(config: Config, stage: str) -> None:
     """Refuse tables that do not go with the start or the stage. Raises ValueError."""
+    if config.vocabulary and (stage != "clip" or config.start != "scratch"):
+        raise ValueError('vocabulary goes with a new CLIP, start = "scratch"; any other has its own already.')
     if config.settings and (stage == "clip" or config.lora):
         raise ValueError("[settings] goes with a prior, a decoder or an upsampler, and not with [lora].")
     if config.lora and (config.start != "base" or stage not in ("prior", "decoder")):

@@ -112,7 +112,11 @@ def contrast(images: Tensor, texts: Tensor, scale: Tensor, negatives: Tensor | N
         scale: the logarithm of what multiplies cosines; "clipped to prevent scaling the logits by more than 100".
         negatives: embeddings `[m, D]` of further texts, none of them right, among which each image is told its own.
     """
-    wrong = texts[:0] if negatives is None else negatives
+    with torch.autocast(images.device.type, enabled=False):  # else the products are rounded to 8 bits
+        return _contrast(images, texts, scale, texts[:0] if negatives is None else negatives)
+
+
+def _contrast(images: Tensor, texts: Tensor, scale: Tensor, wrong: Tensor) -> dict[str, Tensor]:
     images, texts, wrong = (F.normalize(x.float(), dim=-1) for x in (images, texts, wrong))
     every_image, every_text, every_wrong = _gathered(images, texts, wrong)
     factor = scale.float().exp().clamp(max=100)

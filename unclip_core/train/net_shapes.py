@@ -1,7 +1,7 @@
 """The shape and the diffusion process of a new net, from the tables `[net]` and `[diffusion]` of a configuration."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields
 from typing import Any
 
 from torch import nn
@@ -10,15 +10,22 @@ from ..diffusion.denoiser import ModelDenoiser
 from ..diffusion.spec import DiffusionSpec
 from ..families.karlo import presets as karlo
 from ..families.native import presets as native
+from ..families.native import small_presets as small
 from ..nets.decoder import DecoderParams
 from ..nets.params import params_to_dict
 from ..nets.unet_params import UNetParams
+from ..parsing import checked
 
 PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
-    "prior": {"tiny": native.tiny_prior, "karlo": karlo.karlo_prior},
-    "decoder": {"tiny": native.tiny_decoder, "karlo": karlo.karlo_decoder},
-    "upsampler": {"tiny": native.tiny_upsampler, "karlo": karlo.karlo_super_res},
+    "prior": {"tiny": native.tiny_prior, "small": small.small_prior, "karlo": karlo.karlo_prior},
+    "decoder": {"tiny": native.tiny_decoder, "small": small.small_decoder, "karlo": karlo.karlo_decoder},
+    "upsampler": {"tiny": native.tiny_upsampler, "small": small.small_upsampler, "karlo": karlo.karlo_super_res},
 }
+
+ANY_KIND = ("embed_dim", "time_embed_dim", "text_width")
+"""What conditioners of every kind are told alike."""
+MOST_STEPS = 100_000
+"""The most steps that a diffusion process is taken to have."""
 
 
 def net_shape(stage: str, net: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +44,12 @@ def net_shape(stage: str, net: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(below: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with what is given in its place; tables within are merged alike."""
+    """Return `below` with what is given in its place; tables within are merged alike.
+
+    A table of another `kind` takes nothing over but what every kind has: its other keys mean nothing to it.
+    """
+    if given.get("kind", below.get("kind")) != below.get("kind"):
+        below = {name: value for name, value in below.items() if name in ANY_KIND}
     both = {
         name: merged(below[name], value)
         for name, value in given.items()
@@ -46,15 +58,18 @@ def merged(below: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return below | dict(given) | both
 
 
-def new_process(stage: str, given: Mapping[str, Any]) -> DiffusionSpec:
-    """The bundled model's process of that stage with what is given in its place.
+def new_process(stage: str, given: Mapping[str, Any], preset: str | None = None) -> DiffusionSpec:
+    """Make the process of a stage's preset, the bundled model's where none is named, with what is given in its place.
 
     Raises ValueError for unknown settings and for values that make no process.
     """
     known = {item.name for item in fields(DiffusionSpec)}
     if unknown := sorted(set(given) - known):
         raise ValueError(f"unknown settings {['diffusion.' + name for name in unknown]}; known are {sorted(known)}.")
-    spec = replace(native.TINY_DIFFUSION[stage], **given)
+    below = (small.SMALL_DIFFUSION if preset == "small" else native.TINY_DIFFUSION)[stage]
+    spec = checked(DiffusionSpec, asdict(below) | dict(given), "[diffusion]")
+    if not 1 <= spec.train_steps <= MOST_STEPS:
+        raise ValueError(f"diffusion.train_steps must be in 1..{MOST_STEPS:,}, got {spec.train_steps}.")
     try:
         ModelDenoiser(nn.Identity(), spec.table, spec.prediction, spec.variance)
         spec.steps(min(2, spec.train_steps))

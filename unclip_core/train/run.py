@@ -14,6 +14,7 @@ from ..families.loading import load_model
 from ..models import UnclipModel
 from ..output import say
 from ..weights.devices import AUTO, choose_device
+from ..weights.files import write_whole
 from .batch_sources import SampledBatches
 from .config import Config, read_config
 from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
@@ -27,6 +28,7 @@ from .results import check_output, output_lock, write_result
 from .sample_sheets import decoder_sheets, upsampler_sheets
 from .state import RunFiles, clear_leftovers, read_state, settle_config
 from .targets import Target, make_target, open_base
+from .vocabulary import KEPT, new_vocabulary
 
 TRAINING, EMBEDDINGS = "training", "embeddings"
 INTERRUPTED = 130
@@ -55,7 +57,10 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
     collection = open_images(data)
     folder = Path(output)
     base = open_base(stage, config, folder)
-    target = make_target(stage, config, base, folder)
+    files = RunFiles(folder / TRAINING / stage)
+    kept = files.folder / KEPT
+    vocabulary = new_vocabulary(config.vocabulary, config.vocabulary_size, collection, kept)
+    target = make_target(stage, config, base, folder, vocabulary)
     if config.lora is None:
         check_output(stage, target, base, folder)
     accelerator = make_accelerator(config.training, cpu)
@@ -65,7 +70,6 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
         tell("Everything fits. Nothing was written: leave out --dry-run to train.")
         return 0
     # All processes look before the first one writes.
-    files = RunFiles(folder / TRAINING / stage)
     settle_config(files, config.to_dict(), str(data), write=False)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -73,6 +77,8 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
         with output_lock(folder):  # another training may be writing there
             clear_leftovers(folder)
         settle_config(files, config.to_dict(), str(data), write=True)
+        if vocabulary is not None:
+            write_whole(kept, (vocabulary.merges + "\n").encode())
     run = Run(stage, config, collection, base, target, folder, accelerator)
     finished, bad = run.train()
     tell(summary(bad, collection))

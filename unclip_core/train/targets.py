@@ -1,7 +1,7 @@
 """What is trained: a net from the base model or a new one, with what a reader of the result has to know of it."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..families.loading import load_model
 from ..families.native.presets import TINY_SCALE
 from ..families.registry import INDEX
 from ..models import PIXELS, Decoder, UnclipModel, Upsampler
+from ..nets.conditioners import CONDITIONERS
 from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.params import params_from_dict, params_to_dict
 from ..nets.prior import PriorParams, PriorTransformer
@@ -21,6 +22,7 @@ from .clip_target import make_clip
 from .config import Config
 from .lora import add_lora
 from .net_shapes import check_channels, net_shape, new_process
+from .vocabulary import Vocabulary
 
 
 @dataclass
@@ -61,8 +63,17 @@ def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
     return model
 
 
-def make_target(stage: str, config: Config, base: UnclipModel | None, output: Path) -> Target:
-    """The net of a stage, from the base or new; the same seed makes the same new net.
+def make_target(
+    stage: str, config: Config, base: UnclipModel | None, output: Path, vocabulary: Vocabulary | None = None
+) -> Target:
+    """Make the net of a stage, from the base or new; the same seed makes the same new net.
+
+    Args:
+        stage: "clip", "prior", "decoder" or "upsampler".
+        config: of the training.
+        base: the model that the result is built on.
+        output: the folder of the result.
+        vocabulary: of a new CLIP; None for OpenAI's.
 
     Raises:
         ValueError: there is no base where one is needed, or the shape or process of the new net is wrong.
@@ -73,7 +84,7 @@ def make_target(stage: str, config: Config, base: UnclipModel | None, output: Pa
             'configuration ("bundled" or a folder), or train CLIP into this folder first.'
         )
     torch.manual_seed(config.training.seed)
-    target = _BUILDERS[stage](config, base, output)
+    target = _clip(config, base, output, vocabulary) if stage == "clip" else _BUILDERS[stage](config, base, output)
     target.net.train().requires_grad_(True)
     if config.lora:
         settings = config.lora
@@ -81,8 +92,8 @@ def make_target(stage: str, config: Config, base: UnclipModel | None, output: Pa
     return target
 
 
-def _clip(config: Config, base: UnclipModel | None, output: Path) -> Target:
-    adapter, header = make_clip(config, base)
+def _clip(config: Config, base: UnclipModel | None, output: Path, vocabulary: Vocabulary | None) -> Target:
+    adapter, header = make_clip(config, base, vocabulary)
     return Target(adapter.model, header, config.family or output.resolve().name, clip=adapter)
 
 
@@ -117,7 +128,7 @@ def _prior(config: Config, base: UnclipModel, output: Path) -> Target:
         return Target(part.net, _header(part) | {"unit_norm": part.unit_norm}, part.family, part.diffusion, clip)
     fitting = {"embed_dim": clip.embed_dim, "text_width": clip.text_width, "text_tokens": clip.context_length}
     params = params_from_dict(PriorParams, net_shape("prior", config.net) | fitting)
-    spec = new_process("prior", config.diffusion)
+    spec = new_process("prior", config.diffusion, config.net.get("preset"))
     header = {"net": params_to_dict(params), "diffusion": asdict(spec), "unit_norm": clip.normalize}
     return Target(PriorTransformer(params), header, base.family, spec, clip)
 
@@ -129,11 +140,15 @@ def _decoder(config: Config, base: UnclipModel, output: Path) -> Target:
         return Target(part.net, _header(part), part.family, part.diffusion, clip, part)
     codec = base.decoder.codec if base.has("decoder") else PIXELS
     shape = net_shape("decoder", config.net)
-    conditioner = dict(shape.get("conditioner", {})) | {"embed_dim": clip.embed_dim}
-    if conditioner.get("kind") == "token":
-        conditioner["text_width"] = clip.text_width
+    conditioner = shape.get("conditioner", {})
+    if not isinstance(conditioner, Mapping):
+        raise ValueError(f"net.conditioner must be a table, got {conditioner!r}.")
+    fitting = {"embed_dim": clip.embed_dim, "text_width": clip.text_width, "text_tokens": clip.context_length}
+    kind = CONDITIONERS.get(str(conditioner.get("kind")))
+    known = {item.name for item in fields(kind)} if kind else set()
+    conditioner = {**conditioner, **{name: value for name, value in fitting.items() if name in known}}
     params = DecoderParams.from_dict(shape | {"conditioner": conditioner})
-    spec = new_process("decoder", config.diffusion)
+    spec = new_process("decoder", config.diffusion, config.net.get("preset"))
     check_channels(params.unet, codec.channels, codec.channels, spec)
     part = Decoder(base.family, DecoderNet(params), spec, params.image_size * codec.factor, codec=codec)
     return Target(part.net, {"net": params.to_dict(), "diffusion": asdict(spec)}, base.family, spec, clip, part)
@@ -157,7 +172,7 @@ def _new_upsampler(config: Config, family: str) -> Target:
     if isinstance(scale, bool) or not isinstance(scale, int) or scale < 2:
         raise ValueError(f"net.scale must be a whole number of 2 or more, got {scale!r}.")
     params = params_from_dict(UpsamplerParams, shape)
-    spec = new_process("upsampler", config.diffusion)
+    spec = new_process("upsampler", config.diffusion, config.net.get("preset"))
     check_channels(params, 6, 3, spec)
     header = {"net": params_to_dict(params), "diffusion": asdict(spec), "scale": scale}
     part = Upsampler(family, UpsamplerNet(params), spec, scale)
@@ -165,7 +180,6 @@ def _new_upsampler(config: Config, family: str) -> Target:
 
 
 _BUILDERS: dict[str, Callable[..., Target]] = {
-    "clip": _clip,
     "prior": _prior,
     "decoder": _decoder,
     "upsampler": _upsampler,

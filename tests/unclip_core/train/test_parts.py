@@ -257,3 +257,60 @@ def test_presets_make_nets():
     with torch.device("meta"):
         assert isinstance(PRESETS["decoder"]["tiny"](), DecoderParams)
         DecoderNet(PRESETS["decoder"]["tiny"]())
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler"])
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+def test_presets_of_every_stage_are_nets(stage, preset):
+    from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
+    from unclip.unclip_core.train.net_shapes import PRESETS
+
+    params = PRESETS[stage][preset]()
+    with torch.device("meta"):
+        net = {"prior": PriorTransformer, "decoder": DecoderNet, "upsampler": UNet}[stage](params)
+    count = sum(p.numel() for p in net.parameters())
+    assert isinstance(params, PriorParams) == (stage == "prior")
+    if preset == "small":
+        assert {"prior": 7e6, "decoder": 28e6, "upsampler": 0.5e6}[stage] < count
+        assert count < {"prior": 9e6, "decoder": 33e6, "upsampler": 1.5e6}[stage]
+
+
+def test_a_preset_takes_a_conditioner_of_another_kind():
+    from unclip.unclip_core.train.net_shapes import net_shape
+
+    token = {"kind": "token", "text_width": 192, "context_dim": 64}
+    shape = net_shape("decoder", {"preset": "tiny", "conditioner": token})
+    assert shape["conditioner"] == token | {"embed_dim": 192, "time_embed_dim": 256}
+    unet = {"context_dim": 64, "attention": [False, True, True], "map_channels": [0, 0, 0]}
+    assert DecoderParams.from_dict(net_shape("decoder", {"preset": "tiny", "conditioner": token, "unet": unet}))
+
+
+def test_a_small_decoder_predicts_v_and_wrong_processes_are_said():
+    from unclip.unclip_core.train.net_shapes import new_process
+
+    assert new_process("decoder", {}, "small").prediction == "v_prediction"
+    assert new_process("decoder", {}).prediction == "sample"
+    for wrong in ({"train_steps": 10**9}, {"train_steps": "x"}, {"prediction": 3}, {"schedule": "none"}, {"x": 1}):
+        with pytest.raises(ValueError, match="diffusion"):
+            new_process("decoder", wrong)
+
+
+def test_clips_logits_are_float32_under_autocast():
+    g = torch.Generator().manual_seed(0)
+    images, texts = (F.normalize(torch.randn(64, 32, generator=g), dim=1) for _ in range(2))
+    expected = losses.contrast(images.double(), texts.double(), torch.tensor(math.log(100.0)))["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses.contrast(images, texts, torch.tensor(math.log(100.0)))["loss"]
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_attention_is_written_out_only_with_gradients_on_a_cpu(monkeypatch):
+    from unclip.unclip_core.nets import layers
+
+    calls = []
+    real = F.scaled_dot_product_attention
+    monkeypatch.setattr(layers.F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
+    for device, fused in (("cpu", 0), ("meta", 1)):
+        q = torch.randn(1, 2, 3, 4, device=device, requires_grad=True)
+        layers.attend(q, q, q)
+        assert len(calls) == fused

@@ -346,3 +346,37 @@ def test_sheets_go_to_tensorboard_too(images, tmp_path):
     assert train("upsampler", images, tmp_path / "m", config) == 0
     place = tmp_path / "m" / "training" / "upsampler"
     assert (place / "samples" / "00000002.png").is_file() and list((place / "tensorboard").glob("events*"))
+
+
+def test_two_stages_written_at_once_lose_no_entry(images, tmp_path, monkeypatch):
+    """Each reads the index and writes it with its own part: without a lock the slower one drops the other's."""
+    from threading import Thread
+
+    from unclip.unclip_core.families.native import writer
+
+    config = config_of("upsampler", 1)
+    config["family"] = "m"
+    assert train("clip", images, tmp_path / "m", config_of("clip", 1)) == 0
+    saved = writer.save_weights
+
+    def slow(path, *rest):
+        saved(path, *rest)
+        time.sleep(0.3)
+
+    write = writer.write_index
+
+    def slower(*rest):
+        time.sleep(0.5)
+        write(*rest)
+
+    monkeypatch.setattr(writer, "save_weights", slow)
+    monkeypatch.setattr(writer, "write_index", slower)
+    crew = [
+        Thread(target=train, args=(stage, images, tmp_path / "m", config_of(stage, 1)))
+        for stage in ("prior", "upsampler")
+    ]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    assert load_model(tmp_path / "m").reader.parts == {"clip", "prior", "upsampler"}
