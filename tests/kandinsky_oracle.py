@@ -29,7 +29,38 @@ def unet(beside=None, **changes):
         "resnet_time_scale_shift": "scale_shift", "norm_num_groups": 8, "class_embed_type": None,
     } | changes  # fmt: skip
     net = factories.randomise(diffusers.UNet2DConditionModel(**config), 3).requires_grad_(False)
-    net.conv_out.weight.mul_(0.3)
+    for norm in (net.encoder_hid_proj.norm, net.add_embedding.image_norm):
+        norm.weight.mul_(0.05)  # else guidance would lead far away from any picture
+    return fit_to_noise(net)
+
+
+def fit_to_noise(net):
+    """Fit the output layer's first half to the noise in its input: else a sampler's states grow without bounds.
+
+    Ridge regression from the features that the layer sees, in noisy latents at many timesteps.
+    """
+    seen, channels = [], net.config.out_channels // 2
+    hook = net.conv_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    times = torch.linspace(0, 999, 40).long()
+    table = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64).neg().add(1).cumprod(0).float()[times]
+    clean, noise = factories.draw(40, 4, 8, 8, seed=7), factories.draw(40, 4, 8, 8, seed=8)
+    ab = table[:, None, None, None]
+    more = factories.draw(40, max(0, net.config.in_channels - 4), 8, 8, seed=9)
+    if hint := net.config.addition_embed_type == "image_hint":
+        more = more[:, :0]
+    added = {"image_embeds": factories.draw(40, WIDTH, seed=10)}
+    if hint:
+        added["hint"] = factories.draw(40, 3, 64, 64, seed=12).sigmoid()
+    net(torch.cat([ab.sqrt() * clean + (1 - ab).sqrt() * noise, more], 1), times, None, added_cond_kwargs=added)
+    hook.remove()
+    rows = torch.nn.functional.unfold(seen[0], 3, padding=1).transpose(1, 2).flatten(0, 1).double()
+    rows = torch.cat([rows, torch.ones(len(rows), 1).double()], dim=1)
+    wanted = noise.flatten(2).transpose(1, 2).flatten(0, 1).double()
+    gram = rows.T @ rows + len(rows) * 1e-2 * torch.eye(rows.shape[1]).double()
+    found = torch.linalg.solve(gram, rows.T @ wanted).T.float()
+    net.conv_out.weight[:channels] = found[:, :-1].view(channels, *net.conv_out.weight.shape[1:])
+    net.conv_out.bias[:channels] = found[:, -1]
+    net.conv_out.weight[channels:] *= 0.1
     return net
 
 
@@ -44,8 +75,10 @@ def movq(**changes):
     } | changes  # fmt: skip
     net = factories.randomise(diffusers.VQModel(**config), 4).requires_grad_(False)
     for name, value in net.named_parameters():  # else the latents would turn every feature's sign about
-        if name.endswith("conv_y.bias"):
-            value.add_(1)
+        if ".conv_y." in name or ".conv_b." in name:
+            value.mul_(0.2).add_(1.0 if name.endswith("conv_y.bias") else 0.0)
+    spread = net.decode(factories.draw(2, 4, 4, 4), force_not_quantize=True).sample.std()
+    net.decoder.conv_out.weight.mul_(0.3 / spread)
     return net
 
 

@@ -16,9 +16,11 @@ from ..diffusion.samplers import sample
 from ..diffusion.schedules import Steps
 from ..models import Decoder
 from ..nets.batch_chunks import chunked
+from ..nets.conditioning import Condition
 from ..nets.inference_gradients import to_normal_tensors
 from ..nets.layers import TimeTable
 from .arguments import WHOLE_RUN, Interval, check_count, placed, text_arguments, text_rows
+from .canvas import Canvas, cropped, no_beside, spread
 from .images import to_images
 
 
@@ -39,8 +41,10 @@ def sample_decoder(
     start_error: Tensor | None = None,
     adapt: Callable[[Denoiser], Denoiser] | None = None,
     guidance_interval: Interval = WHOLE_RUN,
+    canvas: Canvas | None = None,
+    negative_embeds: Tensor | None = None,
 ) -> Tensor:
-    """Draw an image `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`.
+    """Draw an image `[B, S, S, 3]` in 0..1 for each image embedding `[B, D]`, or of the canvas's size.
 
     Args:
         text: what the images should show, one row or one an image; None for none (the empty prompt, where the
@@ -58,29 +62,37 @@ def sample_decoder(
             it too; as far as a sampler keeps that noise, what the net misses then comes out of it. None is 0.
         adapt: makes of the decoder's denoiser the one that is sampled with; None takes it as it is.
         guidance_interval: as of `sample_prior`.
+        canvas: size, pictures to start from, a hint; None draws the decoder's own size from noise.
+        negative_embeds: `[B or 1, D]`, what guidance leads away from; None for that of "no image".
 
     Raises:
         ValueError: a number is out of range, counts or sizes differ, or the family needs a text and there is none.
     """
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     chosen = decoder.settings.over(steps, guidance_scale, sampler)
-    plan = decoder.diffusion.steps(chosen.steps, chosen.sampler)
-    denoiser = decoder_denoiser(decoder, image_embeds, text, chosen.guidance_scale, guidance_interval, plan)
+    canvas = canvas or Canvas()
+    size = canvas.height_and_width(decoder)
+    shape = decoder.latent_shape_of(*size)
+    plan = canvas.plan(decoder.diffusion.steps(chosen.steps, chosen.sampler))
+    beside = canvas.beside(decoder, len(image_embeds))
+    denoiser = decoder_denoiser(
+        decoder, image_embeds, text, chosen.guidance_scale, guidance_interval, plan, beside, negative_embeds
+    )
     if start_error is not None:
         error = start_error.to(placed(decoder.net)[0]) * start_noise_share(chosen.sampler, plan, eta) ** 0.5
         denoiser = ErrorAware(denoiser, decoder.diffusion.table, error)
     noise = noise or NoiseSource(seeds, "decoder")
-    drawn = noise.normal(decoder.latent_shape, device=placed(decoder.net)[0])
+    drawn = _given(start, noise.normal(shape, device=placed(decoder.net)[0]))
     latents = sample(
         chosen.sampler,
         denoiser if adapt is None else adapt(denoiser),
-        _given(start, drawn),
+        canvas.start(decoder, drawn, plan),
         plan,
         noise,
         eta=eta,
         on_step=on_step,
     )
-    return to_images(decoder.codec.decode(latents))
+    return to_images(cropped(decoder.codec.decode(latents), size))
 
 
 @torch.no_grad()
@@ -91,31 +103,47 @@ def decoder_denoiser(
     guidance_scale: float,
     guidance_interval: Interval = WHOLE_RUN,
     plan: Steps | None = None,
+    beside: Tensor | None = None,
+    negative_embeds: Tensor | None = None,
 ) -> Denoiser:
     """The decoder as a denoiser of latents `[B, C, h, w]` of images that show `B` embeddings; as `sample_decoder`.
 
     Args:
         plan: the steps that it will be asked for, if these are known: their times are then embedded here and now.
+        beside: `[B, C', h, w]`, what the net sees beside the latents, see `Decoder.reads_beside`.
+        negative_embeds: as of `sample_decoder`.
     """
+    no_beside(decoder, beside)
     device, model_dtype = placed(decoder.net)
     if text is None and decoder.net.needs_text and decoder.blank_text is not None:
         text = decoder.blank_text()
     condition = decoder.net.condition(image_embeds.to(device), **text_rows(text, len(image_embeds), device))
+    extra = {} if beside is None else {"beside": beside}
     null = None
     if guidance_scale != 1:
-        blank = decoder.net.null_condition(1, **_null_of(decoder, text, device))
-        null = to_normal_tensors(decoder.net.prepare(blank))
+        blank = _negative(decoder, text, negative_embeds, len(image_embeds))
+        null = to_normal_tensors(decoder.net.prepare(blank) | extra)
     times = None if plan is None else TimeTable(decoder.net.unet.time_embed, plan.timesteps)
     net = chunked(partial(decoder.net, times=times), decoder.net.params.unet)
     model = Guided(
         net,
-        to_normal_tensors(decoder.net.prepare(condition)),
+        to_normal_tensors(decoder.net.prepare(condition) | extra),
         null,
         guidance_scale,
         guidance_interval,
         train_steps=decoder.diffusion.train_steps,
     )
     return decoder.diffusion.denoiser(model, model_dtype)
+
+
+def _negative(decoder: Decoder, text: TextCondition | None, embeds: Tensor | None, count: int) -> Condition:
+    """The condition that guidance leads away from: of these embeddings, or of "no image"; of 1 row or of `count`."""
+    device, _ = placed(decoder.net)
+    texts = _null_of(decoder, text, device)
+    if embeds is None:
+        return decoder.net.null_condition(1, **texts)
+    embeds = spread(embeds.to(device), count, "negative embeddings")
+    return decoder.net.condition(embeds, **{name: spread(value, count, "texts") for name, value in texts.items()})
 
 
 def _null_of(decoder: Decoder, text: TextCondition | None, device: torch.device) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from ..nets.inference_gradients import enable_gradients, to_normal_tensors
 from . import check_count, check_images, decoder_denoiser, sample_decoder, to_images
 from .clip_ascent import Ascent, ascend
 from .clip_guidance import ClipGuided, clip_logits
+from .masked import inpaint_masked
 from .settings import INVERSION_STEPS
 
 __all__ = ["fit_image", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_images", "resize_mask"]
@@ -52,11 +53,12 @@ def invert_decoder(
     """
     check_images(images)
     check_count("images", len(images), len(image_embeds), "image embeddings")
-    side = decoder.image_size
-    if images.shape[1:3] != (side, side):
+    side, cell = decoder.image_size, decoder.codec.factor * decoder.net.unet.stride
+    fits = all(length % cell == 0 for length in images.shape[1:3])
+    if images.shape[1:3] != (side, side) and not (decoder.any_size and fits):
         raise ValueError(
-            f"The decoder draws {side} × {side} pixels, the image has {images.shape[2]} × "
-            f"{images.shape[1]}: resize it first."
+            f"The decoder draws {f'multiples of {cell}' if decoder.any_size else f'{side} × {side}'} pixels, the image "
+            f"has {images.shape[2]} × {images.shape[1]}: resize it first."
         )
     denoiser = decoder_denoiser(decoder, image_embeds, text, guidance_scale)
     x0 = decoder.codec.encode(images.movedim(-1, 1).to(_device(decoder), torch.float32) * 2 - 1)
@@ -77,11 +79,13 @@ def inpaint_decoder(
     steps: int | None = None,
     guidance_scale: float | None = None,
     resamples: int = 1,
+    negative_embeds: Tensor | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Draw the part of images `[B, H, W, 3]` that `mask` says, under their embeddings, and keep the rest to the bit.
 
-    Images may be larger than the decoder's square: it then draws in overlapping windows.
+    Images may be larger than the decoder's square: it then draws in overlapping windows, unless it draws any size. A
+    decoder that was trained for inpainting does it in its own way (`inpaint_masked`), each step once.
 
     Args:
         mask: `[B or 1, H, W]` in 0..1: 0 keeps, 1 draws, between them both are blended.
@@ -93,6 +97,19 @@ def inpaint_decoder(
     Raises:
         ValueError: a number is out of range, counts or sizes differ, or an image is smaller than the decoder's.
     """
+    if decoder.reads_beside == "masked":
+        return inpaint_masked(
+            decoder,
+            images,
+            mask,
+            image_embeds,
+            seeds=seeds,
+            text=text,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            negative_embeds=negative_embeds,
+            on_step=on_step,
+        )
     check_images(images)
     check_count("images", len(images), len(image_embeds), "image embeddings")
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
@@ -100,14 +117,15 @@ def inpaint_decoder(
     known = MaskedImage(images, mask, torch.Size((len(images), 3, height, width)))
     chosen, codec = decoder.settings.over(steps, guidance_scale), decoder.codec
     plan, noise = decoder.diffusion.steps(chosen.steps), NoiseSource(seeds, "decoder")
-    padded = known.padded(torch.Size((len(images), 3, *_multiples(height, width, codec.factor))))
+    cell = codec.factor * (decoder.net.unet.stride if decoder.any_size else 1)
+    padded = known.padded(torch.Size((len(images), 3, *_multiples(height, width, cell))))
     start = noise.normal(
         (codec.channels, padded.shape[-2] // codec.factor, padded.shape[-1] // codec.factor), device=_device(decoder)
     )
     side = decoder.latent_shape[-1]
-    denoiser = Windowed(
-        decoder_denoiser(decoder, image_embeds, text, chosen.guidance_scale), side, max(1, side // OVERLAP)
-    )
+    denoiser = decoder_denoiser(decoder, image_embeds, text, chosen.guidance_scale, negative_embeds=negative_embeds)
+    if not decoder.any_size:
+        denoiser = Windowed(denoiser, side, max(1, side // OVERLAP))
     encode = None if codec is PIXELS else codec.encode
     knowing, start = padded.start_from(denoiser, start, float(plan.alpha_bar[0]), encode, codec.factor)
     drawn = codec.decode(repaint(knowing, start, plan, noise, resamples=resamples, on_step=on_step))
