@@ -11,7 +11,7 @@ from ...nets.decoder import DecoderParams
 from ...nets.image_conditioner import HINT_LATENT_CHANNELS, ImageConditionerParams
 from ...nets.movq_params import MoVQParams
 from ...weights.config_checks import require
-from ..karlo.config import decoder_unet_params
+from ..karlo.config import decoder_config, decoder_unet_params
 
 _ENCODER_BLOCKS = {"DownEncoderBlock2D": False, "AttnDownEncoderBlock2D": True}
 _DECODER_BLOCKS = {"UpDecoderBlock2D": False, "AttnUpDecoderBlock2D": True}
@@ -98,6 +98,17 @@ def decoder_params(unet: dict[str, Any]) -> DecoderParams:
     return DecoderParams(conditioner, params, image_size=size)
 
 
+def unet_config(params: DecoderParams) -> dict[str, Any]:
+    """Write the configuration that `decoder_params` reads."""
+    conditioner: Any = params.conditioner
+    return decoder_config(params) | {
+        "encoder_hid_dim": conditioner.embed_dim,
+        "encoder_hid_dim_type": "image_proj",
+        "addition_embed_type": "image_hint" if conditioner.hint else "image",
+        "class_embed_type": None,
+    }
+
+
 def reads_beside(params: DecoderParams, channels: int) -> Beside:
     """What a UNet reads beside latents of that many channels: "masked", "hint", or nothing at all.
 
@@ -179,6 +190,33 @@ class SchedulerConfig:
         _one_of("timestep_spacing", self.timestep_spacing, _SPACINGS)
         if self._ends_noisy and self.steps_offset == 0 and self.timestep_spacing != "trailing":
             raise ValueError("'set_alpha_to_one' is False and 'steps_offset' 0: the last step would change nothing")
+
+
+def scheduler_config(spec: DiffusionSpec, sampler: str) -> dict[str, Any]:
+    """Write the configuration that `SchedulerConfig` reads of that process, for ddim a DDIMScheduler's."""
+    own = SchedulerConfig()
+    start, end = spec.beta_range or (own.beta_start, own.beta_end)
+    ratio, most = spec.threshold or (own.dynamic_thresholding_ratio, own.sample_max_value)
+    config = SchedulerConfig(
+        _class_name=next((name for name, ours in SAMPLERS.items() if ours == sampler), "DDPMScheduler"),
+        num_train_timesteps=spec.train_steps,
+        beta_start=start,
+        beta_end=end,
+        beta_schedule={ours: name for name, ours in _SCHEDULES.items()}[spec.schedule],
+        variance_type=spec.variance,
+        clip_sample=spec.clip_range is not None,
+        clip_sample_range=spec.clip_range or 1.0,
+        prediction_type=spec.prediction,
+        thresholding=spec.threshold is not None,
+        dynamic_thresholding_ratio=ratio,
+        sample_max_value=most,
+        timestep_spacing=spec.spacing,
+        steps_offset=spec.offset,
+        set_alpha_to_one=not spec.ends_noisy,
+    )
+    ddpm = config._class_name == "DDPMScheduler"
+    skipped = "set_alpha_to_one" if ddpm else "variance_type"
+    return {key: value for key, value in asdict(config).items() if key != skipped}
 
 
 def published_scheduler(clips: bool) -> SchedulerConfig:

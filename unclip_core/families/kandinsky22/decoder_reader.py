@@ -60,17 +60,17 @@ class DecoderFolder:
     def check(self) -> None:
         """Compare keys and shapes of UNet and MoVQ with their configurations; no weights are read."""
         _ = self.reads_beside
-        planned(lambda: DecoderNet(self.params), _decoder_origin, self.files.tensors(UNET))
-        planned(lambda: MoVQ(self.movq_params), _movq_origin, self.files.tensors(MOVQ))
+        planned(lambda: DecoderNet(self.params), decoder_origin, self.files.tensors(UNET))
+        planned(lambda: MoVQ(self.movq_params), movq_origin, self.files.tensors(MOVQ))
 
     def decoder(self, find_null: Callable[[], Tensor] | None) -> Decoder:
         """Read UNet and MoVQ.
 
         find_null: gives the embedding `[D]` of an empty picture; None where no CLIP can.
         """
-        net: Any = fill(lambda: DecoderNet(self.params), _decoder_origin, self.files.tensors(UNET), self.dtype)
+        net: Any = fill(lambda: DecoderNet(self.params), decoder_origin, self.files.tensors(UNET), self.dtype)
         net.conditioner.find_null = find_null
-        movq: Any = fill(lambda: MoVQ(self.movq_params), _movq_origin, self.files.tensors(MOVQ), self.dtype)
+        movq: Any = fill(lambda: MoVQ(self.movq_params), movq_origin, self.files.tensors(MOVQ), self.dtype)
         channels = self.movq_params.latent_channels
         scheduler = self._scheduler()
         return Decoder(
@@ -79,7 +79,7 @@ class DecoderFolder:
             self._of_scheduler(lambda: scheduler.diffusion(self.params.unet.out_channels == 2 * channels)),
             self.params.image_size * self.movq_params.factor,
             codec=MoVQCodec(movq),
-            settings=StageSettings(STEPS, GUIDANCE, self._of_scheduler(lambda: scheduler.sampler)),
+            settings=self._of_scheduler(lambda: decoder_settings(scheduler)),
             any_size=True,
             reads_beside=self.reads_beside,
         )
@@ -97,10 +97,17 @@ class DecoderFolder:
             raise CheckpointError(f"'{path}' is not usable: {error}") from error
 
 
-def _decoder_origin(key: str) -> Origin:
+def decoder_settings(scheduler: decoder_config.SchedulerConfig) -> StageSettings:
+    """How a decoder with that scheduler is sampled by default."""
+    return StageSettings(STEPS, GUIDANCE, scheduler.sampler)
+
+
+def decoder_origin(key: str) -> Origin:
+    """Where a key of `DecoderNet` stands in the UNet's file."""
     part, _, rest = key.partition(".")
     return Origin(renamed(rest, names.UNET if part == "unet" else names.CONDITIONER))
 
 
-def _movq_origin(key: str) -> Origin:
+def movq_origin(key: str) -> Origin:
+    """Where a key of `MoVQ` stands in its file."""
     return Origin(renamed(key, names.MOVQ))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ...models import PartReader
+from ...models import PartReader, UnclipModel
 from ..registry import Family, Source
 
 _KINDS = ("", "Img2Img", "Inpaint", "Controlnet", "ControlnetImg2Img")
@@ -47,6 +47,16 @@ class KandinskyFamily(Family):
         own = DecoderFolder(folder, index, dtype)
         prior = find_prior(folder)
         return KandinskyFolder(own, None if prior is None else family_of(prior).read(prior, dtype, conventions))
+
+    def convert(self, model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
+        """Write a prior's folder, or a decoder's: the decoder alone, its card names the prior as before."""
+        from .decoder_writer import write_decoder
+        from .prior_writer import convert_prior
+        from .reader import named_prior
+
+        if not model.has("decoder"):
+            return convert_prior(model, target, dtype)
+        return write_decoder(target, model.reader.decoder(), dtype, prior=named_prior(model.folder))
 
 
 FAMILY = KandinskyFamily()

@@ -8,10 +8,13 @@ import kandinsky_oracle as oracle
 import pytest
 import torch
 
+from unclip.unclip_core.families.convert import convert
 from unclip.unclip_core.families.detect import family_of, is_supported
+from unclip.unclip_core.families.kandinsky22.random_decoder import small_size, write_random_decoder
 from unclip.unclip_core.families.kandinsky22.reader import find_prior, named_prior
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.models import MissingPart, StageSettings
+from unclip.unclip_core.nets.decoder import DecoderNet
 from unclip.unclip_core.weights.files import CheckpointError
 
 
@@ -165,3 +168,32 @@ def test_what_ours_cannot_follow_is_refused_by_name(copy, file, change, said):
         model = load_model(copy)
         model.reader.check()
         model.decoder  # noqa: B018
+
+
+@pytest.mark.parametrize("beside", oracle.PIPELINES)
+def test_what_is_converted_draws_the_same(folders, tmp_path, beside):
+    source = shutil.copytree(folders[beside], tmp_path / "source")
+    (source / "README.md").write_text("---\nprior:\n- owner/the-prior\n---\n")
+    for change, name in ({}, "as it is"), ({"_class_name": "DDIMScheduler", "set_alpha_to_one": False}, "ddim"):
+        oracle.changed(source, "scheduler/scheduler_config.json", **change)
+        target = convert(source, tmp_path / name)
+        first, second = load_model(source).decoder, load_model(target).decoder
+        assert first.diffusion == second.diffusion and first.settings == second.settings
+        assert first.reads_beside == second.reads_beside and named_prior(target) == "owner/the-prior"
+        states = second.module.state_dict()
+        assert all(torch.equal(value, states[key]) for key, value in first.module.state_dict().items())
+
+
+def test_a_folder_of_random_weights_is_one_that_diffusers_reads(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    for beside, kind in oracle.PIPELINES.items():
+        folder = write_random_decoder(tmp_path / str(beside), small_size(beside=beside))
+        pipe = getattr(diffusers, kind).from_pretrained(folder)
+        decoder = load_model(folder).decoder
+        latents = factories.draw(1, 4, 3, 2)
+        with torch.no_grad():
+            reference = pipe.movq.decode(latents, force_not_quantize=True).sample
+            assert factories.error(decoder.codec.decode(latents), reference) < 1e-5
+        assert pipe.scheduler.config.steps_offset == 1 and pipe.unet.config.encoder_hid_dim == 16
+    parameters = sum(p.numel() for p in DecoderNet(small_size().decoder).parameters())
+    assert parameters < 1_000_000
