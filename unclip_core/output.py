@@ -4,7 +4,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class SafeStream:
@@ -45,10 +48,25 @@ class SafeStream:
                 self._on_failure(error)
 
 
+def legible(text: str) -> str:
+    """Escape what is not Unicode (`\\udcff`), such as bytes of a file's name: JSON and UTF-8 files cannot hold it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print a text and a line break on stdout, or on stderr; never raises."""
-    stream: Any = sys.stderr if to_stderr else sys.stdout
-    print(text, file=stream if isinstance(stream, SafeStream) else SafeStream(stream), flush=True)
+    print(text, file=_safe(sys.stderr if to_stderr else sys.stdout), flush=True)
+
+
+def _safe(stream: Any) -> Any:
+    return stream if isinstance(stream, SafeStream) else SafeStream(stream)
+
+
+def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
+    """Make a tqdm progress bar on stderr whose drawing never raises; the arguments are tqdm's."""
+    from tqdm import tqdm
+
+    return tqdm(*arguments, file=_safe(sys.stderr), **options)
 
 
 @contextmanager

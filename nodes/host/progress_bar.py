@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...unclip_core.diffusion.loop import StepInfo
+from ...unclip_core.output import progress_bar
 from ..images import tile
 from .abilities import has, in_comfyui
 
@@ -70,9 +71,7 @@ class Progress:
 
     def open_bar(self) -> None:
         """Show the bar, empty."""
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=self.total, desc=self.title, disable=None, leave=False)
+        self._bar = progress_bar(total=self.total, desc=self.title, disable=None, leave=False)
 
     def show_step(self, x0: Tensor | None) -> None:
         """Move the bar by a step, whose x0 may be previewed."""

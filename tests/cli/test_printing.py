@@ -14,6 +14,7 @@ from PIL import Image
 
 import unclip
 from unclip.__main__ import main
+from unclip.unclip_core.output import legible
 
 ODD = os.fsdecode(b"\xff\xe9")
 """A name that is no UTF-8."""
@@ -50,6 +51,8 @@ def odd_images(folder, count):
         picture.with_suffix(".txt").rename(folder / f"{ODD}.txt")
         (folder / f"{ODD}bad.png").write_bytes(b"no image")
         (folder / f"{ODD}bad.txt").write_text("damaged")
+        (folder / f"{ODD}silent.png").write_bytes((folder / f"{ODD}.png").read_bytes())
+        (folder / f"{ODD}alone.txt").write_text("a caption alone")
     except OSError:  # a file system of UTF-8 only
         pytest.skip("file names have to be UTF-8 here")
     return folder
@@ -74,7 +77,9 @@ def test_an_evaluation_keeps_its_files_and_its_exit_code(tmp_path, narrow):
     line = ["evaluate", "--model", str(model), "--data", str(data), "--output", str(tmp_path / "out"), "--small"]
     assert main(line) == 0
     figures = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["pictures"] == 5 and list(figures["left_out"]) == [f"{ODD}bad.png"]
+    assert figures["pictures"] == 5 and list(figures["left_out"]) == [
+        legible(f"{ODD}{name}.png") for name in ("bad", "silent")
+    ]
     assert "\\udcff" in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from unclip.unclip_core.output import SafeStream, safe_streams, say
+from unclip.unclip_core.output import SafeStream, progress_bar, safe_streams, say
 
 
 class Failing(io.StringIO):
@@ -95,3 +95,13 @@ def test_a_progress_bar_finds_its_terminal_behind_the_safe_stream():
     stream, _ = narrow("cp1252")
     safe = SafeStream(stream)
     assert safe.encoding == "cp1252" and safe.isatty() is False
+
+
+def test_a_progress_bar_that_cannot_be_drawn_costs_nothing(monkeypatch):
+    for error in (BrokenPipeError(errno.EPIPE, "gone"), OSError(errno.ENOSPC, "full")):
+        monkeypatch.setattr(sys, "stderr", Failing(error))
+        assert list(progress_bar(range(3), desc="θ", mininterval=0)) == [0, 1, 2]
+    stream, data = narrow("cp1252")
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(progress_bar(range(3), desc="θ", mininterval=0)) == [0, 1, 2]
+    assert b"\\u03b8" in data.getvalue() and b"3/3" in data.getvalue()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..output import legible
 from .decoding import checked_caption, decode_image, image_endings
 from .fingerprint import digest, file_fingerprint
 from .samples import BadSample, Sample
@@ -22,7 +23,7 @@ class ImageFolder:
         self._names = sorted(name for name in names if _ending(name) in image_endings())
         stems = {_stem(name) for name in self._names}
         alone = sorted(name for name in names if _stem(name) not in stems)
-        self.passed_over = {name: _reason(name) for name in alone}
+        self.passed_over = {legible(name): _reason(name) for name in alone}
 
     def __len__(self) -> int:
         return len(self._names)

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 from PIL import Image
 
+from ..output import legible
+
 
 class Sample(NamedTuple):
     """An image (RGB, of any size), its caption ("" where none is asked for and there is none), and its name."""
@@ -15,9 +17,10 @@ class Sample(NamedTuple):
 
 
 class BadSample(ValueError):
-    """A sample that cannot be used; the message says why, `name` says which."""
+    """A sample that cannot be used; the message says why, `name` says which, both in Unicode."""
 
     def __init__(self, name: str, reason: str) -> None:
+        name, reason = legible(name), legible(reason)
         super().__init__(f"{name}: {reason}")
         self.name, self.reason = name, reason
 

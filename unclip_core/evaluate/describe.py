@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..embedding.describe import WIDTH, Describer
 from ..embedding.phrase_lists import BUILT_IN, read_phrases
 from ..families.loading import load_model
 from ..models import Clip
-from ..output import say
+from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text
 from ..world.evaluation import Prompt, evaluation_scenes
 from ..world.render import render
@@ -76,7 +75,7 @@ def _describe(prompts: list[Prompt], describer: Describer, clip: Clip) -> dict[s
     with torch.inference_mode():
         embeds = _embeds([scene for _, _, scene, _ in prompts], clip)
         for (split, _, scene, _), embed in zip(
-            tqdm(prompts, desc="describe", unit="scene", disable=None), embeds, strict=True
+            progress_bar(prompts, desc="describe", unit="scene", disable=None), embeds, strict=True
         ):
             right, asked = tallies[split]
             found = named_rightly(describer.describe(embed, top_k=1).slots, scene)

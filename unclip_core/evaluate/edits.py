@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..diffusion.inversion import Inverted
 from ..diffusion.noise import sample_seeds
 from ..embedding.arithmetic import slerp, text_diff
 from ..families.loading import load_model
 from ..models import StageSettings, UnclipModel
-from ..output import say
+from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text, sample_decoder
 from ..pipelines.editing import invert_decoder
 from ..pipelines.settings import Settings, arguments
@@ -164,7 +163,7 @@ def _images(scenes: Sequence[Scene], size: int) -> Tensor:
 
 def _batches(count: int, title: str | None = None) -> Iterator[slice]:
     """Yield slices of at most `BATCH`, with a progress bar where there is a title for it."""
-    for start in tqdm(range(0, count, BATCH), desc=title, unit="batch", disable=None if title else True):
+    for start in progress_bar(range(0, count, BATCH), desc=title, unit="batch", disable=None if title else True):
         yield slice(start, start + BATCH)
 
 

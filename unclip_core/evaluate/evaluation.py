@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ..data.opening import open_images
 from ..data.samples import summary
 from ..families.loading import load_model
 from ..lora.files import adapted_model, read_lora
 from ..models import MissingPart, UnclipModel
-from ..output import say
+from ..output import progress_bar, say
 from ..pipelines.settings import Settings
 from ..weights.devices import AUTO, choose_device
 from ..weights.files import write_whole
@@ -97,7 +96,7 @@ def evaluate_model(
     bad: dict[str, str] = {}
     pairs = draw_pairs(loaded, collection, count, how, bad)
     total = -(-min(count, len(collection)) // how.batch)
-    gathered = gather(tqdm(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
+    gathered = gather(progress_bar(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
     figures = {
         "model": loaded.name,
         "family": loaded.family,

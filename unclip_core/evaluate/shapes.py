@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..diffusion.noise import sample_seeds
 from ..families.loading import load_model
-from ..output import say
+from ..output import progress_bar, say
 from ..pipelines import text_to_image
 from ..pipelines.settings import Settings
 from ..weights.files import write_whole
@@ -49,7 +48,7 @@ def evaluate_tiny(
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)  # what cannot be written is said before hours of drawing
     started = time.monotonic()
-    for at in tqdm(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
+    for at in progress_bar(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
         rows = slice(at, at + batch)
         drawing = text_to_image(drawn_by, [p[3] for p in prompts[rows]], seeds[rows], settings or Settings())
         scores = large.add_images(prompts[rows], drawing.large.permute(0, 3, 1, 2))

@@ -15,6 +15,7 @@ from ..clip.adapter import ClipAdapter
 from ..data.center_crop import center_crop
 from ..data.fingerprint import digest
 from ..data.samples import BadSample, Collection
+from ..output import legible
 from ..weights.files import write_whole
 from .embedding_store import INDEX, NULL, EmbeddingStore, Shard, StoreIndex, shard_path
 from .progress import Progress
@@ -159,8 +160,8 @@ def _encoded(clip: ClipAdapter, good: list[_Read]) -> dict[str, Tensor]:
 
 def _packed(read: list[_Read], parts: list[dict[str, Tensor]]) -> bytes:
     """A shard as safetensors, with the bad samples and those without a caption in its header."""
-    bad = {sample.name: sample.reason for sample in read if sample.square is None}
-    silent = {s.name: "it has no caption" for s in read if s.square is not None and not s.caption}
+    bad = {legible(sample.name): sample.reason for sample in read if sample.square is None}
+    silent = {legible(s.name): "it has no caption" for s in read if s.square is not None and not s.caption}
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return save(_trimmed(joined), {"bad": json.dumps(bad), "silent": json.dumps(silent)})
 

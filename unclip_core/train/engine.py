@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..output import say
 from .activation_checkpointing import enable_activation_checkpointing
 from .batch_sources import BatchSource, Part
 from .budget import Budget
@@ -328,7 +328,7 @@ class Engine:
         try:
             call()
         except OSError as error:
-            tqdm.write(f"unclip: {what} of step {self.step} could not be written ({error}); training goes on.")
+            say(f"unclip: {what} of step {self.step} could not be written ({error}); training goes on.")
 
     def _gather_bad(self) -> None:
         if self.processes.num_processes > 1:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
-from ..output import say
+from ..output import progress_bar, say
 
 EVERY = 30.0
 """Seconds between lines."""
@@ -44,7 +42,7 @@ class Progress:
         bar = shown and tell is None and sys.stderr.isatty()
         self._tell = tell or partial(say, to_stderr=True)
         self._lines = shown and not bar
-        self._bar: Any = tqdm(total=total, initial=done, desc=name, unit=unit) if bar else None
+        self._bar: Any = progress_bar(total=total, initial=done, desc=name, unit=unit) if bar else None
 
     def __enter__(self) -> "Progress":
         self._line(f"{self._count()} at the start")

@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ..output import say
 from ..parsing import MalformedInput, checked, parse_json, read_json, read_text
 from ..weights.files import CheckpointError, whole_file, write_whole
 
@@ -215,7 +215,7 @@ def cut_log(files: RunFiles, step: int) -> None:
     for path in (files.log, files.held_out):
         lines, damaged = _read_lines(path)
         if damaged:
-            tqdm.write(f"unclip: {damaged} lines of '{path}' are damaged or cut off; they are dropped.")
+            say(f"unclip: {damaged} lines of '{path}' are damaged or cut off; they are dropped.")
         if path.is_file():
             kept = [line for line in lines if line["step"] <= step]
             write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
