@@ -12,7 +12,7 @@ from ..data.opening import open_images
 from ..data.samples import Collection, summary
 from ..families.loading import load_model
 from ..models import UnclipModel
-from ..output import say
+from ..output import legible, say
 from ..weights.devices import AUTO, choose_device
 from ..weights.files import write_whole
 from .batch_sources import SampledBatches
@@ -70,13 +70,13 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
         tell("Everything fits. Nothing was written: leave out --dry-run to train.")
         return 0
     # All processes look before the first one writes.
-    settle_config(files, config.to_dict(), str(data), write=False)
+    settle_config(files, config.to_dict(), legible(str(data)), write=False)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         clear_leftovers(files.folder)
         with output_lock(folder):  # another training may be writing there
             clear_leftovers(folder)
-        settle_config(files, config.to_dict(), str(data), write=True)
+        settle_config(files, config.to_dict(), legible(str(data)), write=True)
         if vocabulary is not None:
             write_whole(kept, (vocabulary.merges + "\n").encode())
     run = Run(stage, config, collection, base, target, folder, accelerator)
