@@ -34,7 +34,7 @@ def add_download(commands: Commands) -> None:
         description="Fetch Karlo's public weights from the Hugging Face hub (licence: CreativeML Open RAIL-M); "
         "a download that was stopped goes on where it was.",
     )
-    download.add_argument("name", choices=["karlo", "karlo-variations"])
+    download.add_argument("name", choices=["karlo", "karlo-variations", "eclipse-karlo", "eclipse-kandinsky-2-2"])
     download.add_argument("--to", metavar="DIR", help="the models folder (default: ComfyUI's models/unclip)")
     download.set_defaults(call=_download)
 

@@ -26,6 +26,13 @@ STEPS_MAX = 1000
 GUIDANCE_MIN, GUIDANCE_MAX = 0.0, 20.0
 GUIDANCE_START, GUIDANCE_END = 0.0, 1.0
 
+PRIOR_STRENGTH = 0.3
+"""Prior Sample: how far an embedding that it starts from is changed; as in diffusers' pipeline."""
+
+ONE_PASS_NOISE = "drawn"
+ONE_PASS_NOISES = ("drawn", "zeros")
+"""Prior Sample: what a prior of one pass starts from."""
+
 ETA = 0.0
 ETA_MIN, ETA_MAX = 0.0, 1.0
 

@@ -10,11 +10,14 @@ from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.embedding.ranking import rank
 from ..unclip_core.models import Decoder, Prior
 from . import defaults, host, inputs, sampling, sockets
-from .inputs import InputError
+from .inputs import InputError, Number
 from .scores import scores_text
 from .sockets import EmbeddingValue, PartValue, TextValue
 
 ONE_PASS = "This prior maps the text in one pass: steps, guidance and sampler have no effect."
+ONE_PASS_NEGATIVE = "Nor has the negative text, which guidance alone reads."
+UNGUIDED = "Without guidance the negative text has no effect."
+STRENGTH = Number("strength", 0.01, 1.0, 0.01)
 
 
 class UnclipPriorSample:
@@ -70,11 +73,36 @@ class UnclipPriorSample:
                     {"tooltip": "For a live preview of what the prior has in mind. It does not change the result."},
                 ),
                 **inputs.interval_widgets(),
+                "negative": (
+                    sockets.TEXT,
+                    {"tooltip": "A text of what the image should not show: guidance leads away from it."},
+                ),
+                "embedding": (
+                    sockets.EMBEDDING,
+                    {"tooltip": "An image embedding to start from in place of noise: the text then changes it."},
+                ),
+                "strength": STRENGTH.widget(
+                    defaults.PRIOR_STRENGTH,
+                    "How far the text may change the embedding: the share of the steps that are taken. 1 keeps next "
+                    "to nothing of it. Without an embedding it has no effect.",
+                ),
+                "one_pass_noise": (
+                    list(defaults.ONE_PASS_NOISES),
+                    {
+                        "default": defaults.ONE_PASS_NOISE,
+                        "advanced": True,
+                        "tooltip": "What a prior of one pass (ECLIPSE) starts from: noise as in its training, or "
+                        "zeros. Other priors do not read it.",
+                    },
+                ),
             },
         }
 
     VALIDATE_INPUTS = inputs.checking(
-        guidance_scale=sampling.GUIDANCE.check, guidance_start=inputs.START.check, guidance_end=inputs.END.check
+        guidance_scale=sampling.GUIDANCE.check,
+        guidance_start=inputs.START.check,
+        guidance_end=inputs.END.check,
+        strength=STRENGTH.check,
     )
 
     def run(
@@ -90,6 +118,10 @@ class UnclipPriorSample:
         decoder: PartValue[Decoder] | None = None,
         guidance_start: float = defaults.GUIDANCE_START,
         guidance_end: float = defaults.GUIDANCE_END,
+        negative: TextValue | None = None,
+        embedding: EmbeddingValue | None = None,
+        strength: float = defaults.PRIOR_STRENGTH,
+        one_pass_noise: str = defaults.ONE_PASS_NOISE,
     ) -> dict[str, Any]:
         """Draw `candidates` embeddings for each prompt of `text` and hand on the `keep` nearest to it."""
         sockets.require_family(text, "text", prior.family, "prior")
@@ -104,6 +136,9 @@ class UnclipPriorSample:
             "seeds": sample_seeds(inputs.check_seed(seed), len(text.prompts)),
             "candidates": candidates,
             "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
+            "one_pass_noise": inputs.check_choice("one_pass_noise", one_pass_noise, defaults.ONE_PASS_NOISES)
+            == defaults.ONE_PASS_NOISE,
+            **beside_the_text(prior, negative, embedding, STRENGTH.check(strength)),
         }
         condition = text.condition.to(host.device())
         parts, images = [prior], None
@@ -111,7 +146,8 @@ class UnclipPriorSample:
             sockets.require_family(prior, "prior", decoder.family, "decoder")
             parts, images = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
         one_pass = prior.part.one_pass
-        with host.loaded_together(*parts), host.progress(1 if one_pass else chosen.steps, "Prior", images) as bar:
+        steps = 1 if one_pass else steps_taken(prior.part, chosen.steps, embedding, strength)
+        with host.loaded_together(*parts), host.progress(steps, "Prior", images) as bar:
             embeds = pipelines.sample_prior(prior.part, condition, on_step=bar, **settings)
             if one_pass:
                 bar.advance()
@@ -120,7 +156,41 @@ class UnclipPriorSample:
         prompts = tuple(prompt for prompt in text.prompts for _ in range(keep))
         kept = EmbeddingValue(embeds[ranking.rows], prior.family, "prior", prompts, seed)
         scores = scores_text(ranking, text.prompts)
-        return host.with_text((kept, scores), f"{scores}\n{ONE_PASS if one_pass else chosen.text}")
+        said = settings_text(chosen, one_pass, negative is not None)
+        return host.with_text((kept, scores), f"{scores}\n{said}")
+
+
+def beside_the_text(
+    prior: PartValue[Prior], negative: TextValue | None, embedding: EmbeddingValue | None, strength: float
+) -> dict[str, Any]:
+    """Return the core's arguments of a negative text and of an embedding to start from, on the device.
+
+    Raises:
+        FamilyError: one is of another family than the prior.
+    """
+    found: dict[str, Any] = {}
+    if negative is not None:
+        sockets.require_family(negative, "negative text", prior.family, "prior")
+        found["negative"] = negative.condition.to(host.device())
+    if embedding is not None:
+        sockets.require_family(embedding, "embedding", prior.family, "prior")
+        found |= {"start": embedding.embeds.to(host.device()), "strength": strength}
+    return found
+
+
+def steps_taken(prior: Prior, steps: int, embedding: EmbeddingValue | None, strength: float) -> int:
+    """Return how many of the steps are taken: those that `strength` leaves of a start from an embedding."""
+    if embedding is None or prior.diffusion is None:
+        return steps
+    return pipelines.count_of(steps, strength, prior.diffusion.compatible)
+
+
+def settings_text(chosen: sampling.Chosen, one_pass: bool, negative: bool) -> str:
+    """Return what the node says of its settings, and which of its inputs had no effect."""
+    if one_pass:
+        return f"{ONE_PASS} {ONE_PASS_NEGATIVE}" if negative else ONE_PASS
+    unread = negative and chosen.settings["guidance_scale"] == 1
+    return f"{chosen.text}\n{UNGUIDED}" if unread else chosen.text
 
 
 def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToImages:

@@ -46,7 +46,15 @@ NODES = {
             "candidates": "INT",
             "keep": "INT",
         },
-        {"decoder": "UNCLIP_DECODER", "guidance_start": "FLOAT", "guidance_end": "FLOAT"},
+        {
+            "decoder": "UNCLIP_DECODER",
+            "guidance_start": "FLOAT",
+            "guidance_end": "FLOAT",
+            "negative": "UNCLIP_TEXT",
+            "embedding": "UNCLIP_EMBEDDING",
+            "strength": "FLOAT",
+            "one_pass_noise": "COMBO",
+        },
         {"embedding": "UNCLIP_EMBEDDING", "scores": "STRING"},
     ),
     "UnclipDecoderSample": Released(

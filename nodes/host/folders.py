@@ -21,6 +21,9 @@ SHARED_KEY = "diffusers"
 
 INDEX_FILE = "model_index.json"
 
+CONFIG_FILE = "config.json"
+"""What marks a folder that holds a single part, such as a prior."""
+
 LORA_KEY = "loras"
 """ComfyUI's own folder of LoRAs, of whatever model."""
 
@@ -103,8 +106,10 @@ def _models_below(root: str, mixed: bool) -> Iterator[str]:
     seen = set()
     for folder, below, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen or INDEX_FILE in files:
+        marked = INDEX_FILE in files
+        alone = not marked and CONFIG_FILE in files and is_supported(Path(folder))
+        if real in seen or marked or alone:
             below.clear()  # a link back up, or a model: what lies below belongs to it
-        if INDEX_FILE in files and real not in seen and (not mixed or is_supported(Path(folder))):
+        if real not in seen and (alone or (marked and (not mixed or is_supported(Path(folder))))):
             yield os.path.relpath(folder, root).replace(os.sep, "/")
         seen.add(real)

@@ -28,12 +28,12 @@ def family_of(folder: Path) -> Family:
 
 
 def is_supported(folder: Path) -> bool:
-    """Tell whether the index of `folder` is of a known family; no weights are read."""
+    """Tell whether `folder` is a model of a known family, by its index or, without one, by what else marks it."""
     try:
-        index = read_any_index(folder)
+        index = read_any_index(folder) if (folder / INDEX).exists() else None
+        return any(family.detect(folder, index) for family in families())
     except CheckpointError:
         return False
-    return any(family.detect(folder, index) for family in families())
 
 
 def read_any_index(folder: Path) -> dict[str, Any]:

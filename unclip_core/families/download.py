@@ -6,7 +6,7 @@ from typing import Any
 
 from ..output import say
 from ..weights.files import CheckpointError
-from .registry import Source, families
+from .registry import INDEX, Source, families
 
 _TEXTS = (".json", ".txt")
 _WEIGHTS = (".safetensors", ".bin")
@@ -93,8 +93,9 @@ def needed_files(names: Iterable[str]) -> list[str]:
     wanted = []
     for folder, files in by_folder.items():
         texts = [f for f in files if f.endswith(_TEXTS) and not f.endswith(".index.json")]
-        wanted += texts if folder or texts else []
-        wanted += _weights(files) if folder else []
+        wanted += texts
+        # Beside an index lie copies of what its components hold; without one the repository is a single component.
+        wanted += _weights(files) if folder or INDEX not in files else []
     return wanted
 
 

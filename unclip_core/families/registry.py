@@ -110,7 +110,7 @@ class Family:
         raise ValueError(f"The family '{self.name}' cannot be trained.")
 
 
-_PACKAGES = ("native", "karlo", "kandinsky22")
+_PACKAGES = ("native", "karlo", "kandinsky22", "eclipse")
 _registered: list[Family] = []
 
 

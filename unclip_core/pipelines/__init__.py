@@ -9,12 +9,12 @@ from .clip import encode_image, encode_text, rerank
 from .decoder import decoder_denoiser, sample_decoder
 from .end_to_end import Drawing, text_to_image, variations
 from .images import check_images, enlarge, to_images
-from .prior import joined_texts, prior_embeds, sample_prior, sample_prior_pair
+from .prior import count_of, joined_texts, prior_embeds, sample_prior, sample_prior_pair
 from .upsampler import upscale
 
 __all__ = [
     "WHOLE_RUN", "Canvas", "Drawing", "Interval", "candidate_stream", "candidates_noise", "check_count", "check_images",
-    "decoder_denoiser", "encode_image", "encode_text", "enlarge", "joined_texts", "prior_embeds",
+    "count_of", "decoder_denoiser", "encode_image", "encode_text", "enlarge", "joined_texts", "prior_embeds",
     "rerank", "sample_decoder", "sample_prior", "sample_prior_pair", "text_to_image", "to_images",
     "upscale", "variations",
 ]  # fmt: skip

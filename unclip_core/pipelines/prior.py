@@ -39,6 +39,7 @@ def sample_prior(
     negative: TextCondition | None = None,
     start: Tensor | None = None,
     strength: float = 1.0,
+    one_pass_noise: bool = True,
 ) -> Tensor:
     """Draw `candidates` image embeddings for each of `B` texts, and keep all or the best of each.
 
@@ -62,6 +63,8 @@ def sample_prior(
             prior of one pass, it has no effect.
         start: image embeddings `[1 or B, D]` to start from in place of noise, changed by `strength`.
         strength: above 0 to 1, the share of the steps that are taken from `start`: 1 keeps next to nothing of it.
+        one_pass_noise: whether a prior of one pass is given noise, as in its training, or zeros (Patel et al. 2023 hold
+            that noise only hurts); a prior by diffusion does not read it.
 
     Returns:
         `[B * candidates, D]` or `[B * keep, D]`, float32: all of the first text, then all of the second, and so on.
@@ -80,7 +83,7 @@ def sample_prior(
     if diffusion is None:
         if start is not None:
             raise ValueError("This prior maps a text in one pass: it cannot start from an image embedding.")
-        embeds = _map_in_one_pass(prior, text, candidates, noise)
+        embeds = _map_in_one_pass(prior, text, candidates, noise if one_pass_noise else None)
     else:
         chosen = prior.settings.over(steps, guidance_scale, sampler)
         null = None if chosen.guidance_scale == 1 else prior.net.prefix(**_away_from(text, negative))
@@ -159,12 +162,17 @@ def part_of(plan: Steps, strength: float, truncated: bool = False) -> Steps:
     Raises:
         ValueError: the strength is out of range, or truncated leaves no step.
     """
+    return plan.last(count_of(len(plan), strength, truncated))
+
+
+def count_of(steps: int, strength: float, truncated: bool = False) -> int:
+    """How many of the steps `part_of` leaves; arguments and errors as there."""
     if not 0 < strength <= 1:
         raise ValueError(f"strength must be above 0 and at most 1, got {strength}")
-    count = int(len(plan) * strength) if truncated else max(1, round(len(plan) * strength))
+    count = int(steps * strength) if truncated else max(1, round(steps * strength))
     if count == 0:
-        raise ValueError(f"strength {strength} leaves none of {len(plan)} steps: take more of either")
-    return plan.last(count)
+        raise ValueError(f"strength {strength} leaves none of {steps} steps: take more of either")
+    return count
 
 
 def _noised(prior: Prior, start: Tensor, noise: Tensor, plan: Steps) -> Tensor:
@@ -203,12 +211,13 @@ def _rows(start: Tensor, count: int, candidates: int) -> Tensor:
     return start.expand(count, -1).repeat_interleave(candidates, 0)
 
 
-def _map_in_one_pass(prior: Prior, text: TextCondition, candidates: int, noise: Noise) -> Tensor:
+def _map_in_one_pass(prior: Prior, text: TextCondition, candidates: int, noise: Noise | None) -> Tensor:
     device, model_dtype = placed(prior.net)
     read = _repeated(text_arguments(text.to(device)), candidates)
-    drawn = noise.normal((text.embeds.shape[1],), device=device).to(model_dtype)
     states = {key: value.to(model_dtype) if value.is_floating_point() else value for key, value in read.items()}
-    return _in_norm(prior, prior.net(drawn, **states))
+    width = text.embeds.shape[1]
+    given = torch.zeros_like(states["text_embeds"]) if noise is None else noise.normal((width,), device=device)
+    return _in_norm(prior, prior.net(given.to(model_dtype), **states))
 
 
 def _in_norm(prior: Prior, embeds: Tensor) -> Tensor:

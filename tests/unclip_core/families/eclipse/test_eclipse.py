@@ -1,0 +1,189 @@
+"""ECLIPSE's priors: the numbers against a reference of a few lines, the folders, and the models they go with."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from unclip.unclip_core.families.detect import family_of, is_supported
+from unclip.unclip_core.families.download import needed_files, sources
+from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
+from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.models import MissingPart
+from unclip.unclip_core.pipelines import candidates_noise, encode_text, sample_decoder, sample_prior
+from unclip.unclip_core.weights.files import CheckpointError
+
+LAYERS, HEADS, HEAD, TOKENS = 2, 3, 8, 77
+
+
+def random_prior(folder, width=16, statistics=True, **changes):
+    """A folder as published, with diffusers' names; every tensor random. Returns the folder."""
+    generator = torch.Generator().manual_seed(width)
+    inner = HEADS * HEAD
+    shapes = {"positional_embedding": (1, TOKENS + 3, inner), "prd_embedding": (1, 1, inner)}
+    for name, (out, into) in {
+        "proj_in": (inner, width),
+        "embedding_proj": (inner, width),
+        "encoder_hidden_states_proj": (inner, width),
+        "proj_to_clip_embeddings": (width, inner),
+    }.items():
+        shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+    for block in (f"transformer_blocks.{i}" for i in range(LAYERS)):
+        for name in ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"):
+            shapes |= {f"{block}.{name}.weight": (inner, inner), f"{block}.{name}.bias": (inner,)}
+        shapes |= {f"{block}.ff.net.0.proj.weight": (4 * inner, inner), f"{block}.ff.net.0.proj.bias": (4 * inner,)}
+        shapes |= {f"{block}.ff.net.2.weight": (inner, 4 * inner), f"{block}.ff.net.2.bias": (inner,)}
+    norms = [f"transformer_blocks.{i}.{name}" for i in range(LAYERS) for name in ("norm1", "norm3")]
+    for name in (*norms, "norm_out"):
+        shapes |= {f"{name}.weight": (inner,), f"{name}.bias": (inner,)}
+    state = {key: torch.randn(shape, generator=generator) * 0.2 for key, shape in shapes.items()}
+    for name in (*norms, "norm_out"):
+        state[f"{name}.weight"] += 1
+    if statistics:
+        state |= {"clip_mean": torch.zeros(1, width), "clip_std": torch.zeros(1, width)}
+    config = {
+        "_class_name": "PriorTransformer", "num_attention_heads": HEADS, "attention_head_dim": HEAD,
+        "num_layers": LAYERS, "embedding_dim": width, "num_embeddings": TOKENS, "additional_embeddings": 3,
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    save_file(state, folder / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+def reference(state, noise, embeds, states, mask):
+    """The net, written down from its description alone."""
+
+    def linear(x, name):
+        return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def norm(x, name):
+        return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"])
+
+    query = state["prd_embedding"].expand(len(noise), -1, -1)
+    x = torch.cat(
+        [
+            linear(states, "encoder_hidden_states_proj"),
+            linear(embeds, "embedding_proj")[:, None],
+            linear(noise, "proj_in")[:, None],
+            query,
+        ],
+        dim=1,
+    )
+    x = x + state["positional_embedding"]
+    count = x.shape[1]
+    bias = torch.full((count, count), -10000.0).triu(1) + F.pad((1 - mask.float()) * -10000.0, (0, 3))[:, None]
+    for block in (f"transformer_blocks.{i}" for i in range(LAYERS)):
+        h = norm(x, f"{block}.norm1")
+        q, k, v = (
+            linear(h, f"{block}.attn1.to_{name}").view(len(x), count, HEADS, HEAD).transpose(1, 2) for name in "qkv"
+        )
+        weights = (q @ k.transpose(2, 3) / HEAD**0.5 + bias[:, None]).softmax(-1)
+        x = x + linear((weights @ v).transpose(1, 2).flatten(2), f"{block}.attn1.to_out.0")
+        x = x + linear(F.gelu(linear(norm(x, f"{block}.norm3"), f"{block}.ff.net.0.proj")), f"{block}.ff.net.2")
+    return linear(norm(x[:, -1], "norm_out"), "proj_to_clip_embeddings")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return random_prior(tmp_path_factory.mktemp("eclipse") / "prior")
+
+
+@pytest.fixture(scope="module")
+def karlo(tmp_path_factory):
+    return load_model(write_random_karlo(tmp_path_factory.mktemp("models") / "karlo", small_size()))
+
+
+@pytest.mark.parametrize("conventions", ["native", "diffusers"])
+@pytest.mark.parametrize("noisy", [True, False])
+def test_its_embedding_is_the_references(folder, karlo, conventions, noisy):
+    prior = load_model(folder, conventions=conventions).prior
+    text = encode_text(karlo.clip, ["a red cat", ""])
+    drawn = sample_prior(prior, text, seeds=[1, 2], one_pass_noise=noisy)
+    noise = candidates_noise([1, 2], 1, "prior").normal((16,)) * noisy
+    state = load_file(folder / "diffusion_pytorch_model.safetensors")
+    expected = reference(state, noise, text.embeds, text.states, text.mask)
+    torch.testing.assert_close(drawn, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_it_stands_in_for_karlos_own_prior(folder, karlo):
+    model = load_model(folder)
+    model.reader.check()
+    assert model.family == karlo.family == "karlo-16" and model.prior.one_pass
+    text = encode_text(karlo.clip, ["a red cat"])
+    embeds = sample_prior(model.prior, text, seeds=[1])
+    assert sample_decoder(karlo.decoder, embeds, text=text, seeds=[1], steps=2).shape == (1, 16, 16, 3)
+    for part in ("clip", "decoder", "upsampler"):
+        with pytest.raises(MissingPart, match=f"no '{part}'"):
+            getattr(model, part)
+
+
+@pytest.mark.parametrize(("width", "family"), [(768, "karlo"), (1280, "kandinsky22")])
+def test_its_width_tells_the_family(tmp_path, width, family):
+    folder = random_prior(tmp_path / "prior", width)
+    assert family_of(folder).name == "eclipse" and is_supported(folder)
+    model = load_model(folder, dtype=torch.bfloat16)
+    assert model.family == family and model.prior.net.query.dtype == torch.bfloat16
+
+
+def test_a_pickle_and_a_file_without_statistics_load(tmp_path, folder, karlo):
+    bare = random_prior(tmp_path / "prior", statistics=False)
+    path = bare / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+    text = encode_text(karlo.clip, ["a red cat"])
+    drawn = [sample_prior(load_model(each).prior, text, seeds=[1]) for each in (bare, folder)]
+    torch.testing.assert_close(*drawn, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"additional_embeddings": 5}, "'additional_embeddings' is 5"),
+        ({"num_layers": 10**9}, "'num_layers' is 1000000000"),
+        ({"embedding_dim": [16]}, "embedding_dim: Input should be a valid integer"),
+        ({"num_layers": 3}, r"missing 'transformer_blocks\.2"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(tmp_path, change, told):
+    folder = random_prior(tmp_path / "prior", **change)
+    with pytest.raises(CheckpointError, match=told):
+        load_model(folder).reader.check()
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [("time_embedding.linear_1.weight", "by diffusion"), ("embedding_control.weight", "lambda-ECLIPSE")],
+)
+def test_priors_of_other_kinds_are_told_by_their_keys(tmp_path, key, told):
+    path = random_prior(tmp_path / "prior") / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path) | {key: torch.zeros(2, 2)}
+    save_file(tensors, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+    with pytest.raises(CheckpointError, match=told):
+        load_model(path.parent)
+
+
+def test_it_can_neither_start_from_an_image_nor_read_other_texts(folder, karlo):
+    prior, text = load_model(folder).prior, encode_text(karlo.clip, ["a"])
+    with pytest.raises(ValueError, match="cannot start from an image"):
+        sample_prior(prior, text, seeds=[1], start=torch.zeros(1, 16), strength=0.5)
+    wide = type(text)(text.embeds, torch.cat([text.states, text.states], dim=2), text.mask)
+    with pytest.raises(ValueError, match="77 tokens of 16 numbers.*given are 77, 32"):
+        sample_prior(prior, wide, seeds=[1])
+
+
+def test_a_folder_of_no_prior_is_not_its_own(tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    assert not is_supported(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="model_index"):
+        load_model(tmp_path)
+
+
+def test_a_repository_that_is_one_component_is_downloaded_whole():
+    assert {"eclipse-karlo", "eclipse-kandinsky-2-2"} <= set(sources())
+    files = ["README.md", "config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"]
+    assert needed_files(files) == ["config.json", "diffusion_pytorch_model.safetensors"]
