@@ -6,20 +6,26 @@ import takes longer than drawing an image. What stands in for it gives the same 
 
 import gzip
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..nets.open_clip_vit import OpenClipVit, plain_params
-from ..weights.files import load_strictly
+from ..nets.params import LIMIT, LIMITS, require_positive
+from ..parsing import checked
+from ..weights.config_checks import refused
+from ..weights.files import CheckpointError, load_strictly
 from ..weights.meta_init import meta_init
 from .adapter import ClipAdapter
 from .image_input import OPENAI_MEAN, OPENAI_STD, ImageInput
 from .tokenizer import ClipTokenizer, byte_vocabulary, openai_tokenizer
+
+OPENAI_TOKENS = 49408
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,42 @@ class ClipConfig:
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     normalize: bool = False
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ClipConfig":
-        """The configuration as read from JSON."""
-        known = {**data, "words": tuple(data.get("words", ()))}
-        known |= {key: tuple(data[key]) for key in ("mean", "std") if key in data}
-        return cls(**known)
+        """The configuration as read from JSON.
+
+        Raises:
+            ValueError: a key is not known, or a value of another type or out of range.
+        """
+        config = checked(cls, dict(data), "the CLIP's configuration")
+        sizes = checked(_Sizes, dict(config.model), "the CLIP's model")
+        context = {"context": sizes.text_cfg.context_length, "vocabulary": sizes.text_cfg.vocab_size}
+        require_positive("ClipConfig", embed_dim=sizes.embed_dim, image_size=sizes.vision_cfg.image_size, **context)
+        if not all(0 < value < math.inf for value in config.std) or not all(map(math.isfinite, config.mean)):
+            raise ValueError(f"mean and std must be finite, std positive, got {config.mean} and {config.std}")
+        return config
+
+
+@dataclass(frozen=True)
+class _VisionSizes:
+    image_size: int
+
+
+@dataclass(frozen=True)
+class _TextSizes:
+    context_length: int
+    vocab_size: int = OPENAI_TOKENS
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What of open_clip's arguments is read here too, whatever the towers are."""
+
+    embed_dim: int
+    vision_cfg: _VisionSizes
+    text_cfg: _TextSizes
 
 
 def build_open_clip(config: ClipConfig) -> nn.Module:
@@ -55,6 +90,36 @@ def build_open_clip(config: ClipConfig) -> nn.Module:
     from open_clip.model import CLIP
 
     return CLIP(**config.model)
+
+
+def _foreign_towers(config: ClipConfig, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """What open_clip builds of towers that only it knows, once its keys and shapes were found to be the tensors'."""
+    _refuse_large(config.model, source)
+    try:
+        with meta_init():
+            planned = build_open_clip(config)
+        load_strictly(planned, tensors, source)
+        return build_open_clip(config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever open_clip makes of arguments that it does not expect
+        raise CheckpointError(f"'{source}': open_clip builds no CLIP of its configuration ({error}).") from error
+
+
+def _refuse_large(arguments: Any, source: str, name: str = "model") -> None:
+    """Refuse arguments that would build a net without end, or have open_clip fetch another from the internet."""
+    if isinstance(arguments, Mapping):
+        for key, value in arguments.items():
+            _refuse_large(value, source, str(key))
+    elif isinstance(arguments, list | tuple):
+        for value in arguments:
+            _refuse_large(value, source, name)
+    elif isinstance(arguments, int) and abs(arguments) > LIMITS.get(name.replace("vocab_size", "vocabulary"), LIMIT):
+        raise CheckpointError(
+            f"'{source}': its configuration says {name} {str(arguments)[:30]}, more than any net has."
+        )
+    elif arguments and (name == "hf_model_name" or "pretrained" in name):
+        raise CheckpointError(f"'{source}': its configuration asks for weights from elsewhere ({name} {arguments!r}).")
 
 
 def build_tokenizer(config: ClipConfig) -> Any:
@@ -73,8 +138,14 @@ def light_tokenizer(config: ClipConfig) -> ClipTokenizer:
     context_length = int(config.model["text_cfg"]["context_length"])
     if config.merges is None:
         return openai_tokenizer(context_length)
-    merges = [(first, second) for first, second in map(str.split, config.merges.split("\n"))]
-    return ClipTokenizer(byte_vocabulary(merges), merges, context_length)
+    pairs = [line.split() for line in config.merges.split("\n")]
+    if bad := next((pair for pair in pairs if len(pair) != 2), None):
+        raise ValueError(f"'{' '.join(bad)}' among its merges is no pair")
+    merges = [(first, second) for first, second in pairs]
+    vocabulary, room = byte_vocabulary(merges), config.model["text_cfg"].get("vocab_size", OPENAI_TOKENS)
+    if len(vocabulary) > room:
+        raise ValueError(f"it has {len(vocabulary):,} tokens, the text encoder {room:,}")
+    return ClipTokenizer(vocabulary, merges, context_length)
 
 
 def text_states(model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,16 +178,18 @@ class OpenClipAdapter(ClipAdapter):
         """Build the model of `config` and load `tensors` strictly.
 
         Raises:
-            CheckpointError: keys or shapes of `source` do not fit.
+            CheckpointError: keys or shapes of `source` do not fit, or no such CLIP can be built.
         """
-        plain = plain_params(config.model)
+        with refused(f"The configuration in the header of '{source}'"):
+            plain = plain_params(config.model)
         if plain is None:
-            model = build_open_clip(config)
+            model = _foreign_towers(config, tensors, source)
         else:
             with meta_init():
                 model = OpenClipVit(plain)
         load_strictly(model, tensors, source)
-        return cls(model, config)
+        with refused(f"The vocabulary of '{source}'"):
+            return cls(model, config)
 
     @property
     def embed_dim(self) -> int:

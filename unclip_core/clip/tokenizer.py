@@ -10,14 +10,18 @@ import html
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ..weights.files import CheckpointError
+from ..parsing import checked, read_json, read_text
+from ..weights.config_checks import MAX_CONFIG_BYTES, refused
 
+T = TypeVar("T")
 CONVENTIONS = ("native", "diffusers")
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
@@ -50,6 +54,8 @@ class ClipTokenizer:
 
         if conventions not in CONVENTIONS:
             raise ValueError(f"unknown conventions {conventions!r}; known: {', '.join(CONVENTIONS)}")
+        if pad == "":
+            raise ValueError("the padding token is empty")
         if missing := [token for token in (START, END, pad) if token is not None and token not in vocabulary]:
             raise ValueError(f"the vocabulary of {len(vocabulary):,} tokens lacks {missing}")
         self.vocabulary, self.merges = dict(vocabulary), list(merges)
@@ -168,32 +174,69 @@ def openai_tokenizer(context_length: int = 77, conventions: str = "native", pad:
     return ClipTokenizer(byte_vocabulary(merges), merges, context_length, pad=pad, conventions=conventions)
 
 
-def read_tokenizer(folder: Path, context_length: int, conventions: str = "native") -> ClipTokenizer:
+@dataclass(frozen=True)
+class _Model:
+    """The "model" of a `tokenizer.json`."""
+
+    vocab: dict[str, int]
+    merges: list[str | tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A token as an object."""
+
+    content: str
+
+
+@dataclass(frozen=True)
+class _TokenizerFile:
+    """What is read of a `tokenizer.json`."""
+
+    model: _Model
+
+
+@dataclass(frozen=True)
+class _Special:
+    """What `special_tokens_map.json` and `tokenizer_config.json` say of padding."""
+
+    pad_token: str | _Token | None = None
+
+
+def read_tokenizer(
+    folder: Path, context_length: int, conventions: str = "native", size: int | None = None
+) -> ClipTokenizer:
     """The tokenizer of a folder with `vocab.json` and `merges.txt`, or `tokenizer.json` in their place.
 
     Its padding is told by `special_tokens_map.json` or `tokenizer_config.json`.
 
+    Args:
+        folder: the folder.
+        context_length: ids of a row.
+        conventions: see the module.
+        size: how many ids the text encoder knows; None does not check them.
+
     Raises:
-        CheckpointError: a file is missing or not what it should be.
+        CheckpointError: a file is missing or not what it should be, or an id is one that the encoder does not know.
     """
-    try:
+    with refused(f"The tokenizer in '{folder}'"):
         vocabulary, pairs = _vocabulary_and_pairs(folder)
-        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in pairs]
+        merges = [tuple(pair.split(" ")) if isinstance(pair, str) else pair for pair in pairs]
         if bad := next((pair for pair in merges if len(pair) != 2), None):
             raise ValueError(f"'{' '.join(bad)}' is no pair")
+        if size is not None and (odd := next((item for item in vocabulary.items() if not 0 <= item[1] < size), None)):
+            raise ValueError(f"the token {odd[0]!r} has the id {str(odd[1])[:20]}; the text encoder has {size:,}")
         two_each = [(first, second) for first, second in merges]
         return ClipTokenizer(vocabulary, two_each, context_length, _pad_token(folder), conventions)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise CheckpointError(f"The tokenizer in '{folder}' cannot be read: {error}") from error
 
 
-def _vocabulary_and_pairs(folder: Path) -> tuple[dict[str, int], list[str | list[str]]]:
+def _vocabulary_and_pairs(folder: Path) -> tuple[dict[str, int], list[str | tuple[str, str]]]:
     whole = folder / "tokenizer.json"
     if whole.is_file() and not (folder / "vocab.json").exists():
-        model = json.loads(whole.read_text(encoding="utf-8"))["model"]
-        return model["vocab"], model["merges"]
-    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        model: _Model = _read(_TokenizerFile, whole).model
+        return model.vocab, model.merges
+    vocabulary: dict[str, int] = _read(dict[str, int], folder / "vocab.json")
+    lines = read_text(folder / "merges.txt", MAX_CONFIG_BYTES).splitlines()
     return vocabulary, [line.strip() for line in lines if line.strip() and not line.startswith("#version")]
 
 
@@ -220,7 +263,11 @@ def _pad_token(folder: Path) -> str | None:
     """The padding token that the folder's configuration names, as text or as an object with its content."""
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            token = json.loads((folder / name).read_text(encoding="utf-8")).get("pad_token")
-            if token is not None:
-                return token["content"] if isinstance(token, dict) else token
+            told: _Special = _read(_Special, folder / name)
+            if told.pad_token is not None:
+                return told.pad_token if isinstance(told.pad_token, str) else told.pad_token.content
     return None
+
+
+def _read(expected: type[T], path: Path) -> T:
+    return checked(expected, read_json(path, MAX_CONFIG_BYTES), f"'{path}'")

@@ -57,6 +57,7 @@ class Guided:
             raise ValueError(f"guidance rescale must be within 0..1, got {rescale}")
         self._model, self._cond = model, cond
         self._scale, self._rescale, self._train_steps = scale, rescale, train_steps
+        self._fitting: int | None = None  # the batch that was checked last: a run has but one
         self._interval = None if (low, high) == (0, 1) else (low, high)
         self._both = None if scale == 1 else _join(cond, uncond, "condition")
 
@@ -66,7 +67,9 @@ class Guided:
         Raises:
             ValueError: shapes disagree.
         """
-        _check_batch(self._cond, len(x), "condition")
+        if len(x) != self._fitting:
+            _check_batch(self._cond, len(x), "condition")
+            self._fitting = len(x)
         scale = self._scale_at(x, t)
         if scale is None:
             return self._model(x, t, self._cond)

@@ -64,7 +64,7 @@ def run_steps(
         if before is not None:
             x = before(i, x)
         prediction = denoiser(x, with_host_timestep(times[i].expand(len(x)), number))
-        if prediction.x0.shape != x.shape:
+        if i == 0 and prediction.x0.shape != x.shape:
             raise ValueError(f"the denoiser returned x0 of {tuple(prediction.x0.shape)} for {tuple(x.shape)}")
         x = update(i, x, prediction)
         if on_step is not None:

@@ -1,15 +1,20 @@
 """The diffusion process that a net was trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
-from typing import Any
+from math import inf
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
+from ..parsing import checked
 from .denoiser import ModelDenoiser, PredictionType, VarianceType, X0Clip, clamp_x0, dynamic_threshold
 from .samplers import SAMPLERS
-from .schedules import SCHEDULES, Steps, alpha_bar, diffusers_steps, make_steps
+from .schedules import SCHEDULES, SPACINGS, Steps, alpha_bar, diffusers_steps, make_steps
+
+MAX_TRAIN_STEPS = 100_000
+"""Far above any model (1,000 to 4,000 are usual): tables of so many steps are made at once."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class DiffusionSpec:
 
     Attributes:
         schedule: name in `SCHEDULES` ("cosine", "linear", "scaled_linear").
-        train_steps: number of discrete steps `T`.
+        train_steps: number of discrete steps `T`, 1..`MAX_TRAIN_STEPS`.
         prediction: "sample" (x0), "epsilon" or "v_prediction".
         variance: "fixed_small", "fixed_small_log", "fixed_large" or "learned_range".
         clip_range: x0 is clamped to ± this after guidance; None leaves it.
@@ -46,18 +51,38 @@ class DiffusionSpec:
     ends_noisy: bool = False
     threshold: tuple[float, float] | None = None
     spare_variance: bool = False
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Check the values; raises ValueError naming the one that is not known or out of range."""
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("prediction", self.prediction, get_args(PredictionType))
+        _check_choice("variance", self.variance, get_args(VarianceType))
+        _check_choice("spacing", self.spacing, SPACINGS)
+        if self.solver_spacing is not None:
+            _check_choice("solver_spacing", self.solver_spacing, SPACINGS)
+        if not isinstance(self.train_steps, int) or not 1 <= self.train_steps <= MAX_TRAIN_STEPS:
+            raise ValueError(f"train_steps must be within 1..{MAX_TRAIN_STEPS:,}, got {str(self.train_steps)[:30]}")
+        if self.clip_range is not None and not 0 < self.clip_range < inf:
+            raise ValueError(f"clip_range must be positive and finite, got {self.clip_range}")
+        if self.beta_range is not None and (self.schedule == "cosine" or not 0 < self.beta_range[0] < 1):
+            raise ValueError(f"beta_range {self.beta_range} does not go with the schedule {self.schedule!r}")
+        if not 0 <= self.offset <= self.train_steps:
+            raise ValueError(f"offset must be within 0..{self.train_steps}, got {self.offset}")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "DiffusionSpec":
         """From JSON; unknown keys are refused.
 
         Raises:
-            ValueError: a key is not known.
+            ValueError: a key is not known, or a value of another type or out of range.
         """
+        if not isinstance(data, dict):
+            raise ValueError(f"A table of diffusion settings is needed, got {str(data)[:60]!r}.")
         known = {item.name for item in fields(cls)}
-        if unknown := sorted(set(data) - known):
+        if unknown := sorted(map(str, set(data) - known)):
             raise ValueError(f"Unknown diffusion settings {unknown}; known are {sorted(known)}.")
-        return cls(**data)
+        return checked(cls, data, "The diffusion")
 
     @property
     def table(self) -> Tensor:
@@ -90,3 +115,8 @@ class DiffusionSpec:
         if self.threshold is not None:
             return dynamic_threshold(*self.threshold)
         return None if self.clip_range is None else clamp_x0(self.clip_range)
+
+
+def _check_choice(name: str, value: object, known: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")

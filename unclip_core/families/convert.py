@@ -22,9 +22,9 @@ def convert(source: str | Path, target: str | Path, dtype: str = "fp32") -> Path
 
     Raises:
         CheckpointError: the source is no model that can be converted, lacks what any such model has, or is damaged;
-            or the target is not empty.
+            or the target is not empty. Nothing is left behind, as after all that follows.
         ValueError: the dtype is unknown.
-        OSError: the disk is full; the folder is then no model, as it has no index.
+        OSError: the disk is full.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")

@@ -1,9 +1,9 @@
 """Find the family that a model folder belongs to."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..weights.config_checks import read_table
 from ..weights.files import CheckpointError
 from .registry import INDEX, Family, families
 
@@ -43,10 +43,6 @@ def read_any_index(folder: Path) -> dict[str, Any]:
         CheckpointError: there is none, or it is no JSON object.
     """
     path = folder / INDEX
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"'{folder}' is no model folder: '{path}' cannot be read ({error}).") from error
-    if not isinstance(index, dict):
-        raise CheckpointError(f"'{path}' is no index of a model: it holds no JSON object.")
-    return index
+    if not path.is_file():
+        raise CheckpointError(f"'{folder}' is no model folder: there is no '{path}'.")
+    return read_table(path)

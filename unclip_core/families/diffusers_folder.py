@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..parsing import MalformedInput, checked, read_json
+from ..parsing import checked
+from ..weights.config_checks import read_table, refused, usable
 from ..weights.files import CheckpointError
 from ..weights.tensors import Tensors, open_component
 from .registry import INDEX
@@ -57,12 +58,8 @@ class DiffusersFolder:
             CheckpointError: it is missing, no JSON, or does not fit the type.
         """
         path = self.path(name) / file
-        try:
-            return checked(as_type, read_json(path), f"'{path}'")
-        except MalformedInput as error:
-            raise CheckpointError(str(error)) from error
-        except OSError as error:
-            raise CheckpointError(f"'{path}' cannot be read ({error}).") from error
+        with refused():
+            return checked(as_type, read_table(path), f"'{path}'")
 
     def configured(self, name: str, as_type: type[T], build: Callable[[T], Any], file: str = "config.json") -> Any:
         """What `build` makes of a component's configuration.
@@ -70,13 +67,7 @@ class DiffusersFolder:
         Raises:
             CheckpointError: as of `config`, or the configuration is one that `build` refuses with a ValueError.
         """
-        config = self.config(name, as_type, file)
-        try:
-            return build(config)
-        except CheckpointError:
-            raise
-        except ValueError as error:
-            raise CheckpointError(f"'{self.path(name) / file}' is not usable: {error}") from error
+        return usable(f"'{self.path(name) / file}'", build, self.config(name, as_type, file))
 
     def tensors(self, name: str) -> Tensors:
         """The weights of a component.

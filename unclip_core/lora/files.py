@@ -4,7 +4,6 @@ A file that peft's own `save_pretrained` wrote is read too; what its header does
 `adapter_config.json` beside it.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..models import Clip, Decoder, PartReader, Prior, UnclipModel, Upsampler
+from ..parsing import checked
+from ..weights.config_checks import parse_table, read_table, refused
+from ..weights.dtypes import as_float
 from ..weights.files import CONFIG_KEY, CheckpointError, save_weights
 from ..weights.tensors import Tensors, open_file
 from .delta import STAGES, Adaptable, Change, Lora, apply_lora
@@ -26,20 +27,16 @@ PREFIX = "base_model.model."
 
 PEFT_CONFIG = "adapter_config.json"
 _KEY = re.compile(rf"(?:{re.escape(PREFIX)})?(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
-_BEYOND = {
-    "use_dora": False,
-    "bias": "none",
-    "fan_in_fan_out": False,
-    "modules_to_save": None,
-    "alpha_pattern": {},
-    "lora_bias": False,
-    "use_qalora": False,
-    "use_bdlora": None,
-    "kasa_config": None,
-    "trainable_token_indices": None,
-    "layer_replication": None,
-}
-"""Settings of peft's under which a LoRA is more than B A; they have to be as they are here, or unset."""
+_ANY = (
+    *("peft_type", "auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode"),
+    *("peft_version", "r", "lora_alpha", "use_rslora", "lora_dropout", "rank_pattern", "target_modules"),
+    *("exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size"),
+    "runtime_config",
+)
+"""Settings of peft's that are read, or under which a LoRA is B A whatever they say: A's shape tells its rank."""
+
+_ONLY: dict[str, tuple[Any, ...]] = {"bias": ("none",), "init_lora_weights": (True, "gaussian", "orthogonal")}
+"""Settings under which it is B A at these values, or unset: other initialisations change the base's weights."""
 
 
 def write_lora(
@@ -73,13 +70,11 @@ def read_lora(path: str | Path) -> Lora:
         raise CheckpointError(f"'{path}' is no .safetensors file: LoRAs are read from those only.")
     tensors = open_file(path)
     factors = _factors(tensors)
-    config = read_config(path)
+    config = read_config(path, tensors)
     if config.get("format") != FORMAT:
         return Lora(path, _stage_by_names(path, factors), None, factors, _peft_scales(path, config, factors))
-    _check_own(path, config, factors)
-    return Lora(
-        path, config["stage"], config["family"], factors, dict.fromkeys(factors, config["alpha"] / config["rank"])
-    )
+    own = _own_header(path, config, factors)
+    return Lora(path, own.stage, own.family, factors, dict.fromkeys(factors, own.alpha / own.rank))
 
 
 @dataclass(frozen=True)
@@ -136,27 +131,52 @@ def adapted_model(model: UnclipModel, changes: Sequence[Change]) -> UnclipModel:
     return replace(model, reader=AdaptedReader(model.reader, tuple(changes))) if changes else model
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, tensors: Tensors) -> dict[str, Any]:
     """What the file's header says of the LoRA, or else peft's `adapter_config.json` beside it.
 
     Raises:
         CheckpointError: neither is there, or it is no JSON object.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(CONFIG_KEY)
-        beside = path.with_name(PEFT_CONFIG)
-        if text is None and not beside.is_file():
-            raise CheckpointError(
-                f"'{path}' does not say its alpha: its header holds no '{CONFIG_KEY}', and no "
-                f"'{PEFT_CONFIG}' lies beside it."
+    if (text := tensors.metadata.get(CONFIG_KEY)) is not None:
+        return parse_table(text, f"The configuration in the header of '{path}'")
+    beside = path.with_name(PEFT_CONFIG)
+    if not beside.is_file():
+        raise CheckpointError(
+            f"'{path}' does not say its alpha: its header holds no '{CONFIG_KEY}', and no "
+            f"'{PEFT_CONFIG}' lies beside it."
+        )
+    return read_table(beside)
+
+
+@dataclass(frozen=True)
+class _OwnHeader:
+    """What the header of a file of ours says."""
+
+    stage: str
+    family: str
+    rank: int
+    alpha: float
+    modules: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES or self.rank < 1 or not math.isfinite(self.alpha):
+            raise ValueError(
+                f"it says stage {self.stage!r}, rank {self.rank} and alpha {self.alpha}; it needs a stage of "
+                f"{list(STAGES)}, a rank above 0 and a finite alpha"
             )
-        config = json.loads(beside.read_text(encoding="utf-8") if text is None else text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError) as error:
-        raise CheckpointError(f"The configuration of '{path}' cannot be read ({error}).") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"The configuration of '{path}' is no JSON object.")
-    return config
+
+
+@dataclass(frozen=True)
+class _PeftConfig:
+    """What is read of peft's configuration."""
+
+    lora_alpha: float
+    peft_type: str | None = "LORA"
+    use_rslora: bool | None = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.lora_alpha):
+            raise ValueError(f"lora_alpha must be finite, got {self.lora_alpha}")
 
 
 def _factors(tensors: Tensors) -> dict[str, tuple[Tensor, Tensor]]:
@@ -185,9 +205,9 @@ def _pair(tensors: Tensors, module: str, keys: dict[str, str]) -> tuple[Tensor, 
             f"'{tensors.source}' lacks the '{module}.lora_{lacking.pop()}.weight' that goes with "
             f"'{next(iter(keys.values()))}': it is not whole."
         )
-    a, b = (tensors.read(keys[letter]) for letter in "AB")
+    a, b = (as_float(tensors.read(keys[letter]), None) for letter in "AB")
     linear, convolution = (a.ndim, b.ndim) == (2, 2), (a.ndim, b.ndim) == (4, 4) and b.shape[2:] == (1, 1)
-    if not (linear or convolution) or b.shape[1] != a.shape[0]:
+    if not (linear or convolution) or b.shape[1] != a.shape[0] or 0 in (*a.shape, *b.shape):
         raise CheckpointError(
             f"'{tensors.source}': '{keys['A']}' {list(a.shape)} and '{keys['B']}' {list(b.shape)} do "
             "not go together: B's second number must be A's first, the rank."
@@ -195,36 +215,41 @@ def _pair(tensors: Tensors, module: str, keys: dict[str, str]) -> tuple[Tensor, 
     return a, b
 
 
-def _check_own(path: Path, config: dict[str, Any], factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    stage, family, rank, alpha = (config.get(key) for key in ("stage", "family", "rank", "alpha"))
-    if stage not in STAGES or not isinstance(family, str) or not _positive(rank) or not _finite(alpha):
-        raise CheckpointError(
-            f"The header of '{path}' says stage {stage!r}, family {family!r}, rank {rank!r} and "
-            f"alpha {alpha!r}; it needs a stage of {list(STAGES)}, a family, a rank above 0 and an "
-            "alpha."
-        )
-    named = config.get("modules")
-    if named != sorted(factors):
-        lacking = sorted(set(named or ()) - set(factors)) or sorted(set(factors) - set(named or ()))
+def _own_header(path: Path, config: dict[str, Any], factors: Mapping[str, tuple[Tensor, Tensor]]) -> _OwnHeader:
+    with refused():
+        own: _OwnHeader = checked(_OwnHeader, config, f"The header of '{path}'")
+    if own.modules != tuple(sorted(factors)):
+        lacking = sorted(set(own.modules) - set(factors)) or sorted(set(factors) - set(own.modules))
         raise CheckpointError(
             f"The header of '{path}' names other layers than the file holds (such as {lacking[:3]}): it is not whole."
         )
     for name, (a, _) in factors.items():
-        if len(a) != rank:
-            raise CheckpointError(f"'{path}': the header says rank {rank}, but A of '{name}' is {list(a.shape)}.")
+        if len(a) != own.rank:
+            raise CheckpointError(f"'{path}': the header says rank {own.rank}, but A of '{name}' is {list(a.shape)}.")
+    return own
 
 
 def _peft_scales(path: Path, config: dict[str, Any], factors: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
     """alpha / r of every module, or alpha / √r where peft's configuration says `use_rslora`."""
-    if str(config.get("peft_type", "LORA")) != "LORA":
-        raise CheckpointError(f"'{path}' is an adapter of peft's type {config['peft_type']!r}; only LORA is supported.")
-    if odd := {key: config[key] for key, plain in _BEYOND.items() if config.get(key) and config[key] != plain}:
-        raise CheckpointError(f"'{path}' was trained with {odd}, which is more than a plain LoRA and not supported.")
-    alpha = config.get("lora_alpha")
-    if alpha is None or not _finite(alpha):
-        raise CheckpointError(f"The configuration of '{path}' says lora_alpha {alpha!r}; it must be a number.")
-    root = math.sqrt if config.get("use_rslora") else float
-    return {name: alpha / root(len(a)) for name, (a, _) in factors.items()}
+    with refused():
+        told: _PeftConfig = checked(_PeftConfig, config, f"The configuration of '{path}'")
+    if told.peft_type not in (None, "LORA"):
+        raise CheckpointError(f"'{path}' is an adapter of peft's type {told.peft_type!r}; only LORA is supported.")
+    if odd := {key: value for key, value in config.items() if not _is_harmless(key, value)}:
+        said = str(odd) if len(str(odd)) < 200 else f"{str(odd)[:200]}…"
+        raise CheckpointError(
+            f"'{path}' was trained with {said}, which is more than a plain LoRA and not supported. If its "
+            "initialisation changed the base (PiSSA, OLoRA, …), have peft save it as a plain LoRA "
+            "(`path_initial_model_for_weight_conversion`)."
+        )
+    root = math.sqrt if told.use_rslora else float
+    return {name: told.lora_alpha / root(len(a)) for name, (a, _) in factors.items()}
+
+
+def _is_harmless(key: str, value: Any) -> bool:
+    """Whether a setting of peft's leaves the change of a weight at B A: known to do so, or not set."""
+    unset = value is None or value is False or value in ({}, [])
+    return unset or key in _ANY or (key in _ONLY and value in _ONLY[key])
 
 
 def _stage_by_names(path: Path, factors: Mapping[str, tuple[Tensor, Tensor]]) -> str:
@@ -235,11 +260,3 @@ def _stage_by_names(path: Path, factors: Mapping[str, tuple[Tensor, Tensor]]) ->
             f"'{path}' holds layers of a decoder and others (such as {list(factors)[:3]}); a LoRA is for one stage."
         )
     return "decoder" if decoder.pop() else "prior"
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .layers import attend, merge_heads, small_numbers, split_heads
 from .linear import Linear
-from .params import require_divisible, require_positive
+from .params import require_divisible, require_positive, require_small
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -37,6 +37,7 @@ class TowerParams:
         """Check the numbers; raises ValueError stating those that disagree."""
         owner = type(self).__name__
         require_positive(owner, **{k: v for k, v in vars(self).items() if k not in ("activation", "eps")})
+        require_small(owner, eps=self.eps)
         require_divisible(owner, "width", self.width, "heads", self.heads)
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"{owner}: activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")

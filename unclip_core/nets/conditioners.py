@@ -32,8 +32,8 @@ def conditioner_params_from_dict(config: Mapping[str, Any]) -> ConditionerParams
     Raises:
         ValueError: the kind is another, keys are unknown or missing, or a value is bad.
     """
-    fields = dict(config)
+    fields = dict(config) if isinstance(config, Mapping) else {}
     kind = fields.pop("kind", None)
-    if kind not in CONDITIONERS:
+    if not isinstance(kind, str) or kind not in CONDITIONERS:
         raise ValueError(f"conditioner: kind must be one of {sorted(CONDITIONERS)}, got {kind!r}")
     return params_from_dict(CONDITIONERS[kind], fields)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .conditioners import conditioner_params_from_dict
 from .conditioning import Condition, ConditionerParams
 from .layers import TimeTable
-from .params import params_from_dict, params_to_dict
+from .params import check_keys, params_from_dict, params_to_dict, require_positive
 from .unet import UNet
 from .unet_params import UNetParams
 
@@ -26,6 +26,7 @@ class DecoderParams:
     def __post_init__(self) -> None:
         """Check that conditioner and UNet fit; raises ValueError stating the numbers that disagree."""
         cond, unet = self.conditioner, self.unet
+        require_positive("DecoderParams", image_size=self.image_size)
         if cond.time_embed_dim != unet.time_embed_dim:
             raise ValueError(
                 f"DecoderParams: conditioner.time_embed_dim {cond.time_embed_dim} is not "
@@ -68,12 +69,10 @@ class DecoderParams:
         Raises:
             ValueError: unknown or missing keys, or bad values.
         """
-        parts = dict(config)
-        if "conditioner" in parts:
-            parts["conditioner"] = conditioner_params_from_dict(parts["conditioner"])
-        if "unet" in parts:
-            parts["unet"] = params_from_dict(UNetParams, parts["unet"])
-        return params_from_dict(cls, parts)
+        check_keys(cls, config)
+        conditioner = conditioner_params_from_dict(config["conditioner"])
+        rest = {key: value for key, value in config.items() if key not in ("conditioner", "unet")}
+        return cls(conditioner, params_from_dict(UNetParams, config["unet"]), **rest)
 
 
 class DecoderNet(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .conditioning import Condition, replace_dropped
 from .frames import Frames, paste
-from .params import require_positive
+from .params import require_count, require_positive
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class MapConditionerParams:
             time_embed_dim=self.time_embed_dim,
             depth=self.depth,
         )
+        require_positive("MapConditionerParams", levels=len(self.map_channels))
+        for factor in self.factors:
+            require_count("MapConditionerParams", factors=factor)
+        for channels, size in zip(self.map_channels, self.map_sizes, strict=False):
+            require_count("MapConditionerParams", map_channels=channels, map_sizes=size)
         if len(self.map_channels) != len(self.map_sizes):
             raise ValueError(
                 f"MapConditionerParams: {len(self.map_channels)} map_channels, but {len(self.map_sizes)} map_sizes"
@@ -52,7 +57,7 @@ class MapConditionerParams:
                 f"MapConditionerParams: {len(self.map_channels)} map_channels, but {len(self.factors)} factors"
             )
         for level, (channels, size) in enumerate(zip(self.map_channels, self.map_sizes, strict=True)):
-            if (channels > 0) != (size > 0) or channels < 0:
+            if (channels > 0) != (size > 0):
                 raise ValueError(f"MapConditionerParams: level {level} has {channels} map channels of side {size}")
         self._check_frames()
 
@@ -66,7 +71,8 @@ class MapConditionerParams:
         return MapConditioner(self)
 
     def _check_frames(self) -> None:
-        if (self.frames > 0) != (self.canvas_channels > 0) or self.frames < 0:
+        require_count("MapConditionerParams", frames=self.frames, canvas_channels=self.canvas_channels)
+        if (self.frames > 0) != (self.canvas_channels > 0):
             raise ValueError(f"MapConditionerParams: {self.frames} frames with {self.canvas_channels} canvas_channels")
         require_positive("MapConditionerParams", canvas=self.canvas)
         thin = [channels for channels in self.map_channels if 0 < channels <= self.canvas_channels]

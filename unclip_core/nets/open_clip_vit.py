@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .clip_towers import ACTIVATIONS, TextTowerParams, TowerParams, VisionTowerParams
 from .layers import attend, merge_heads, split_heads
 from .linear import Linear, linear
+from .params import LIMITS
 
 MLP_RATIO = 4.0
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg"}
@@ -71,7 +72,10 @@ def _known(config: Any, needed: set[str]) -> bool:
 
 
 def _mlp_width(config: Mapping[str, Any]) -> int:
-    return int(config["width"] * config.get("mlp_ratio", MLP_RATIO))
+    ratio = config.get("mlp_ratio", MLP_RATIO)
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= LIMITS["mlp_ratio"]:
+        raise ValueError(f"mlp_ratio must be a number above 0, at most {LIMITS['mlp_ratio']}, got {ratio!r}")
+    return int(config["width"] * ratio)
 
 
 class OpenClipVit(nn.Module):

@@ -19,6 +19,7 @@ class UNet(nn.Module):
         """Build the net that `params` describes; its output starts at zero."""
         super().__init__()
         self.params = params
+        self._fitting: tuple[object, ...] = ()  # the shapes that were checked last
         make = BlockFactory(params)
         cells = params.patch_size**2
         self.time_embed = TimeEmbedding(params.time_channels, params.time_embed_dim)
@@ -68,7 +69,7 @@ class UNet(nn.Module):
             ValueError: a size, width or map does not fit the net.
         """
         maps = maps or {}
-        self._check_maps(x, maps)
+        self._check_once(x, maps)
         if context_read is None:
             self._check_context(context, context_mask)
             context_bias = self._bias(context_mask)
@@ -131,6 +132,13 @@ class UNet(nn.Module):
             raise ValueError(
                 f"UNet: context_mask must be bool [B, S] like the context, got {mask.dtype} {tuple(mask.shape)}"
             )
+
+    def _check_once(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
+        """Check the shapes of a run's first step; those after it have the same."""
+        shapes = (x.shape[-2:], *((level, given.shape[1:]) for level, given in maps.items()))
+        if shapes != self._fitting:
+            self._check_maps(x, maps)
+            self._fitting = shapes
 
     def _check_maps(self, x: Tensor, maps: Mapping[int, Tensor]) -> None:
         height, width = x.shape[-2:]

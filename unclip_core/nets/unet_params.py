@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .layers import NORMS, TIME_SHIFTS
-from .params import require_divisible, require_positive
+from .params import require_count, require_divisible, require_positive, require_small
 
 LAYOUTS = ("full", "light")
 
@@ -49,6 +49,7 @@ class UNetParams:
 
     def __post_init__(self) -> None:
         """Check that the numbers agree; raises ValueError stating those that do not."""
+        require_positive("UNetParams", levels=len(self.channels))
         self._check_levels()
         self._check_choices()
         for width in self.channels:
@@ -78,6 +79,11 @@ class UNetParams:
                 )
         for width, count in zip(self.channels, self.blocks, strict=True):
             require_positive("UNetParams", channels=width, blocks=count)
+        for channels in self.map_channels:
+            require_count("UNetParams", map_channels=channels)
+        if self.context_dim is not None:
+            require_positive("UNetParams", context_dim=self.context_dim)
+        require_small("UNetParams", eps=self.eps)
 
     def _check_choices(self) -> None:
         if self.time_shift not in TIME_SHIFTS:

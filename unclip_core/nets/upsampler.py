@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import TimeTable
+from .params import require_count
 from .unet import UNet
 from .unet_params import UNetParams
 
@@ -37,8 +38,7 @@ class UpsamplerParams(UNetParams):
                 f"UpsamplerParams: a residual needs twice as many channels in as out, "
                 f"got in_channels {self.in_channels} and out_channels {self.out_channels}"
             )
-        if isinstance(self.reach, bool) or not isinstance(self.reach, int) or self.reach < 0:
-            raise ValueError(f"UpsamplerParams: reach must be 0 or a positive whole number, got {self.reach!r}")
+        require_count("UpsamplerParams", reach=self.reach)
         if self.reach and (not self.residual or self.map_channels[0]):
             raise ValueError(f"UpsamplerParams: reach {self.reach} needs a residual and no map at the first level")
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from ..parsing import MalformedInput, checked, parse_json
+from .dtypes import FLOATS, as_float, is_finite, kind_of, name_of
 
 CONFIG_KEY = "config"
 
@@ -22,7 +25,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """The dtypes of weights, as commands and configurations name them."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(MalformedInput):
     """A weight file or model folder that cannot be used; the message names the file, the key and the shapes."""
 
 
@@ -112,15 +115,27 @@ def load_weights(path: str | Path, dtype: torch.dtype | None = None) -> tuple[di
         raise CheckpointError(f"Weights are missing: there is no file '{path}'. Install the model again.")
     try:
         with safe_open(path, framework="pt") as file:
-            config = _header_config(path, file.metadata())
-            tensors = {name: _cast(file.get_tensor(name), dtype) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"'{path}' cannot be read as safetensors ({error}). It is damaged or truncated "
-            f"({path.stat().st_size:,} bytes): get the file again."
-        ) from error
-    _refuse_non_finite(path, tensors)
-    return tensors, config
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # whatever a damaged header makes of the reader
+        raise unreadable(path, error) from error
+    config = _header_config(path, metadata)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (*FLOATS, torch.int64):
+            raise CheckpointError(
+                f"'{path}' holds '{name}' as {name_of(kind_of(tensor))}: weights are of floating point, counts int64."
+            )
+        if not is_finite(tensor):
+            raise CheckpointError(f"'{path}' holds NaN or infinity in '{name}': the file is damaged.")
+    return {name: as_float(tensor, dtype) for name, tensor in tensors.items()}, config
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that safetensors refuses."""
+    return CheckpointError(
+        f"'{path}' cannot be read as safetensors ({error}). It is damaged or truncated "
+        f"({path.stat().st_size:,} bytes): get the file again."
+    )
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
@@ -137,6 +152,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str 
         for name in expected
         if name in tensors and tensors[name].shape != expected[name].shape
     ]
+    problems += [
+        f"'{name}' is {name_of(tensors[name].dtype)}, the model needs {name_of(expected[name].dtype)}"
+        for name in expected
+        if name in tensors and tensors[name].is_floating_point() != expected[name].is_floating_point()
+    ]
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise CheckpointError(f"'{source}' does not fit its configuration: {'; '.join(problems[:5])}{more}.")
@@ -145,20 +165,10 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str 
 
 def _header_config(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
-        config = json.loads((metadata or {})[CONFIG_KEY])
-    except (KeyError, json.JSONDecodeError) as error:
+        text = (metadata or {})[CONFIG_KEY]
+        return checked(dict[str, Any], parse_json(text, f"The '{CONFIG_KEY}'"), f"The '{CONFIG_KEY}'")
+    except (KeyError, MalformedInput) as error:
         raise CheckpointError(
-            f"'{path}' carries no readable '{CONFIG_KEY}' in its safetensors header, so its shape is unknown. "
-            "It was not written by this project's training or conversion."
+            f"'{path}' carries no readable '{CONFIG_KEY}' in its safetensors header ({error}), so its shape is "
+            "unknown. It was not written by this project's training or conversion."
         ) from error
-    return config
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-
-
-def _refuse_non_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"'{path}' holds NaN or infinity in '{name}': the file is damaged.")

@@ -4,23 +4,27 @@ Nothing is copied on opening: safetensors and zip-format pickles are mapped into
 memory only while, or if, it is cast.
 """
 
-import json
-import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from .files import CheckpointError
+from ..parsing import checked
+from .config_checks import is_file_name, read_table, refused
+from .dtypes import as_float, is_finite, is_weight, kind_of, name_of, of_safetensors
+from .files import CheckpointError, unreadable
 from .meta_init import meta_init
-from .torch_archive import check_archive
+from .torch_archive import check_archive, check_legacy
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".th")
-SHARD_INDEX = ".index.json"
+_INDEX = re.compile(r"(?P<stem>.+)\.index(?P<variant>\.[^.]+)?\.json")
+"""The name of an index of shards: "….safetensors.index.json", of a variant "….safetensors.index.fp16.json"."""
+_SHARD = re.compile(r".+-\d{5}-of-\d{5}\.\w+")
 
 
 class Tensors:
@@ -29,6 +33,8 @@ class Tensors:
     Attributes:
         source: the file, or folder of shards, as errors name it.
         shapes: shape by key.
+        metadata: what the header of a safetensors file says besides.
+        kinds: by key the dtype, or the name of what no weights are (see `weights.dtypes`).
     """
 
     def __init__(
@@ -37,8 +43,11 @@ class Tensors:
         shapes: Mapping[str, tuple[int, ...]],
         read: Callable[[str], Tensor],
         files: Mapping[str, Path] | None = None,
+        kinds: Mapping[str, torch.dtype | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self.source, self.shapes = source, dict(shapes)
+        self.source, self.shapes, self.kinds = source, dict(shapes), dict(kinds or {})
+        self.metadata = metadata or {}
         self._read, self._files = read, files or {}
 
     def file(self, key: str) -> Path:
@@ -49,13 +58,19 @@ class Tensors:
         """The tensor of `key`, mapped where the file allows it.
 
         Raises:
-            CheckpointError: the bytes cannot be read, or hold NaN or infinity.
+            CheckpointError: it is no weight, the bytes cannot be read, or hold NaN or infinity.
         """
+        if not is_weight(kind := self.kinds.get(key, torch.float32)):
+            raise CheckpointError(
+                f"'{self.file(key)}' holds '{key}' as {name_of(kind)}: weights are dense and of floating point."
+            )
         try:
             tensor = self._read(key)
-        except (SafetensorError, OSError, RuntimeError) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever damaged bytes make of the reader
             raise CheckpointError(f"'{key}' cannot be read from '{self.file(key)}' ({error}).") from error
-        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
+        if not is_finite(tensor):
             raise CheckpointError(f"'{self.file(key)}' holds NaN or infinity in '{key}': the file is damaged.")
         return tensor
 
@@ -64,13 +79,15 @@ class Tensors:
         extra = extra or {}
         shapes = {key: shape for key, shape in self.shapes.items() if wanted(key)}
         shapes |= {key: tuple(value.shape) for key, value in extra.items()}
-        return Tensors(self.source, shapes, lambda key: extra[key] if key in extra else self._read(key), self._files)
+        kinds = self.kinds | {key: kind_of(value) for key, value in extra.items()}
+        read = self._read
+        return Tensors(self.source, shapes, lambda key: extra[key] if key in extra else read(key), self._files, kinds)
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite: both show in the extremes, which need no copy."""
-    low, high = torch.aminmax(tensor)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+def in_memory(source: Path, held: Mapping[str, Tensor]) -> Tensors:
+    """Tensors that were unpickled already."""
+    shapes = {key: tuple(value.shape) for key, value in held.items()}
+    return Tensors(source, shapes, held.__getitem__, kinds={key: kind_of(value) for key, value in held.items()})
 
 
 def open_file(path: Path) -> Tensors:
@@ -86,9 +103,11 @@ def open_file(path: Path) -> Tensors:
     content = load_pickle(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise CheckpointError(f"'{path}' holds no dictionary of tensors.")
-    return Tensors(path, {key: tuple(value.shape) for key, value in content.items()}, content.__getitem__)
+    return in_memory(path, content)
 
 
 def load_pickle(path: Path) -> Any:
@@ -99,9 +118,11 @@ def load_pickle(path: Path) -> Any:
     """
     if zipped := zipfile.is_zipfile(path):
         check_archive(path)
+    else:
+        check_legacy(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a pickle's bytes may make its reader raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"'{path}' cannot be read as torch weights ({reason}): it is damaged, truncated "
@@ -113,53 +134,65 @@ def open_component(folder: Path) -> Tensors:
     """The weights of a component's folder: one .safetensors, its shards, or a .bin.
 
     Of several the plain one is taken, not a variant ("….fp16.safetensors"); a variant is taken if it stands alone.
+    Shards that no index names count for nothing beside a whole file.
 
     Raises:
         CheckpointError: there are none, or a shard is missing.
     """
     for suffix in (".safetensors", ".bin"):
-        found = [*folder.glob(f"*{suffix}{SHARD_INDEX}"), *folder.glob(f"*{suffix}")]
-        shards = {name for path in found if path.name.endswith(SHARD_INDEX) for name in _weight_map(path).values()}
-        whole = [path for path in found if path.name not in shards]
-        if whole:
-            plain = min(whole, key=lambda path: (path.name.removesuffix(SHARD_INDEX).count("."), path.name))
-            return _open_shards(plain) if plain.name.endswith(SHARD_INDEX) else open_file(plain)
+        found = {path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")}
+        indexes = [path for path in folder.glob(f"*{suffix}.index*.json") if _INDEX.fullmatch(path.name)]
+        shards = {path.parent / name for path in indexes for name in _weight_map(path).values()}
+        strays = {path for path in found - shards if _SHARD.fullmatch(path.name)}
+        if whole := [*indexes, *(found - shards - strays)]:
+            plain = min(whole, key=lambda path: (_variants(path), path.name))
+            return _open_shards(plain) if plain in indexes else open_file(plain)
+        if strays:
+            names = sorted(path.name for path in strays)
+            raise CheckpointError(f"'{folder}' holds the shards {names[:3]}, but no index ('….index.json') of them.")
     raise CheckpointError(f"'{folder}' holds no weights: neither a .safetensors nor a .bin file is there.")
+
+
+def _variants(path: Path) -> int:
+    """How many variants ("fp16") a name states: 0 for the plain file or index."""
+    index = _INDEX.fullmatch(path.name)
+    name = f"{index['stem']}{index['variant'] or ''}" if index else path.name
+    return name.count(".")
 
 
 def _open_safetensors(path: Path) -> Tensors:
     try:
         file = safe_open(path, framework="pt")
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"'{path}' cannot be read as safetensors ({error}). It is damaged or truncated "
-            f"({path.stat().st_size:,} bytes): get the file again."
-        ) from error
-    return Tensors(path, shapes, file.get_tensor)
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+        kinds = {key: of_safetensors(part.get_dtype()) for key, part in slices.items()}
+        metadata = file.metadata()
+    except Exception as error:  # whatever a damaged header makes of the reader
+        raise unreadable(path, error) from error
+    return Tensors(path, shapes, file.get_tensor, kinds=kinds, metadata=metadata)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
-            raise TypeError("its weight_map names no files")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"'{index}' cannot be read as an index of shards ({error}).") from error
+    held = read_table(index).get("weight_map")
+    with refused():
+        weights: dict[str, str] = checked(dict[str, str], held, f"The weight_map of '{index}'")
+    if outside := [name for name in weights.values() if not is_file_name(name)]:
+        raise CheckpointError(f"'{index}' names files outside of its folder ({outside[:3]}): they are not read.")
     return weights
 
 
 def _open_shards(index: Path) -> Tensors:
     weights = _weight_map(index)
-    shards = {name: open_file(index.parent / Path(name).name) for name in sorted(set(weights.values()))}
+    shards = {name: open_file(index.parent / name) for name in sorted(set(weights.values()))}
     for key, name in weights.items():
         if key not in shards[name].shapes:
             raise CheckpointError(f"'{index}' says that '{key}' is in '{name}', where it is not.")
     shapes = {key: shape for shard in shards.values() for key, shape in shard.shapes.items()}
+    kinds = {key: kind for shard in shards.values() for key, kind in shard.kinds.items()}
     unlisted = {key: shard.source for shard in shards.values() for key in shard.shapes if key not in weights}
     files = {key: shards[name].source for key, name in weights.items()} | unlisted
     by_file = {shard.source: shard for shard in shards.values()}
-    return Tensors(index.parent, shapes, lambda key: by_file[files[key]].read(key), files)
+    return Tensors(index.parent, shapes, lambda key: by_file[files[key]].read(key), files, kinds)
 
 
 def fill(
@@ -212,7 +245,7 @@ def planned(
 
 
 def check_keys(tensors: Tensors, needed: Iterable[tuple[str, tuple[int, ...]]], ignored: tuple[str, ...] = ()) -> None:
-    """Refuse keys that are missing, unknown (other than `ignored` endings) or misshapen.
+    """Refuse keys that are missing, unknown (other than `ignored` endings), misshapen, or no weights.
 
     Raises:
         CheckpointError: the first few are named, with both shapes.
@@ -229,6 +262,11 @@ def check_keys(tensors: Tensors, needed: Iterable[tuple[str, tuple[int, ...]]], 
         for key, shape in wanted.items()
         if key in tensors.shapes and tensors.shapes[key] != shape
     ]
+    problems += [
+        f"'{key}' is {name_of(tensors.kinds[key])}, weights are dense and of floating point"
+        for key in wanted
+        if not is_weight(tensors.kinds.get(key, torch.float32))
+    ]
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         said = "; ".join(sorted(problems)[:5])
@@ -236,10 +274,10 @@ def check_keys(tensors: Tensors, needed: Iterable[tuple[str, tuple[int, ...]]], 
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None, key: str, tensors: Tensors) -> Tensor:
-    if dtype is None or not tensor.is_floating_point() or tensor.dtype == dtype:
+    if tensor.dtype == dtype:
         return tensor
-    cast = tensor.to(dtype)
-    if dtype == torch.float16 and cast.numel() and not _is_finite(cast):
+    cast = as_float(tensor, dtype)
+    if dtype == torch.float16 and not is_finite(cast):
         raise CheckpointError(f"'{key}' of '{tensors.source}' holds values too large for float16: take bfloat16.")
     return cast
 

@@ -11,6 +11,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from pickletools import genops
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,8 @@ _STORAGES = {
 }
 _LISTS = {"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"}
 _CODE_MAX = 64 << 20  # bytes of a TorchScript archive's code, which alone torch packs; OpenAI's CLIP has 0.3 MB
+_LEGACY_PICKLES, _LEGACY_DATA = 4, 3  # magic number, protocol, system, data; storages follow
+_LEGACY_SMALL = 1 << 16  # a number that costs nothing
 _LOCAL_HEADER = 30  # bytes, before an entry's name
 _STATE = re.compile(r"^ {2}__(?:parameters|buffers)__ = \[(.*)\]$")
 
@@ -70,6 +73,27 @@ def check_archive(path: Path) -> None:
         raise CheckpointError(f"'{path}' holds {code:,} bytes of code, more than any model has: it is not read.")
 
 
+def check_legacy(path: Path) -> None:
+    """Refuse a file of torch before 1.6 that names storages larger than itself: torch makes room before it reads.
+
+    Raises:
+        CheckpointError: a number of its pickles is larger than the file.
+    """
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            for number in range(_LEGACY_PICKLES):
+                largest = max((abs(value) for _, value, _ in genops(file) if isinstance(value, int)), default=0)
+                if number == _LEGACY_DATA and largest > max(size, _LEGACY_SMALL):
+                    raise CheckpointError(
+                        f"'{path}' of {size:,} bytes speaks of {str(largest)[:20]} numbers: it is damaged."
+                    )
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever damaged pickles make of the reader
+        raise CheckpointError(f"'{path}' cannot be read as torch weights ({error}).") from error
+
+
 def is_torchscript(path: Path) -> bool:
     """Whether the file is a TorchScript archive, as OpenAI published CLIP."""
     return zipfile.is_zipfile(path) and any("/code/" in name for name in _entries(path))
@@ -99,7 +123,7 @@ def _entries(path: Path) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # whatever a damaged directory makes of the reader
         raise CheckpointError(f"'{path}' cannot be read as an archive of torch ({error}).") from error
 
 

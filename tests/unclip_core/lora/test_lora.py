@@ -380,7 +380,7 @@ def test_broken_files_are_refused(tmp_path):
     [
         ({"stage": "upsampler"}, "stage 'upsampler'"),
         ({"rank": 3}, r"header says rank 3, but A of 'blocks.0.to_k' is \[2, 16\]"),
-        ({"alpha": None}, "alpha None"),
+        ({"alpha": None}, "alpha: Input should be a valid number"),
     ],
 )
 def test_headers_that_do_not_hold_are_refused(tmp_path, header, said):

@@ -221,7 +221,7 @@ def test_decoder_params_that_disagree_are_refused(change, told):
     [
         ({"extra": 1}, r"unknown keys \['extra'\]"),
         ({"unet": params_to_dict(SMALL_UNET)}, r"missing keys \['conditioner'\]"),
-        ({"conditioner": {"kind": "vector"}}, r"one of .*'map', .*'token'\], got 'vector'"),
+        ({"conditioner": {"kind": "vector"}, "unet": {}}, r"one of .*'map', .*'token'\], got 'vector'"),
     ],
 )
 def test_broken_configs_are_refused(config, told):

@@ -56,12 +56,10 @@ def write_random_prior(
     vision: whether it has an image encoder. Raises CheckpointError where the folder is not empty, OSError where the
     disk is full.
     """
-    writer = PriorFolderWriter(folder, DTYPES[dtype], RandomNumbers(seed))
-    with meta_init():
+    with PriorFolderWriter(folder, DTYPES[dtype], RandomNumbers(seed)) as writer, meta_init():
         writer.text(TextTower(sizes.text), made_tokenizer(sizes.text, pad=END))
         if vision:
             side = sizes.vision.image_size
             writer.vision(VisionTower(sizes.vision), ImageInput(side, side))
         writer.prior(PriorTransformer(sizes.prior), DIFFUSION)
-    writer.finish()
     return folder

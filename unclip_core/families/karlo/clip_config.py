@@ -3,21 +3,23 @@
 Old files lack keys: those take the library's own defaults. A setting that our networks cannot follow is refused.
 """
 
-from collections.abc import Mapping
+import math
 from typing import Any
 
-from ...clip.image_input import OPENAI_MEAN, OPENAI_STD, ImageInput
+from ...clip.image_input import ImageInput
 from ...nets.clip_towers import TextTowerParams, VisionTowerParams
+from ...nets.params import require_positive
 from ...weights.config_checks import Config, require
+from . import config_types as types
+from .config_types import typed
+
+_FILTERS = 6
 
 
 def text_tower_params(config: Config) -> TextTowerParams:
     """Read the configuration of a CLIPTextModelWithProjection."""
-    return TextTowerParams(
-        **_tower(config, width=512, mlp_width=2048, layers=12, heads=8),
-        vocabulary=config.get("vocab_size", 49408),
-        context=config.get("max_position_embeddings", 77),
-    )
+    told = typed(types.CLIPTextConfig, config)
+    return TextTowerParams(**_tower(told), vocabulary=told.vocab_size, context=told.max_position_embeddings)
 
 
 def text_tower_config(params: TextTowerParams) -> dict[str, Any]:
@@ -36,11 +38,9 @@ def text_tower_config(params: TextTowerParams) -> dict[str, Any]:
 
 def vision_tower_params(config: Config) -> VisionTowerParams:
     """Read the configuration of a CLIPVisionModelWithProjection."""
+    told = typed(types.CLIPVisionConfig, config)
     return VisionTowerParams(
-        **_tower(config, width=768, mlp_width=3072, layers=12, heads=12),
-        image_size=config.get("image_size", 224),
-        patch_size=config.get("patch_size", 32),
-        channels=config.get("num_channels", 3),
+        **_tower(told), image_size=told.image_size, patch_size=told.patch_size, channels=told.num_channels
     )
 
 
@@ -63,16 +63,15 @@ def image_input(config: Config, image_size: int, squash: bool) -> ImageInput:
     Raises ValueError for settings that ours cannot follow.
     """
     require(config, {"do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True})
-    edge, crop = _edge(config.get("size", 224), "size"), _edge(config.get("crop_size", 224), "crop_size")
+    told = typed(types.CLIPImageProcessor, config)
+    edge, crop = _edge(told.size, "size"), _edge(told.crop_size, "crop_size")
     if crop != image_size or edge < crop:
         raise ValueError(f"images are resized to {edge} px and cropped to {crop}, but the tower sees {image_size}")
-    return ImageInput(
-        crop,
-        None if squash else edge,
-        config.get("resample", 3),
-        tuple(config.get("image_mean", OPENAI_MEAN)),
-        tuple(config.get("image_std", OPENAI_STD)),
-    )
+    if not 0 <= told.resample < _FILTERS:
+        raise ValueError(f"'resample' is {told.resample}; PIL's filters are 0 to {_FILTERS - 1}")
+    if not all(0 < value < math.inf for value in told.image_std) or not all(map(math.isfinite, told.image_mean)):
+        raise ValueError(f"'image_mean' {told.image_mean} and 'image_std' {told.image_std} must be finite, std above 0")
+    return ImageInput(crop, None if squash else edge, told.resample, told.image_mean, told.image_std)
 
 
 def image_input_config(images: ImageInput) -> dict[str, Any]:
@@ -94,15 +93,15 @@ def image_input_config(images: ImageInput) -> dict[str, Any]:
     }
 
 
-def _tower(config: Config, width: int, mlp_width: int, layers: int, heads: int) -> dict[str, Any]:
+def _tower(told: types.CLIPTextConfig | types.CLIPVisionConfig) -> dict[str, Any]:
     return {
-        "width": config.get("hidden_size", width),
-        "mlp_width": config.get("intermediate_size", mlp_width),
-        "layers": config.get("num_hidden_layers", layers),
-        "heads": config.get("num_attention_heads", heads),
-        "embed_dim": config.get("projection_dim", 512),
-        "activation": config.get("hidden_act", "quick_gelu"),
-        "eps": config.get("layer_norm_eps", 1e-5),
+        "width": told.hidden_size,
+        "mlp_width": told.intermediate_size,
+        "layers": told.num_hidden_layers,
+        "heads": told.num_attention_heads,
+        "embed_dim": told.projection_dim,
+        "activation": told.hidden_act,
+        "eps": told.layer_norm_eps,
     }
 
 
@@ -121,9 +120,8 @@ def _tower_config(params: TextTowerParams | VisionTowerParams) -> dict[str, Any]
 
 def _edge(size: int | Config, name: str) -> int:
     """One edge of a size given as a number, {"shortest_edge"} or {"height", "width"} that agree."""
-    if isinstance(size, Mapping):
-        values = {size[key] for key in ("shortest_edge", "height", "width") if key in size}
-        if len(values) != 1:
-            raise ValueError(f"'{name}' is {dict(size)}; supported is one edge, or a square")
-        return int(values.pop())
-    return int(size)
+    values = [size] if isinstance(size, int) else [size[k] for k in ("shortest_edge", "height", "width") if k in size]
+    if not values or any(value != values[0] for value in values):
+        raise ValueError(f"'{name}' is {str(size)[:60]}; supported is one edge, or a square")
+    require_positive(f"'{name}'", image_size=values[0])
+    return values[0]

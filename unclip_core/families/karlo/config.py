@@ -11,6 +11,8 @@ from ...nets.prior import EXTRA_TOKENS, PriorParams
 from ...nets.token_conditioner import TokenConditionerParams
 from ...nets.unet_params import UNetParams
 from ...weights.config_checks import Config, needs, require
+from . import config_types as types
+from .config_types import typed
 
 _PRIOR_FIXED = {
     "additional_embeddings": EXTRA_TOKENS,
@@ -64,28 +66,22 @@ _SHIFTS = {"scale_shift": "scale_shift", "default": "add"}
 def prior_params(config: Config, soft_mask: bool) -> PriorParams:
     """Read a PriorTransformer's configuration. Raises ValueError for settings that our net does not have."""
     require(config, _PRIOR_FIXED)
-    heads, head_dim = config.get("num_attention_heads", 32), config.get("attention_head_dim", 64)
-    embed_dim = config.get("embedding_dim", 768)
-    require(config, {"embedding_proj_dim": embed_dim, "clip_embed_dim": embed_dim}, or_none=True)
+    told = typed(types.PriorTransformer, config)
+    require(config, dict.fromkeys(("embedding_proj_dim", "clip_embed_dim"), told.embedding_dim), or_none=True)
     return PriorParams(
-        width=heads * head_dim,
-        layers=config.get("num_layers", 20),
-        heads=heads,
-        head_dim=head_dim,
-        embed_dim=embed_dim,
-        text_width=embed_dim,
-        text_tokens=config.get("num_embeddings", 77),
+        width=told.num_attention_heads * told.attention_head_dim,
+        layers=told.num_layers,
+        heads=told.num_attention_heads,
+        head_dim=told.attention_head_dim,
+        embed_dim=told.embedding_dim,
+        text_width=told.embedding_dim,
+        text_tokens=told.num_embeddings,
         soft_mask=soft_mask,
     )
 
 
 def prior_config(params: PriorParams) -> dict[str, Any]:
-    """Write the configuration that `prior_params` reads. Raises ValueError where diffusers has no such prior."""
-    if params.text_width != params.embed_dim or params.mlp_ratio != 4:
-        raise ValueError(
-            f"diffusers has no prior with text width {params.text_width}, embedding width "
-            f"{params.embed_dim} and MLP ratio {params.mlp_ratio}"
-        )
+    """Write the configuration that `prior_params` reads."""
     return {
         "_class_name": "PriorTransformer",
         "num_attention_heads": params.heads,
@@ -101,13 +97,13 @@ def prior_config(params: PriorParams) -> dict[str, Any]:
 def conditioner_params(config: Config) -> TokenConditionerParams:
     """Read a UnCLIPTextProjModel's configuration."""
     needs(config, "time_embed_dim", "cross_attention_dim")
-    embed_dim = config.get("clip_embeddings_dim", 768)
+    told = typed(types.UnCLIPTextProjModel, config)
     return TokenConditionerParams(
-        embed_dim=embed_dim,
-        text_width=embed_dim,
-        time_embed_dim=config["time_embed_dim"],
-        context_dim=config["cross_attention_dim"],
-        extra_tokens=config.get("clip_extra_context_tokens", 4),
+        embed_dim=told.clip_embeddings_dim,
+        text_width=told.clip_embeddings_dim,
+        time_embed_dim=told.time_embed_dim,
+        context_dim=told.cross_attention_dim,
+        extra_tokens=told.clip_extra_context_tokens,
     )
 
 
@@ -128,7 +124,8 @@ def decoder_params(unet: Config, text_projection: Config) -> DecoderParams:
     Raises ValueError for settings that ours cannot follow.
     """
     needs(unet, "sample_size")
-    return DecoderParams(conditioner_params(text_projection), decoder_unet_params(unet), image_size=unet["sample_size"])
+    size = typed(types.UNet2DConditionModel, unet).sample_size
+    return DecoderParams(conditioner_params(text_projection), decoder_unet_params(unet), image_size=size)
 
 
 def decoder_unet_params(unet: Config) -> UNetParams:
@@ -140,12 +137,14 @@ def decoder_unet_params(unet: Config) -> UNetParams:
         raise ValueError(
             f"'mid_block_type' is {unet.get('mid_block_type')!r}; supported is 'UNetMidBlock2DSimpleCrossAttn'"
         )
+    _check_unet(unet)
+    told = typed(types.UNet2DConditionModel, unet)
     return _unet_params(
-        unet,
-        unet.get("in_channels", 4),
-        unet.get("out_channels", 4),
+        told,
+        in_channels=told.in_channels,
+        out_channels=told.out_channels,
         mid_attention=True,
-        context_dim=unet.get("cross_attention_dim", 1280),
+        context_dim=told.cross_attention_dim,
     )
 
 
@@ -174,14 +173,16 @@ def super_res_params(config: Config) -> UNetParams:
             "dropout": 0.0,
         },
     )
-    needs(config, "sample_size")
+    _check_unet(config)
+    told = typed(types.UNet2DModel, config)
     return _unet_params(
-        config,
-        config.get("in_channels", 3),
-        config.get("out_channels", 3),
-        mid_attention=config.get("add_attention", True),
-        context_dim=None,
+        told, in_channels=told.in_channels, out_channels=told.out_channels, mid_attention=told.add_attention
     )
+
+
+def super_res_size(config: Config) -> int:
+    """Read the side of a super-resolution's images, px."""
+    return typed(types.UNet2DModel, config).sample_size
 
 
 def super_res_config(params: UNetParams, image_size: int) -> dict[str, Any]:
@@ -201,19 +202,21 @@ def diffusion_spec(config: Config, compatible: bool, native_clip: float | None =
     `native_clip` where diffusers clips at half of it. Raises ValueError for settings that ours cannot follow.
     """
     require(config, {"beta_schedule": "squaredcos_cap_v2"})
-    limit = float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", True) else None
+    told = typed(types.UnCLIPScheduler, config)
+    limit = told.clip_sample_range if told.clip_sample else None
     if native_clip is not None and not compatible and limit == native_clip / 2:
         limit = native_clip
-    return DiffusionSpec(
-        schedule="cosine",
-        train_steps=config.get("num_train_timesteps", 1000),
-        prediction=config.get("prediction_type", "epsilon"),
-        variance=config.get("variance_type", "fixed_small_log"),
-        clip_range=limit,
-        spacing="karlo" if compatible else "karlo_native",
-        compatible=compatible,
-        solver_spacing="trailing",
-    )
+    read = {
+        "schedule": "cosine",
+        "train_steps": told.num_train_timesteps,
+        "prediction": told.prediction_type,
+        "variance": told.variance_type,
+        "clip_range": limit,
+        "spacing": "karlo" if compatible else "karlo_native",
+        "compatible": compatible,
+        "solver_spacing": "trailing",
+    }
+    return DiffusionSpec.from_dict(read)
 
 
 def scheduler_config(spec: DiffusionSpec) -> dict[str, Any]:
@@ -229,36 +232,37 @@ def scheduler_config(spec: DiffusionSpec) -> dict[str, Any]:
     }
 
 
-def _unet_params(
-    config: Config, in_channels: int, out_channels: int, mid_attention: bool, context_dim: int | None
-) -> UNetParams:
+def _check_unet(config: Config) -> None:
     require(config, _UNET_FIXED)
-    needs(config, "block_out_channels", "down_block_types", "up_block_types")
-    channels, down, up = (tuple(config[k]) for k in ("block_out_channels", "down_block_types", "up_block_types"))
+    needs(config, "block_out_channels", "down_block_types", "up_block_types", "sample_size")
+
+
+def _unet_params(told: types.Unet, **others: Any) -> UNetParams:
+    channels, down, up = told.block_out_channels, told.down_block_types, told.up_block_types
     unknown = [name for name in (*down, *up) if name not in _ATTENTION_OF]
     if unknown:
         raise ValueError(f"blocks of type {unknown[0]!r} are not supported; known are {sorted(_ATTENTION_OF)}")
     attention = tuple(_ATTENTION_OF[name] for name in down)
     if tuple(_ATTENTION_OF[name] for name in reversed(up)) != attention:
         raise ValueError(f"the way up {list(up)} does not mirror the way down {list(down)}")
-    shift = config.get("resnet_time_scale_shift", "default")
-    if shift not in _SHIFTS:
-        raise ValueError(f"'resnet_time_scale_shift' is {shift!r}; supported are {sorted(_SHIFTS)}")
+    if told.resnet_time_scale_shift not in _SHIFTS:
+        raise ValueError(
+            f"'resnet_time_scale_shift' is {told.resnet_time_scale_shift!r}; supported are {sorted(_SHIFTS)}"
+        )
+    if not channels:
+        raise ValueError("'block_out_channels' is empty")
     return UNetParams(
-        in_channels=in_channels,
-        out_channels=out_channels,
         channels=channels,
-        blocks=_per_level(config.get("layers_per_block", 2), len(channels)),
+        blocks=_per_level(told.layers_per_block, len(channels)),
         attention=attention,
         map_channels=(0,) * len(channels),
         time_channels=channels[0],
         time_embed_dim=4 * channels[0],
-        mid_attention=mid_attention,
-        context_dim=context_dim,
-        head_dim=_one(config.get("attention_head_dim", 8)),
-        groups=config.get("norm_num_groups", 32),
-        eps=config.get("norm_eps", 1e-5),
-        time_shift=_SHIFTS[shift],
+        head_dim=_one(told.attention_head_dim),
+        groups=told.norm_num_groups,
+        eps=told.norm_eps,
+        time_shift=_SHIFTS[told.resnet_time_scale_shift],
+        **others,
     )
 
 
@@ -283,13 +287,13 @@ def _unet_config(params: UNetParams) -> dict[str, Any]:
     }
 
 
-def _per_level(value: int | list[int], levels: int) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value,) * levels
+def _per_level(value: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,) * levels
 
 
-def _one(value: int | list[int]) -> int:
+def _one(value: int | tuple[int, ...]) -> int:
     """Return the number that all levels share. Raises ValueError where they differ."""
-    values = set(value) if isinstance(value, list | tuple) else {value}
+    values = set(value) if isinstance(value, tuple) else {value}
     if len(values) != 1:
         raise ValueError(f"'attention_head_dim' differs from level to level ({value}), which is not supported")
     return values.pop()

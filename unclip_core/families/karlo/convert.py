@@ -13,10 +13,16 @@ def convert(model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
     """Write the parts that the model has to the new folder `target`, one after the other; returns the folder.
 
     Raises:
-        CheckpointError: the model lacks what any Karlo has, or the target is not empty.
-        OSError: the disk is full; the folder is then no model, as it has no index.
+        CheckpointError: the model lacks what any Karlo has, the target is not empty, or the layout cannot say what the
+            model is. Nothing is left behind, as after all that follows.
+        OSError: the disk is full.
     """
-    writer = FolderWriter(target, dtype)
+    with FolderWriter(target, dtype) as writer:
+        _write(writer, model)
+    return target
+
+
+def _write(writer: FolderWriter, model: UnclipModel) -> None:
     adapter: Any = model.reader.clip().adapter
     if adapter.model.text is not None:
         writer.text(adapter.model.text, adapter.tokenizer)
@@ -34,5 +40,3 @@ def convert(model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
     if model.has("upsampler"):
         upsampler: Any = model.reader.upsampler()
         writer.upsampler(upsampler.net, upsampler.last, size * upsampler.scale, upsampler.diffusion)
-    writer.finish()
-    return writer.folder

@@ -1,7 +1,7 @@
 """Infer shapes and settings of kakaobrain's Karlo: from its YAML files if present, else from tensor shapes."""
 
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,59 @@ from ...nets.decoder import DecoderParams
 from ...nets.prior import EXTRA_TOKENS, PriorParams
 from ...nets.token_conditioner import TokenConditionerParams
 from ...nets.unet_params import UNetParams
+from ...parsing import checked, read_text
+from ...weights.config_checks import refused
 from ...weights.files import CheckpointError
 from ...weights.tensors import Tensors
 
-Settings = Mapping[str, Any]
-
 HEAD_WIDTH = 64
 DECODER_SIZE = 64
+MAX_YAML_BYTES = 1 << 20
 _TYPES = {"prior": "prior", "t2i-decoder": "decoder", "improved_sr_64_256": "super_res"}
 _PREDICTS_X0 = {"prior": True}
 _LEARNS_SIGMA = {"decoder": True}
+_NUMBER = "([0-9]{1,6})"
 
 
-def read_settings(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the YAML files in `folder` and its `configs`: hyper-parameters and diffusion by net, flattened.
+@dataclass(frozen=True)
+class KakaoSettings:
+    """What is read of a YAML file's "hparams" and "diffusion"; None stands for the published model's own."""
+
+    xf_heads: int | None = None
+    image_size: int = DECODER_SIZE
+    num_head_channels: int = HEAD_WIDTH
+    steps: int = 1000
+    predict_xstart: bool | None = None
+    learn_sigma: bool | None = None
+    noise_schedule: str = "squaredcos_cap_v2"
+
+
+def read_settings(folder: Path) -> dict[str, KakaoSettings]:
+    """Read the YAML files in `folder` and its `configs`: hyper-parameters and diffusion by net.
 
     Raises:
-        CheckpointError: a file is no YAML.
+        CheckpointError: a file is no YAML, or a setting of another type.
     """
-    found = {}
+    found: dict[str, KakaoSettings] = {}
     for path in sorted([*folder.glob("*.y*ml"), *folder.glob("configs/*.y*ml")]):
         config = _read_yaml(path)
-        model = config.get("model") if isinstance(config, dict) else None
-        kind = _TYPES.get(model.get("type", "")) if isinstance(model, dict) else None
-        if kind and model:
-            found[kind] = {**(model.get("hparams") or {}), **(config.get("diffusion") or {})}
+        if not isinstance(config, dict) or not isinstance(model := config.get("model"), dict):
+            continue
+        kind = model.get("type")
+        if isinstance(kind, str) and kind in _TYPES:
+            found[_TYPES[kind]] = _settings(path, model.get("hparams"), config.get("diffusion"))
     return found
+
+
+def _settings(path: Path, *tables: Any) -> KakaoSettings:
+    known = {item.name for item in fields(KakaoSettings)}
+    told: dict[str, Any] = {}
+    for table in tables:
+        if not isinstance(table, dict | None):
+            raise CheckpointError(f'\'{path}\': "hparams" and "diffusion" must be tables, got {str(table)[:60]!r}.')
+        told |= {key: value for key, value in (table or {}).items() if key in known}
+    with refused():
+        return checked(KakaoSettings, told, f"'{path}'")
 
 
 def _read_yaml(path: Path) -> Any:
@@ -44,19 +71,23 @@ def _read_yaml(path: Path) -> Any:
         import yaml  # comes with huggingface_hub, which open_clip brings
     except ImportError as error:
         raise CheckpointError(f"'{path}' needs PyYAML to be read: pip install pyyaml.") from error
+    with refused(f"'{path}'"):
+        text = read_text(path, MAX_YAML_BYTES)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"'{path}' cannot be read as YAML ({error}).") from error
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it repeats parts of itself by aliases, by which a small file becomes an endless one")
+        return yaml.safe_load(text)
+    except Exception as error:  # whatever a damaged file makes of the parser
+        raise CheckpointError(f"'{path}' cannot be read as YAML ({error or 'it is nested too deep'}).") from error
 
 
-def prior(source: Tensors, settings: Settings, soft_mask: bool) -> PriorParams:
+def prior(source: Tensors, settings: KakaoSettings, soft_mask: bool) -> PriorParams:
     """Infer the shape of the prior."""
     _, tokens, width = _shape(source, "model.positional_embedding", 3)
-    heads = settings.get("xf_heads") or max(1, width // HEAD_WIDTH)
+    heads = settings.xf_heads or max(1, width // HEAD_WIDTH)
     return PriorParams(
         width=width,
-        layers=_count(source, r"model\.transformer\.resblocks\.(\d+)\."),
+        layers=_count(source, r"model\.transformer\.resblocks\."),
         heads=heads,
         head_dim=width // heads,
         embed_dim=_shape(source, "model.clip_img_proj.weight", 2)[1],
@@ -67,7 +98,7 @@ def prior(source: Tensors, settings: Settings, soft_mask: bool) -> PriorParams:
     )
 
 
-def decoder(source: Tensors, settings: Settings) -> DecoderParams:
+def decoder(source: Tensors, settings: KakaoSettings) -> DecoderParams:
     """Infer the shape of the decoder and its conditioner."""
     shape = unet(source, "model.", settings)
     context_dim, text_width = _shape(source, "model.text_seq_proj.0.weight", 2)
@@ -78,10 +109,10 @@ def decoder(source: Tensors, settings: Settings) -> DecoderParams:
         context_dim=context_dim,
         extra_tokens=_shape(source, "model.clip_tok_proj.weight", 2)[0] // context_dim,
     )
-    return DecoderParams(conditioner, shape, settings.get("image_size", DECODER_SIZE))
+    return DecoderParams(conditioner, shape, settings.image_size)
 
 
-def unet(source: Tensors, prefix: str, settings: Settings) -> UNetParams:
+def unet(source: Tensors, prefix: str, settings: KakaoSettings) -> UNetParams:
     """Infer the shape of the UNet under `prefix`: upsampling on the way up ends a level."""
     levels = _levels(source, prefix)
     last = levels[0][-1]
@@ -101,7 +132,7 @@ def unet(source: Tensors, prefix: str, settings: Settings) -> UNetParams:
         time_embed_dim=time_embed,
         mid_attention=f"{prefix}middle_block.1.qkv.weight" in source.shapes,
         context_dim=context[1] if context else None,
-        head_dim=settings.get("num_head_channels", HEAD_WIDTH),
+        head_dim=settings.num_head_channels,
         time_shift="scale_shift" if shift == 2 * channels[0] else "add",
     )
 
@@ -115,7 +146,7 @@ def towers(source: Tensors) -> tuple[TextTowerParams, VisionTowerParams]:
     text = TextTowerParams(
         width=text_width,
         mlp_width=_shape(source, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        layers=_count(source, r"transformer\.resblocks\.(\d+)\."),
+        layers=_count(source, r"transformer\.resblocks\."),
         heads=max(1, text_width // HEAD_WIDTH),
         embed_dim=embed_dim,
         vocabulary=_shape(source, "token_embedding.weight", 2)[0],
@@ -124,7 +155,7 @@ def towers(source: Tensors) -> tuple[TextTowerParams, VisionTowerParams]:
     vision = VisionTowerParams(
         width=width,
         mlp_width=_shape(source, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        layers=_count(source, r"visual\.transformer\.resblocks\.(\d+)\."),
+        layers=_count(source, r"visual\.transformer\.resblocks\."),
         heads=max(1, width // HEAD_WIDTH),
         embed_dim=embed_dim,
         image_size=side * patch,
@@ -134,17 +165,20 @@ def towers(source: Tensors) -> tuple[TextTowerParams, VisionTowerParams]:
     return text, vision
 
 
-def diffusion(name: str, settings: Settings, compatible: bool, native_clip: float) -> DiffusionSpec:
+def diffusion(name: str, settings: KakaoSettings, compatible: bool, native_clip: float) -> DiffusionSpec:
     """Return the diffusion of "prior", "decoder" or "super_res". Raises CheckpointError for another schedule."""
-    schedule = settings.get("noise_schedule", "squaredcos_cap_v2")
-    if schedule != "squaredcos_cap_v2":
-        raise CheckpointError(f"Karlo's {name} has the noise schedule {schedule!r}; supported is 'squaredcos_cap_v2'.")
+    if settings.noise_schedule != "squaredcos_cap_v2":
+        raise CheckpointError(
+            f"Karlo's {name} has the noise schedule {settings.noise_schedule!r}; supported is 'squaredcos_cap_v2'."
+        )
     limit = 1.0 if name != "prior" else native_clip / 2 if compatible else native_clip
+    predicts_x0 = _PREDICTS_X0.get(name, False) if settings.predict_xstart is None else settings.predict_xstart
+    learns_sigma = _LEARNS_SIGMA.get(name, False) if settings.learn_sigma is None else settings.learn_sigma
     return DiffusionSpec(
         schedule="cosine",
-        train_steps=settings.get("steps", 1000),
-        prediction="sample" if settings.get("predict_xstart", _PREDICTS_X0.get(name, False)) else "epsilon",
-        variance="learned_range" if settings.get("learn_sigma", _LEARNS_SIGMA.get(name, False)) else "fixed_small_log",
+        train_steps=settings.steps,
+        prediction="sample" if predicts_x0 else "epsilon",
+        variance="learned_range" if learns_sigma else "fixed_small_log",
         clip_range=limit,
         spacing="karlo" if compatible else "karlo_native",
         compatible=compatible,
@@ -155,7 +189,7 @@ def diffusion(name: str, settings: Settings, compatible: bool, native_clip: floa
 def _levels(source: Tensors, prefix: str) -> list[list[int]]:
     """Numbers of the output blocks of each level, the smallest level first."""
     levels: list[list[int]] = [[]]
-    count = _count(source, rf"{re.escape(prefix)}output_blocks\.(\d+)\.")
+    count = _count(source, rf"{re.escape(prefix)}output_blocks\.")
     for number in range(count):
         levels[-1].append(number)
         ends = (f"{prefix}output_blocks.{number}.{slot}.in_layers.0.weight" for slot in (1, 2))
@@ -166,14 +200,25 @@ def _levels(source: Tensors, prefix: str) -> list[list[int]]:
     return levels
 
 
-def _count(source: Tensors, pattern: str) -> int:
-    """One more than the highest number that `pattern` finds at the start of a key; 0 where it finds none."""
-    return max((int(found[1]) + 1 for key in source.shapes if (found := re.match(pattern, key))), default=0)
+def _count(source: Tensors, prefix: str) -> int:
+    """How many blocks there are under `prefix`, a pattern: their numbers have to run from 0 on without a gap.
+
+    Raises:
+        CheckpointError: one is missing, so that a number says more than the file holds.
+    """
+    pattern = re.compile(prefix + _NUMBER + r"\.")
+    numbers = {int(found[1]) for key in source.shapes if (found := pattern.match(key))}
+    if numbers and max(numbers) >= len(numbers):
+        raise CheckpointError(
+            f"'{source.source}' holds the block {max(numbers)} under '{prefix.replace(chr(92), '')}', but only "
+            f"{len(numbers)} blocks: it is not whole."
+        )
+    return len(numbers)
 
 
 def _shape(source: Tensors, key: str, rank: int) -> tuple[int, ...]:
     shape = source.shapes.get(key)
-    if shape is None or len(shape) != rank:
+    if shape is None or len(shape) != rank or 0 in shape:
         said = "is missing" if shape is None else f"has shape {list(shape)}"
         raise CheckpointError(f"'{source.source}': '{key}' {said}; a tensor of {rank} dimensions is needed there.")
     return shape

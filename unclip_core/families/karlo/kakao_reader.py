@@ -5,32 +5,32 @@
 """
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...clip.adapter import TextCondition
 from ...clip.image_input import ImageInput
 from ...clip.tokenizer import openai_tokenizer
 from ...clip.tower_adapter import TowerAdapter
 from ...diffusion.spec import DiffusionSpec
-from ...models import PARTS, Clip, Decoder, Prior, Upsampler
+from ...models import PARTS, Decoder, Prior, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.decoder import DecoderNet
 from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
+from ...weights.config_checks import refused
 from ...weights.files import CheckpointError
 from ...weights.meta_init import meta_init
-from ...weights.tensors import PICKLES, Tensors, fill, load_pickle, open_file
+from ...weights.tensors import PICKLES, Tensors, fill, in_memory, load_pickle, open_file
 from ...weights.torch_archive import is_torchscript, open_torchscript
 from ...weights.weak_cached_property import weak_cached_property
 from ..statistics import STATISTICS, check_statistics
 from . import kakao_names as names
 from . import kakao_params as params_of
-from .reader import DECODER, NATIVE_PRIOR_CLIP, PRIOR, UPSAMPLER, family_of
+from .shared import NATIVE_PRIOR_CLIP, KarloParts, family_of
 
 SCALE = 4
 _SIGNATURES = {
@@ -50,7 +50,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*")) if folder.is_dir() else []:
-        if path.suffix not in PICKLES and path.suffix != ".safetensors":
+        if path.name.startswith(".") or (path.suffix not in PICKLES and path.suffix != ".safetensors"):
             continue
         if (kind := _kind(path)) is None:
             continue
@@ -60,10 +60,8 @@ def weight_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-class KakaoFolder:
+class KakaoFolder(KarloParts):
     """A folder of such files. Parts are read one by one; a missing part is an error only when it is asked for."""
-
-    small = False
 
     def __init__(self, folder: Path, dtype: torch.dtype, conventions: str) -> None:
         """Look which files there are. Raises CheckpointError where none of them says the family."""
@@ -73,19 +71,11 @@ class KakaoFolder:
         self.family = family_of(self._embed_dim())
         self.parts = frozenset({"super_res": "upsampler"}.get(kind, kind) for kind in self.files) & frozenset(PARTS)
 
-    @property
-    def compatible(self) -> bool:
-        """Whether diffusers' conventions are followed."""
-        return self.conventions == "diffusers"
-
-    def clip(self) -> Clip:
-        """Read both towers of CLIP, in float32."""
-        return Clip(self.family, self._clip)
-
     def prior(self) -> Prior:
         """Read the prior, with the statistics of CLIP's embeddings."""
         source = self._tensors("prior")
-        params = params_of.prior(source, self.settings.get("prior", {}), self.compatible)
+        with refused(f"'{source.source}'"):
+            params = params_of.prior(source, self._settings("prior"), self.compatible)
         statistics = dict(zip(STATISTICS, self._statistics(params.embed_dim), strict=True))
         net = fill(
             lambda: PriorTransformer(params),
@@ -95,12 +85,13 @@ class KakaoFolder:
             keep=STATISTICS,
         )
         check_statistics(net, self._file("stats"))
-        return Prior(self.family, net, self.diffusion("prior"), unit_norm=False, settings=PRIOR)
+        return self._prior(net, self.diffusion("prior"))
 
     def decoder(self) -> Decoder:
         """Read the decoder with its text projection."""
         source = self._tensors("decoder")
-        params = params_of.decoder(source, self.settings.get("decoder", {}))
+        with refused(f"'{source.source}'"):
+            params = params_of.decoder(source, self._settings("decoder"))
         with meta_init():
             net = DecoderNet(params)
         own = {names.conditioner_origin(key).key for key in net.conditioner.state_dict()}
@@ -111,45 +102,37 @@ class KakaoFolder:
             source.only(lambda key: key not in own),
             self.dtype,
         )
-        return Decoder(
-            self.family,
-            net.eval(),
-            self.diffusion("decoder"),
-            params.image_size,
-            blank_text=lambda: self._blank,
-            settings=DECODER,
-        )
+        return self._decoder(net, self.diffusion("decoder"))
 
     def upsampler(self) -> Upsampler:
         """Read both super-resolution nets."""
         source, nets = self._tensors("super_res"), []
         for prefix in ("model_first_steps.", "model_last_step."):
             half = source.only(_starting_with(prefix))
-            params = params_of.unet(half, prefix, self.settings.get("super_res", {}))
+            with refused(f"'{source.source}'"):
+                params = params_of.unet(half, prefix, self._settings("super_res"))
             with meta_init():
                 net = UpsamplerNet(params)
             fill(partial(getattr, net, "unet"), names.unet_origin(params, prefix), half, self.dtype)
-            nets.append(net.eval())
-        return Upsampler(
-            self.family, nets[0], self.diffusion("super_res"), SCALE, nets[1], clamp=False, settings=UPSAMPLER
-        )
+            nets.append(net)
+        return self._upsampler(nets[0], nets[1], self.diffusion("super_res"), SCALE)
 
     def check(self) -> None:
         """Do nothing more: the files were detected by their keys, and each is checked as it is read."""
 
     def diffusion(self, name: str) -> DiffusionSpec:
         """Return the diffusion of "prior", "decoder" or "super_res"."""
-        return params_of.diffusion(name, self.settings.get(name, {}), self.compatible, NATIVE_PRIOR_CLIP)
+        with refused(f"The YAML file of Karlo's {name} in '{self.folder}'"):
+            return params_of.diffusion(name, self._settings(name), self.compatible, NATIVE_PRIOR_CLIP)
 
-    @cached_property
-    def _blank(self) -> TextCondition:
-        """The encoding of the empty prompt, kept for classifier-free guidance; CLIP itself may be freed."""
-        return self._clip.encode_text([""])
+    def _settings(self, name: str) -> params_of.KakaoSettings:
+        return self.settings.get(name, params_of.KakaoSettings())
 
     @weak_cached_property
     def _clip(self) -> TowerAdapter:
         source = self._tensors("clip").only(lambda key: key not in _NOT_WEIGHTS)
-        text_params, vision_params = params_of.towers(source)
+        with refused(f"'{source.source}'"):
+            text_params, vision_params = params_of.towers(source)
         text = fill(
             lambda: TextTower(text_params),
             names.openai_origin(names.OPENAI_TEXT),
@@ -174,6 +157,8 @@ class KakaoFolder:
 
     def _statistics(self, embed_dim: int) -> tuple[Tensor, Tensor]:
         path = self._file("stats")
+        if _kind(path) != "stats":
+            raise CheckpointError(f"'{path}' holds no statistics any more.")
         mean, std = load_pickle(path)
         if mean.shape != (embed_dim,) or std.shape != (embed_dim,):
             raise CheckpointError(
@@ -208,8 +193,7 @@ def _starting_with(prefix: str) -> Callable[[str], bool]:
 
 
 def _open_archive(path: Path) -> Tensors:
-    held = open_torchscript(path)
-    return Tensors(path, {key: tuple(value.shape) for key, value in held.items()}, held.__getitem__)
+    return in_memory(path, open_torchscript(path))
 
 
 def _kind(path: Path) -> str | None:

@@ -85,8 +85,7 @@ def write_random_karlo(
     prior, vision: whether it can start from text, and from images (the two published folders have one each).
     Raises CheckpointError where the folder is not empty, OSError where the disk is full.
     """
-    writer = FolderWriter(folder, DTYPES[dtype], RandomNumbers(seed))
-    with meta_init():
+    with FolderWriter(folder, DTYPES[dtype], RandomNumbers(seed)) as writer, meta_init():
         writer.text(TextTower(sizes.text), made_tokenizer(sizes.text))
         if vision:
             side = sizes.vision.image_size
@@ -96,7 +95,6 @@ def write_random_karlo(
         writer.decoder(DecoderNet(sizes.decoder), DECODER)
         first, last = UpsamplerNet(sizes.super_res), UpsamplerNet(sizes.super_res)
         writer.upsampler(first, last, sizes.decoder.image_size * sizes.scale, SUPER_RES)
-    writer.finish()
     return folder
 
 

@@ -1,19 +1,17 @@
 """Read Karlo in diffusers' folder layout (`UnCLIPPipeline`, `UnCLIPImageVariationPipeline`), of any size."""
 
-import json
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from ...clip.adapter import TextCondition
 from ...clip.image_input import ImageInput
 from ...clip.tokenizer import read_tokenizer
 from ...clip.tower_adapter import TowerAdapter
 from ...diffusion.spec import DiffusionSpec
-from ...models import Clip, Decoder, Prior, StageSettings, Upsampler
+from ...models import Decoder, Prior, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.decoder import DecoderNet, DecoderParams
 from ...nets.prior import PriorTransformer
@@ -21,6 +19,7 @@ from ...nets.token_conditioner import TokenConditioner
 from ...nets.unet import UNet
 from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerNet
+from ...weights.config_checks import read_table, usable
 from ...weights.files import CheckpointError
 from ...weights.meta_init import meta_init
 from ...weights.tensors import fill, open_component, planned
@@ -28,10 +27,7 @@ from ...weights.weak_cached_property import weak_cached_property
 from ..statistics import STATISTICS, check_statistics
 from . import clip_config, names
 from . import config as configs
-
-KARLO_WIDTH = 768
-NATIVE_PRIOR_CLIP = 10.0
-"""kakaobrain's code clips the prior's x0 here; diffusers, at half of it."""
+from .shared import NATIVE_PRIOR_CLIP, KarloParts, family_of
 
 _COMPONENTS_OF = {
     "clip": {"text_encoder", "image_encoder"},
@@ -39,11 +35,11 @@ _COMPONENTS_OF = {
     "decoder": {"decoder"},
     "upsampler": {"super_res_first"},
 }
-PRIOR = StageSettings(25, 4.0, "ddpm")
-DECODER = StageSettings(25, 8.0, "ddpm")
-UPSAMPLER = StageSettings(7, 1.0, "ddpm")
-"""What Karlo is sampled with by its authors (kakaobrain/karlo, configs and `template.py`) and by diffusers."""
-
+_SCHEDULERS = {
+    "prior": "prior_scheduler",
+    "decoder": "decoder_scheduler",
+    "super_res_first": "super_res_scheduler",
+}
 _POSITION_IDS = ("position_ids",)
 _T = TypeVar("_T")
 
@@ -59,15 +55,8 @@ _BUILT_OF: dict[str, tuple[Callable, Callable, names.Rules]] = {
 }
 
 
-def family_of(embed_dim: int) -> str:
-    """Name the family by the embedding width: "karlo" for Karlo's 768, else "karlo-<width>"."""
-    return "karlo" if embed_dim == KARLO_WIDTH else f"karlo-{embed_dim}"
-
-
-class KarloFolder:
+class KarloFolder(KarloParts):
     """A diffusers folder. Parts are read one by one; a missing part is an error only when it is asked for."""
-
-    small = False
 
     def __init__(self, folder: Path, index: dict[str, Any], dtype: torch.dtype, conventions: str) -> None:
         """Check that the index names unCLIP's components. Raises CheckpointError where it does not."""
@@ -84,17 +73,6 @@ class KarloFolder:
         params = self._configured("text_proj", configs.conditioner_params)
         self.family = family_of(params.embed_dim)
 
-    @property
-    def compatible(self) -> bool:
-        """Whether diffusers' conventions are followed."""
-        return self.conventions == "diffusers"
-
-    # ---- parts ----
-
-    def clip(self) -> Clip:
-        """Read the towers that are there, in float32: they are small and run once."""
-        return Clip(self.family, self._clip)
-
     def prior(self) -> Prior:
         """Read the prior, with the statistics of CLIP's embeddings."""
         params = self._configured("prior", lambda config: configs.prior_params(config, soft_mask=self.compatible))
@@ -106,9 +84,7 @@ class KarloFolder:
             keep=STATISTICS,
         )
         check_statistics(net, self.folder / "prior")
-        return Prior(
-            self.family, net, self.diffusion("prior_scheduler", NATIVE_PRIOR_CLIP), unit_norm=False, settings=PRIOR
-        )
+        return self._prior(net, self.diffusion("prior_scheduler", NATIVE_PRIOR_CLIP))
 
     def decoder(self) -> Decoder:
         """Read the decoder with its text projection."""
@@ -122,14 +98,7 @@ class KarloFolder:
             self.dtype,
         )
         self._fill_unet("decoder", net.unet)
-        return Decoder(
-            self.family,
-            net.eval(),
-            self.diffusion("decoder_scheduler"),
-            params.image_size,
-            blank_text=lambda: self._blank,
-            settings=DECODER,
-        )
+        return self._decoder(net, self.diffusion("decoder_scheduler"))
 
     def upsampler(self) -> Upsampler:
         """Read both super-resolution nets."""
@@ -140,10 +109,8 @@ class KarloFolder:
             with meta_init():
                 net = UpsamplerNet(params)
             self._fill_unet(name, net.unet)
-            nets.append(net.eval())
-        return Upsampler(
-            self.family, nets[0], self.diffusion("super_res_scheduler"), scale, nets[1], clamp=False, settings=UPSAMPLER
-        )
+            nets.append(net)
+        return self._upsampler(nets[0], nets[1], self.diffusion("super_res_scheduler"), scale)
 
     def check(self) -> None:
         """Compare keys and shapes of every component that is there; no weights are read.
@@ -155,6 +122,18 @@ class KarloFolder:
             if name in self.components:
                 shape = self._configured(name, params)
                 planned(partial(build, shape), names.diffusers_origin(rules), self._tensors(name), _POSITION_IDS)
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Read what no component states alone: sizes, processes, the preparation of images."""
+        self.decoder_params()
+        for component, scheduler in _SCHEDULERS.items():
+            if component in self.components:
+                self.diffusion(scheduler)
+        if "super_res_first" in self.components:
+            self.super_res_scale()
+        if "image_encoder" in self.components:
+            self._image_input(self._configured("image_encoder", clip_config.vision_tower_params).image_size)
 
     # ---- configuration ----
 
@@ -169,8 +148,8 @@ class KarloFolder:
 
     def super_res_scale(self) -> int:
         """Return the super-resolution's scale factor."""
-        small, large = self.decoder_params().image_size, self._config("super_res_first").get("sample_size")
-        if not isinstance(large, int) or large % small:
+        small, large = self.decoder_params().image_size, self._configured("super_res_first", configs.super_res_size)
+        if large < small or large % small:
             raise CheckpointError(
                 f"'{self.folder}': the super-resolution's images of {large} px are no multiple "
                 f"of the decoder's {small} px."
@@ -185,22 +164,19 @@ class KarloFolder:
             "scheduler_config.json",
         )
 
-    @cached_property
-    def _blank(self) -> TextCondition:
-        """The encoding of the empty prompt, kept for classifier-free guidance; CLIP itself may be freed."""
-        return self._clip.encode_text([""])
-
     @weak_cached_property
     def _clip(self) -> TowerAdapter:
         text = self._tower("text_encoder", clip_config.text_tower_params, TextTower, names.TEXT_TOWER)
         vision = self._tower("image_encoder", clip_config.vision_tower_params, VisionTower, names.VISION_TOWER)
         if text is None and vision is None:
             raise CheckpointError(f"'{self.folder}' has neither a 'text_encoder' nor an 'image_encoder'.")
-        tokenizer = text and read_tokenizer(self.folder / "tokenizer", text.params.context, self.conventions)
-        return TowerAdapter(text, vision, tokenizer, vision and self._image_input(vision), str(self.folder))
+        tokenizer = text and read_tokenizer(
+            self.folder / "tokenizer", text.params.context, self.conventions, text.params.vocabulary
+        )
+        images = vision and self._image_input(vision.params.image_size)
+        return TowerAdapter(text, vision, tokenizer, images, str(self.folder))
 
-    def _image_input(self, vision: VisionTower) -> ImageInput:
-        side = vision.params.image_size
+    def _image_input(self, side: int) -> ImageInput:
         return self._configured(
             "feature_extractor",
             lambda config: clip_config.image_input(config, side, squash=not self.compatible),
@@ -237,20 +213,7 @@ class KarloFolder:
         return folder
 
     def _config(self, name: str, file: str = "config.json") -> dict[str, Any]:
-        path = self._component(name) / file
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"'{path}' cannot be read ({error}).") from error
-        if not isinstance(config, dict):
-            raise CheckpointError(f"'{path}' holds no JSON object.")
-        return config
+        return read_table(self._component(name) / file)
 
     def _configured(self, name: str, build: Callable[[dict[str, Any]], _T], file: str = "config.json") -> _T:
-        config = self._config(name, file)
-        try:
-            return build(config)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"'{self.folder / name / file}' is not usable: {error}") from error
+        return usable(f"'{self.folder / name / file}'", build, self._config(name, file))

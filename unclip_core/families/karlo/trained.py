@@ -9,11 +9,13 @@ from torch import Tensor
 from ...listing import files_below
 from ...models import UnclipModel
 from ...weights.files import Entry, stream_weights, write_whole
+from ..detect import read_any_index
 from ..placing import copy_or_link
 from ..registry import INDEX, TrainedPart
 from ..statistics import STATISTICS
 from . import names
 from .kakao_reader import KakaoFolder
+from .writer import check_folder
 
 COMPONENTS = {
     "prior": {"prior": ("", names.PRIOR)},
@@ -43,7 +45,11 @@ def check_trainable(model: UnclipModel, stage: str, new: bool, output: Path) -> 
 
 
 def write_trained(base: Path, output: Path, part: TrainedPart) -> None:
-    """Copy what `output` lacks of the base's files, write the part's weights, then the index."""
+    """Copy what `output` lacks of the base's files, write the part's weights, then the index.
+
+    Raises:
+        CheckpointError: the reader would refuse what was written; there is no index then.
+    """
     written = _components_of(part)
     for path in (path for path in files_below(base) if path.is_file()):
         inner = path.relative_to(base)
@@ -51,6 +57,7 @@ def write_trained(base: Path, output: Path, part: TrainedPart) -> None:
             copy_or_link(path, output / inner)
     for name, entries in written.items():
         stream_weights(output / name / WEIGHTS, entries)
+    check_folder(output, part.dtype, read_any_index(base))
     write_whole(output / INDEX, (base / INDEX).read_bytes())
 
 

@@ -8,7 +8,8 @@ import torch
 
 from ...models import PartReader, UnclipModel
 from ..registry import Family, TrainedPart
-from .reader import FORMAT, NativeFolder
+from .index import FORMAT
+from .reader import NativeFolder
 
 
 class NativeFamily(Family):

@@ -19,7 +19,7 @@ from ...clip.open_clip_adapter import OpenClipAdapter, build_open_clip
 from ...evaluate.stages import measure_prior, measure_upsampler
 from ...families.loading import load_model
 from ...families.native.presets import TINY_DIFFUSION, TINY_SCALE, tiny_decoder, tiny_prior, tiny_upsampler
-from ...families.native.reader import read_clip
+from ...families.native.reader import NativeFolder
 from ...families.native.writer import write_index as write_native_index
 from ...models import DECODER_SETTINGS, PRIOR_SETTINGS, UPSAMPLER_SETTINGS, Decoder, Upsampler
 from ...nets.decoder import DecoderNet
@@ -284,7 +284,7 @@ def check_clip(output: Path, count: int = 512) -> None:
         CheckpointError: CLIP is not trained yet, or a figure of the trained pairs lies under the gate.
     """
     write_index(output)
-    clip: Any = read_clip(output, FAMILY).adapter
+    clip: Any = NativeFolder(output, torch.float32).clip().adapter
     kept = output / "clip-heads.safetensors"
     if kept.is_file():
         heads = AttributeHeads()
@@ -298,7 +298,7 @@ def check_clip(output: Path, count: int = 512) -> None:
 
 
 def _trained_clip(output: Path, device: torch.device) -> OpenClipAdapter:
-    adapter: Any = read_clip(output, FAMILY).adapter
+    adapter: Any = NativeFolder(output, torch.float32).clip().adapter
     adapter.model.to(device)
     return adapter
 
