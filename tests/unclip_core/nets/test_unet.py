@@ -267,3 +267,15 @@ def test_inputs_that_do_not_fit_are_refused():
         decoder(draw(1, 3, 8, 8), t, context=draw(1, 2, 24), context_mask=torch.ones(1, 2))
     with pytest.raises(ValueError, match="level 0, which takes none"):
         decoder(draw(1, 3, 8, 8), t, context=draw(1, 2, 24), maps={0: draw(1, 2, 8, 8)})
+
+
+def test_shapes_are_checked_whenever_they_change():
+    """Steps of one run have the shapes of its first, which alone are checked; another run's are checked anew."""
+    net, t = UNet(LIGHT).eval(), torch.tensor([1])
+    maps = {0: draw(1, 2, 4, 4), 1: draw(1, 3, 2, 2)}
+    first = net(draw(1, 3, 8, 8), t, maps=maps)
+    with pytest.raises(ValueError, match="10 x 8: both must be multiples of 4"):
+        net(draw(1, 3, 10, 8), t, maps=maps)
+    with pytest.raises(ValueError, match="level 1 needs a map"):
+        net(draw(1, 3, 8, 8), t, maps={0: maps[0]})
+    torch.testing.assert_close(net(draw(1, 3, 8, 8), t, maps=maps), first)
