@@ -151,7 +151,7 @@ class PriorFolder:
     def _clip(self) -> TowerAdapter:
         params = self.text_params
         text = self._tower(TEXT, TextTower, params, karlo_names.TEXT_TOWER, torch.float32)
-        tokenizer = read_tokenizer(self.files.path(TOKENIZER), params.context, self.conventions)
+        tokenizer = read_tokenizer(self.files.path(TOKENIZER), params.context, self.conventions, params.vocabulary)
         vision = None
         if VISION in self.files.components:
             vision = LateVision(self.vision_params, self.image_input(), self._vision)

@@ -26,8 +26,8 @@ def convert_prior(model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
     """Write CLIP and prior of the model to the new folder `target`, one after the other; returns the folder.
 
     Raises:
-        CheckpointError: the target is not empty, the model lacks either, or the layout cannot say what they are. Nothing
-            is left behind, as after what follows.
+        CheckpointError: the target is not empty, the model lacks either, or the layout cannot say what they are.
+            Nothing is left behind, as after what follows.
         OSError: the disk is full.
     """
     with PriorFolderWriter(target, dtype) as writer:
