@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from .cli.bench import add_bench
 from .cli.data import add_data
 from .cli.evaluate import add_evaluate
+from .cli.map import add_map
 from .cli.parser import Parser
 from .cli.queue import add_queue
 from .cli.run import add_run
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="unclip", description="unCLIP without ComfyUI's canvas.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_run, add_queue, add_train, add_embed, add_data, add_evaluate, add_bench, add_convert, add_download):
+    stages = (add_run, add_map, add_queue, add_train, add_embed, add_data, add_evaluate, add_bench, add_convert, add_download)
+    for add in stages:
         add(commands)
     return parser
 

@@ -28,6 +28,10 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._names)
 
+    def name(self, index: int) -> str:
+        """See `Collection.name`."""
+        return self._names[index]
+
     def read(self, index: int, captions: bool = True) -> Sample:
         """See `Collection.read`."""
         name = self._names[index]

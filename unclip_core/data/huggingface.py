@@ -47,9 +47,13 @@ class SavedDataset:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def name(self, index: int) -> str:
+        """See `Collection.name`."""
+        return f"{self.folder.name}[{index}]"
+
     def read(self, index: int, captions: bool = True) -> Sample:
         """See `Collection.read`."""
-        name = self._name(index)
+        name = self.name(index)
         try:
             row = self._rows[index]
             cell = row[self._image] or {}
@@ -70,11 +74,8 @@ class SavedDataset:
         try:
             cell = self._texts[index][self._caption]
         except Exception as error:  # whatever the package raises on a damaged row
-            raise BadSample(self._name(index), f"the caption cannot be read ({error})") from error
-        return checked_caption(_first_text(cell), self._name(index), False)
-
-    def _name(self, index: int) -> str:
-        return f"{self.folder.name}[{index}]"
+            raise BadSample(self.name(index), f"the caption cannot be read ({error})") from error
+        return checked_caption(_first_text(cell), self.name(index), False)
 
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times of change."""

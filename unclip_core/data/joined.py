@@ -19,6 +19,11 @@ class Joined:
     def __len__(self) -> int:
         return self._ends[-1]
 
+    def name(self, index: int) -> str:
+        """See `Collection.name`."""
+        part, place = self._place(index)
+        return part.name(place)
+
     def read(self, index: int, captions: bool = True) -> Sample:
         """See `Collection.read`."""
         part, place = self._place(index)

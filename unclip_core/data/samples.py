@@ -40,6 +40,10 @@ class Collection(Protocol):
         """Count the samples, bad ones included."""
         ...
 
+    def name(self, index: int) -> str:
+        """The name of sample number `index`, 0..len - 1, without reading it."""
+        ...
+
     def read(self, index: int, captions: bool = True) -> Sample:
         """Read sample number `index`, 0..len - 1; with `captions` one without a caption is a bad one.
 

@@ -65,6 +65,10 @@ class Shards:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def name(self, index: int) -> str:
+        """See `Collection.name`."""
+        return self._entries[index].name
+
     def read(self, index: int, captions: bool = True) -> Sample:
         """See `Collection.read`."""
         entry = self._entries[index]

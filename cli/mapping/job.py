@@ -1,0 +1,298 @@
+"""The run on Ray: rows in batches to a pool of workers that write what they make, and a driver that counts.
+
+Nothing but counts comes back to the driver, so that its memory does not grow with the table: 16 bytes a row for the
+ids, which have to be distinct.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .results import DIGEST, Folder, Output, Result
+from .sources import digests_of, list_collection, read_table, rows_left
+from .tasks import TABLE_TASKS, TASKS, Setup, Task, make_task, run_batch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import Dataset
+
+MakeTask = Callable[[Setup], Task]
+HEAD_ROOM = 1  # logical CPUs for reading and naming, beside those of the workers
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run.
+
+    Attributes:
+        setup: the task and its model; `data` is filled in by the run where the task reads images.
+        data: a table, or a collection of images.
+        output: where results go.
+        batch: rows that a worker makes together.
+        workers: the fewest and the most workers.
+        gpus: of each worker; 0 works on the CPU.
+        address: of a Ray cluster; None starts Ray on this machine and stops it afterwards.
+        seed: mixed into every row's own.
+        count: images a row.
+        make_task: what a worker starts with.
+    """
+
+    setup: Setup
+    data: str
+    output: Output
+    batch: int = 16
+    workers: tuple[int, int] = (1, 1)
+    gpus: float = 0.0
+    address: str | None = None
+    seed: int = 0
+    count: int = 1
+    make_task: MakeTask = field(default=make_task)
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        low, high = self.workers
+        for name, value in {"batch": self.batch, "workers": low, "count": self.count}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+        if high < low:
+            raise ValueError(f"the most workers, {high}, are fewer than the fewest, {low}")
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What has to be the same for a run to go on: all that changes an image."""
+        task, model = self.setup.task, self.setup.model
+        return {
+            "task": task, "model": model, "data": self.data, "seed": self.seed, "count": self.count,
+            "candidates": self.setup.candidates, "files": self.output.files, "shards": self.output.shards,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a run is.
+
+    Attributes:
+        total: rows of the table.
+        before: that were done by earlier runs.
+        made: that this run has made.
+        failed: that it could not make.
+        rate: rows a second, since the first batch was done; 0 while that is not known.
+    """
+
+    total: int
+    before: int
+    made: int = 0
+    failed: int = 0
+    rate: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Rows that are still to be tried."""
+        return self.total - self.before - self.made - self.failed
+
+
+def run(job: Job, on_progress: Callable[[Counts], None]) -> Counts:
+    """Make all rows that are not done yet, and return the counts.
+
+    Raises:
+        ValueError: Ray is missing, the data cannot be read, two rows share an id, or the output is another run's.
+        OSError: the output cannot be written.
+    """
+    folder = job.output.open()
+    with _alone(job.output), _ray(job):
+        folder.begin(job.description)
+        is_table = job.setup.task in TABLE_TASKS or job.setup.task not in TASKS
+        source = partial(read_table if is_table else list_collection, job.data)
+        done = folder.done()
+        ids = _distinct_ids(source(), job)
+        counts = Counts(total=len(ids), before=int(np.isin(ids, done).sum()))
+        on_progress(counts)
+        if counts.left:
+            counts = _work(job, source(), done, counts, on_progress)
+        return _checked(folder, counts)
+
+
+def _work(
+    job: Job, source: "Dataset", done: NDArray[np.bytes_], counts: Counts, on_progress: Callable[[Counts], None]
+) -> Counts:
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    made = source.repartition(target_num_rows_per_block=job.batch).map_batches(
+        Worker,
+        fn_constructor_args=(job, [ray.put(done)]),
+        batch_format="pyarrow",
+        batch_size=job.batch,
+        num_cpus=1,
+        num_gpus=job.gpus or None,
+        compute=ActorPoolStrategy(min_size=job.workers[0], max_size=job.workers[1]),
+    )
+    first: tuple[float, int] | None = None
+    for batch in _batches(made):
+        if fault := "".join(batch["fault"]):
+            raise OSError(fault)
+        good, bad = counts.made + int(batch["made"].sum()), counts.failed + int(batch["failed"].sum())
+        first = first or (time.monotonic(), good + bad)
+        seconds = time.monotonic() - first[0]
+        rate = (good + bad - first[1]) / seconds if good + bad > first[1] and seconds else 0.0
+        counts = Counts(counts.total, counts.before, good, bad, rate)
+        on_progress(counts)
+    return counts
+
+
+def _batches(made: "Dataset") -> Iterator[dict[str, NDArray[Any]]]:
+    """What the workers say, as it comes.
+
+    Raises:
+        OSError: Ray gave up: workers cannot be started, or die again and again.
+    """
+    batches = iter(made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:  # whose kinds differ from one version of Ray to the next
+            raise OSError(f"Ray gave up: {str(error).strip().splitlines()[0]}") from error
+        if batch is None:
+            return
+        yield batch
+
+
+class Worker:
+    """An actor: loads the task once, makes batches and writes them.
+
+    Args:
+        job: what is run.
+        done: a reference to the sorted digests of the ids that are done, in a list so that Ray hands it on as it is.
+    """
+
+    def __init__(self, job: Job, done: list[Any]) -> None:
+        import ray
+
+        self._job, self._done, self._fault = job, ray.get(done[0]), ""
+        with self._noted():
+            self._task, self._folder = job.make_task(job.setup), job.output.open()
+
+    def __call__(self, table: "pa.Table") -> dict[str, NDArray[Any]]:
+        """Make and write what is left of some rows of the table.
+
+        Returns:
+            "made" and "failed", numbers of rows; "fault": why this machine cannot go on, or "".
+        """
+        made = failed = 0
+        with self._noted():
+            for results in self._results(table):
+                self._folder.write(results)
+                bad = sum(result.error is not None for result in results)
+                made, failed = made + len(results) - bad, failed + bad
+        return {"made": np.array([made]), "failed": np.array([failed]), "fault": np.array([self._fault])}
+
+    def _results(self, table: "pa.Table") -> Iterator[list[Result]]:
+        job = self._job
+        rows = [] if self._fault else rows_left(table, job.seed, job.count, self._done)
+        for first in range(0, len(rows), job.batch):
+            yield run_batch(self._task, rows[first : first + job.batch])
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Keep what goes wrong as text: errors that Ray carries to the driver are no longer what was raised."""
+        try:
+            yield
+        except Exception as error:  # no row's fault, or `run_batch` would have kept it
+            self._fault = str(error) or type(error).__name__
+
+
+def _distinct_ids(source: "Dataset", job: Job) -> NDArray[np.bytes_]:
+    """Read the data once and return the digests of its rows' ids, sorted.
+
+    Raises:
+        ValueError: there is no row, or two of them have the same id.
+    """
+    tables = source.iter_batches(batch_size=None, batch_format="pyarrow")
+    ids = np.sort(np.concatenate([np.empty(0, DIGEST), *(digests_of(table, job.count) for table in tables)]))
+    if not len(ids):
+        raise ValueError(f"'{job.data}' has no row in which anything stands.")
+    if doubled := int((ids[1:] == ids[:-1]).sum()):
+        raise ValueError(
+            f"{doubled:,} of {len(ids):,} rows of '{job.data}' have the id of another one. Give each row "
+            "an id of its own in a column 'id'; without it, rows that say the same are the same row (--count makes "
+            "several images of each)."
+        )
+    return ids
+
+
+def _checked(folder: Folder, counts: Counts) -> Counts:
+    """Compare what was counted with what stands in the output.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    done, failed = folder.count()
+    if (done, failed) != (counts.before + counts.made, counts.failed):
+        raise RuntimeError(
+            f"The output holds {done:,} rows and {failed:,} failed ones, but {counts.before + counts.made:,} and "
+            f"{counts.failed:,} were made: it was changed while this ran."
+        )
+    return counts
+
+
+@contextmanager
+def _alone(output: Output) -> Iterator[None]:
+    """Keep a second run off a folder of this machine."""
+    if "://" in output.place:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{output.place.rstrip('/')}/.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"Another run is writing into '{output.place}': wait for it, or stop it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _ray(job: Job) -> Iterator[None]:
+    """Have a Ray: the one that this process is connected to, the cluster at the address, or one of our own for a while.
+
+    Raises:
+        ValueError: it is not installed, or not there.
+    """
+    import logging
+    import os
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ValueError(
+            'unclip map runs on Ray, which is not installed: pip install "unclip[ray]" (or "ray[data]").'
+        ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "address": job.address}
+    if job.address is None:
+        cpus = max(os.cpu_count() or 1, job.workers[1] + HEAD_ROOM)
+        settings |= {"num_cpus": cpus, "include_dashboard": False, "address": "local"}
+    try:
+        ray.init(**settings)
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(f"There is no Ray cluster at '{job.address}': {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

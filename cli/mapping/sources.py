@@ -1,0 +1,72 @@
+"""Where rows come from: a table that Ray Data reads, or a collection of images that is listed here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .results import DIGEST
+from .rows import ID, Row, digest, make_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import Dataset
+
+TABLES = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+def read_table(path: str) -> "Dataset":
+    """Open a table as a Ray dataset: a file, a folder of files of one kind, or an address.
+
+    Raises:
+        ValueError: the ending is none of `TABLES`.
+    """
+    import ray.data
+
+    folder = Path(path)
+    first = next((str(f) for f in sorted(folder.rglob("*")) if f.suffix in TABLES), path) if folder.is_dir() else path
+    kind = TABLES.get(Path(first).suffix.lower())
+    if kind is None:
+        raise ValueError(f"'{path}' is no table: files ending in {', '.join(TABLES)} are read.")
+    if "://" not in path and not folder.exists():
+        raise ValueError(f"There is no table at '{path}'.")
+    readers = {"csv": ray.data.read_csv, "json": ray.data.read_json, "parquet": ray.data.read_parquet}
+    return readers[kind](path)
+
+
+def list_collection(path: str) -> "Dataset":
+    """List a collection of images as rows with "id" (the sample's name) and "index".
+
+    Raises:
+        ValueError: there is nothing at the path.
+    """
+    import pyarrow as pa
+    import ray.data
+
+    from ...unclip_core.data.opening import open_images
+
+    images = open_images(path)
+    names = [images.name(index) for index in range(len(images))]
+    return ray.data.from_arrow(pa.table({ID: pa.array(names, pa.string()), "index": range(len(names))}))
+
+
+def rows_left(table: "pa.Table", seed: int, count: int, done: NDArray[np.bytes_]) -> list[Row]:
+    """Name the rows of a part of the table (`make_rows`), and leave out those whose digest is in `done`."""
+    rows = list(make_rows(_entries(table), seed, count))
+    is_done = np.isin(np.array([digest(row.id) for row in rows], DIGEST), done)
+    return [row for row, out in zip(rows, is_done, strict=True) if not out]
+
+
+def digests_of(table: "pa.Table", count: int) -> NDArray[np.bytes_]:
+    """Return the digests of the ids in a part of the table."""
+    return np.array([digest(row.id) for row in make_rows(_entries(table), count=count)], DIGEST)
+
+
+def _entries(table: "pa.Table") -> list[Mapping[str, Any]]:
+    """The rows of a table, of text columns without blanks around the cells."""
+    return [
+        {name: value.strip() if isinstance(value, str) else value for name, value in row.items()}
+        for row in table.to_pylist()
+    ]

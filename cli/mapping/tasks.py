@@ -1,0 +1,259 @@
+"""What is made of a batch of rows. A task loads its model once and knows nothing of Ray."""
+
+import io
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .results import Result
+from .rows import Row
+
+if TYPE_CHECKING:
+    from ...unclip_core.models import UnclipModel
+
+PROMPT = "prompt"
+INDEX = "index"
+SEED_INPUTS = ("seed", "noise_seed")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know to start.
+
+    Attributes:
+        task: a name in `TASKS`, or the path of a workflow.
+        model: a model folder; None is the bundled model.
+        data: the collection of images that rows name by "index"; None where rows are prompts.
+        candidates: embeddings a prompt, as of `Settings`.
+        device: a torch device.
+        dtype: of the nets, a name in `DTYPES`.
+        threads: of torch; 0 leaves them.
+    """
+
+    task: str
+    model: str | None = None
+    data: str | None = None
+    candidates: int = 1
+    device: str = "cpu"
+    dtype: str = "fp32"
+    threads: int = 0
+
+
+class Task(Protocol):
+    """Results of rows, one each and in their order; raises where one of them cannot be made."""
+
+    def __call__(self, rows: Sequence[Row]) -> list[Result]:
+        """Make a batch."""
+        ...
+
+
+def make_task(setup: Setup) -> Task:
+    """Return the task, with its model.
+
+    Raises:
+        ValueError: the task, the model or the workflow is none.
+    """
+    if setup.threads:
+        torch.set_num_threads(setup.threads)
+    return TASKS[setup.task](setup) if setup.task in TASKS else Workflow(setup)
+
+
+def run_batch(task: Task, rows: Sequence[Row]) -> list[Result]:
+    """Make a batch; where that fails, each row by itself, so that only those fail that are at fault.
+
+    Raises:
+        OSError: the machine's fault, and no row's: a full disk, a lost file system.
+    """
+    try:
+        return task(rows)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a prompt, an image or a model comes up with is the row's result
+        if len(rows) == 1:
+            return [Result(rows[0].id, rows[0].seed, rows[0].values, error=str(error) or type(error).__name__)]
+        return [result for row in rows for result in run_batch(task, [row])]
+
+
+class TextToImage:
+    """Rows with a "prompt" through all stages of the model."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._model, self._candidates = _load(setup), setup.candidates
+
+    def __call__(self, rows: Sequence[Row]) -> list[Result]:
+        """See `Task`."""
+        from ...unclip_core.embedding.arithmetic import cosine
+        from ...unclip_core.pipelines import encode_image, text_to_image
+        from ...unclip_core.pipelines.settings import Settings
+
+        prompts = [_prompt(row) for row in rows]
+        drawing = text_to_image(self._model, prompts, [row.seed for row in rows], Settings(candidates=self._candidates))
+        embeds = encode_image(self._model.clip, drawing.small).cpu()
+        assert drawing.text is not None
+        scores = cosine(embeds, drawing.text.embeds.cpu()).tolist()
+        return [
+            Result(row.id, row.seed, row.values, image=_png(image), embedding=embed.tolist(), score=score)
+            for row, image, embed, score in zip(rows, drawing.large, embeds, scores, strict=True)
+        ]
+
+
+class Embed:
+    """Images of a collection to CLIP's image embeddings."""
+
+    def __init__(self, setup: Setup) -> None:
+        from ...unclip_core.data.opening import open_images
+
+        self._model, self._images = _load(setup), open_images(_needed(setup))
+
+    def __call__(self, rows: Sequence[Row]) -> list[Result]:
+        """See `Task`."""
+        embeds = self._embeds(rows)
+        return [Result(row.id, row.seed, row.values, embedding=e.tolist()) for row, e in zip(rows, embeds, strict=True)]
+
+    def _embeds(self, rows: Sequence[Row]) -> Tensor:
+        from ...unclip_core.pipelines import encode_image
+
+        size = self._model.clip.adapter.image_size
+        seen = [_square(self._images.read(int(row.values[INDEX]), captions=False).image, size) for row in rows]
+        return encode_image(self._model.clip, torch.stack(seen)).cpu()
+
+
+class Variations(Embed):
+    """Images of a collection, drawn again from their embeddings."""
+
+    def __call__(self, rows: Sequence[Row]) -> list[Result]:
+        """See `Task`."""
+        from ...unclip_core.pipelines import variations
+
+        embeds = self._embeds(rows)
+        drawing = variations(self._model, embeds, [row.seed for row in rows])
+        return [
+            Result(row.id, row.seed, row.values, image=_png(image), embedding=embed.tolist())
+            for row, image, embed in zip(rows, drawing.large, embeds, strict=True)
+        ]
+
+
+class Describe(Embed):
+    """Images of a collection to captions."""
+
+    def __init__(self, setup: Setup) -> None:
+        from ...nodes.describe import AUTOMATIC, choose
+        from ...unclip_core.embedding.describe import Describer
+        from ...unclip_core.pipelines import encode_text
+
+        super().__init__(setup)
+        clip = self._model.clip
+        phrases = choose(AUTOMATIC, "", bool(clip.adapter.words))
+        self._describer = Describer(lambda texts: encode_text(clip, texts).embeds, phrases)
+
+    def __call__(self, rows: Sequence[Row]) -> list[Result]:
+        """See `Task`."""
+        embeds = self._embeds(rows)
+        said = [self._describer.describe(embed).caption for embed in embeds]
+        return [
+            Result(row.id, row.seed, row.values, embedding=embed.tolist(), text=choice.text, score=choice.score)
+            for row, embed, choice in zip(rows, embeds, said, strict=True)
+        ]
+
+
+@dataclass
+class Workflow:
+    """An API-format workflow; a row's columns are "NODE.INPUT", and set over its own.
+
+    Seeds that a row does not set follow from the row's id.
+    """
+
+    setup: Setup
+    _workflow: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the file."""
+        from ..headless.workflow_file import read_workflow
+
+        self._workflow = read_workflow(Path(self.setup.task))
+
+    def __call__(self, rows: Sequence[Row]) -> list[Result]:
+        """See `Task`."""
+        return [self._one(row) for row in rows]
+
+    def _one(self, row: Row) -> Result:
+        from ..headless.run import run_workflow
+
+        with tempfile.TemporaryDirectory() as folder:
+            inputs = (".", Path(self.setup.task).parent)
+            report = run_workflow(self._workflow, self._seeds(row) | dict(row.values), folder, input_dirs=inputs)
+            if report.errors:
+                raise ValueError("; ".join(str(problem) for problem in report.errors))
+            saved = [output.path for output in report.outputs]
+            text = "\n".join(shown.text for shown in report.texts) or None
+            result = Result(row.id, row.seed, row.values, text=text)
+            if not saved:
+                return result
+            return replace(result, image=saved[0].read_bytes(), ending=saved[0].suffix[1:])
+
+    def _seeds(self, row: Row) -> dict[str, int]:
+        nodes = self._workflow.get("prompt", self._workflow)
+        return {
+            f"{node}.{name}": row.seed
+            for node, content in nodes.items()
+            for name, value in content.get("inputs", {}).items()
+            if name in SEED_INPUTS and isinstance(value, int) and f"{node}.{name}" not in row.values
+        }
+
+
+TASKS: dict[str, Callable[[Setup], Task]] = {
+    "text-to-image": TextToImage,
+    "variations": Variations,
+    "embed": Embed,
+    "describe": Describe,
+}
+"""The tasks by name. The first reads a table of prompts, the others a collection of images."""
+
+TABLE_TASKS = ("text-to-image",)
+
+
+def _load(setup: Setup) -> "UnclipModel":
+    from ...unclip_core.families.loading import load_model
+    from ...unclip_core.models import PARTS
+    from ...unclip_core.weights.files import DTYPES
+
+    model = load_model(setup.model, dtype=DTYPES[setup.dtype])
+    if setup.device != "cpu":
+        for part in PARTS:
+            if model.has(part):
+                getattr(model, part).module.to(setup.device)
+    return model
+
+
+def _prompt(row: Row) -> str:
+    if not isinstance(text := row.values.get(PROMPT), str):
+        raise ValueError(f"the column '{PROMPT}' holds no text, but {text!r}")
+    return text
+
+
+def _needed(setup: Setup) -> str:
+    if setup.data is None:
+        raise ValueError(f"The task '{setup.task}' reads images: name a folder, shards or a saved dataset.")
+    return setup.data
+
+
+def _square(image: Any, size: int) -> Tensor:
+    """The middle of an image `[size, size, 3]` in 0..1, as trainings see it."""
+    from ...unclip_core.data.center_crop import center_crop
+
+    return center_crop(image, size).float() / 255
+
+
+def _png(image: Tensor) -> bytes:
+    """An image `[H, W, 3]` in 0..1 as PNG."""
+    from PIL import Image
+
+    levels = (image.detach().float().clamp(0, 1).cpu() * 255).round().to(torch.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(levels.numpy()).save(sink, "PNG")
+    return sink.getvalue()
