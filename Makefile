@@ -1,7 +1,7 @@
 # make demo    a picture from a sentence, with the bundled model
 # make test    the test suite             make quick   the same without the tests marked slow
 # make lint    style, format, types, and what is not translated yet
-# make fuzz    a thousand damaged files and more, other ones each time
+# make fuzz    two thousand damaged files and more, other ones each time (DAMAGES a test)
 # make rooms   files, lines and imports of every room
 # make test-comfyui COMFYUI=/path/to/ComfyUI    the plugin inside a real ComfyUI server
 # make clean   what the other targets made, without the environment
@@ -13,7 +13,7 @@ COMFYUI ?=
 BIN   := .venv/bin
 READY := .venv/.unclip-ready
 
-DAMAGES ?= 250
+DAMAGES ?= 60
 
 .PHONY: demo test quick fuzz lint rooms test-comfyui clean
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 THOROUGH = int(os.environ.get("UNCLIP_FUZZ", 0))
 """Damages a test is given by `make fuzz`; 0, in `make test`, takes a few, the same ones each time."""
-QUICK = 12
+QUICK = 5
 SECONDS = 60
 MEMORY = 2 << 30
 """Bytes of address space that one reading may take beyond what the process has."""

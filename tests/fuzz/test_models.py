@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from kakao_files import write_kakao
 from safetensors.torch import load_file, save, save_file
 
+from unclip.unclip_core.families.kandinsky22.random_prior import small_size as small_prior
+from unclip.unclip_core.families.kandinsky22.random_prior import write_random_prior
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.models import PARTS
 from unclip.unclip_core.weights.files import CheckpointError, load_weights
 
-LAYOUTS = ("native", "karlo", "kakao")
+LAYOUTS = ("native", "karlo", "kakao", "kandinsky")
+PARTS_OF = {"kakao": {"prior", "decoder", "upsampler"}, "kandinsky": {"clip", "prior"}}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,7 @@ def folders(tmp_path_factory):
     add_second_upsampler(write_model(place / "native"), from_size=64)
     write_random_karlo(place / "karlo", small_size())
     write_kakao(place / "kakao", clip=False)
+    write_random_prior(place / "kandinsky", small_prior())
     for name in LAYOUTS:
         shutil.copytree(place / name, place / f"{name}-damaged")
     return place
@@ -67,7 +71,7 @@ def files(folder: Path, *suffixes: str):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_good_folders_are_read(folders, layout):
     model = read_whole(folders / f"{layout}-damaged")
-    assert all(model.has(part) for part in PARTS[1:]) and model.has("clip") == (layout != "kakao")
+    assert model.reader.parts == PARTS_OF.get(layout, set(PARTS))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -79,7 +83,7 @@ def test_weights(folders, layout, data):
     try_with(folders, layout, path, data.draw(damaged_bytes(good)))
 
 
-@pytest.mark.parametrize("layout", ["native", "karlo"])
+@pytest.mark.parametrize("layout", ["native", "karlo", "kandinsky"])
 @fuzzed
 @given(data=st.data())
 def test_json(folders, layout, data):
@@ -119,7 +123,7 @@ def test_yaml(folders, data):
 KINDS = [torch.int8, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e4m3fn, torch.uint8]
 
 
-@pytest.mark.parametrize("layout", ["native", "karlo"])
+@pytest.mark.parametrize("layout", ["native", "karlo", "kandinsky"])
 @fuzzed
 @given(data=st.data())
 def test_tensors(folders, layout, data):

@@ -19,11 +19,11 @@ from ...nets.token_conditioner import TokenConditioner
 from ...nets.unet import UNet
 from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerNet
-from ...weights.config_checks import read_table, usable
 from ...weights.files import CheckpointError
 from ...weights.meta_init import meta_init
-from ...weights.tensors import fill, open_component, planned
+from ...weights.tensors import fill, planned
 from ...weights.weak_cached_property import weak_cached_property
+from ..diffusers_folder import DiffusersFolder
 from ..statistics import STATISTICS, check_statistics
 from . import clip_config, names
 from . import config as configs
@@ -60,15 +60,9 @@ class KarloFolder(KarloParts):
 
     def __init__(self, folder: Path, index: dict[str, Any], dtype: torch.dtype, conventions: str) -> None:
         """Check that the index names unCLIP's components. Raises CheckpointError where it does not."""
+        self.files = DiffusersFolder(folder, index, ("text_proj",))
         self.folder, self.dtype, self.conventions = folder, dtype, conventions
-        self.components = {
-            name for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and None not in entry
-        }
-        if "text_proj" not in self.components:
-            raise CheckpointError(
-                f"'{folder / 'model_index.json'}' names no 'text_proj': it is no unCLIP. "
-                f"It names {sorted(self.components) or 'no components at all'}."
-            )
+        self.components = self.files.components
         self.parts = frozenset(part for part, needed in _COMPONENTS_OF.items() if needed & self.components)
         params = self._configured("text_proj", configs.conditioner_params)
         self.family = family_of(params.embed_dim)
@@ -79,7 +73,7 @@ class KarloFolder(KarloParts):
         net = fill(
             lambda: PriorTransformer(params),
             names.diffusers_origin(names.PRIOR),
-            self._tensors("prior"),
+            self.files.tensors("prior"),
             self.dtype,
             keep=STATISTICS,
         )
@@ -94,7 +88,7 @@ class KarloFolder(KarloParts):
         fill(
             lambda: net.conditioner,
             names.diffusers_origin(names.TEXT_PROJECTION),
-            self._tensors("text_proj"),
+            self.files.tensors("text_proj"),
             self.dtype,
         )
         self._fill_unet("decoder", net.unet)
@@ -121,7 +115,7 @@ class KarloFolder(KarloParts):
         for name, (params, build, rules) in _BUILT_OF.items():
             if name in self.components:
                 shape = self._configured(name, params)
-                planned(partial(build, shape), names.diffusers_origin(rules), self._tensors(name), _POSITION_IDS)
+                planned(partial(build, shape), names.diffusers_origin(rules), self.files.tensors(name), _POSITION_IDS)
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -139,7 +133,7 @@ class KarloFolder(KarloParts):
 
     def decoder_params(self) -> DecoderParams:
         """Read the configurations of decoder and text projection."""
-        projection = self._config("text_proj")
+        projection = self.files.config("text_proj", dict[str, Any])
         return self._configured("decoder", lambda config: configs.decoder_params(config, projection))
 
     def super_res_params(self, name: str) -> UNetParams:
@@ -192,28 +186,13 @@ class KarloFolder(KarloParts):
         return fill(
             lambda: build(shape),
             names.diffusers_origin(rules),
-            self._tensors(name),
+            self.files.tensors(name),
             torch.float32,
             ignored=_POSITION_IDS,
         )
 
     def _fill_unet(self, name: str, net: UNet) -> None:
-        fill(lambda: net, names.diffusers_origin(names.UNET), self._tensors(name), self.dtype)
-
-    def _tensors(self, name: str) -> Any:
-        return open_component(self._component(name))
-
-    def _component(self, name: str) -> Path:
-        folder = self.folder / name
-        if name not in self.components or not folder.is_dir():
-            raise CheckpointError(
-                f"The model '{self.folder.name}' has no '{name}': there is no folder '{folder}' "
-                "that its model_index.json names. Take a model that has one."
-            )
-        return folder
-
-    def _config(self, name: str, file: str = "config.json") -> dict[str, Any]:
-        return read_table(self._component(name) / file)
+        fill(lambda: net, names.diffusers_origin(names.UNET), self.files.tensors(name), self.dtype)
 
     def _configured(self, name: str, build: Callable[[dict[str, Any]], _T], file: str = "config.json") -> _T:
-        return usable(f"'{self.folder / name / file}'", build, self._config(name, file))
+        return self.files.configured(name, dict[str, Any], build, file)
