@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..unclip_core.output import say
 from .headless.prompt import split_override
 from .headless.workflow_file import read_workflow
 from .parser import Commands
+from .remote.address import HEADER_VARIABLE, read_headers
 from .remote.batch import DEPTH, PATIENCE, BatchReport, run_batch
 from .remote.rows import Batch, Row, read_table, read_varied
 from .remote.scheduler import Result
@@ -27,6 +29,7 @@ def add_queue(commands: Commands) -> None:
         help="queue a workflow many times on ComfyUI servers",
         description="Queue an API-format workflow many times over one or several ComfyUI servers and download what it "
         "saves. A journal in the output folder lets the same command go on after an interrupt or a crash. "
+        f"The environment variable {HEADER_VARIABLE} holds headers for the servers, such as 'Authorization: Bearer …'. "
         "Exit code: 0 if every row has its files, 1 if not, 2 if the input is wrong, 130 if interrupted.",
     )
     queue.add_argument("workflow", metavar="WORKFLOW.json", help="in ComfyUI: File > Export (API)")
@@ -36,7 +39,7 @@ def add_queue(commands: Commands) -> None:
         required=True,
         metavar="URL",
         dest="servers",
-        help="a ComfyUI server, such as http://127.0.0.1:8188 (may be given several times)",
+        help="a ComfyUI server, such as http://127.0.0.1:8188 or https://user:password@host (may be given again)",
     )
     queue.add_argument(
         "--set",
@@ -113,7 +116,8 @@ def queue_file(
             varied=_varied(vary),
             count=count,
         )
-        clients = [ComfyServer(url) for url in dict.fromkeys(servers)]
+        headers = read_headers(os.environ.get(HEADER_VARIABLE, ""))
+        clients = [ComfyServer(url, headers=headers) for url in servers]
     except (ValueError, OSError) as error:
         return _complain("The batch was not run", error, 2)
     try:
@@ -170,8 +174,9 @@ def summary(report: BatchReport, rows: Mapping[int, Row], output: Path) -> str:
         lines.append(f"  and {len(report.failed) - len(shown)} more failed")
     warned = [result for _, result in sorted(report.results.items()) if result.warnings]
     lines += [f"  row {result.row}, warning: {' '.join(result.warnings)}" for result in warned[:_ERRORS_SHOWN]]
+    lines += [f"  {reason}" for reason in report.unusable.values()]
     if report.missing or report.failed:
-        why = "it was interrupted" if report.interrupted else "no server answers" if report.missing else ""
+        why = "it was interrupted" if report.interrupted else "no server could be used"
         left = f"{_rows(len(report.missing))} left because {why}. " if report.missing else ""
         lines.append(f"{left}The same command again goes on where this one ended.")
     return "\n".join(lines)

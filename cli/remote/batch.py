@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .downloads import remove_leftovers
 from .journal import Journal
 from .rows import Batch
 from .scheduler import Result, Scheduler
 from .server import ComfyServer
+from .threads import DaemonThreads
 from .worker import Worker
 
 DEPTH = 2
 """Prompts in a server's queue at once: one runs, one waits, so that the server never idles."""
+
+_LOOK = 0.05
+"""Seconds between two looks whether the batch has ended."""
 
 PATIENCE = 600.0
 """Seconds to wait for any server to come back before giving up."""
@@ -30,7 +36,8 @@ class BatchReport:
         rows: how many there are.
         kept: those that an earlier run had done.
         results: row → result, of this run.
-        missing: rows without a result, because the run was interrupted or no server came back.
+        missing: rows without a result, because the run was interrupted or no server could be used.
+        unusable: server → why it took no further part.
         interrupted: whether the user stopped it.
         seconds: how long it took.
     """
@@ -39,6 +46,7 @@ class BatchReport:
     kept: int = 0
     results: dict[int, Result] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
+    unusable: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     seconds: float = 0.0
 
@@ -58,7 +66,8 @@ class BatchReport:
         """The report as JSON-ready values."""
         results = [vars(result) for _, result in sorted(self.results.items())]
         counts = {"rows": self.rows, "kept": self.kept, "failed": len(self.failed), "missing": self.missing}
-        return {**counts, "interrupted": self.interrupted, "seconds": self.seconds, "results": results}
+        ended = {"interrupted": self.interrupted, "seconds": self.seconds, "unusable": self.unusable}
+        return {**counts, **ended, "results": results}
 
 
 def run_batch(
@@ -72,7 +81,10 @@ def run_batch(
 ) -> BatchReport:
     """Queue every row that the journal in `folder` does not hold as done, and download what they save.
 
+    It runs an event loop of its own until it ends: from within one, call it in a thread.
+
     Args:
+        batch: the rows.
         servers: at least one.
         folder: for the files and the journal; made if missing.
         depth: prompts in each server's queue at once, 1 or more.
@@ -85,18 +97,24 @@ def run_batch(
     """
     if not servers or depth < 1:
         raise ValueError("There must be a server, and room for one prompt at least in its queue.")
-    folder, began = Path(folder), time.monotonic()
+    servers = list({server.url: server for server in servers}.values())
+    folder, began, interrupted = Path(folder), time.monotonic(), False
     journal = Journal(folder, batch.digest)
     try:
+        remove_leftovers(folder)
         left = [row.number for row in batch.rows if not _is_done(journal, folder, row.number)]
         scheduler = Scheduler(left, [server.url for server in servers], journal, on_result or (lambda result: None))
         workers = [Worker(server, scheduler, batch, folder, depth) for server in servers]
-        interrupted = _work(workers, scheduler, patience)
+        try:
+            asyncio.run(_work(servers, workers, scheduler, patience))
+        except KeyboardInterrupt:
+            interrupted = True
     finally:
         journal.close()
-    missing = [row for row in left if row not in scheduler.results]
-    seconds = time.monotonic() - began
-    return BatchReport(len(batch.rows), len(batch.rows) - len(left), scheduler.results, missing, interrupted, seconds)
+    report = BatchReport(len(batch.rows), len(batch.rows) - len(left), scheduler.results, interrupted=interrupted)
+    report.missing = [row for row in left if row not in scheduler.results]
+    report.unusable, report.seconds = scheduler.unusable, time.monotonic() - began
+    return report
 
 
 def _is_done(journal: Journal, folder: Path, row: int) -> bool:
@@ -104,46 +122,27 @@ def _is_done(journal: Journal, folder: Path, row: int) -> bool:
     return row in journal.done and all((folder / name).is_file() for name in journal.done[row])
 
 
-def _work(workers: Sequence[Worker], scheduler: Scheduler, patience: float) -> bool:
-    """Run the workers to the end; returns whether the user interrupted them. Raises what went wrong in one."""
-    errors: list[BaseException] = []
-
-    def body(worker: Worker) -> None:
+async def _work(
+    servers: Sequence[ComfyServer], workers: Sequence[Worker], scheduler: Scheduler, patience: float
+) -> None:
+    """Run the workers until every row has its result or no server can be used. Raises what went wrong in one."""
+    asyncio.get_running_loop().set_default_executor(DaemonThreads())
+    async with AsyncExitStack() as stack:
+        for server in servers:
+            await stack.enter_async_context(server)
+        tasks = [asyncio.create_task(worker.run()) for worker in workers]
         try:
-            worker.run()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=body, args=(worker,), daemon=True) for worker in workers]
-    for thread in threads:
-        thread.start()
-    interrupted = _wait(threads, scheduler, patience)
-    if errors:
-        raise errors[0]
-    return interrupted
+            await _wait(tasks, scheduler, patience)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _wait(threads: Sequence[threading.Thread], scheduler: Scheduler, patience: float) -> bool:
-    try:
-        while any(thread.is_alive() for thread in threads):
-            if scheduler.stopped.wait(0.05):
-                for thread in threads:
-                    thread.join()
-            elif scheduler.finished:
-                return _dismiss(threads, scheduler)
-            elif scheduler.all_down_for() > patience:
-                scheduler.stopped.set()
-    except KeyboardInterrupt:
-        scheduler.stopped.set()
-        for thread in threads:
-            thread.join()
-        return True
-    return False
-
-
-def _dismiss(threads: Sequence[threading.Thread], scheduler: Scheduler) -> bool:
-    """Every row has its result: wake those who wait, and do not wait for one that hangs on a dead server."""
-    scheduler.stopped.set()
-    for thread in threads:
-        thread.join(timeout=1)
-    return False
+async def _wait(tasks: Sequence[asyncio.Task[None]], scheduler: Scheduler, patience: float) -> None:
+    while not scheduler.finished and scheduler.all_down_for() <= patience:
+        ended, running = await asyncio.wait(tasks, timeout=_LOOK, return_when=asyncio.FIRST_EXCEPTION)
+        for task in ended:
+            task.result()
+        if not running:
+            return

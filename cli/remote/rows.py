@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import itertools
 import json
+import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from ...nodes.defaults import SEED_MAX
+from ...unclip_core.parsing import MalformedInput, parse_json, read_text
 from ..headless.problems import no_such_input
 from ..headless.prompt import Node, as_api, override, parse
 from ..headless.run import node_classes
 from ..headless.values import InputSpec, convert, input_specs
+
+log = logging.getLogger("unclip")
 
 NAME = "name"
 """The column of a table that names a row's files, and sets no input."""
 
 SEEDS = ("seed", "noise_seed")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
-_VALUES_MAX = 1_000_000
+_DIGITS_MAX = 30
+_VALUES_MAX = _ROWS_MAX = 1_000_000
+_LINES_SHOWN, _LETTERS_SHOWN = 10, 80
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,9 @@ class Batch:
         """
         if count < 1:
             raise ValueError(f"'count' is {count}; it must be at least 1.")
+        rows = (len(table) or 1) * math.prod(len(values) for values in (varied or {}).values()) * count
+        if rows > _ROWS_MAX:
+            raise ValueError(f"That makes {rows:,} rows; at most {_ROWS_MAX:,} are queued at once.")
         self._nodes = self._set(parse(workflow)[0], settings or {})
         self.rows = list(self._lay_out(table or [{}], varied or {}, count))
         for row in self.rows:
@@ -162,9 +173,14 @@ def _like(before: Any, value: Any) -> Any:
         return value
     kind = "a whole number" if _is_whole(before) else "JSON"
     try:
-        return int(value) if _is_whole(before) else json.loads(value)
+        return int(value) if _is_whole(before) else parse_json(value, "it")
     except ValueError:
-        raise ValueError(f"it takes {kind}, not {value!r}.") from None
+        raise ValueError(f"it takes {kind}, not {_short(value)}.") from None
+
+
+def _short(text: str) -> str:
+    """What was typed, in quotes, for a message."""
+    return repr(text if len(text) <= _LETTERS_SHOWN else text[:_LETTERS_SHOWN] + "…")
 
 
 def _is_whole(value: Any) -> bool:
@@ -181,53 +197,80 @@ def read_varied(text: str) -> tuple[str, list[Any]]:
     """
     target, separator, said = text.partition("=")
     if not separator or "." not in target:
-        raise ValueError(f"--vary {text!r}: write NODE.INPUT=VALUES, NODE being a node's id or title.")
+        raise ValueError(f"--vary {_short(text)}: write NODE.INPUT=VALUES, NODE being a node's id or title.")
     if found := _RANGE.fullmatch(said.strip()):
-        values: list[Any] = _range(int(found[1]), int(found[2]), text)
+        values: list[Any] = _range(found[1], found[2], text)
     elif said.lstrip().startswith("["):
         values = _json_list(said, text)
     else:
-        values = next(csv.reader([said], skipinitialspace=True), [])
+        values = _cells(said, text)
     if not values:
-        raise ValueError(f"--vary {text!r} gives no values.")
+        raise ValueError(f"--vary {_short(text)} gives no values.")
     return target, values
 
 
-def _range(first: int, last: int, text: str) -> list[int]:
-    if abs(last - first) >= _VALUES_MAX:
-        raise ValueError(f"--vary {text!r} gives more than {_VALUES_MAX:,} values.")
+def _range(start: str, end: str, text: str) -> list[int]:
+    first, last = (int(number) if len(number) <= _DIGITS_MAX else None for number in (start, end))
+    if first is None or last is None or abs(last - first) >= _VALUES_MAX:
+        raise ValueError(f"--vary {_short(text)} gives more than {_VALUES_MAX:,} values.")
     return list(range(first, last + 1)) if first <= last else list(range(first, last - 1, -1))
 
 
-def _json_list(said: str, text: str) -> list[Any]:
+def _cells(said: str, text: str) -> list[Any]:
     try:
-        values = json.loads(said)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--vary {text!r} is no JSON list: {error.msg} at column {error.colno}.") from error
+        return next(csv.reader([said], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise ValueError(f"--vary {_short(text)} cannot be read: {error}.") from error
+
+
+def _json_list(said: str, text: str) -> list[Any]:
+    values = parse_json(said, f"--vary {_short(text)}")
+    if not isinstance(values, list):
+        raise ValueError(f"--vary {_short(text)} is no JSON list.")
     return values
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """A CSV file whose first line names an input a column ("NODE.INPUT", or `name` for the files' names).
+    """Read a CSV file whose first line names an input a column ("NODE.INPUT", or `name` for the files' names).
+
+    Lines without any value (nothing, or nothing but commas, as spreadsheets write them) are skipped, with a warning
+    that counts them; so are columns with neither a name nor a value.
 
     Raises:
         ValueError: it is no such file; the message says which line.
         OSError: it cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, line) for line in reader if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"'{path}' is no CSV file in UTF-8: {error}.") from error
-    if len(lines) < 2:
-        raise ValueError(f"'{path}' has no rows: its first line names the inputs, the others set them.")
-    (_, head), *rows = lines
-    if odd := [column for column in head if column != NAME and "." not in column]:
+    (_, head), rows = _head_and_rows(path)
+    named = [column for column, name in enumerate(head) if name.strip()]
+    names = [head[column] for column in named]
+    if odd := [name for name in names if name != NAME and "." not in name]:
         raise ValueError(f"'{path}': the column {odd[0]!r} is neither NODE.INPUT nor {NAME}.")
-    if len(set(head)) < len(head):
-        raise ValueError(f"'{path}' names a column twice: {', '.join(head)}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"'{path}' names a column twice: {', '.join(names)}.")
     for number, row in rows:
         if len(row) != len(head):
             raise ValueError(f"'{path}', line {number}: it has {len(row)} cells, the first line {len(head)}.")
-    return [dict(zip(head, row, strict=True)) for _, row in rows]
+        if any(cell.strip() for column, cell in enumerate(row) if column not in named):
+            raise ValueError(f"'{path}', line {number}: it has a value in a column without a name.")
+    return [{head[column]: row[column] for column in named} for _, row in rows]
+
+
+def _head_and_rows(path: Path) -> tuple[tuple[int, list[str]], list[tuple[int, list[str]]]]:
+    """The lines with their numbers, empty ones left out: the first, and all others."""
+    try:
+        reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        lines = [(reader.line_num, line) for line in reader]
+    except MalformedInput:
+        raise
+    except csv.Error as error:
+        raise ValueError(f"'{path}' is no CSV file: {error}.") from error
+    filled = [(number, line) for number, line in lines if any(cell.strip() for cell in line)]
+    if len(filled) < 2:
+        raise ValueError(f"'{path}' has no rows: its first line names the inputs, the others set them.")
+    if len(filled) < len(lines):
+        numbers = [str(number) for number, line in lines if not any(cell.strip() for cell in line)]
+        more = ", …" if len(numbers) > _LINES_SHOWN else ""
+        said = ", ".join(numbers[:_LINES_SHOWN]) + more
+        skipped = "1 line without any value is" if len(numbers) == 1 else f"{len(numbers)} lines without any value are"
+        log.warning("'%s': %s skipped (%s).", path, skipped, said)
+    return filled[0], filled[1:]

@@ -1,22 +1,24 @@
-"""Which row goes to which server: the state that the workers, one a server, share."""
+"""Which row goes to which server: the state that the workers, one a server, share within one event loop."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .journal import Flight, Journal
+from .journal import Journal, Submission
 
 LOST_MAX = 5
-"""After so many losses with a server that went down, a row counts as failed: it may be what brings servers down."""
+"""A row that a server has lost so often counts as failed there: it may be what brings the server down."""
+
+RETRIED_FIRST = 1000
+"""When so many rows wait for a second server, no new ones are begun: a server that fails all of them has to wait."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a row: the names of its files, or an error."""
+    """What came of a row: the names of its files, or an error (and the files that came nevertheless)."""
 
     row: int
     files: list[str] = field(default_factory=list)
@@ -25,116 +27,184 @@ class Result:
     server: str = ""
 
 
-class Scheduler:
-    """Hands rows to servers and collects results: each waits, is in flight, or is done. Thread-safe.
+@dataclass
+class _Server:
+    """What is known of one server.
 
-    A row that a server refuses, or that fails there, is offered to the others, and fails for good once every server
-    that answers has been tried: a server that lacks a node must not spoil the rows that another could do.
+    Attributes:
+        up: whether it answers.
+        unusable: why it takes no further part; "" while it does.
+        in_flight: row → its submission there.
+        taken_over: ids of prompts there that other servers do meanwhile.
+    """
+
+    up: bool = True
+    unusable: str = ""
+    in_flight: dict[int, Submission] = field(default_factory=dict)
+    taken_over: list[str] = field(default_factory=list)
+
+
+class Scheduler:
+    """Hands rows to servers and collects results: each row waits, is in flight, or is done.
+
+    A row that a server refuses, loses, or that fails there, is offered to the others, and fails for good once every
+    server that answers has been tried: a server that lacks a node must not spoil the rows that another could do.
+    What is in flight on a server that does not answer stays there until another server has nothing else to do.
     """
 
     def __init__(
         self, rows: Iterable[int], servers: Iterable[str], journal: Journal, on_result: Callable[[Result], None]
     ) -> None:
         self.results: dict[int, Result] = {}
-        self.stopped = threading.Event()
         self._journal, self._on_result = journal, on_result
-        self._lock = threading.RLock()
-        self._up: dict[str, bool] = dict.fromkeys(servers, True)
+        self._servers = {server: _Server() for server in servers}
         self._all_down_since: float | None = None
-        self._errors: dict[int, dict[str, str]] = {}
-        self._lost: dict[int, int] = {}
-        self._flying: dict[str, dict[str, Flight]] = {server: {} for server in self._up}
-        self._waiting: deque[int] = deque()
-        for row in rows:
-            flight = journal.flying.get(row)
-            if flight is not None and flight.server in self._flying:
-                self._flying[flight.server][flight.prompt_id] = flight
+        self._failed: defaultdict[int, dict[str, Result]] = defaultdict(dict)
+        self._lost: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._new: deque[int] = deque()
+        self._again: dict[int, None] = {}  # rows that one server at least could not do, the oldest first
+        left = list(rows)
+        self._left = len(left)
+        ids = Counter((sent.server, sent.prompt_id) for sent in journal.in_flight.values())
+        for row in left:
+            sent = journal.in_flight.get(row)
+            if sent is not None and sent.server in self._servers and ids[sent.server, sent.prompt_id] == 1:
+                self._servers[sent.server].in_flight[row] = sent
             else:
-                self._waiting.append(row)
-        self._left = len(self._waiting) + sum(len(flights) for flights in self._flying.values())
+                self._new.append(row)
 
     @property
     def finished(self) -> bool:
-        """Whether every row has its result, or the run was stopped."""
-        return self._left == 0 or self.stopped.is_set()
+        """Whether every row has its result."""
+        return self._left == 0
 
-    def flying(self, server: str) -> list[Flight]:
+    @property
+    def unusable(self) -> dict[str, str]:
+        """The servers that take no further part → why."""
+        return {url: server.unusable for url, server in self._servers.items() if server.unusable}
+
+    def in_flight(self, server: str) -> list[Submission]:
         """Return the rows in flight on a server."""
-        with self._lock:
-            return list(self._flying[server].values())
+        return list(self._servers[server].in_flight.values())
 
-    def take(self, server: str) -> Flight | None:
-        """Send the next row that this server has not tried: returns it with the id to send it under, or None."""
-        with self._lock:
-            for row in self._waiting:
-                if server not in self._errors.get(row, ()):
-                    self._waiting.remove(row)
-                    flight = self._journal.sending(row, server)
-                    self._flying[server][flight.prompt_id] = flight
-                    return flight
-        return None
+    def taken_over(self, server: str) -> list[str]:
+        """Return the ids of prompts on a server that others do meanwhile; it is told once."""
+        ids, self._servers[server].taken_over = self._servers[server].taken_over, []
+        return ids
 
-    def rename(self, flight: Flight, prompt_id: str) -> None:
-        """The server gave the prompt another id than ours."""
-        with self._lock:
-            self._flying[flight.server].pop(flight.prompt_id, None)
-            self._flying[flight.server][prompt_id] = self._journal.renamed(flight, prompt_id)
+    def take(self, server: str) -> Submission | None:
+        """The next row for this server, written down with the id to send it under; None if there is none."""
+        row = next((row for row in self._again if self._suits(row, server)), None)
+        if row is None and self._new and len(self._again) < RETRIED_FIRST:
+            row = self._new.popleft()
+        if row is None:
+            row = self._take_over(server)
+        if row is None:
+            return None
+        self._again.pop(row, None)
+        submission = self._journal.sending(row, server)
+        self._servers[server].in_flight[row] = submission
+        return submission
 
-    def land(self, flight: Flight, files: list[str], warnings: list[str]) -> None:
+    def rename(self, submission: Submission, prompt_id: str, node_errors: str) -> None:
+        """The server gave the prompt another id than ours, or leaves some of its outputs out."""
+        if prompt_id != submission.prompt_id and self._journal.is_known(submission.server, prompt_id):
+            in_flight = self.in_flight(submission.server)
+            for same in [sent for sent in in_flight if sent.prompt_id == prompt_id or sent == submission]:
+                self.fail(same, f"{same.server} gave two prompts the same id, '{prompt_id}'.")
+            return
+        renamed = self._journal.renamed(submission, prompt_id, node_errors)
+        self._servers[submission.server].in_flight[submission.row] = renamed
+
+    def complete(self, submission: Submission, files: list[str], warnings: list[str]) -> None:
         """The row is done, its files are on disk."""
-        with self._lock:
-            self._flying[flight.server].pop(flight.prompt_id, None)
-            self._journal.landed(flight.row, files, warnings)
-            self._settle(Result(flight.row, files, warnings, server=flight.server))
+        if self._ends(submission):
+            self._journal.completed(submission.row, files, warnings)
+            self._settle(Result(submission.row, files, warnings, server=submission.server))
 
-    def fail(self, flight: Flight, error: str) -> None:
+    def fail(self, submission: Submission, error: str, files: Iterable[str] = ()) -> None:
         """The row failed on this server: another one may try it, if there is one that has not."""
-        with self._lock:
-            self._flying[flight.server].pop(flight.prompt_id, None)
-            self._journal.dropped(flight.row, error)
-            self._errors.setdefault(flight.row, {})[flight.server] = error
-            self._waiting.appendleft(flight.row)
-            self._give_up_hopeless()
+        if self._ends(submission):
+            self._journal.dropped(submission.row, error)
+            self._offer(submission.row)
+            self._fail_at(submission, error, list(files))
 
-    def lose(self, flights: Iterable[Flight], reason: str) -> None:
-        """A server went down with these rows, or forgot them: they wait for another one."""
-        with self._lock:
-            for flight in flights:
-                if self._flying[flight.server].pop(flight.prompt_id, None) is None:
-                    continue
-                self._journal.dropped(flight.row, reason)
-                self._lost[flight.row] = self._lost.get(flight.row, 0) + 1
-                if self._lost[flight.row] >= LOST_MAX:
-                    error = f"it was lost {LOST_MAX} times; the last time: {reason}"
-                    self._settle(Result(flight.row, error=error, server=flight.server))
-                else:
-                    self._waiting.appendleft(flight.row)
+    def lose(self, submission: Submission, reason: str) -> None:
+        """The server forgot the row, or is gone with it: another one does it, or the same one again."""
+        if self._ends(submission):
+            self._journal.dropped(submission.row, reason)
+            self._offer(submission.row)
+            self._lost[submission.row][submission.server] += 1
+            if self._lost[submission.row][submission.server] >= LOST_MAX:
+                self._fail_at(submission, f"it was lost {LOST_MAX} times; the last time: {reason}", [])
 
     def set_up(self, server: str, up: bool) -> None:
         """Whether a server answers."""
-        with self._lock:
-            self._up[server] = up
-            if any(self._up.values()):
-                self._all_down_since = None
-            elif self._all_down_since is None:
-                self._all_down_since = time.monotonic()
-            self._give_up_hopeless()
+        self._servers[server].up = up
+        self._look_round()
+
+    def dismiss(self, server: str, reason: str) -> None:
+        """Give a server up for the rest of the run; what is in flight there stays in the journal."""
+        self._servers[server].up, self._servers[server].unusable = False, reason
+        self._look_round()
 
     def all_down_for(self) -> float:
         """Seconds for which no server has answered; 0 while one does."""
-        with self._lock:
-            return 0.0 if self._all_down_since is None else time.monotonic() - self._all_down_since
+        return 0.0 if self._all_down_since is None else time.monotonic() - self._all_down_since
 
-    def _give_up_hopeless(self) -> None:
-        up = {server for server, is_up in self._up.items() if is_up}
-        for row in list(self._waiting):
-            tried = self._errors.get(row)
-            if tried and up and up <= set(tried):
-                self._waiting.remove(row)
-                server, error = next(iter(tried.items()))
-                self._settle(Result(row, error=error, server=server))
+    def _look_round(self) -> None:
+        if any(self._up()):
+            self._all_down_since = None
+        elif self._all_down_since is None:
+            self._all_down_since = time.monotonic()
+        for row in list(self._again):
+            self._give_up_if_hopeless(row)
+
+    def _up(self) -> Iterator[str]:
+        return (url for url, server in self._servers.items() if server.up)
+
+    def _suits(self, row: int, server: str) -> bool:
+        """Whether the server may do the row, and none that answers has lost it less often."""
+        failed, lost = self._failed.get(row, {}), self._lost[row]
+        return server not in failed and all(lost[server] <= lost[url] for url in self._up() if url not in failed)
+
+    def _take_over(self, server: str) -> int | None:
+        """A row in flight on another server that does not answer: from now on it waits for this one."""
+        for url, other in self._servers.items():
+            for submission in [] if other.up or url == server else list(other.in_flight.values()):
+                if server not in self._failed.get(submission.row, {}):
+                    other.taken_over.append(submission.prompt_id)
+                    self.lose(submission, other.unusable or f"{url} does not answer.")
+                if submission.row in self._again:
+                    return submission.row
+        return None
+
+    def _ends(self, submission: Submission) -> bool:
+        """Take the submission off its server; False if it was not there any more, as another one does the row."""
+        in_flight = self._servers[submission.server].in_flight
+        if in_flight.get(submission.row) != submission:
+            return False
+        del in_flight[submission.row]
+        return True
+
+    def _offer(self, row: int) -> None:
+        self._again[row] = None
+
+    def _fail_at(self, submission: Submission, error: str, files: list[str]) -> None:
+        result = Result(submission.row, files, error=error, server=submission.server)
+        self._failed[submission.row][submission.server] = result
+        self._give_up_if_hopeless(submission.row)
+
+    def _give_up_if_hopeless(self, row: int) -> None:
+        """Settle a waiting row as failed if it has failed on every server that answers."""
+        failed, up = self._failed.get(row), set(self._up())
+        if failed and up and up <= set(failed):
+            del self._again[row]
+            self._settle(max(failed.values(), key=lambda result: len(result.files)))
 
     def _settle(self, result: Result) -> None:
         self._left -= 1
         self.results[result.row] = result
+        self._failed.pop(result.row, None)
+        self._lost.pop(result.row, None)
         self._on_result(result)

@@ -2,112 +2,167 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
 
-from ...unclip_core.weights.files import write_whole
-from .journal import Flight
-from .rows import Batch, Row
+from .answers import Outcome
+from .downloads import download, stem_of
+from .journal import Submission
+from .rows import Batch
 from .scheduler import Scheduler
-from .server import ComfyServer, Outcome, Refused, Unreachable
+from .server import ComfyServer, OddAnswer, Refused, TooSlow, Unreachable, Unusable
 
 log = logging.getLogger("unclip")
+T = TypeVar("T")
 
 POLL_MIN, POLL_MAX = 0.05, 1.0
 """Seconds between two looks at a server: few while something ends, more while nothing does."""
 
 RETRIES = 3
-"""So many calls in a row have to fail before a server counts as down and its rows go to the others."""
+"""So many calls in a row have to fail before a server counts as down, or a row as failed on it."""
 
-RETRY_WAIT, PROBE_WAIT = 0.5, 2.0
+RETRY_WAIT = 0.5
+"""Seconds between them."""
+
+PROBE_WAIT, PROBE_MAX = 2.0, 30.0
+"""Seconds between two looks at a server that is down: twice as many each time, up to a bound."""
 
 
 class Worker:
-    """The work of one server. `run` is the body of its thread."""
+    """The work of one server: `run` is the body of its task."""
 
     def __init__(self, server: ComfyServer, scheduler: Scheduler, batch: Batch, folder: Path, depth: int) -> None:
         self._server, self._scheduler, self._folder, self._depth = server, scheduler, folder, depth
         self._batch, self._rows = batch, {row.number: row for row in batch.rows}
-        self._moved: list[str] = []
+        self._answered = False  # whether it has ever answered as a ComfyUI does
+        self._failures = 0  # turns in a row that did not come through
+        self._odd: dict[int, str] = {}  # row → what the server said when it was sent
         self._wait = POLL_MIN
 
-    def run(self) -> None:
-        """Work until every row has its result or the batch is stopped; an error of this side stops the whole batch."""
-        try:
-            while not self._scheduler.finished:
-                self._steadily(self._turn)
-                self._scheduler.stopped.wait(self._wait)
-        except BaseException:
-            self._scheduler.stopped.set()
-            raise
-
-    def _steadily(self, call: Callable[[], None]) -> None:
-        """Call until the server answers; after a few tries its rows go to the others, and it is only probed."""
-        for _ in range(RETRIES):
-            try:
-                return call()
-            except Unreachable as error:
-                reason = str(error)
-                self._scheduler.stopped.wait(RETRY_WAIT)
-        log.warning("%s Its rows go to the other servers.", reason)
-        flights = self._scheduler.flying(self._server.url)
-        self._moved += [flight.prompt_id for flight in flights]
-        self._scheduler.lose(flights, reason)
-        self._scheduler.set_up(self._server.url, False)
-        self._probe()
-
-    def _probe(self) -> None:
+    async def run(self) -> None:
+        """Work until every row has its result, or the server turns out to be unusable; cancelled at any time."""
         while not self._scheduler.finished:
             try:
-                self._server.cancel(self._moved)  # what others do now, in case it was only away
-                self._moved = []
-            except Unreachable:
-                self._scheduler.stopped.wait(PROBE_WAIT)
+                await self._turn()
+            except Unusable as error:
+                return self._dismiss(str(error))
+            except (Unreachable, OddAnswer) as error:
+                self._failures += 1
+                if isinstance(error, OddAnswer) and not self._answered and self._failures >= RETRIES:
+                    return self._dismiss(str(error))
+                await asyncio.sleep(self._pause(error))
             else:
-                log.warning("%s answers again.", self._server.url)
-                return self._scheduler.set_up(self._server.url, True)
+                self._came_through()
+                await asyncio.sleep(self._wait)
 
-    def _turn(self) -> None:
-        """Bring home what has ended, then fill the queue up."""
-        flights = self._scheduler.flying(self._server.url)
-        queued = self._server.queued() if flights else set()
-        ended = [flight for flight in flights if flight.prompt_id not in queued]
-        for flight in ended:
-            outcome = self._server.outcome(flight.prompt_id)
-            if outcome is None:
-                self._scheduler.lose([flight], f"{self._server.url} does not know the prompt any more.")
-            elif outcome.error:
-                self._scheduler.fail(flight, outcome.error)
-            else:
-                self._scheduler.land(flight, self._download(flight, outcome), outcome.warnings)
-        sent = self._fill(self._depth - len(flights) + len(ended))
+    def _dismiss(self, reason: str) -> None:
+        log.warning("%s", reason)
+        self._scheduler.dismiss(self._server.url, reason)
+
+    def _pause(self, error: Exception) -> float:
+        """Seconds to wait after a turn that failed; after a few such the server counts as down."""
+        over = self._failures - RETRIES
+        if isinstance(error, TooSlow):
+            self._failures, over = max(self._failures, RETRIES), max(over, 0)
+        if over < 0:
+            return RETRY_WAIT
+        if over == 0:
+            log.warning("%s Until it answers again, other servers may do its rows.", error)
+        self._scheduler.set_up(self._server.url, False)
+        return float(min(PROBE_WAIT * 2 ** min(over, 10), PROBE_MAX))
+
+    def _came_through(self) -> None:
+        if self._failures >= RETRIES:
+            log.warning("%s answers again.", self._server.url)
+        if self._failures:
+            self._failures = 0
+            self._scheduler.set_up(self._server.url, True)
+
+    async def _turn(self) -> None:
+        """Bring home what has ended, then fill the queue up (with one prompt while the server is on probation)."""
+        await self._cancel_taken_over()
+        submissions = self._scheduler.in_flight(self._server.url)
+        queued = await self._server.queued() if submissions or self._failures or not self._answered else set()
+        self._answered = True
+        ended = [submission for submission in submissions if submission.prompt_id not in queued]
+        for submission in ended:
+            await self._collect(submission)
+        sent = await self._fill(1 if self._failures else self._depth)
         self._wait = POLL_MIN if ended or sent else min(2 * self._wait, POLL_MAX)
 
-    def _fill(self, room: int) -> int:
-        for sent in range(room):
-            flight = self._scheduler.take(self._server.url)
-            if flight is None:
-                return sent
+    async def _cancel_taken_over(self) -> None:
+        """Cancel what other servers do now; it does no harm if the server does not do it."""
+        if prompt_ids := self._scheduler.taken_over(self._server.url):
             try:
-                prompt_id = self._server.queue(self._batch.prompt(self._rows[flight.row]), flight.prompt_id)
-            except Refused as error:
-                self._scheduler.fail(flight, str(error))
-            else:
-                if prompt_id != flight.prompt_id:
-                    self._scheduler.rename(flight, prompt_id)
-        return max(room, 0)
+                await self._server.cancel(prompt_ids)
+            except (OddAnswer, Unreachable) as error:
+                log.info("%s What others do meanwhile was not cancelled there.", error)
 
-    def _download(self, flight: Flight, outcome: Outcome) -> list[str]:
-        row, names = self._rows[flight.row], []
-        for number, entry in enumerate(outcome.files, start=1):
-            names.append(file_name(row, number, entry["filename"]))
-            write_whole(self._folder / names[-1], self._server.fetch(entry))
+    async def _collect(self, submission: Submission) -> None:
+        """Settle a prompt that is not in the queue any more."""
+        try:
+            outcome = await self._persistently(lambda: self._server.outcome(submission.prompt_id))
+            if outcome is None:
+                reason = self._odd.pop(submission.row, f"{self._server.url} does not know the prompt any more.")
+                return self._scheduler.lose(submission, reason)
+            files = [] if outcome.error else await self._download(submission, outcome)
+        except OddAnswer as error:
+            return self._scheduler.fail(submission, str(error))
+        if outcome.error or submission.node_errors:
+            return self._scheduler.fail(submission, outcome.error or submission.node_errors, files)
+        self._scheduler.complete(submission, files, outcome.warnings)
+
+    async def _download(self, submission: Submission, outcome: Outcome) -> list[str]:
+        row, names = self._rows[submission.row], []
+        for number, file in enumerate(outcome.files, start=1):
+            stem = stem_of(row, number)
+            names.append(await self._persistently(lambda: download(self._server, file, self._folder, stem)))  # noqa: B023
         return names
 
+    async def _persistently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The result of a call about one row, tried a few times: the row fails with OddAnswer, others need not wait.
 
-def file_name(row: Row, number: int, original: str) -> str:
-    """The name here of a row's file: "row00007-name-2.png" is the second file of row 7."""
-    said = "".join(letter if letter.isalnum() or letter in "-_ " else "_" for letter in row.name).strip()[:80]
-    middle = f"-{said}" if said else ""
-    return f"row{row.number:05}{middle}-{number}{PurePosixPath(original).suffix.lower()}"
+        Raises:
+            OddAnswer: this call does not come through, but the server answers others.
+            Unreachable, Unusable: the server does not answer others either.
+        """
+        reason = ""
+        for attempt in range(RETRIES):
+            if attempt:
+                await asyncio.sleep(RETRY_WAIT)
+            try:
+                return await call()
+            except (OddAnswer, Unreachable) as error:
+                reason = str(error)
+                if isinstance(error, TooSlow):
+                    break
+        await self._server.queued()
+        raise OddAnswer(reason)
+
+    async def _fill(self, depth: int) -> int:
+        """Send rows until so many are in flight; returns how many were sent."""
+        sent = 0
+        while len(self._scheduler.in_flight(self._server.url)) < depth:
+            submission = self._scheduler.take(self._server.url)
+            if submission is None:
+                break
+            await self._send(submission)
+            sent += 1
+            if sent >= depth:
+                break
+        return sent
+
+    async def _send(self, submission: Submission) -> None:
+        try:
+            prompt = self._batch.prompt(self._rows[submission.row])
+            accepted = await self._server.queue(prompt, submission.prompt_id)
+        except Refused as error:
+            self._scheduler.fail(submission, str(error))
+        except OddAnswer as error:
+            self._odd[submission.row] = str(error)  # the next turn finds out whether it is queued
+        else:
+            if accepted.prompt_id != submission.prompt_id or accepted.node_errors:
+                self._scheduler.rename(submission, accepted.prompt_id, accepted.node_errors)

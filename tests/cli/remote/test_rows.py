@@ -135,3 +135,35 @@ def test_a_bad_table_is_refused(tmp_path, text, said):
     with pytest.raises(ValueError) as caught:
         read_table(a_file(tmp_path, text))
     assert said in str(caught.value)
+
+
+def test_lines_and_columns_that_a_spreadsheet_leaves_over_are_skipped_and_counted(tmp_path, caplog):
+    text = "1.text,2.seed,,\r\na,1,,\r\n,,,\r\n \t, ,,\r\n\r\nb,2,,\r\n,,,\r\n"
+    assert read_table(a_file(tmp_path, text, "utf-8-sig")) == [
+        {"1.text": "a", "2.seed": "1"}, {"1.text": "b", "2.seed": "2"},
+    ]  # fmt: skip
+    assert "4 lines without any value are skipped (3, 4, 5, 7)" in caplog.text
+    caplog.clear()
+    read_table(a_file(tmp_path, "1.text\na\n"))
+    assert not caplog.text
+    with pytest.raises(ValueError, match="line 2: it has a value in a column without a name"):
+        read_table(a_file(tmp_path, "1.text,\na,b\n"))
+
+
+def test_more_rows_than_can_be_laid_out_are_refused_at_once():
+    with pytest.raises(ValueError, match="makes 1,000,000,000,000 rows; at most 1,000,000"):
+        Batch(workflow(), varied={"2.steps": range(10**6), "2.seed": range(10**6)})
+
+
+@pytest.mark.parametrize("text", ["2.cfg=" + "[" * 100_000, "2.cfg=[" + "9" * 5000 + "]", "2.seed=1.." + "9" * 5000])
+def test_values_beyond_all_bounds_are_refused_in_a_sentence(text):
+    with pytest.raises(ValueError, match="--vary") as caught:
+        read_varied(text)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_cell_beyond_all_bounds_is_refused_in_a_sentence():
+    for target, value in (("2.cfg", "[" * 100_000), ("2.seed", "9" * 5000), ("2.flag", "9" * 5000)):
+        with pytest.raises(ValueError, match=f"Cannot set {target}") as caught:
+            Batch(workflow(), table=[{target: value}])
+        assert len(str(caught.value)) < 400
