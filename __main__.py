@@ -25,7 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="unclip", description="unCLIP without ComfyUI's canvas.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    stages = (add_run, add_map, add_queue, add_train, add_embed, add_data, add_evaluate, add_bench, add_convert, add_download)
+    stages = (
+        add_run,
+        add_map,
+        add_queue,
+        add_train,
+        add_embed,
+        add_data,
+        add_evaluate,
+        add_bench,
+        add_convert,
+        add_download,
+    )
     for add in stages:
         add(commands)
     return parser

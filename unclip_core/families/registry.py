@@ -19,6 +19,9 @@ from ..weights.files import CheckpointError
 INDEX = "model_index.json"
 """The file that makes a folder a model, in our own format and in diffusers'."""
 
+CONFIG = "config.json"
+"""The file that describes a single component in diffusers' layout."""
+
 
 @dataclass(frozen=True)
 class Source:

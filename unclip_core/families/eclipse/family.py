@@ -8,9 +8,8 @@ import torch
 
 from ...models import PartReader
 from ...parsing import MalformedInput, read_json
-from ..registry import Family, Source
+from ..registry import CONFIG, Family, Source
 
-CONFIG = "config.json"
 KIND = "PriorTransformer"
 HUB = "https://huggingface.co"
 

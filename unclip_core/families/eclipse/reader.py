@@ -19,8 +19,8 @@ from ..kandinsky22.decoder_reader import family_name
 from ..kandinsky22.prior_config import PriorConfig
 from ..karlo import names
 from ..karlo.reader import family_of
+from ..registry import CONFIG
 from ..statistics import STATISTICS
-from .family import CONFIG
 
 ORIGIN = names.diffusers_origin(names.PRIOR)
 
