@@ -65,10 +65,18 @@ class DiffusionSpec:
             raise ValueError(f"train_steps must be within 1..{MAX_TRAIN_STEPS:,}, got {str(self.train_steps)[:30]}")
         if self.clip_range is not None and not 0 < self.clip_range < inf:
             raise ValueError(f"clip_range must be positive and finite, got {self.clip_range}")
-        if self.beta_range is not None and (self.schedule == "cosine" or not 0 < self.beta_range[0] < 1):
-            raise ValueError(f"beta_range {self.beta_range} does not go with the schedule {self.schedule!r}")
+        if self.beta_range is not None:
+            self._check_betas(*self.beta_range)
+        if self.threshold is not None:
+            dynamic_threshold(*self.threshold)
         if not 0 <= self.offset <= self.train_steps:
             raise ValueError(f"offset must be within 0..{self.train_steps}, got {self.offset}")
+
+    def _check_betas(self, start: float, end: float) -> None:
+        if self.schedule == "cosine":
+            raise ValueError(f"the cosine schedule takes no beta_range, got {start} to {end}")
+        if not 0 < start <= end < 1:
+            raise ValueError(f"betas must satisfy 0 < start <= end < 1, got {start} to {end}")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "DiffusionSpec":

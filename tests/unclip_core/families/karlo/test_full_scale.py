@@ -71,17 +71,20 @@ def test_native_super_resolution_keys_and_shapes(nets):
     assert found == KEYS["native/sr"]
 
 
+NO_YAML = kakao_params.KakaoSettings()
+
+
 def native(name):
     shapes = {key: tuple(shape) for key, shape in KEYS[f"native/{name}"].items()}
     return Tensors(Path(name), shapes, lambda key: torch.empty(shapes[key]))
 
 
 def test_native_shapes_say_the_hyper_parameters():
-    assert kakao_params.prior(native("prior"), {}, False) == SIZES.prior
-    assert kakao_params.decoder(native("decoder"), {}) == SIZES.decoder
+    assert kakao_params.prior(native("prior"), NO_YAML, False) == SIZES.prior
+    assert kakao_params.decoder(native("decoder"), NO_YAML) == SIZES.decoder
     for prefix in ("model_first_steps.", "model_last_step."):
         half = native("sr").only(lambda key, prefix=prefix: key.startswith(prefix))
-        assert kakao_params.unet(half, prefix, {}) == SIZES.super_res
+        assert kakao_params.unet(half, prefix, NO_YAML) == SIZES.super_res
 
 
 def test_the_numbers_of_parameters_are_the_published_ones(nets):
