@@ -10,8 +10,8 @@ from unclip.unclip_core.diffusion.spec import MAX_TRAIN_STEPS, DiffusionSpec
 
 def test_a_trip_through_json_changes_nothing():
     spec = DiffusionSpec(
-        schedule="linear", train_steps=77, prediction="v_prediction", clip_range=2.5, beta_range=(0.001, 0.01), offset=1,
-        solver_spacing="leading", threshold=(0.99, 3.0),
+        schedule="linear", train_steps=77, prediction="v_prediction", clip_range=2.5, beta_range=(0.001, 0.01),
+        offset=1, solver_spacing="leading", threshold=(0.99, 3.0),
     )  # fmt: skip
     assert DiffusionSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
     assert DiffusionSpec.from_dict({"clip_range": 2}) == DiffusionSpec(clip_range=2.0)
