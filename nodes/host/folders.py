@@ -30,7 +30,7 @@ LORA_KEY = "loras"
 LORA_VARIABLE = "UNCLIP_LORAS"
 """Without ComfyUI: the environment variable with the folders to look for LoRAs in."""
 
-LORA_SUFFIX = ".safetensors"
+LORA_SUFFIXES = (".safetensors", ".bin")
 
 
 def register_model_folder() -> None:
@@ -62,12 +62,12 @@ def model_path(name: str) -> str | None:
 
 
 def lora_names() -> list[str]:
-    """Every safetensors file in the folders of LoRAs, named as ComfyUI's own LoRA nodes name them."""
+    """Every file of `LORA_SUFFIXES` in the folders of LoRAs, named as ComfyUI's own LoRA nodes name them."""
     if in_comfyui():
         import folder_paths
 
-        return [name for name in folder_paths.get_filename_list(LORA_KEY) if name.endswith(LORA_SUFFIX)]
-    found = ((root, path) for root in _lora_roots() for path in files_below(Path(root)) if path.suffix == LORA_SUFFIX)
+        return [name for name in folder_paths.get_filename_list(LORA_KEY) if name.endswith(LORA_SUFFIXES)]
+    found = ((root, path) for root in _lora_roots() for path in files_below(Path(root)) if path.suffix in LORA_SUFFIXES)
     return sorted({path.relative_to(root).as_posix() for root, path in found})
 
 

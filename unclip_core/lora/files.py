@@ -1,7 +1,7 @@
 """LoRA files: safetensors in the key format of Hugging Face's peft, with family, stage, rank and alpha in the header.
 
 A file that peft's own `save_pretrained` wrote is read too; what its header does not say stands in the
-`adapter_config.json` beside it.
+`adapter_config.json` beside it. So are those of diffusers' training scripts, see `lora.diffusers_names`.
 """
 
 import math
@@ -20,8 +20,10 @@ from ..weights.dtypes import as_float
 from ..weights.files import CONFIG_KEY, CheckpointError, save_weights
 from ..weights.tensors import Tensors, open_file
 from .delta import STAGES, Adaptable, Change, Lora, apply_lora
+from .diffusers_names import factor_of, our_module
 
 FORMAT = "unclip-lora-v1"
+SUFFIXES = (".safetensors", ".bin")
 PREFIX = "base_model.model."
 """What peft puts before the names of the modules of the model that it wraps."""
 
@@ -66,10 +68,12 @@ def read_lora(path: str | Path) -> Lora:
         CheckpointError: the file is missing, damaged, of another kind, or says neither alpha nor rank.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"'{path}' is no .safetensors file: LoRAs are read from those only.")
+    if path.suffix not in SUFFIXES:
+        raise CheckpointError(f"'{path}' is no {' or '.join(SUFFIXES)} file: LoRAs are read from those only.")
     tensors = open_file(path)
     factors = _factors(tensors)
+    if all(factor_of(key) for key in tensors.shapes):
+        return Lora(path, _stage_by_names(path, factors), None, factors, dict.fromkeys(factors, 1.0))
     config = read_config(path, tensors)
     if config.get("format") != FORMAT:
         return Lora(path, _stage_by_names(path, factors), None, factors, _peft_scales(path, config, factors))
@@ -188,12 +192,13 @@ def _factors(tensors: Tensors) -> dict[str, tuple[Tensor, Tensor]]:
     keys: dict[str, dict[str, str]] = {}
     for key in tensors.shapes:
         match = _KEY.fullmatch(key)
-        if match is None:
+        found = (our_module(match["module"]), match["factor"]) if match else factor_of(key)
+        if found is None:
             raise CheckpointError(
-                f"'{tensors.source}' is no LoRA in peft's format: the key '{key}' is not of the form "
+                f"'{tensors.source}' is no LoRA in peft's format or diffusers': the key '{key}' is not of the form "
                 "'<layer>.lora_A.weight'. LoRAs made for other models than unCLIP do not fit."
             )
-        keys.setdefault(match["module"], {})[match["factor"]] = key
+        keys.setdefault(found[0], {})[found[1]] = key
     if not keys:
         raise CheckpointError(f"'{tensors.source}' holds no tensors.")
     return {module: _pair(tensors, module, pair) for module, pair in sorted(keys.items())}

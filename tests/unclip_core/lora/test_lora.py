@@ -371,7 +371,7 @@ def test_broken_files_are_refused(tmp_path):
         read_lora(path)
     with pytest.raises(CheckpointError, match=r"there is no file .*none.safetensors"):
         read_lora(tmp_path / "none.safetensors")
-    with pytest.raises(CheckpointError, match="no .safetensors file"):
+    with pytest.raises(CheckpointError, match="no .safetensors or .bin file"):
         read_lora(tmp_path / "bad.ckpt")
 
 
