@@ -27,6 +27,7 @@ def add_evaluate(commands: Commands) -> None:
     _add_tiny(measures)
     _add_describe(measures)
     _add_edits(measures)
+    _add_things(measures)
 
 
 def _add_tiny(measures: Commands) -> None:
@@ -58,6 +59,15 @@ def _add_edits(measures: Commands) -> None:
         help="start the text diff from the noise of the unedited image (DDIM inversion)",
     )
     edits.set_defaults(call=_evaluate_edits)
+
+
+def _add_things(measures: Commands) -> None:
+    things = measures.add_parser("things", help="drawings of things: the table of their model's card")
+    _add_world_options(things, "prompts a row", 500)
+    things.add_argument("--data", default="things", metavar="DIR", help="the folder of `unclip data` (%(default)s)")
+    things.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows (default: all)")
+    things.add_argument("--output", metavar="DIR", help="for evaluation.json and contact sheets")
+    things.set_defaults(call=_evaluate_things)
 
 
 def _add_world_options(measure: Parser, counted: str, count: int) -> None:
@@ -144,12 +154,22 @@ def _evaluate_edits(options: argparse.Namespace) -> int:
     )
 
 
+def _evaluate_things(options: argparse.Namespace) -> int:
+    from ..unclip_core.recipes.things.evaluation import evaluate_things
+
+    return run_and_report(
+        lambda: evaluate_things(
+            options.n, options.seed, options.folder, options.json, options.data, options.rows, options.output
+        )
+    )
+
+
 def _evaluate_images(options: argparse.Namespace) -> int:
     from ..unclip_core.evaluate.evaluation import evaluate_model
     from ..unclip_core.evaluate.generation import Draw
 
     if options.model is None or options.data is None:
-        say("unclip: say what to evaluate: tiny, describe or edits, or --model and --data.", to_stderr=True)
+        say("unclip: say what to evaluate: tiny, describe, edits or things, or --model and --data.", to_stderr=True)
         return 2
     return run_and_report(
         lambda: evaluate_model(

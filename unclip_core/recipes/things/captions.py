@@ -89,7 +89,9 @@ class Captions:
         """Language → for each concept the keywords that can stand for its name."""
         return {language: _rare_keywords(names) for language, names in self.names.items()}
 
-    def caption(self, picture: Picture, language: str, chance: random.Random, asked: bool = False) -> str:
+    def caption(
+        self, picture: Picture, language: str, chance: random.Random, asked: bool = False, plain: bool = False
+    ) -> str:
         """One of the many ways to say what the picture is.
 
         Args:
@@ -97,11 +99,13 @@ class Captions:
             language: one of LANGUAGES.
             chance: which way.
             asked: in words of requests that no caption has, and with the things' own names: for measuring.
+            plain: with the things' own names and no other words: for measuring.
         """
-        said, known = words(language), _Said(self, language, chance, asked)
+        said, known = words(language), _Said(self, language, chance, asked or plain)
         core = known.scene(picture) if picture.kind == "scene" else known.one(picture)
         join, facts = chance.choices(said.join, (0.75, 0.25))[0], known.facts(picture)
-        filler = chance.choice(said.asked if asked else said.fillers) if asked or chance.random() < FILLED else "{}"
+        filled = asked or (not plain and chance.random() < FILLED)
+        filler = chance.choice(said.asked if asked else said.fillers) if filled else "{}"
         if chance.random() < 0.5:
             text = filler.replace("{}", join.join([core, *facts]))
         else:
@@ -116,7 +120,7 @@ class _Said:
     captions: Captions
     language: str
     chance: random.Random
-    asked: bool
+    named: bool
 
     @property
     def words(self) -> Words:
@@ -143,7 +147,7 @@ class _Said:
     def name(self, thing: Placed) -> str:
         name, keywords = self.captions.names[self.language][thing.concept]
         rare, draw = self.captions.rare[self.language][thing.concept], self.chance.random()
-        if self.asked or draw < 0.7 or not keywords:
+        if self.named or draw < 0.7 or not keywords:
             return name
         if draw < 0.82 and rare:
             return self.chance.choice(rare)
