@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..unclip_core.output import say
 from .exits import run_and_report
 from .parser import Commands
 
@@ -57,7 +58,7 @@ def _train_judge(options: argparse.Namespace) -> int:
     def train() -> None:
         folder = Path(options.output)
         world = open_world(folder, Path(options.packages) if options.packages else None)
-        print(train_and_measure(world.sprites, folder, options.steps, options.seed, options.device))
+        say(train_and_measure(world.sprites, folder, options.steps, options.seed, options.device))
 
     return run_and_report(train)
 

@@ -67,6 +67,7 @@ def _add_things(measures: Commands) -> None:
     things.add_argument("--data", default="things", metavar="DIR", help="the folder of `unclip data` (%(default)s)")
     things.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows (default: all)")
     things.add_argument("--output", metavar="DIR", help="for evaluation.json and contact sheets")
+    add_device(things)
     things.set_defaults(call=_evaluate_things)
 
 
@@ -159,7 +160,14 @@ def _evaluate_things(options: argparse.Namespace) -> int:
 
     return run_and_report(
         lambda: evaluate_things(
-            options.n, options.seed, options.folder, options.json, options.data, options.rows, options.output
+            options.n,
+            options.seed,
+            options.folder,
+            options.json,
+            options.data,
+            options.rows,
+            options.output,
+            options.device,
         )
     )
 

@@ -14,8 +14,10 @@ from tqdm import tqdm
 from ...diffusion.noise import sample_seeds
 from ...families.loading import load_model
 from ...models import UnclipModel
+from ...output import say
 from ...pipelines import text_to_image
 from ...plotting.sheets import levels, tiled
+from ...weights.devices import AUTO, choose_device
 from ...weights.files import write_whole
 from .dataset import LARGE, World, open_world
 from .judge import JUDGE_FILE, Judge, load_judge
@@ -43,6 +45,7 @@ def evaluate_things(
     data: str | Path = "things",
     rows: Sequence[str] = (),
     output: str | Path | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Draw `n` prompts a row at the model's default settings, judge the images, print and return the shares.
 
@@ -54,6 +57,7 @@ def evaluate_things(
         data: the folder of `unclip data things`, with the judge of `unclip data judge`.
         rows: some of MEASURES; none for all.
         output: a folder for `evaluation.json` and a contact sheet a row, written row by row; None writes nothing.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
         For each row the shares of what is right and `n`; under `true` the same of true pictures, which tells how far
@@ -65,7 +69,7 @@ def evaluate_things(
     if n < 1 or (unknown := set(rows) - set(MEASURES)):
         raise ValueError(f"n must be 1 or more and rows some of {', '.join(MEASURES)}; got {n} and {sorted(unknown)}.")
     judge, world = load_judge(Path(data) / JUDGE_FILE), open_world(Path(data))
-    drawn_by, started = load_model(model), time.monotonic()
+    drawn_by, started = placed_model(model, device), time.monotonic()
     figures: dict[str, Any] = {"seed": seed, "true": {}}
     for name in rows or MEASURES:
         if name in STAGES:
@@ -79,8 +83,17 @@ def evaluate_things(
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
             write_whole(Path(output) / "evaluation.json", json.dumps(figures, indent=2).encode())
-    print(json.dumps(figures, indent=2) if as_json else table(figures))
+    say(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures
+
+
+def placed_model(model: str | Path | None, device: str) -> UnclipModel:
+    """The model with all its parts on the device. Raises ValueError for a device that there is not."""
+    loaded, place = load_model(model), choose_device(device)
+    parts: list[Any] = [loaded.clip, loaded.prior, loaded.decoder, loaded.upsampler]
+    for part in parts:
+        part.module.to(place)
+    return loaded
 
 
 def draw_and_score(

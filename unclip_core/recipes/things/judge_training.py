@@ -85,8 +85,8 @@ def augmented(pictures: Tensor, chance: torch.Generator) -> Tensor:
     """RGBA `[B, 4, H, W]` moved and turned before random grounds, recoloured, blurred and noised: `[B, 3, H, W]`."""
     moved = _moved(torch.cat([pictures[:, :3] * pictures[:, 3:], pictures[:, 3:]], dim=1), chance)
     count = len(pictures)
-    tone = 1 + 0.16 * torch.randn(count, 3, 1, 1, generator=chance)
-    shift = 0.06 * torch.randn(count, 3, 1, 1, generator=chance) * moved[:, 3:]
+    tone = 1 + 0.1 * torch.randn(count, 3, 1, 1, generator=chance)
+    shift = 0.04 * torch.randn(count, 3, 1, 1, generator=chance) * moved[:, 3:]
     palette = torch.tensor(list(GROUNDS.values())) / 255
     ground = palette[torch.randint(len(palette), (count,), generator=chance)][:, :, None, None]
     ground = ground + 0.02 * torch.randn(count, 3, 1, 1, generator=chance)
@@ -110,7 +110,7 @@ def _moved(pictures: Tensor, chance: torch.Generator) -> Tensor:
 
 
 class JudgeObjective(nn.Module):
-    """Cross-entropy of things and, at a third of its weight, of styles."""
+    """Cross-entropy of things, and of styles."""
 
     def __init__(self, net: JudgeNet) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class JudgeObjective(nn.Module):
         named = F.cross_entropy(things, batch["things"], label_smoothing=0.05)
         styled = F.cross_entropy(styles, batch["styles"], ignore_index=NO_STYLE)
         accuracy = (things.argmax(dim=1) == batch["things"]).float().mean()
-        return {"loss": named + styled / 3, "accuracy": accuracy}
+        return {"loss": named + styled, "accuracy": accuracy}
 
 
 def train_judge(sprites: Sprites, folder: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu") -> Judge:
