@@ -6,6 +6,10 @@ from ..unclip_core.weights.files import DTYPES
 from .exits import run_and_report
 from .parser import Commands
 
+DOWNLOADS = ["karlo", "karlo-variations", "kandinsky-2-2", "kandinsky-2-2-inpaint", "kandinsky-2-2-controlnet-depth"]
+DOWNLOADS += ["kandinsky-2-2-prior", "eclipse-karlo", "eclipse-kandinsky-2-2"]
+"""The names of all families' public weights; written down, so that showing help imports no family."""
+
 
 def add_convert(commands: Commands) -> None:
     """`unclip convert`: Karlo as safetensors."""
@@ -31,10 +35,10 @@ def add_download(commands: Commands) -> None:
     download = commands.add_parser(
         "download",
         help="fetch public weights",
-        description="Fetch Karlo's public weights from the Hugging Face hub (licence: CreativeML Open RAIL-M); "
-        "a download that was stopped goes on where it was.",
+        description="Fetch public weights from the Hugging Face hub, and print their licence; Kandinsky's decoders "
+        "come with their prior. A download that was stopped goes on where it was.",
     )
-    download.add_argument("name", choices=["karlo", "karlo-variations", "eclipse-karlo", "eclipse-kandinsky-2-2"])
+    download.add_argument("name", choices=DOWNLOADS)
     download.add_argument("--to", metavar="DIR", help="the models folder (default: ComfyUI's models/unclip)")
     download.set_defaults(call=_download)
 

@@ -9,6 +9,7 @@ from ..weights.files import CheckpointError
 from .registry import INDEX, Source, families
 
 _TEXTS = (".json", ".txt")
+_CARD = "README.md"  # a decoder's names its prior
 _WEIGHTS = (".safetensors", ".bin")
 _MARKS = ("fp16", "bf16", "non_ema")
 
@@ -22,7 +23,7 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
     """Fetch one of `sources` into `target`/<its name>, skipping files that are complete.
 
     Args:
-        name: "karlo" (text to image) or "karlo-variations".
+        name: one of `sources`, such as "karlo"; what it needs besides is fetched first.
         target: the models folder; None finds ComfyUI's `models/unclip` around this package.
         revision: a branch, tag or commit of the repository.
         hub: the address of the hub; None takes huggingface_hub's, which `HF_ENDPOINT` sets.
@@ -40,6 +41,8 @@ def download(name: str, target: str | None = None, revision: str | None = None, 
     known = sources()
     if name not in known:
         raise CheckpointError(f"There is no model {name!r} to download. There are: {', '.join(known)}.")
+    for other in known[name].needs:
+        download(other, target, hub=hub)
     repository, licence = known[name].repository, known[name].licence
     folder = (Path(target) if target else comfyui_models()) / repository.split("/")[1]
     try:
@@ -92,7 +95,7 @@ def needed_files(names: Iterable[str]) -> list[str]:
         by_folder.setdefault(name.rpartition("/")[0], []).append(name)
     wanted = []
     for folder, files in by_folder.items():
-        texts = [f for f in files if f.endswith(_TEXTS) and not f.endswith(".index.json")]
+        texts = [f for f in files if f == _CARD or (f.endswith(_TEXTS) and not f.endswith(".index.json"))]
         wanted += texts
         # Beside an index lie copies of what its components hold; without one the repository is a single component.
         wanted += _weights(files) if folder or INDEX not in files else []

@@ -30,10 +30,12 @@ class Source:
     Attributes:
         repository: "owner/name" on the Hugging Face hub.
         licence: of the weights, with the address of its text.
+        needs: names of other sources that it is used together with, which are fetched too.
     """
 
     repository: str
     licence: str
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

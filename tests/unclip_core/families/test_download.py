@@ -6,6 +6,7 @@ from threading import Thread
 
 import pytest
 
+from unclip.cli.weights import DOWNLOADS
 from unclip.unclip_core.families import download as module
 from unclip.unclip_core.families.download import download, needed_files, sources
 from unclip.unclip_core.weights.files import CheckpointError
@@ -32,6 +33,7 @@ HUB = [
     "super_res_first/diffusion_pytorch_model-00002-of-00002.safetensors",
 ]
 NEEDED = {
+    "README.md",
     "model_index.json",
     "prior/config.json",
     "prior/diffusion_pytorch_model.safetensors",
@@ -129,7 +131,12 @@ def test_it_fetches_into_a_folder_of_the_models_name(hub, tmp_path, capsys, name
     assert files_of(folder) == {name: hub.files[name] for name in NEEDED}
     said = capsys.readouterr().out
     assert sources()[name].licence in said
+    assert all((tmp_path / sources()[other].repository.split("/")[1]).is_dir() for other in sources()[name].needs)
     assert f"[{len(NEEDED)}/{len(NEEDED)}]" in said and f"choose '{folder.name}'" in said
+
+
+def test_the_command_knows_every_name():
+    assert sorted(DOWNLOADS) == sorted(sources())
 
 
 def test_what_broke_off_is_gone_on_with_where_it_broke(hub, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...output import say
-from . import kandinsky_prior, oracle
+from . import kandinsky_decoder, kandinsky_prior, oracle
 from .runs import Row, forwards, make_pair, native_run, text_run, variation_run
 
 COUNTS = (1, 2, 21, 23, 31)
@@ -36,6 +36,7 @@ def all_rows() -> list[Row]:
                 rows += text_run(pair, (count, count, count))
                 rows += native_run(pair, (count, count, count))
         rows += kandinsky_prior.rows(Path(folder))
+        rows += kandinsky_decoder.rows(Path(folder))
     return rows
 
 

@@ -18,8 +18,11 @@ from ..registry import INDEX
 from . import decoder_config
 from .decoder_reader import MOVQ, SCHEDULER, UNET, decoder_origin, movq_origin
 
-PIPELINES = {None: "KandinskyV22Pipeline", "masked": "KandinskyV22InpaintPipeline"}
-PIPELINES["hint"] = "KandinskyV22ControlnetPipeline"
+PIPELINES: dict[decoder_config.Beside, str] = {
+    None: "KandinskyV22Pipeline",
+    "masked": "KandinskyV22InpaintPipeline",
+    "hint": "KandinskyV22ControlnetPipeline",
+}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 Make = Callable[[str, Tensor], Tensor]

@@ -13,6 +13,7 @@ _KINDS = ("", "Img2Img", "Inpaint", "Controlnet", "ControlnetImg2Img")
 DECODERS = tuple(f"KandinskyV22{kind}Pipeline" for kind in _KINDS)
 PRIORS = ("KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")
 LICENCE = "Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0"
+NEEDS = ("kandinsky-2-2-prior",)
 PUBLISHED = "kandinsky-community/kandinsky-2-2"
 
 
@@ -22,9 +23,10 @@ class KandinskyFamily(Family):
     name = "kandinsky22"
     formats = DECODERS + PRIORS
     sources = {
-        "kandinsky-2-2": Source(f"{PUBLISHED}-decoder", LICENCE),
-        "kandinsky-2-2-inpaint": Source(f"{PUBLISHED}-decoder-inpaint", LICENCE),
-        "kandinsky-2-2-controlnet-depth": Source(f"{PUBLISHED}-controlnet-depth", LICENCE),
+        "kandinsky-2-2-prior": Source(f"{PUBLISHED}-prior", LICENCE),
+        "kandinsky-2-2": Source(f"{PUBLISHED}-decoder", LICENCE, NEEDS),
+        "kandinsky-2-2-inpaint": Source(f"{PUBLISHED}-decoder-inpaint", LICENCE, NEEDS),
+        "kandinsky-2-2-controlnet-depth": Source(f"{PUBLISHED}-controlnet-depth", LICENCE, NEEDS),
     }
 
     def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
