@@ -12,7 +12,7 @@ from ..parsing import MalformedInput, parse_json
 from .decoding import checked_caption, decode_image, image_endings
 from .fingerprint import digest, file_fingerprint
 from .samples import BadSample, Sample
-from .tar_listing import list_tar
+from .tar_listing import listed_tar
 
 CAPTION_ENDINGS = ("txt", "caption", "text", "json")
 JSON_KEYS = ("caption", "text", "prompt")
@@ -51,7 +51,7 @@ class Shards:
         self._entries: list[_Entry] = []
         self.passed_over: dict[str, str] = {}
         for shard, path in self.paths.items():
-            listing = list_tar(path)
+            listing = listed_tar(path)
             self._entries += self._grouped(shard, listing.members)
             self._entries += [_Entry(shard, f"{shard}@{at}", problem=said) for at, said in listing.damage.items()]
             self._pass_over(shard, listing.links, "a link, and only files are read")

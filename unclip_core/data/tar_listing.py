@@ -4,13 +4,21 @@
 what it had to skip is told.
 """
 
+import json
+import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..parsing import MalformedInput, checked, read_json
+from .fingerprint import file_fingerprint
+
 BLOCK = tarfile.BLOCKSIZE
+FORMAT = 1
+"""Of the index beside a shard."""
 _MAGIC = {b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"}
 """How files begin that gzip, bzip2, xz and zstd wrote."""
 
@@ -28,6 +36,45 @@ class TarListing:
     members: list[tuple[str, int, int]]
     links: list[str]
     damage: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """What stands in the index beside a shard: of which file it is (size and time of change), and its listing."""
+
+    format: int
+    file: str
+    listing: TarListing
+
+    def __post_init__(self) -> None:
+        if any(start < 0 or size < 0 for _, start, size in self.listing.members):
+            raise ValueError("a member lies before the start of the file")
+
+
+def index_path(path: Path) -> Path:
+    """Name the index of a .tar file, a hidden file beside it."""
+    return path.with_name(f".{path.name}.index.json")
+
+
+def listed_tar(path: Path) -> TarListing:
+    """List a .tar file by the index beside it, or by its headers where that is missing, damaged or out of date.
+
+    The index is then written anew, where the folder can be written. Raises OSError where the file cannot be read.
+    """
+    of = file_fingerprint(path)
+    with suppress(OSError, MalformedInput):
+        index = checked(TarIndex, read_json(index_path(path)), f"'{index_path(path)}'")
+        if (index.format, index.file) == (FORMAT, of):
+            return index.listing
+    listing = list_tar(path)
+    aside = index_path(path).with_suffix(f".{os.getpid()}.part")
+    with suppress(OSError):  # it only saves time: a folder that is read-only, or full, does without
+        try:
+            aside.write_text(json.dumps(asdict(TarIndex(FORMAT, of, listing))), encoding="utf-8")
+            os.replace(aside, index_path(path))
+        finally:
+            aside.unlink(missing_ok=True)
+    return listing
 
 
 def is_compressed(path: Path) -> bool:

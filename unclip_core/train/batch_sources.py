@@ -8,6 +8,7 @@ import torch
 from .batch_sampler import BatchSampler, Shuffle
 from .config import Training
 from .datasets import KeyedDataset, StageDataset, collate
+from .noise_levels import noise_of
 
 Part = dict[str, Any]
 """Tensors by name; "bad", where it is there, lists (name, reason) of samples that could not be used."""
@@ -29,8 +30,7 @@ class SampledBatches:
 
     def __init__(self, samples: StageDataset, training: Training, processes: Any) -> None:
         """Share the samples. Raises ValueError where the batch cannot be shared, or there is no sample."""
-        self._samples, self._training = samples, training
-        self._pinned = processes.device.type == "cuda"
+        self._samples, self._training, self._device = samples, training, processes.device
         self._shuffle = Shuffle(
             samples.count,
             training.batch,
@@ -47,11 +47,18 @@ class SampledBatches:
             batch_sampler=BatchSampler(self._shuffle, first, last),
             collate_fn=collate,
             num_workers=self._training.workers,
-            pin_memory=self._pinned,
+            pin_memory=self._device.type == "cuda",
         )
         parts: list[Part] = []
         for part in loader:
-            parts.append(part)
+            parts.append(with_noise(part, self._samples.noise_shape, self._device))
             if len(parts) == self._training.accumulation:
                 yield parts
                 parts = []
+
+
+def with_noise(part: Part, shape: tuple[int, ...] | None, device: torch.device) -> Part:
+    """Draw the "noise" of a batch on the device, by its "noise_seed"; without a shape nothing is drawn."""
+    if shape is None:
+        return part
+    return {**part, "noise": noise_of(part.pop("noise_seed"), shape, device)}

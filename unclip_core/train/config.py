@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from ..models import StageSettings
 from ..parsing import MalformedInput, read_json, read_toml
+from .loss_config import LOSSES, ClipLoss, DiffusionLoss
+from .settings import build_settings, require
 
 STAGES = ("clip", "prior", "decoder", "upsampler")
 ENDLESS = 2**40
 """More steps than any time holds."""
-LARGEST = 2**53
-"""The largest whole number in a configuration."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ class Training:
     save_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        _require("training", vars(self), 1, math.inf, "batch", "accumulation", "log_every")
-        _require(
+        require("training", vars(self), 1, math.inf, "batch", "accumulation", "log_every")
+        require(
             "training",
             vars(self),
             0,
@@ -92,9 +91,9 @@ class Training:
             "lr",
             "clip_norm",
         )
-        _require("training", vars(self), 0, 1, "ema", "beta2")
+        require("training", vars(self), 0, 1, "ema", "beta2")
         if not self.minutes or self.steps:
-            _require("training", vars(self), 1, math.inf, "steps")
+            require("training", vars(self), 1, math.inf, "steps")
         if self.batch % self.accumulation:
             raise ValueError(
                 f"training.batch {self.batch} is not a multiple of training.accumulation {self.accumulation}."
@@ -105,73 +104,6 @@ class Training:
         """The step after which training ends, if its time does not end before."""
         steps = self.steps or ENDLESS
         return min(self.stop or steps, steps)
-
-
-@dataclass(frozen=True)
-class ClipLoss:
-    """CLIP's loss has no settings: contrast among the images that are computed together."""
-
-
-@dataclass(frozen=True)
-class DiffusionLoss:
-    """What every diffusion loss can be told (table `[loss]`).
-
-    Attributes:
-        weighting: "constant", or "min_snr" (Hang et al. 2023): the weight of x0's error at a time is at most
-            `min_snr_gamma`.
-        min_snr_gamma: that bound.
-        times: "uniform", or "logit_normal": the logit of t/T is normal (Esser et al. 2024, section 3.1).
-        times_mean: of that normal; above 0 is noisier.
-        times_std: of that normal.
-    """
-
-    weighting: Literal["constant", "min_snr"] = "constant"
-    min_snr_gamma: float = 5.0
-    times: Literal["uniform", "logit_normal"] = "uniform"
-    times_mean: float = 0.0
-    times_std: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require("loss", vars(self), 1e-6, math.inf, "min_snr_gamma", "times_std")
-        drops = [name for name in ("drop_image", "drop_text") if name in vars(self)]
-        _require("loss", vars(self), 0, 1, *drops)
-
-
-@dataclass(frozen=True)
-class PriorLoss(DiffusionLoss):
-    """`drop_text`: share of samples without text ("10% of the time", Ramesh et al. 2022, section 2.2)."""
-
-    drop_text: float = 0.1
-
-
-@dataclass(frozen=True)
-class DecoderLoss(DiffusionLoss):
-    """`drop_image`, `drop_text`: shares of samples without image embedding and without text.
-
-    "randomly setting the CLIP embeddings to zero (or a learned embedding) 10% of the time, and randomly dropping the
-    text caption 50% of the time" (Ramesh et al. 2022, section 2.1).
-    """
-
-    drop_image: float = 0.1
-    drop_text: float = 0.5
-
-
-@dataclass(frozen=True)
-class UpsamplerLoss(DiffusionLoss):
-    """Images of `size` px (their shorter edge), crops of `crop` px of them; `degrade`: blur and noise on the small.
-
-    "we slightly corrupt the conditioning images during training" (Ramesh et al. 2022, section 2.1).
-    """
-
-    size: int = 256
-    crop: int = 128
-    degrade: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require("loss", vars(self), 1, math.inf, "size", "crop")
-        if self.crop > self.size:
-            raise ValueError(f"loss.crop {self.crop} is larger than loss.size {self.size}.")
 
 
 @dataclass(frozen=True)
@@ -186,13 +118,10 @@ class LoraSettings:
     targets: list = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _require("lora", vars(self), 1, math.inf, "rank")
-        _require("lora", vars(self), 0, math.inf, "alpha")
+        require("lora", vars(self), 1, math.inf, "rank")
+        require("lora", vars(self), 0, math.inf, "alpha")
         if not all(isinstance(target, str) for target in self.targets):
             raise ValueError(f"lora.targets must be a list of texts, got {self.targets!r}.")
-
-
-LOSSES = {"clip": ClipLoss, "prior": PriorLoss, "decoder": DecoderLoss, "upsampler": UpsamplerLoss}
 
 
 @dataclass(frozen=True)
@@ -233,7 +162,7 @@ class Config:
     settings: StageSettings | None = None
 
     def __post_init__(self) -> None:
-        _require("the configuration", vars(self), 600, 2**20, "vocabulary_size")
+        require("the configuration", vars(self), 600, 2**20, "vocabulary_size")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, those by default too, as JSON holds them."""
@@ -267,13 +196,13 @@ def config_from_dict(data: Mapping[str, Any], stage: str) -> Config:
             raise ValueError(f"{name} must be a table, got {tables[name]!r}.")
     if not {"steps", "minutes"} & set(tables["training"]):
         raise ValueError("the settings ['training.steps'] are missing: name steps, or minutes, or both.")
-    tables["training"] = _built(Training, tables["training"], "training.")
-    tables["loss"] = _built(LOSSES[stage], tables.get("loss", {}), "loss.")
+    tables["training"] = build_settings(Training, tables["training"], "training.")
+    tables["loss"] = build_settings(LOSSES[stage], tables.get("loss", {}), "loss.")
     if "lora" in tables:
-        tables["lora"] = _built(LoraSettings, tables["lora"], "lora.")
+        tables["lora"] = build_settings(LoraSettings, tables["lora"], "lora.")
     if "settings" in tables:
-        tables["settings"] = _built(StageSettings, tables["settings"], "settings.")
-    config: Config = _built(Config, tables, "")
+        tables["settings"] = build_settings(StageSettings, tables["settings"], "settings.")
+    config: Config = build_settings(Config, tables, "")
     _check_start(config, stage)
     return replace(config, training=_with_optimizer(config.training, config.start))
 
@@ -317,38 +246,3 @@ def _parsed(path: Path) -> dict[str, Any]:
             "Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
             "write the configuration as .json."
         ) from error
-
-
-def _built(kind: Any, table: Mapping[str, Any], where: str) -> Any:
-    known = {item.name: item for item in fields(kind)}
-    if unknown := sorted(set(table) - set(known)):
-        raise ValueError(f"unknown settings {[where + name for name in unknown]}; known are {sorted(known)}.")
-    needed = {n for n, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
-    if missing := sorted(needed - set(table)):
-        raise ValueError(f"the settings {[where + name for name in missing]} are missing.")
-    hints = get_type_hints(kind)
-    return kind(**{name: _typed(where + name, value, hints[name]) for name, value in table.items()})
-
-
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    """`value`, where it is of that type; a whole number is taken for a fraction too."""
-    origin = get_origin(kind)
-    if origin is Literal:
-        if value not in get_args(kind):
-            raise ValueError(f"{name} must be one of {list(get_args(kind))}, got {value!r}.")
-        return value
-    kinds = get_args(kind) if origin in (Union, UnionType) else (origin or kind,)
-    if type(value) is int and abs(value) > LARGEST:
-        raise ValueError(f"{name} is too large: at most {LARGEST:,} is taken.")
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ValueError(f"{name} must be of the type {' or '.join(k.__name__ for k in kinds)}, got {value!r}.")
-    return value
-
-
-def _require(table: str, values: Mapping[str, Any], low: float, high: float, *names: str) -> None:
-    for name in names:
-        if not low <= values[name] <= high or math.isinf(values[name]):
-            bounds = f"{low} or more" if high == math.inf else f"in {low}..{high}"
-            raise ValueError(f"{table}.{name} must be {bounds}, got {values[name]}.")

@@ -17,9 +17,9 @@ from ..diffusion.spec import DiffusionSpec
 from ..models import Decoder, Upsampler
 from ..pipelines import enlarge
 from .batch_sampler import Key, generator_of
-from .config import DecoderLoss, PriorLoss, UpsamplerLoss
 from .degradations import degrade
 from .embeds import EmbeddingStore
+from .loss_config import DecoderLoss, PriorLoss, UpsamplerLoss
 from .noise_levels import NoiseLevels
 from .pixels import random_crop, to_net
 
@@ -32,8 +32,17 @@ class StageDataset(Protocol):
     count: int
     """How many there are."""
 
+    @property
+    def noise_shape(self) -> tuple[int, ...] | None:
+        """Shape of the noise that is drawn on the device by each sample's "noise_seed"; None where none is needed."""
+        ...
+
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Sample number `index` with its randomness. Raises BadSample."""
+        ...
+
+    def sources(self) -> Sequence[int]:
+        """The number of each sample in the collection."""
         ...
 
 
@@ -74,6 +83,8 @@ def collate(rows: Sequence[Row]) -> Row:
 class ClipDataset:
     """Images as CLIP sees them and captions as its tokens."""
 
+    noise_shape = None
+
     def __init__(self, collection: Collection, clip: ClipAdapter) -> None:
         self.collection, self.clip, self.count = collection, clip, len(collection)
 
@@ -83,6 +94,10 @@ class ClipDataset:
         pixels = center_crop(sample.image, self.clip.image_size).permute(2, 0, 1).float() / 255
         return {"pixels": pixels, "ids": self.clip.tokenize([sample.caption])[0]}
 
+    def sources(self) -> Sequence[int]:
+        """See `StageDataset.sources`."""
+        return range(self.count)
+
 
 class PriorDataset:
     """Rows of embeddings, some with the empty prompt in place of their text."""
@@ -90,13 +105,18 @@ class PriorDataset:
     def __init__(self, store: EmbeddingStore, spec: DiffusionSpec, loss: PriorLoss) -> None:
         self.store, self.count, self.loss = store, store.rows, loss
         self._levels, self._null = NoiseLevels(spec, loss), store.null()
+        self.noise_shape = tuple(store.mean.shape[1:])
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A row of the store and a noise level; a dropped text is replaced by the empty prompt's encoding."""
         row = self.store.row(index)
         if float(torch.rand((), generator=generator)) < self.loss.drop_text:
             row |= self._null
-        return row | self._levels.draw(row["image_embeds"].shape, generator)
+        return row | self._levels.draw_level(generator)
+
+    def sources(self) -> Sequence[int]:
+        """See `StageDataset.sources`."""
+        return self.store.sources()
 
 
 class DecoderDataset:
@@ -105,7 +125,7 @@ class DecoderDataset:
     def __init__(self, collection: Collection, store: EmbeddingStore, part: Decoder, loss: DecoderLoss) -> None:
         """For the decoder `part`: images of its size in px, noise in the shape of its latents."""
         self.collection, self.store, self.count, self.loss = collection, store, store.rows, loss
-        self.size, self._latent_shape = part.image_size, part.latent_shape
+        self.size, self.noise_shape = part.image_size, tuple(part.latent_shape)
         self._levels, self._null = NoiseLevels(part.diffusion, loss), store.null()
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -121,7 +141,11 @@ class DecoderDataset:
         if drop_text:
             row |= self._null
         drops = {"drop_image": drop_image, "drop_text": drop_text}
-        return {"images": images} | row | drops | self._levels.draw(self._latent_shape, generator)
+        return {"images": images} | row | drops | self._levels.draw_level(generator)
+
+    def sources(self) -> Sequence[int]:
+        """See `StageDataset.sources`."""
+        return self.store.sources()
 
     def sample(self, index: int) -> Sample:
         """The sample of a row."""
@@ -135,6 +159,11 @@ class UpsamplerDataset:
         """For the upsampler `part`: its scale, and whether enlarged images are clamped."""
         self.collection, self.count, self.loss = collection, len(collection), loss
         self.scale, self.clamp, self._levels = part.scale, part.clamp, NoiseLevels(part.diffusion, loss)
+        self.noise_shape = (3, loss.crop, loss.crop)
+
+    def sources(self) -> Sequence[int]:
+        """See `StageDataset.sources`."""
+        return range(self.count)
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """ "images" and "low" (small, degraded and enlarged again), `[3, C, C]` in -1..1, and a noise level."""
@@ -144,4 +173,4 @@ class UpsamplerDataset:
         if self.loss.degrade:
             small = degrade(small, generator)
         low = enlarge(small, self.scale, self.clamp)[0]
-        return {"images": images, "low": low} | self._levels.draw(images.shape, generator)
+        return {"images": images, "low": low} | self._levels.draw_level(generator)

@@ -93,6 +93,12 @@ class EmbeddingStore:
         shard, place = self._place(number)
         return int(Shard(shard_path(self.folder, shard)).row("index", place))
 
+    def sources(self) -> list[int]:
+        """The numbers of all rows' samples in their collection."""
+        parts = [Shard(shard_path(self.folder, number)).tensor("index") for number in range(len(self._counts))]
+        every = torch.cat(parts)
+        return (every if self._chosen is None else every[self._chosen]).tolist()
+
     def null(self) -> dict[str, Tensor]:
         """What CLIP says of the empty prompt: as `row`, without the image embedding."""
         file = Shard(self.folder / NULL)

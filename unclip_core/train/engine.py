@@ -19,8 +19,9 @@ from .interrupts import Interrupts
 from .logbook import Logbook
 from .optimizer import MuonAdamW, WeightAverage, cosine_lr
 from .progress import Progress
+from .restoring import restore, restore_moments
 from .running_means import RunningMeans
-from .state import Checkpoint, RunFiles, cut_log, read_state, write_state, wrong_checkpoint
+from .state import Checkpoint, RunFiles, cut_log, read_state, write_state
 
 AGREE_EVERY = 8
 """Steps between the times that several processes compare clocks and interrupts, for which they wait for each other."""
@@ -190,38 +191,13 @@ class Engine:
         state = read_state(self.files)
         if state is None:
             return
-        shapes = [
-            {name: tensor.shape for name, tensor in tensors.items()}
-            for tensors in (self.optimizer.masters, state["parameters"], state["average"])
-        ]
-        if shapes[0] != shapes[1] or shapes[0] != shapes[2]:
-            raise wrong_checkpoint(self.files, "is of another net: name another output folder")
-        self._load_weights(state)
-        try:
-            self._stepper.load_state_dict(state["optimizer"])
-            if state["scaler"] is not None and self.processes.scaler is not None:
-                self.processes.scaler.load_state_dict(state["scaler"])
-        except Exception as error:  # torch's optimizers raise what they meet
-            raise wrong_checkpoint(self.files, f"is of another optimizer ({type(error).__name__}: {error})") from error
+        average = self.average.tensors if self.main else {}
+        restore(state, self.files, self.objective, self.optimizer, average)
+        restore_moments(state, self.files, self._stepper, self.processes.scaler)
         self.step, self.budget.seconds = state["step"], state["seconds"]
         self._means.sums, self.bad = dict(state["sums"]), dict(state["bad"])
         if self.main:
             cut_log(self.files, self.step)
-
-    @torch.no_grad()
-    def _load_weights(self, state: Checkpoint) -> None:
-        for name, master in self.optimizer.masters.items():
-            master.copy_(state["parameters"][name])
-        self.optimizer.copy_back()
-        for name, buffer in self.objective.named_buffers():
-            kept = state["buffers"].get(name)
-            if kept is not None:
-                if kept.shape != buffer.shape:
-                    raise wrong_checkpoint(self.files, "is of another net: name another output folder")
-                buffer.copy_(kept)
-        if self.main:
-            for name, tensor in self.average.tensors.items():
-                tensor.copy_(state["average"][name])
 
     def _batches(self) -> Iterator[list[Part]]:
         """The parts of each step that is left, on the device."""

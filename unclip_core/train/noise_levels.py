@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.spec import DiffusionSpec
-from .config import DiffusionLoss
+from .loss_config import DiffusionLoss
 from .losses import min_snr_weight
 
 
@@ -17,20 +17,38 @@ class NoiseLevels:
         self.spec, self.loss, self._table = spec, loss, spec.table
 
     def draw(self, shape: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """A timestep "times" with its "alpha_bar", "alpha_bar_before" and "weight" (scalars), and "noise" `shape`."""
+        """As `draw_level`, with the "noise" `shape` itself."""
+        level = self.draw_level(generator)
+        seed = level.pop("noise_seed")
+        return level | {"noise": noise_of(seed[None], shape, "cpu")[0]}
+
+    def draw_level(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A timestep "times" with its "alpha_bar", "alpha_bar_before" and "weight", and a "noise_seed" (scalars)."""
         time = self._time(generator)
         levels = at_times(self._table, time)
         weight = torch.ones((), dtype=torch.float64)
         if self.loss.weighting == "min_snr":
             weight = min_snr_weight(self.spec.prediction, self._table[time], self.loss.min_snr_gamma)
-        noise = torch.randn(tuple(shape), generator=generator)
-        return {"times": time, **levels, "weight": weight.float(), "noise": noise}
+        seed = torch.randint(2**62, (), generator=generator)
+        return {"times": time, **levels, "weight": weight.float(), "noise_seed": seed}
 
     def _time(self, generator: torch.Generator) -> Tensor:
         count = self.spec.train_steps
         if self.loss.times == "uniform":
             return torch.randint(count, (), generator=generator)
         return logit_normal_times((), count, self.loss.times_mean, self.loss.times_std, generator)
+
+
+def noise_of(seeds: Tensor, shape: Sequence[int], device: torch.device | str) -> Tensor:
+    """Draw Gaussian noise `[B, *shape]` float32 on a device, each sample from its own seed of `seeds` `[B]`.
+
+    So a sample's noise depends neither on its batch nor on the processes that share it, and is not carried to the GPU.
+    """
+    generator = torch.Generator(device)
+    noise = torch.empty(len(seeds), *shape, device=device)
+    for row, seed in zip(noise, seeds.tolist(), strict=True):
+        row.normal_(generator=generator.manual_seed(seed))
+    return noise
 
 
 def logit_normal_times(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ..data.opening import open_images
 from ..data.samples import Collection, summary
 from ..families.loading import load_model
-from ..models import UnclipModel
+from ..models import Prior, UnclipModel
 from ..output import legible, say
 from ..weights.devices import AUTO, choose_device
 from ..weights.files import write_whole
@@ -21,6 +22,17 @@ from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, U
 from .embedding_store import EmbeddingStore
 from .embeds import BATCH, Workers, embed_collection
 from .engine import Engine, Hooks
+from .held_out import (
+    Chosen,
+    clip_find,
+    mean_losses,
+    measure_clip,
+    measure_prior,
+    prior_find,
+    retrieval_sheets,
+    split,
+    usable,
+)
 from .lora import save_lora
 from .objectives import objective_class
 from .processes import make_accelerator
@@ -148,12 +160,18 @@ class Run:
 
     def train(self) -> tuple[bool, dict[str, str]]:
         """Whether all steps are done, and the samples that were left out with the reasons."""
-        samples, known_bad = self._samples()
+        every, known_bad = self._samples()
+        samples: StageDataset = every
+        held: Chosen | None = None
         training, main = self.config.training, self.accelerator.is_main_process
-        sample = self._sheets(samples) if training.sample_every > 0 and main else None
+        if training.held_out:
+            samples, held = split(every, len(self.collection), training.held_out)
+        sample = self._sheets(every, held) if training.sample_every > 0 and main else None
         source = SampledBatches(samples, training, self.accelerator)
-        hooks = Hooks(self._write, sample)
-        engine = Engine(self._objective(), source, training, self.files, self.accelerator, hooks)
+        objective = self._objective()
+        measure = None if held is None else partial(self._measure, objective, every, held)
+        hooks = Hooks(self._write, sample, measure)
+        engine = Engine(objective, source, training, self.files, self.accelerator, hooks)
         finished = engine.run()
         return finished, known_bad | engine.bad
 
@@ -192,12 +210,38 @@ class Run:
             return PriorDataset(store, target.spec, loss), store.bad
         return DecoderDataset(self.collection, store, target.part, loss), store.bad
 
-    def _sheets(self, samples: Any) -> Callable[[int], Tensor] | None:
-        """What draws sheets of samples, for the stages that make images."""
+    def _sheets(self, samples: Any, held: Chosen | None) -> Callable[[int], Tensor] | None:
+        """What draws sheets of samples, of held-out ones where there are any."""
         folder = self.files.folder / "samples"
+        sources = None if held is None else held.sources()
         if self.stage == "upsampler":
-            return upsampler_sheets(self.target, self.collection, self._loss.size, folder)
-        return decoder_sheets(self.target, samples, folder) if self.stage == "decoder" else None
+            return upsampler_sheets(self.target, self.collection, self._loss.size, folder, sources)
+        if self.stage == "decoder":
+            return decoder_sheets(self.target, samples, folder, None if held is None else held.rows)
+        if sources is None or held is None:
+            return None
+        clip = self.target.clip
+        if self.stage == "clip":
+            sources = usable(self.collection, sources)
+            if not sources:
+                return None
+            find = partial(clip_find, clip, self.collection, sources)
+        else:
+            find = partial(prior_find, self._prior(), samples.store, held.rows, self.accelerator.device)
+        return retrieval_sheets(self.collection, sources, clip.image_size, find, folder)
+
+    def _measure(self, objective: Any, samples: Any, held: Chosen, step: int) -> dict[str, float]:
+        """The figures on held-out samples."""
+        device = self.accelerator.device
+        if self.stage == "clip":
+            return measure_clip(self.target.clip, objective, held, device)
+        if self.stage == "prior":
+            return measure_prior(self._prior(), objective, samples.store, held, device)
+        return mean_losses(objective, held, device)
+
+    def _prior(self) -> Prior:
+        target = self.target
+        return Prior(target.family, target.net, target.spec, bool(target.header["unit_norm"]))
 
     def _embeddings(self) -> EmbeddingStore:
         """CLIP's embeddings of the data, computed by all processes, each its share."""

@@ -1,6 +1,6 @@
 """Sheets of samples, as one sees what a training has learned: true images above what the net makes of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,19 @@ def save_sheet(image: Tensor, path: Path) -> Tensor:
     return image
 
 
-def decoder_sheets(target: Target, samples: DecoderDataset, folder: Path) -> Callable[[int], Tensor]:
-    """A function of the step: a sheet of the first samples, by their embeddings and captions, into the folder."""
-    chosen = _evenly(samples.count, COUNT)
+def decoder_sheets(
+    target: Target, samples: DecoderDataset, folder: Path, among: Sequence[int] | None = None
+) -> Callable[[int], Tensor]:
+    """Make a function of the step: a sheet of some samples, by their embeddings and captions, into the folder.
+
+    `among`: rows to choose from; None takes all.
+    """
+    rows_there = range(samples.count) if among is None else among
+    chosen = [rows_there[place] for place in _evenly(len(rows_there), COUNT)]
     true = torch.stack([center_crop(samples.sample(row).image, samples.size) for row in chosen]).float() / 255
     rows = [samples.store.row(row) for row in chosen]
     embeds = torch.stack([row["image_embeds"] for row in rows])
-    text = _condition(rows, _condition([samples.store.null()], None))
+    text = condition_of(rows, condition_of([samples.store.null()], None))
     steps = min(DECODER_STEPS, target.spec.train_steps)
 
     def draw(step: int) -> Tensor:
@@ -73,36 +79,47 @@ def decoder_sheets(target: Target, samples: DecoderDataset, folder: Path) -> Cal
         image = decoder_sheet(
             target.part, true, embeds.to(device), text.to(device), steps=steps, guidance_scale=GUIDANCE
         )
-        return save_sheet(image, _path(folder, step))
+        return save_sheet(image, sheet_path(folder, step))
 
     return draw
 
 
-def upsampler_sheets(target: Target, collection: Collection, size: int, folder: Path) -> Callable[[int], Tensor]:
-    """A function of the step: a sheet of the first samples of about `size` px, made small, into the folder."""
+def upsampler_sheets(
+    target: Target, collection: Collection, size: int, folder: Path, among: Sequence[int] | None = None
+) -> Callable[[int], Tensor]:
+    """Make a function of the step: a sheet of the first samples of about `size` px, made small, into the folder.
+
+    `among`: numbers of the images to choose from; None takes all.
+    """
     # By the trained net alone, of whatever size the images are.
     part = replace(target.part, second=None)
-    large = _first_squares(collection, size // part.scale * part.scale).float() / 255
+    large = (
+        _first_squares(
+            collection, size // part.scale * part.scale, range(len(collection)) if among is None else among
+        ).float()
+        / 255
+    )
     steps = min(UPSAMPLER_STEPS, part.diffusion.train_steps)
 
     def draw(step: int) -> Tensor:
         if part.last is not None:
             part.last.to(next(part.net.parameters()).device)
-        return save_sheet(upsampler_sheet(part, large, steps=steps), _path(folder, step))
+        return save_sheet(upsampler_sheet(part, large, steps=steps), sheet_path(folder, step))
 
     return draw
 
 
-def _condition(rows: list[dict[str, Tensor]], null: TextCondition | None) -> TextCondition:
+def condition_of(rows: list[dict[str, Tensor]], null: TextCondition | None) -> TextCondition:
+    """Put rows of an `EmbeddingStore` together to the condition that pipelines take."""
     embeds, states, mask = (
         torch.stack([row[name] for row in rows]) for name in ("text_embeds", "text_states", "text_mask")
     )
     return TextCondition(embeds, states, mask, null)
 
 
-def _first_squares(collection: Collection, side: int) -> Tensor:
+def _first_squares(collection: Collection, side: int, among: Sequence[int]) -> Tensor:
     found: list[Tensor] = []
-    for index in range(len(collection)):
+    for index in among:
         try:
             found.append(center_crop(collection.read(index, captions=False).image, side))
         except BadSample:
@@ -119,5 +136,6 @@ def _evenly(count: int, wanted: int) -> list[int]:
     return [number * count // chosen for number in range(chosen)]
 
 
-def _path(folder: Path, step: int) -> Path:
+def sheet_path(folder: Path, step: int) -> Path:
+    """Name the sheet of a step."""
     return folder / f"{step:08d}.png"

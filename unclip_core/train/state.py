@@ -121,11 +121,6 @@ def read_state(files: RunFiles) -> Checkpoint | None:
     return state
 
 
-def wrong_checkpoint(files: RunFiles, said: str) -> CheckpointError:
-    """Make the error of a checkpoint that does not fit; `said` begins with the verb."""
-    return CheckpointError(f"The checkpoint in '{files.folder}' {said}.")
-
-
 def _upgraded(state: Any) -> Any:
     """Turn a checkpoint of an earlier format into one of this."""
     if state.get("format") == FORMAT:

@@ -1,6 +1,8 @@
 """Nothing of a collection is lost in silence: joined, cut and damaged shards, odd names, links, odd formats."""
 
 import io
+import json
+import os
 import struct
 import tarfile
 
@@ -8,6 +10,7 @@ import pytest
 from own_data import FILES, png, write_dataset, write_folder, write_shard
 from PIL import Image
 
+from unclip.unclip_core.data import tar_listing
 from unclip.unclip_core.data.decoding import ORIENTATION, decode_image
 from unclip.unclip_core.data.opening import open_images
 from unclip.unclip_core.data.samples import BadSample, samples, summary
@@ -102,6 +105,41 @@ def test_compressed_shards_are_told_how_to_be_read(tmp_path):
         open_images(tmp_path)
     write_shard(tmp_path / "y.tar", FILES)
     assert list(read_all(tmp_path)[2].passed_over) == ["x.tar.gz"]
+
+
+@pytest.mark.parametrize("damage", [None, "cut"])
+def test_an_index_beside_a_shard_says_the_same_and_is_made_anew(tmp_path, monkeypatch, damage):
+    path = write_shard(tmp_path / "0.tar", FILES)
+    if damage:
+        path.write_bytes(path.read_bytes()[:3000])
+    first = read_all(path, captions=False)[:2]
+    index = tar_listing.index_path(path)
+    assert index.is_file() and not read_all(tmp_path, captions=False)[2].passed_over
+
+    def scanned(_):
+        raise AssertionError("it was scanned again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tar_listing, "list_tar", scanned)
+        assert read_all(path, captions=False)[:2] == first
+    good = json.loads(index.read_text())
+    outside = {"members": [["a.png", -5, 3]], "links": [], "damage": {}}
+    changes = ({"format": 2}, {"file": "1 2"}, {"listing": outside}, {"listing": 3})
+    for wrong in ("", "[]", *(json.dumps(good | change) for change in changes)):
+        index.write_text(wrong)
+        assert read_all(path, captions=False)[:2] == first and json.loads(index.read_text()) == good
+    write_shard(path, FILES | {"d.png": FILES["a.png"]})
+    assert len(open_images(path)) == 4
+
+
+def test_a_folder_that_cannot_be_written_does_without_an_index(tmp_path, monkeypatch):
+    path = write_shard(tmp_path / "0.tar", FILES)
+
+    def refused(*_):
+        raise PermissionError(13, "read-only")
+
+    monkeypatch.setattr(os, "replace", refused)
+    assert len(open_images(path)) == 3 and os.listdir(tmp_path) == ["0.tar"]
 
 
 # ---- folders ----
