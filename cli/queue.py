@@ -6,10 +6,12 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..unclip_core.output import say
+from .exits import run_and_report
 from .headless.prompt import split_override
 from .headless.workflow_file import read_workflow
 from .parser import Commands
@@ -74,7 +76,8 @@ def add_queue(commands: Commands) -> None:
 
 
 def _queue(options: argparse.Namespace) -> int:
-    return queue_file(
+    call = partial(
+        queue_file,
         options.workflow,
         options.servers,
         settings=options.settings,
@@ -86,6 +89,7 @@ def _queue(options: argparse.Namespace) -> int:
         patience=options.patience,
         as_json=options.json,
     )
+    return run_and_report(call)  # which obeys an interrupt while the rows are laid out, too
 
 
 def queue_file(
@@ -169,7 +173,7 @@ def summary(report: BatchReport, rows: Mapping[int, Row], output: Path) -> str:
     earlier = f", {report.kept} of them earlier" if report.kept else ""
     lines = [f"{done} of {report.rows} rows are done{earlier}; their files are in {output}."]
     shown = report.failed[:_ERRORS_SHOWN]
-    lines += [f"  {rows[result.row]}: {result.error} ({result.server})" for result in shown]
+    lines += [f"  {rows[result.row]}: {result.error} ({result.server}){_kept(result)}" for result in shown]
     if len(report.failed) > len(shown):
         lines.append(f"  and {len(report.failed) - len(shown)} more failed")
     warned = [result for _, result in sorted(report.results.items()) if result.warnings]
@@ -180,6 +184,11 @@ def summary(report: BatchReport, rows: Mapping[int, Row], output: Path) -> str:
         left = f"{_rows(len(report.missing))} left because {why}. " if report.missing else ""
         lines.append(f"{left}The same command again goes on where this one ended.")
     return "\n".join(lines)
+
+
+def _kept(result: Result) -> str:
+    """The files of a row that has failed in part only."""
+    return f"; it saved {', '.join(result.files[:_ERRORS_SHOWN])} nevertheless" if result.files else ""
 
 
 def _rows(count: int) -> str:

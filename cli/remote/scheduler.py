@@ -15,6 +15,9 @@ LOST_MAX = 5
 RETRIED_FIRST = 1000
 """When so many rows wait for a second server, no new ones are begun: a server that fails all of them has to wait."""
 
+RETURN_WAIT = 60.0
+"""Seconds for which a row that failed elsewhere waits for a server that has just gone down."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -33,12 +36,14 @@ class _Server:
 
     Attributes:
         up: whether it answers.
+        down_since: when it last ceased to.
         unusable: why it takes no further part; "" while it does.
         in_flight: row → its submission there.
         taken_over: ids of prompts there that other servers do meanwhile.
     """
 
     up: bool = True
+    down_since: float = 0.0
     unusable: str = ""
     in_flight: dict[int, Submission] = field(default_factory=dict)
     taken_over: list[str] = field(default_factory=list)
@@ -48,7 +53,8 @@ class Scheduler:
     """Hands rows to servers and collects results: each row waits, is in flight, or is done.
 
     A row that a server refuses, loses, or that fails there, is offered to the others, and fails for good once every
-    server that answers has been tried: a server that lacks a node must not spoil the rows that another could do.
+    server that answers, or did a minute ago, has been tried: a server that lacks a node must not spoil the rows that
+    another could do.
     What is in flight on a server that does not answer stays there until another server has nothing else to do.
     """
 
@@ -88,7 +94,7 @@ class Scheduler:
         return list(self._servers[server].in_flight.values())
 
     def taken_over(self, server: str) -> list[str]:
-        """Return the ids of prompts on a server that others do meanwhile; it is told once."""
+        """Return the ids of prompts that others do meanwhile, to be cancelled on this server; each is returned once."""
         ids, self._servers[server].taken_over = self._servers[server].taken_over, []
         return ids
 
@@ -140,19 +146,22 @@ class Scheduler:
 
     def set_up(self, server: str, up: bool) -> None:
         """Whether a server answers."""
+        if self._servers[server].up and not up:
+            self._servers[server].down_since = time.monotonic()
         self._servers[server].up = up
-        self._look_round()
+        self._review()
 
     def dismiss(self, server: str, reason: str) -> None:
         """Give a server up for the rest of the run; what is in flight there stays in the journal."""
         self._servers[server].up, self._servers[server].unusable = False, reason
-        self._look_round()
+        self._review()
 
     def all_down_for(self) -> float:
         """Seconds for which no server has answered; 0 while one does."""
         return 0.0 if self._all_down_since is None else time.monotonic() - self._all_down_since
 
-    def _look_round(self) -> None:
+    def _review(self) -> None:
+        """Note since when no server answers, and settle the rows that only servers now gone could have done."""
         if any(self._up()):
             self._all_down_since = None
         elif self._all_down_since is None:
@@ -196,9 +205,14 @@ class Scheduler:
         self._give_up_if_hopeless(submission.row)
 
     def _give_up_if_hopeless(self, row: int) -> None:
-        """Settle a waiting row as failed if it has failed on every server that answers."""
-        failed, up = self._failed.get(row), set(self._up())
-        if failed and up and up <= set(failed):
+        """Settle a waiting row as failed if it has failed on every server that may still do it."""
+        failed, now = self._failed.get(row), time.monotonic()
+        left = {
+            url
+            for url, server in self._servers.items()
+            if server.up or (not server.unusable and now - server.down_since < RETURN_WAIT)
+        }
+        if failed and left and left <= set(failed):
             del self._again[row]
             self._settle(max(failed.values(), key=lambda result: len(result.files)))
 

@@ -161,7 +161,7 @@ class ComfyServer:
 
     def _unusable(self, answer: ClientResponse, path: str) -> str:
         if 300 <= answer.status < 400:
-            place = _origin(answer.headers.get("Location", ""))
+            place = _scheme_and_host(answer.headers.get("Location", ""))
             return (
                 f"{self.url}{path} redirects ({answer.status}){f' to {place}' if place else ''}, which is not "
                 "followed. If that is your server, give its own address to --server."
@@ -212,7 +212,7 @@ class ComfyServer:
         return Unreachable(f"{self.url} does not answer: {plain(str(error)) or type(error).__name__}.")
 
 
-def _origin(location: str) -> str:
+def _scheme_and_host(location: str) -> str:
     """Scheme and host of a redirect's target; "" if it has none."""
     try:
         parts = urlsplit(location)

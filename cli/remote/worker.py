@@ -1,4 +1,4 @@
-"""One server's share of a batch: keeps a few prompts in its queue, and brings home what has ended."""
+"""One server's share of a batch: keeps a few prompts in its queue, and downloads the files of those that ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Worker:
         self._server, self._scheduler, self._folder, self._depth = server, scheduler, folder, depth
         self._batch, self._rows = batch, {row.number: row for row in batch.rows}
         self._answered = False  # whether it has ever answered as a ComfyUI does
-        self._failures = 0  # turns in a row that did not come through
+        self._failures = 0  # turns in a row that failed
         self._odd: dict[int, str] = {}  # row → what the server said when it was sent
         self._wait = POLL_MIN
 
@@ -55,7 +55,7 @@ class Worker:
                     return self._dismiss(str(error))
                 await asyncio.sleep(self._pause(error))
             else:
-                self._came_through()
+                self._succeeded()
                 await asyncio.sleep(self._wait)
 
     def _dismiss(self, reason: str) -> None:
@@ -74,7 +74,7 @@ class Worker:
         self._scheduler.set_up(self._server.url, False)
         return float(min(PROBE_WAIT * 2 ** min(over, 10), PROBE_MAX))
 
-    def _came_through(self) -> None:
+    def _succeeded(self) -> None:
         if self._failures >= RETRIES:
             log.warning("%s answers again.", self._server.url)
         if self._failures:
@@ -82,7 +82,7 @@ class Worker:
             self._scheduler.set_up(self._server.url, True)
 
     async def _turn(self) -> None:
-        """Bring home what has ended, then fill the queue up (with one prompt while the server is on probation)."""
+        """Settle what has ended, then fill the queue up (with one prompt only, after a turn that failed)."""
         await self._cancel_taken_over()
         submissions = self._scheduler.in_flight(self._server.url)
         queued = await self._server.queued() if submissions or self._failures or not self._answered else set()
@@ -123,10 +123,10 @@ class Worker:
         return names
 
     async def _persistently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The result of a call about one row, tried a few times: the row fails with OddAnswer, others need not wait.
+        """The result of a call about one row, tried a few times; what is wrong with one does not stop the others.
 
         Raises:
-            OddAnswer: this call does not come through, but the server answers others.
+            OddAnswer: this call fails, but the server answers others: the row fails here.
             Unreachable, Unusable: the server does not answer others either.
         """
         reason = ""

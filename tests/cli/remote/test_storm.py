@@ -18,10 +18,11 @@ import pytest
 from fake_comfy import FakeComfy, png, prompt_in
 from PIL import Image
 
+from unclip.__main__ import main
 from unclip.cli.queue import queue_file, summary
 from unclip.cli.remote import journal as journals
+from unclip.cli.remote import scheduler, worker
 from unclip.cli.remote import server as servers
-from unclip.cli.remote import worker
 from unclip.cli.remote.batch import run_batch
 from unclip.cli.remote.rows import Batch
 from unclip.cli.remote.server import ComfyServer
@@ -149,7 +150,7 @@ def expected(rows=ROWS):
 @pytest.mark.parametrize("name", FAULTS)
 def test_beside_a_healthy_server_nothing_is_lost_or_doubled(tmp_path, name):
     with broken(name) as bad, FakeComfy(seconds=0.02) as good:
-        report = go(tmp_path, bad, good)
+        report = go(tmp_path, bad, good, timeout=0.4 if "drip" in name else 3)
     assert report.exit_code == 0, report.as_dict()
     assert seeds(tmp_path) == expected()
     done = [json.loads(line) for line in (tmp_path / journals.FILE).read_text().splitlines()]
@@ -191,6 +192,22 @@ def test_what_no_waiting_mends_is_said_at_once(tmp_path, capsys, name):
     said = capsys.readouterr().err
     assert comfy.url in said and "secret" not in said and "0 of 1 rows are done" in said
     assert {"401": "other credentials", "redirects": "not followed"}.get(name, "") in said
+
+
+def test_a_row_that_failed_waits_for_a_server_that_is_only_just_away(tmp_path, monkeypatch):
+    journal = journals.Journal(tmp_path, "x")
+    rows = scheduler.Scheduler([1, 2], ["good", "bad"], journal, lambda result: None)
+    rows.set_up("good", False)
+    rows.fail(rows.take("bad"), "no")
+    assert not rows.results
+    rows.set_up("good", True)
+    assert rows.take("good").row == 1
+    rows.set_up("good", False)
+    rows.fail(rows.take("bad"), "no")
+    monkeypatch.setattr(scheduler, "RETURN_WAIT", 0)
+    rows.set_up("good", False)  # seen again, and away for good
+    assert rows.results[2].error == "no"
+    journal.close()
 
 
 def test_a_redirect_is_not_followed_not_even_with_credentials(tmp_path):
@@ -269,6 +286,8 @@ def test_nodes_that_the_server_leaves_out_are_an_error_and_its_files_are_kept(tm
     (failed,) = report.failed
     assert report.exit_code == 1 and failed.error == "node 1 (Thing): Bad: ckpt_name: 'x' not in []"
     assert failed.files == ["row00002-1.png"] and seeds(tmp_path) == expected(2)
+    rows = {row.number: row for row in Batch(WORKFLOW, count=2).rows}
+    assert "it saved row00002-1.png nevertheless" in summary(report, rows, tmp_path)
     with FakeComfy() as comfy:
         assert go(tmp_path, comfy, rows=2).kept == 1 and len(comfy.ran) == 1
 
@@ -359,6 +378,16 @@ def test_killed_again_and_again_nothing_is_lost_or_queued_twice(tmp_path):
         ran = sorted(inputs["seed"] for inputs in comfy.ran + other.ran)
         assert ran == list(range(12)) and seeds(tmp_path / "out") == expected()
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_an_interrupt_while_the_rows_are_laid_out_is_one_too(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    (tmp_path / "w.json").write_text(json.dumps(WORKFLOW))
+    monkeypatch.setattr(Batch, "__init__", interrupted)
+    assert main(["queue", str(tmp_path / "w.json"), "--server", "host"]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 class Killed(BaseException):
