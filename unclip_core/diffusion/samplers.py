@@ -7,6 +7,12 @@ the loop waits for the device. "s" is where a step starts, "t" where it ends, as
 
 Which for few steps? Plans that visit t = 0 (linspace, leading, karlo) make a long jump in log-SNR to it, over
 which the DPM-Solvers extrapolate too far: give these "trailing" plans. ddim and deis take either.
+
+Which for nets in half precision? A net that predicts epsilon has its rounding multiplied by sigma / alpha on the way to
+x0, some 20,000 times in the first step of a cosine schedule: where epsilon nearly is the state, the sign of a pixel's
+clipped x0 is chance there. ddim, deis and dpmpp_2m, which add no noise, keep it to the end: a few pixels in a thousand
+then differ from float32's by half their range, on average an image by no more than with the others. ddpm and dpmpp_sde
+forget it. A net that predicts x0 or v does not have it. (Measured on small random nets, bfloat16.)
 """
 
 import math
