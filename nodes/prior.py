@@ -14,10 +14,27 @@ from .inputs import InputError, Number
 from .scores import scores_text
 from .sockets import EmbeddingValue, PartValue, TextValue
 
+PREVIEW_SECONDS: dict[str, float] = {}
+"""Family -> seconds that a step of its decoder took when it last drew a preview."""
+
+GUESSED_COST = 4.0
+"""How many of the prior's steps a step of the decoder is taken to last, before one was seen."""
+
 ONE_PASS = "This prior maps the text in one pass: steps, guidance and sampler have no effect."
 ONE_PASS_NEGATIVE = "Nor has the negative text, which guidance alone reads."
 UNGUIDED = "Without guidance the negative text has no effect."
 STRENGTH = Number("strength", 0.01, 1.0, 0.01)
+
+
+def check_keep(candidates: Any = defaults.CANDIDATES, keep: Any = defaults.KEEP) -> None:
+    """Check both numbers, and one against the other.
+
+    Raises:
+        InputError: one is out of range, or more are to be kept than there are.
+    """
+    inputs.check_int("candidates", candidates, 1, defaults.CANDIDATES_MAX)
+    if inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX) > candidates:
+        raise InputError(f"'keep' is {keep}, but there are only {candidates} 'candidates' to keep from.")
 
 
 class UnclipPriorSample:
@@ -30,7 +47,16 @@ class UnclipPriorSample:
         "Draws a CLIP image embedding that fits the text: what the image shows, before it is drawn. "
         "With several candidates, those nearest to the text are kept."
     )
-    SEARCH_ALIASES = ["unclip prior", "diffusion prior", "text to embedding", "dall-e 2 prior", "dalle2", "karlo"]
+    SEARCH_ALIASES = [
+        "unclip",
+        "unclip prior",
+        "txt2img",
+        "diffusion prior",
+        "text to embedding",
+        "dall-e 2 prior",
+        "dalle2",
+        "karlo",
+    ]
     RETURN_TYPES = (sockets.EMBEDDING, "STRING")
     RETURN_NAMES = ("embedding", "scores")
     OUTPUT_TOOLTIPS = (
@@ -70,7 +96,10 @@ class UnclipPriorSample:
             "optional": {
                 "decoder": (
                     sockets.DECODER,
-                    {"tooltip": "For a live preview of what the prior has in mind. It does not change the result."},
+                    {
+                        "tooltip": "For a live preview of what the prior has in mind, as often and as fine as a fifth "
+                        "of the run's time allows. It does not change the result."
+                    },
                 ),
                 **inputs.interval_widgets(),
                 "negative": (
@@ -99,6 +128,8 @@ class UnclipPriorSample:
         }
 
     VALIDATE_INPUTS = inputs.checking(
+        check_keep,
+        inputs.check_interval_widgets,
         guidance_scale=sampling.GUIDANCE.check,
         guidance_start=inputs.START.check,
         guidance_end=inputs.END.check,
@@ -125,9 +156,7 @@ class UnclipPriorSample:
     ) -> dict[str, Any]:
         """Draw `candidates` embeddings for each prompt of `text` and hand on the `keep` nearest to it."""
         sockets.require_family(text, "text", prior.family, "prior")
-        candidates = inputs.check_int("candidates", candidates, 1, defaults.CANDIDATES_MAX)
-        if inputs.check_int("keep", keep, 1, defaults.CANDIDATES_MAX) > candidates:
-            raise InputError(f"'keep' is {keep}, but there are only {candidates} 'candidates' to keep from.")
+        check_keep(candidates, keep)
         chosen = sampling.choose(
             {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}, sampling.models_own(prior.part)
         )
@@ -141,12 +170,13 @@ class UnclipPriorSample:
             **beside_the_text(prior, negative, embedding, STRENGTH.check(strength)),
         }
         condition = text.condition.to(host.device())
+        one_pass = prior.part.one_pass
+        steps = 1 if one_pass else steps_taken(prior.part, chosen.steps, embedding, strength)
         parts, images = [prior], None
         if decoder is not None and host.wants_preview():
             sockets.require_family(prior, "prior", decoder.family, "decoder")
-            parts, images = [prior, decoder], previewer(prior.part, decoder.part, condition, settings["seeds"][0])
-        one_pass = prior.part.one_pass
-        steps = 1 if one_pass else steps_taken(prior.part, chosen.steps, embedding, strength)
+            budget, first = host.PreviewBudget(steps), settings["seeds"][0]
+            parts, images = [prior, decoder], previewer(prior.part, decoder.part, condition, first, budget)
         with host.loaded_together(*parts), host.progress(steps, "Prior", images) as bar:
             embeds = pipelines.sample_prior(prior.part, condition, on_step=bar, **settings)
             if one_pass:
@@ -193,13 +223,28 @@ def settings_text(chosen: sampling.Chosen, one_pass: bool, negative: bool) -> st
     return f"{chosen.text}\n{UNGUIDED}" if unread else chosen.text
 
 
-def previewer(prior: Prior, decoder: Decoder, text: TextCondition, seed: int) -> host.ToImages:
-    """Return a function that draws the first row of the prior's x0 `[B, D]` in a few steps: `[1, 3, H, W]` in -1..1."""
+def previewer(
+    prior: Prior, decoder: Decoder, text: TextCondition, seed: int, budget: host.PreviewBudget
+) -> host.ToImages:
+    """Return a function that draws the first row of the prior's x0 `[B, D]`: `[1, 3, H, W]` in -1..1 on the CPU.
 
-    def images(x0: Tensor) -> Tensor:
-        embeds = pipelines.prior_embeds(prior, x0[:1])
-        settings = vars(defaults.PREVIEW)
-        drawn = pipelines.sample_decoder(decoder, embeds, text=text.select([0]), seeds=[seed], **settings)
+    It takes as many of the decoder's steps as the budget has time for, at most those of `defaults.PREVIEW`, and gives
+    None where that is not even one. What a step takes is known from the last time, of whichever run.
+    """
+
+    def images(x0: Tensor) -> Tensor | None:
+        latest = x0[:1].cpu()  # what the device still has to do is the prior's, not the preview's
+        left = budget.left()
+        per_step = PREVIEW_SECONDS.get(decoder.family, GUESSED_COST * budget.step_seconds)
+        steps = min(defaults.PREVIEW.steps, int(left / per_step) if per_step > 0 else 0)
+        if steps < 1:
+            return None
+        before = budget.spent
+        with budget.spending():
+            embeds = pipelines.prior_embeds(prior, latest.to(x0.device))
+            settings = {**vars(defaults.PREVIEW), "steps": steps}
+            drawn = pipelines.sample_decoder(decoder, embeds, text=text.select([0]), seeds=[seed], **settings).cpu()
+        PREVIEW_SECONDS[decoder.family] = (budget.spent - before) / steps
         return drawn.movedim(-1, 1) * 2 - 1
 
     return images

@@ -43,6 +43,7 @@ from .memory import (
 )
 from .node_messages import notify, show, with_text, with_warnings
 from .oom_retry import run_in_chunks
+from .preview_budget import PreviewBudget
 from .progress_bar import OnStep, Progress, ToImages, check_interrupt, preview_image, progress, wants_preview
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "FOLDER_VARIABLE",
     "LORA_VARIABLE",
     "OnStep",
+    "PreviewBudget",
     "Progress",
     "ToImages",
     "adapted",

@@ -20,7 +20,11 @@ def notify(warnings: Sequence[str], all_well: str) -> None:
 
 
 def show(text: str) -> None:
-    """Show `text` on the node that runs, below its widgets; the canvas keeps it until it is told another."""
+    """Show `text` on the node that runs, below its widgets; the canvas keeps it until it is told another.
+
+    A run that was queued without a client has no canvas: its texts would go to every open one, onto whatever node has
+    that number there.
+    """
     if not has("warnings on the node"):
         return
     from comfy_execution.utils import get_executing_context
@@ -29,8 +33,9 @@ def show(text: str) -> None:
     # The context knows the node. A hidden UNIQUE_ID does too, but would tie the cache to the node's number.
     context = get_executing_context()
     server = getattr(PromptServer, "instance", None)
-    if context is not None and hasattr(server, "send_progress_text"):
-        server.send_progress_text(text, context.node_id, server.client_id)
+    client = getattr(server, "client_id", None)
+    if context is not None and client is not None and hasattr(server, "send_progress_text"):
+        server.send_progress_text(text, context.node_id, client)
 
 
 def with_text(result: tuple[Any, ...], text: str, warnings: Sequence[str] = ()) -> dict[str, Any]:

@@ -17,8 +17,11 @@ PREVIEWED = 16
 PREVIEW_SIDE = 512
 
 OnStep = Callable[[StepInfo], None]
-ToImages = Callable[[Tensor], Tensor]
-"""Makes what a sampler has so far images `[B, 3, H, W]` in -1..1: a codec's `preview`, or the prior's own."""
+ToImages = Callable[[Tensor], Tensor | None]
+"""Makes what a sampler has so far images `[B, 3, H, W]` in -1..1: a codec's `preview`, or the prior's own.
+
+None where this step is to be without a preview.
+"""
 
 
 def check_interrupt() -> None:
@@ -98,7 +101,8 @@ class ComfyProgress(Progress):
     def _preview(self, x0: Tensor | None) -> Any:
         if x0 is None or not wants_preview() or (x0.ndim != 4 and self.images is None):
             return None  # embeddings have no image of their own
-        return ("JPEG", preview_image(x0 if self.images is None else self.images(x0)), PREVIEW_SIDE)
+        images = x0 if self.images is None else self.images(x0)
+        return None if images is None else ("JPEG", preview_image(images), PREVIEW_SIDE)
 
     def close_bar(self) -> None:
         """ComfyUI ends the bar with the node."""

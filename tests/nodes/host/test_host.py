@@ -538,6 +538,15 @@ def test_a_clean_run_replaces_the_last_warning(comfyui, caplog):
     assert not caplog.messages
 
 
+def test_texts_of_a_run_without_a_client_go_to_nobody(comfyui, monkeypatch):
+    """ComfyUI sends what has no client to every open canvas, onto whatever node has that number there."""
+    monkeypatch.setattr(sys.modules["server"].PromptServer.instance, "client_id", None)
+    host.notify(["First."], "Fine.")
+    host.show("Anything.")
+    assert host.with_text((1,), "Said.")["ui"] == {"text": ["Said."]}
+    assert not comfyui.texts
+
+
 def test_warnings_outside_a_running_node_go_to_the_log_only(comfyui, caplog):
     comfyui.node = None
     host.notify(["First."], all_well="Fine.")
