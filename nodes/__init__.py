@@ -30,32 +30,35 @@ NODES: tuple[type, ...] = (
     UnclipDecoderSample,
     UnclipUpscale,
     UnclipEmbeddingInterpolate,
+    UnclipEmbeddingBlend,
+    UnclipTextDiff,
+    UnclipDescribe,
+    UnclipInpaint,
+    UnclipOutpaint,
     UnclipImageGrid,
     UnclipRerank,
-    UnclipEmbeddingBlend,
     UnclipEmbeddingBatch,
-    UnclipTextDiff,
     UnclipTextEncodeLines,
-    UnclipPcaFit,
-    UnclipPcaReconstruct,
-    UnclipSavePca,
-    UnclipLoadPca,
+    UnclipEmbeddingSimilarity,
     UnclipSaveEmbedding,
     UnclipLoadEmbedding,
     UnclipToClipVision,
     UnclipFromClipVision,
-    UnclipEmbeddingSimilarity,
-    UnclipDescribe,
+    UnclipPcaFit,
+    UnclipPcaReconstruct,
+    UnclipSavePca,
+    UnclipLoadPca,
     UnclipNoiseInterpolate,
     UnclipDdimInversion,
-    UnclipInpaint,
-    UnclipOutpaint,
     UnclipForwardDiffusion,
     UnclipDenoisingFilm,
     UnclipClipOptimise,
     UnclipApplyLora,
 )
-"""Every node, in the order of the menus; each states its id, which never changes, and its name on the canvas."""
+"""Every node, in the order in which searches list them, the usual first.
+
+Each states its id, which never changes, and its name on the canvas.
+"""
 
 NODE_CLASS_MAPPINGS = {node.ID: node for node in NODES}
 NODE_DISPLAY_NAME_MAPPINGS = {node.ID: node.DISPLAY_NAME for node in NODES}

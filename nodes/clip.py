@@ -26,7 +26,7 @@ class UnclipTextEncode:
         "Reads a prompt with the model's CLIP, for Prior Sample. "
         "Words that the model has never seen, and a prompt too long for it, are reported on the node."
     )
-    SEARCH_ALIASES = ["prompt", "text encode", "clip text", "unclip prompt", "dalle2", "karlo"]
+    SEARCH_ALIASES = ["unclip", "prompt", "text encode", "clip text", "unclip prompt", "dalle2", "karlo"]
     RETURN_TYPES = (sockets.TEXT,)
     RETURN_NAMES = ("text",)
     OUTPUT_TOOLTIPS = ("The prompt as CLIP reads it: its embedding and its token states.",)
@@ -68,7 +68,7 @@ def prompt_warnings(clip: Clip, text: str) -> list[str]:
         warnings.append("The prompt is empty: the image will show anything.")
     if unknown := clip.adapter.unknown_words(text):
         words = ", ".join(f"'{word}'" for word in unknown)
-        warnings.append(f"Words that the '{clip.family}' model has never seen, and cannot draw: {words}.")
+        warnings.append(f"Words or signs that the '{clip.family}' model has never seen, and cannot draw: {words}.")
     if clip.adapter.is_truncated(text):
         length = clip.adapter.context_length
         warnings.append(f"The prompt is too long: the model reads its first {length} tokens only.")
@@ -142,7 +142,17 @@ class UnclipImageEncode:
         "Reads images with the model's CLIP. Their embeddings go where a prior's go: "
         "into Decoder Sample for variations, into Embedding Interpolate for blends."
     )
-    SEARCH_ALIASES = ["clip vision", "image encode", "image variations", "unclip image", "dalle2", "karlo"]
+    SEARCH_ALIASES = [
+        "clip vision",
+        "image encode",
+        "img2img",
+        "image to image",
+        "variation",
+        "image variations",
+        "unclip image",
+        "dalle2",
+        "karlo",
+    ]
     RETURN_TYPES = (sockets.EMBEDDING,)
     RETURN_NAMES = ("embedding",)
     OUTPUT_TOOLTIPS = ("An image embedding for each image of the batch.",)

@@ -11,6 +11,13 @@ from . import host, sockets
 from .inputs import InputError
 from .sockets import EmbeddingValue, PartValue
 
+STOCK_WIDTHS = {
+    768: "SD 2.1 unCLIP (l) and Stable Cascade",
+    1024: "SD 2.1 unCLIP (h)",
+    1280: "SDXL (ReVision)",
+}
+"""Width of an image embedding -> ComfyUI's own models that take one of it."""
+
 
 class ClipVisionOutput:
     """A CLIP_VISION_OUTPUT of image embeddings alone; ComfyUI's nodes look for its attributes, not for its class.
@@ -53,9 +60,26 @@ class UnclipToClipVision:
         """The inputs in their released order."""
         return {"required": {"embedding": (sockets.EMBEDDING, {"tooltip": "What to hand on, one or a batch."})}}
 
-    def run(self, embedding: EmbeddingValue) -> tuple[ClipVisionOutput]:
-        """Wrap the embeddings `[B, D]`."""
-        return (ClipVisionOutput(embedding.embeds.float()),)
+    HAS_INTERMEDIATE_OUTPUT = True
+
+    def run(self, embedding: EmbeddingValue) -> dict[str, Any]:
+        """Wrap the embeddings `[B, D]`, and say which of ComfyUI's own models take their width."""
+        width = embedding.embeds.shape[1]
+        warnings = width_warnings(embedding.family, width)
+        fitting = f"{width} numbers an embedding: for {STOCK_WIDTHS.get(width)}, if trained with the same CLIP."
+        text = "\n".join(warnings) or fitting
+        return host.with_text((ClipVisionOutput(embedding.embeds.float()),), text, warnings)
+
+
+def width_warnings(family: str, width: int) -> list[str]:
+    """Return a warning of embeddings that none of ComfyUI's own models takes, whose samplers fail of it without it."""
+    if width in STOCK_WIDTHS:
+        return []
+    known = ", ".join(f"{wide} ({models})" for wide, models in STOCK_WIDTHS.items())
+    return [
+        f"Embeddings of the '{family}' family have {width} numbers. None of ComfyUI's own models takes them: those "
+        f"take {known}. Use a model of that width here, such as Karlo (768)."
+    ]
 
 
 class UnclipFromClipVision:

@@ -26,7 +26,10 @@ class UnclipDecoderSample:
     DISPLAY_NAME = "Decoder Sample (unCLIP)"
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = "Draws small images that show what the image embeddings say. Upscale makes them larger."
-    SEARCH_ALIASES = ["unclip decoder", "embedding to image", "dall-e 2 decoder", "dalle2", "karlo", "image variations"]
+    SEARCH_ALIASES = [
+        "unclip", "unclip decoder", "embedding to image", "dall-e 2 decoder", "dalle2", "karlo", "image variations",
+        "variation", "img2img", "image to image", "txt2img",
+    ]  # fmt: skip
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The images: all of the first embedding, then all of the second, and so on.",)
@@ -82,6 +85,7 @@ class UnclipDecoderSample:
         }
 
     VALIDATE_INPUTS = inputs.checking(
+        inputs.check_interval_widgets,
         guidance_scale=sampling.GUIDANCE.check,
         eta=ETA.check,
         clip_strength=STRENGTH.check,

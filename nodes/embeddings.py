@@ -26,7 +26,9 @@ class UnclipEmbeddingInterpolate:
     DISPLAY_NAME = "Embedding Interpolate (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = "Blends two image embeddings along the arc between them (slerp): one blend, or a transition of many."
-    SEARCH_ALIASES = ["slerp", "blend", "mix", "interpolation", "morph", "transition"]
+    SEARCH_ALIASES = [
+        "slerp", "blend", "mix", "interpolation", "morph", "transition", "interpolate images", "blend images", "merge",
+    ]  # fmt: skip
     RETURN_TYPES = (sockets.EMBEDDING,)
     RETURN_NAMES = ("embedding",)
     OUTPUT_TOOLTIPS = ("The blends in order. For batches: all frames of the first pair, then of the second.",)
@@ -81,7 +83,7 @@ class UnclipEmbeddingBlend:
     DESCRIPTION = (
         "Mixes up to eight image embeddings by weights. A negative weight leads away from what its embedding shows."
     )
-    SEARCH_ALIASES = ["mix", "average", "weighted", "combine embeddings", "merge"]
+    SEARCH_ALIASES = ["mix", "average", "weighted", "combine embeddings", "merge", "merge images", "blend images"]
     RETURN_TYPES = (sockets.EMBEDDING,)
     RETURN_NAMES = ("embedding",)
     OUTPUT_TOOLTIPS = ("The blend. For batches: of the first of each, then of the second, and so on.",)

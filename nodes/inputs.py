@@ -82,6 +82,17 @@ def interval_widgets() -> dict[str, Widget]:
     }
 
 
+def check_interval_widgets(
+    guidance_start: Any = defaults.GUIDANCE_START, guidance_end: Any = defaults.GUIDANCE_END
+) -> None:
+    """Check the two inputs of `interval_widgets` together.
+
+    Raises:
+        InputError: as `check_interval`.
+    """
+    check_interval(guidance_start, guidance_end)
+
+
 def check_interval(start: Any, end: Any) -> tuple[float, float]:
     """Convert the interval to the core's: (low, high) as fractions t / train_steps, of which 1 is pure noise.
 
@@ -139,8 +150,13 @@ def check_text(name: str, value: Any) -> str:
     return value
 
 
-def checking(**checks: Callable[[Any], Any]) -> classmethod:
+def checking(*relations: Callable[..., Any], **checks: Callable[[Any], Any]) -> classmethod:
     """Make a node's VALIDATE_INPUTS of the checks of some of its inputs: the first error's message, or True.
+
+    Args:
+        relations: checks of several inputs together, which they name as their parameters, with the inputs' defaults.
+            They are asked once all of them are known.
+        checks: by the input's name.
 
     ComfyUI reads from the method's parameters which inputs it validates, and skips its own range checks for them. It
     passes None for an input that is linked, which is checked once its value arrives, and omits one that is not given.
@@ -148,14 +164,23 @@ def checking(**checks: Callable[[Any], Any]) -> classmethod:
 
     def validate(cls: type, *values: Any, **named: Any) -> bool | str:
         try:
-            for name, value in signature.bind(cls, *values, **named).arguments.items():
+            given = signature.bind(cls, *values, **named).arguments
+            for name, value in given.items():
                 if name in checks and value is not None:
                     checks[name](value)
+            for relation in relations:
+                together = {name: given[name] for name in inspect.signature(relation).parameters if name in given}
+                if None not in together.values():
+                    relation(**together)
         except InputError as error:
             return str(error)
         return True
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("cls", kind), *(inspect.Parameter(name, kind, default=None) for name in checks)]
+    together = [name for relation in relations for name in inspect.signature(relation).parameters]
+    names = dict.fromkeys(["cls", *checks, *together])
+    parameters = [
+        inspect.Parameter(name, kind, default=inspect.Parameter.empty if name == "cls" else None) for name in names
+    ]
     signature = validate.__signature__ = inspect.Signature(parameters)
     return classmethod(validate)

@@ -24,7 +24,7 @@ class UnclipLoadModel:
         "Loads an unCLIP model and hands out its four parts. The bundled model needs no download; "
         "others are folders in models/unclip or models/diffusers (Karlo)."
     )
-    SEARCH_ALIASES = ["unclip", "dall-e 2", "dalle2", "karlo", "load model", "checkpoint", "prior"]
+    SEARCH_ALIASES = ["unclip", "load unclip", "dall-e 2", "dalle2", "karlo", "load model", "checkpoint", "prior"]
     RETURN_TYPES = (sockets.CLIP, sockets.PRIOR, sockets.DECODER, sockets.UPSCALER)
     RETURN_NAMES = ("clip", "prior", "decoder", "upscaler")
     OUTPUT_TOOLTIPS = (

@@ -22,7 +22,7 @@ class UnclipTextDiff:
         "Turns an image embedding from what one text says toward what another says: 'a red circle' to 'a blue circle' "
         "changes the colour and keeps the rest."
     )
-    SEARCH_ALIASES = ["edit by text", "language-guided", "text diff", "prompt edit", "manipulate"]
+    SEARCH_ALIASES = ["edit", "edit image", "edit by text", "language-guided", "text diff", "prompt edit", "manipulate"]
     RETURN_TYPES = (sockets.EMBEDDING,)
     RETURN_NAMES = ("embedding",)
     OUTPUT_TOOLTIPS = ("The embedding, edited. For batches: all frames of the first, then of the second.",)

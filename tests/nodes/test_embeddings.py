@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unclip import NODE_CLASS_MAPPINGS
-from unclip.nodes.clip_vision import ClipVisionOutput
+from unclip.nodes.clip_vision import ClipVisionOutput, UnclipToClipVision
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import BasisValue, EmbeddingValue, FamilyError, NoiseValue, TextValue
 from unclip.unclip_core.clip.adapter import TextCondition
@@ -211,6 +211,20 @@ def test_an_embedding_goes_to_comfyuis_socket_and_back_in_the_familys_norm(mine)
     back = run("UnclipFromClipVision", mine.clip, output)[0]
     torch.testing.assert_close(back.embeds, torch.nn.functional.normalize(value(2).embeds, dim=1))
     assert (back.family, back.source) == ("test", "image")
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (768, "768 numbers an embedding: for SD 2.1 unCLIP (l) and Stable Cascade"),
+        (1024, "for SD 2.1 unCLIP (h)"),
+        (1280, "for SDXL (ReVision)"),
+        (192, "Embeddings of the 'test' family have 192 numbers. None of ComfyUI's own models takes them"),
+    ],
+)
+def test_which_stock_models_take_the_width_is_said_before_one_fails_of_it(width, said):
+    shown = UnclipToClipVision().run(EmbeddingValue(torch.ones(1, width), "test", "image"))["ui"]
+    assert said in shown["text"][0] and ("warnings" in shown) == (width == 192)
 
 
 def test_hidden_states_that_are_not_there_are_named():

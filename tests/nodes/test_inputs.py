@@ -120,3 +120,33 @@ def test_the_prompt_is_refused_before_it_runs(node_id, name, bad):
     answer = NODE_CLASS_MAPPINGS[node_id].VALIDATE_INPUTS(**{name: bad})
     assert isinstance(answer, str)
     assert f"'{name}'" in answer
+
+
+@pytest.mark.parametrize(
+    ("node_id", "values", "said"),
+    [
+        ("UnclipPriorSample", {"candidates": 2, "keep": 3}, "'keep' is 3, but there are only 2 'candidates'"),
+        ("UnclipPriorSample", {"keep": 2}, "'keep' is 2, but there are only 1"),
+        ("UnclipPriorSample", {"candidates": 65, "keep": 1}, "'candidates' is 65"),
+        ("UnclipPriorSample", {"candidates": 2, "keep": 0}, "'keep' is 0"),
+        ("UnclipPriorSample", {"guidance_start": 0.7, "guidance_end": 0.3}, "guidance would never act"),
+        ("UnclipDecoderSample", {"guidance_start": 0.7, "guidance_end": 0.3}, "guidance would never act"),
+        ("UnclipOutpaint", {"left": 0, "top": 0, "right": 0, "bottom": 0}, "All margins are 0"),
+        ("UnclipOutpaint", {"left": -1}, "'left' is -1"),
+    ],
+)
+def test_what_two_inputs_make_of_each_other_is_known_before_the_run(node_id, values, said):
+    assert said in NODE_CLASS_MAPPINGS[node_id].VALIDATE_INPUTS(**values)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "values"),
+    [
+        ("UnclipPriorSample", {"candidates": 3, "keep": 3}),
+        ("UnclipPriorSample", {"candidates": None, "keep": 3}),  # linked: it is checked when it arrives
+        ("UnclipPriorSample", {"candidates": 2, "keep": None}),
+        ("UnclipOutpaint", {"left": 0, "top": 0, "right": None, "bottom": 0}),
+    ],
+)
+def test_inputs_that_fit_or_are_linked_pass(node_id, values):
+    assert NODE_CLASS_MAPPINGS[node_id].VALIDATE_INPUTS(**values) is True

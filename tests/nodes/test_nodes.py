@@ -67,6 +67,23 @@ def test_unknown_words_are_named_each_once_and_logged(mine, caplog):
     assert warning in caplog.messages
 
 
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ("🔴 on ⬜", "'🔴', 'on', '⬜'."), ("♥", "'♥'."), ("a red circle!!!", "'!!!'."), ("❤️ a circle", "'❤️'."),
+        ("a ★red★ circle", "'★'."), ("नमस्ते", "'नमस्ते'."), ("a red + blue circle??", "'+', '??'."),
+    ],
+)  # fmt: skip
+def test_signs_that_the_vocabulary_does_not_know_are_named_too(mine, prompt, named):
+    _, warnings = encode(mine, prompt)
+    [warning] = [warning for warning in warnings if "never seen" in warning]
+    assert warning.endswith(named)
+
+
+def test_what_parts_words_is_no_word(mine):
+    assert encode(mine, 'a (red) "a", a – a; a: a.')[1] == []
+
+
 def test_a_prompt_that_is_too_long_is_said_to_be_cut(mine):
     _, warnings = encode(mine, "a " * 50)
     assert warnings == ["The prompt is too long: the model reads its first 32 tokens only."]
@@ -438,9 +455,72 @@ def test_every_stage_runs_in_low_precision(model_folder, dtype):
 # ---- the prior's preview ----
 
 
+class Plenty(host.PreviewBudget):
+    """Time without end."""
+
+    def left(self):
+        self.step_seconds = 1.0
+        return 1e9
+
+
+class Clock:
+    """A clock that stands still unless it is set on."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def timed(mine, text, monkeypatch):
+    """The preview by a clock: (steps of the prior, seconds of one, of a decoder step) -> steps of each preview."""
+    clock = Clock()
+
+    def run_with(total, step, decoder_step):
+        drawn = []
+
+        def draw(decoder, embeds, **settings):
+            clock.now += decoder_step * settings["steps"]
+            drawn.append(settings["steps"])
+            return torch.zeros(1, SIDE, SIDE, 3)
+
+        monkeypatch.setattr(pipelines, "sample_decoder", draw)
+        budget = host.PreviewBudget(total, clock)
+        images = prior.previewer(mine.prior.part, mine.decoder.part, text.condition, 3, budget)
+        shown = 0
+        for _ in range(total):
+            clock.now += step
+            shown += images(torch.ones(1, WIDTH)) is not None
+        assert shown == len(drawn) and budget.spent == pytest.approx(decoder_step * sum(drawn))
+        return drawn
+
+    monkeypatch.setattr(prior, "PREVIEW_SECONDS", {})
+    return run_with
+
+
+@pytest.mark.parametrize("total", [1, 2, 10, 25, 100, 1000])
+@pytest.mark.parametrize("decoder_step", [0.01, 0.3, 1.0, 4.0])
+def test_the_priors_previews_take_a_fifth_of_the_time_at_most(timed, total, decoder_step):
+    steps = timed(total, 1.0, decoder_step)
+    assert decoder_step * sum(steps) <= 0.2 * (total + decoder_step * sum(steps)) + 1e-9
+    assert set(steps) <= {1, 2, 3, 4}
+
+
+def test_previews_are_as_many_and_as_fine_as_the_time_allows(timed):
+    assert timed(1000, 1.0, 0.01) == [4] * 999
+    assert timed(25, 1.0, 0.5) == [4, 4, 4]
+    assert timed(25, 1.0, 1.5) == [4]
+    assert timed(25, 1.0, 10.0) == [4] and timed(25, 1.0, 10.0) == []  # the first shows what it costs
+
+
+def test_no_preview_is_begun_that_the_time_is_too_short_for(timed):
+    assert timed(10, 1.0, 10.0) == []
+
+
 def test_the_priors_preview_is_an_image_of_its_first_embedding(mine, text):
     part = mine.prior.part
-    images = prior.previewer(part, mine.decoder.part, text.condition, seed=3)
+    images = prior.previewer(part, mine.decoder.part, text.condition, 3, Plenty(1))
     x0 = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0))
     shown = images(x0)
     assert shown.shape == (1, 3, SIDE, SIDE) and -1 <= float(shown.min()) and float(shown.max()) <= 1
@@ -460,6 +540,7 @@ def test_a_decoder_for_the_preview_changes_nothing_of_the_result(mine, text, mon
             shown.append(self.images(x0).shape)
 
     monkeypatch.setattr(host, "wants_preview", lambda: True)
+    monkeypatch.setattr(host, "PreviewBudget", Plenty)
     plain = run("UnclipPriorSample", mine.prior, text, seed=1, steps=2)
     monkeypatch.setattr(host, "progress", Shown)
     seen = run("UnclipPriorSample", mine.prior, text, seed=1, steps=2, decoder=mine.decoder)

@@ -33,9 +33,33 @@ each_node = pytest.mark.parametrize("node_id", RELEASED)
 
 
 def test_the_mappings_hold_exactly_the_released_nodes():
-    assert list(CLASSES) == list(RELEASED)
+    assert set(CLASSES) == set(RELEASED)
     assert {key: node.name for key, node in RELEASED.items()} == unclip.NODE_DISPLAY_NAME_MAPPINGS
     assert all(key.startswith("Unclip") for key in CLASSES) and not STOCK_IDS & set(CLASSES)
+
+
+def test_searches_list_the_usual_nodes_first():
+    """The canvas lists in this order what fits a word, or a wire that was dragged out, equally well."""
+    order = [node.removeprefix("Unclip") for node in CLASSES]
+    assert [node for node in order if "unclip" in CLASSES[f"Unclip{node}"].SEARCH_ALIASES] == [
+        "LoadModel", "TextEncode", "PriorSample", "DecoderSample", "Upscale",
+    ]  # fmt: skip
+    of_embedding = [n for n in order if "UNCLIP_EMBEDDING" in [spec[0] for spec in inputs(f"Unclip{n}").values()]]
+    assert of_embedding[:6] == [
+        "DecoderSample", "EmbeddingInterpolate", "EmbeddingBlend", "TextDiff", "Describe", "Inpaint",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "node_id"),
+    [
+        ("img2img", "UnclipImageEncode"), ("img2img", "UnclipDecoderSample"), ("variation", "UnclipDecoderSample"),
+        ("interpolate images", "UnclipEmbeddingInterpolate"), ("edit", "UnclipTextDiff"), ("edit", "UnclipInpaint"),
+        ("merge", "UnclipEmbeddingBlend"), ("merge", "UnclipEmbeddingInterpolate"),
+    ],
+)  # fmt: skip
+def test_peoples_words_find_the_nodes(word, node_id):
+    assert word in CLASSES[node_id].SEARCH_ALIASES
 
 
 @each_node

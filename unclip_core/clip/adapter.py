@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from .image_input import ImageInput
 from .tokenizer import ClipTokenizer
 
+_WORDS_AND_SIGNS = r"""[\p{L}\p{N}][\p{L}\p{M}\p{N}]*|[^\s\p{L}\p{N}\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Pd}\p{Cc},.;:…'"]+"""
+
 
 class MissingTower(ValueError):
     """This CLIP has only one of its two encoders, and the other was asked for."""
@@ -141,14 +143,19 @@ class ClipAdapter(ABC):
         return self.token_counts([prompt])[0] > self.context_length
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of the prompt that a model with a closed vocabulary has never seen, each once, in order."""
+        """The words and signs of the prompt that the model has never seen, each once, in order.
+
+        Of a closed vocabulary those are all that are not on its list, of an open one those that its tokenizer has no
+        token for. Signs that stand together are one ("!!!"). Commas, quotes, brackets, dashes and what ends a sentence
+        part words and ask for nothing: they are left out.
+        """
         import regex
 
         if not self.words:
-            return []
-        known = set(self.words)
-        words = regex.findall(r"[\p{L}\p{N}]+", prompt.lower())
-        return list(dict.fromkeys(word for word in words if word not in known))
+            return self._text_tokenizer.without_tokens(prompt) if self.tokenizer is not None else []
+        known = {*self.words, "!", "?"}
+        found = regex.findall(_WORDS_AND_SIGNS, prompt.lower())
+        return list(dict.fromkeys(word for word in found if word not in known))
 
     def encode_text(self, prompts: Sequence[str]) -> TextCondition:
         """Encode `B` prompts, and with them the empty one; an empty string is a valid prompt.

@@ -83,6 +83,11 @@ class ClipTokenizer:
                 ids += [self.vocabulary.get(token, self.vocabulary[END]) for token in self._split(word)]
         return ids
 
+    def without_tokens(self, prompt: str) -> list[str]:
+        """The words of a prompt that the vocabulary lacks tokens for, each once; they are read as the end of text."""
+        words = [word for word in self._pattern.findall(self._clean(prompt)) if word not in self._special]
+        return list(dict.fromkeys(word for word in words if any(t not in self.vocabulary for t in self._split(word))))
+
     def counts(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt, start and end included, before any cut."""
         return [len(self.encode(prompt)) + 2 for prompt in prompts]
