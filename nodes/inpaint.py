@@ -32,6 +32,20 @@ def filling_inputs() -> dict[str, inputs.Widget]:
     }
 
 
+def check_margin_widgets(
+    left: Any = defaults.MARGIN,
+    top: Any = defaults.MARGIN,
+    right: Any = defaults.MARGIN,
+    bottom: Any = defaults.MARGIN,
+) -> None:
+    """Check Outpaint's margins together.
+
+    Raises:
+        InputError: as `check_margins`.
+    """
+    check_margins(left=left, top=top, right=right, bottom=bottom)
+
+
 class UnclipInpaint:
     """Node: draws the masked part of an image anew."""
 
@@ -40,12 +54,15 @@ class UnclipInpaint:
     CATEGORY = "unCLIP/sampling"
     DESCRIPTION = (
         "Draws the masked part of an image anew, as the embedding says, and keeps every other pixel as it is. "
-        "The image is first resized so that its shorter edge fits the decoder."
+        "It is drawn at the decoder's size and put into the image at the image's own."
     )
-    SEARCH_ALIASES = ["inpaint", "mask", "fill", "repaint", "edit image"]
-    RETURN_TYPES = ("IMAGE",)
-    RETURN_NAMES = ("image",)
-    OUTPUT_TOOLTIPS = ("The image in the decoder's size, its unmasked pixels untouched.",)
+    SEARCH_ALIASES = ["inpaint", "mask", "fill", "repaint", "edit", "edit image", "img2img"]
+    RETURN_TYPES = ("IMAGE", "IMAGE")
+    RETURN_NAMES = ("image", "small")
+    OUTPUT_TOOLTIPS = (
+        "The image in its own size, its unmasked pixels untouched.",
+        "The same in the decoder's size: for Upscale, which draws what the masked part lacks in detail.",
+    )
     HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
 
@@ -84,11 +101,12 @@ class UnclipInpaint:
         images = to_rgb(image)
         holes = fit_mask(mask, *images.shape[1:3])
         warnings, extent = mask_report(holes)
-        images, holes = editing.fit_image(images, holes, decoder.part.image_size)
-        check_canvas(images, decoder.part.image_size)
+        small, small_holes = editing.fit_image(images, holes, decoder.part.image_size)
+        check_canvas(small, decoder.part.image_size)
         chosen = choose(decoder, steps, guidance_scale)
-        filled = fill(decoder, embedding, images, holes, text, seed, chosen, resamples, "Inpaint")
-        return host.with_text((filled,), "\n".join([*(warnings or [extent]), chosen.text]), warnings)
+        filled = fill(decoder, embedding, small, small_holes, text, seed, chosen, resamples, "Inpaint")
+        whole = editing.in_own_size(filled, images, holes)
+        return host.with_text((whole, filled), "\n".join([*(warnings or [extent]), chosen.text]), warnings)
 
 
 class UnclipOutpaint:
@@ -102,12 +120,13 @@ class UnclipOutpaint:
         "The image itself is kept as it is."
     )
     SEARCH_ALIASES = ["outpaint", "extend", "uncrop", "expand image", "zoom out"]
-    RETURN_TYPES = ("IMAGE", "IMAGE", "MASK")
-    RETURN_NAMES = ("image", "known", "mask")
+    RETURN_TYPES = ("IMAGE", "IMAGE", "MASK", "IMAGE")
+    RETURN_NAMES = ("image", "known", "mask", "small")
     OUTPUT_TOOLTIPS = (
-        "The larger image, in the decoder's scale.",
+        "The larger image, in the scale of the one you gave, whose pixels are untouched.",
         "The image you gave, in its own scale, on a canvas with the margins: for Upscale.",
         "Where that canvas was drawn on: for Upscale.",
+        "The larger image in the decoder's scale: for Upscale, which draws what the margins lack in detail.",
     )
     HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
@@ -135,7 +154,7 @@ class UnclipOutpaint:
             "optional": {"text": text_input()},
         }
 
-    VALIDATE_INPUTS = inputs.checking(guidance_scale=sampling.GUIDANCE.check)
+    VALIDATE_INPUTS = inputs.checking(check_margin_widgets, guidance_scale=sampling.GUIDANCE.check)
 
     def run(
         self,
@@ -164,7 +183,8 @@ class UnclipOutpaint:
         chosen = choose(decoder, steps, guidance_scale)
         filled = fill(decoder, embedding, canvas, holes, text, seed, chosen, resamples, "Outpaint")
         place = host.intermediate_device()
-        return host.with_text((filled, known.to(place), mask.to(place)), chosen.text)
+        known, mask = known.to(place), mask.to(place)
+        return host.with_text((editing.in_own_size(filled, known, mask), known, mask, filled), chosen.text)
 
 
 def choose(decoder: PartValue[Decoder], steps: int, guidance_scale: float) -> Chosen:

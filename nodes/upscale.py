@@ -15,6 +15,9 @@ from .inputs import InputError
 from .masks import SHAPE_TOLERANCE, fit_mask
 from .sockets import PartValue
 
+KEEPS_NOTHING = "'known' came without 'mask', which says where to keep it: nothing of it is kept."
+"""Said and not refused: a bypassed Outpaint hands on its image, and has no mask."""
+
 
 class UnclipUpscale:
     """Node: enlarges images with the model's diffusion upsampler."""
@@ -26,7 +29,7 @@ class UnclipUpscale:
         "Enlarges images four times, with the diffusion upsampler of the model. Behind another Upscale it takes the "
         "model's second one, if there is one."
     )
-    SEARCH_ALIASES = ["unclip upscale", "super resolution", "upsampler", "enlarge", "x4", "dalle2", "karlo"]
+    SEARCH_ALIASES = ["unclip", "unclip upscale", "super resolution", "upsampler", "enlarge", "x4", "dalle2", "karlo"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The images, four times as wide and high.",)
@@ -72,7 +75,8 @@ class UnclipUpscale:
         seeds = sample_seeds(inputs.check_seed(seed), 1) * len(images)
         part = upscaler.part.fitting(*images.shape[1:3])
         chosen = sampling.choose({"steps": steps}, sampling.models_own(part))
-        kept = known_pixels(known, mask, images, part.scale)
+        warnings = [KEEPS_NOTHING] if known is not None and mask is None else []
+        kept = known_pixels(None if warnings else known, mask, images, part.scale)
 
         def enlarge(rows: slice, on_step: host.OnStep) -> Tensor:
             small = images[rows].to(host.device())
@@ -81,7 +85,7 @@ class UnclipUpscale:
 
         with host.loaded(upscaler):
             large = host.run_in_chunks(enlarge, len(images), at_once, chosen.steps, "Upscale")
-        return host.with_text((large,), chosen.text)
+        return host.with_text((large,), "\n".join([*warnings, chosen.text]), warnings)
 
 
 def known_pixels(known: Tensor | None, mask: Tensor | None, images: Tensor, scale: int) -> dict[str, Tensor]:

@@ -240,7 +240,7 @@ NODES = {
             "resamples": "INT",
         },
         {"text": "UNCLIP_TEXT"},
-        {"image": "IMAGE"},
+        {"image": "IMAGE", "small": "IMAGE"},
     ),
     "UnclipOutpaint": Released(
         "Outpaint (unCLIP)",
@@ -258,7 +258,7 @@ NODES = {
             "resamples": "INT",
         },
         {"text": "UNCLIP_TEXT"},
-        {"image": "IMAGE", "known": "IMAGE", "mask": "MASK"},
+        {"image": "IMAGE", "known": "IMAGE", "mask": "MASK", "small": "IMAGE"},
     ),
     "UnclipForwardDiffusion": Released(
         "Forward Diffusion (unCLIP)",

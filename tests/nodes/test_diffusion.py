@@ -192,10 +192,14 @@ def test_inpaint_keeps_the_rest_to_the_bit(mine):
 
 
 @pytest.mark.parametrize(("size", "result"), [((40, 24), (27, 16)), ((16, 50), (16, 50)), ((5, 5), (16, 16))])
-def test_inpaint_takes_images_of_any_size(mine, size, result):
-    """The shorter edge becomes SIDE px; of the resized image everything is kept that no masked pixel has a part in."""
+def test_inpaint_gives_images_of_any_size_back_in_that_size(mine, size, result):
+    """It draws where the shorter edge has SIDE px; of that image all is kept that no masked pixel has a part in."""
     image = images(1, *size, 3)
-    filled = run("UnclipInpaint", mine.decoder, embedding(), image, half(*size), seed=4, **FILL)[0]
+    whole, filled = run("UnclipInpaint", mine.decoder, embedding(), image, half(*size), seed=4, **FILL)
+    assert whole.shape == image.shape
+    assert torch.equal(whole[:, :, : size[1] // 2], image[:, :, : size[1] // 2])
+    drawn_part = resized(filled, *size)[:, :, size[1] // 2 :]
+    torch.testing.assert_close(whole[:, :, size[1] // 2 :], drawn_part, rtol=0, atol=1e-6)
     assert filled.shape == (1, *result, 3)
     expected, first = resized(image, *result), size[1] // 2 * result[1] // size[1]
     assert torch.equal(filled[:, :, :first], expected[:, :, :first])
@@ -241,7 +245,10 @@ def test_inpaint_refuses(mine, mask, widgets, words):
 def test_outpaint_adds_its_margins_and_keeps_the_image(mine):
     image = images(1, 2 * SIDE, 2 * SIDE, 3)  # twice the decoder's scale
     margins = {"left": 9, "top": 0, "right": 20, "bottom": 3}
-    drawn, known, mask = run("UnclipOutpaint", mine.decoder, embedding(), image, **margins, **FILL)
+    whole, known, mask, drawn = run("UnclipOutpaint", mine.decoder, embedding(), image, **margins, **FILL)
+    assert whole.shape == known.shape
+    assert torch.equal(whole[:, : 2 * SIDE, 18 : 18 + 2 * SIDE], image)
+    assert (whole - known)[:, 2 * SIDE :].abs().mean() > 0.01
     assert drawn.shape == (1, SIDE + 3, SIDE + 29, 3)
     small, _ = editing.fit_image(image, None, SIDE)
     assert torch.equal(drawn[:, :SIDE, 9 : 9 + SIDE], small)
@@ -293,10 +300,39 @@ def test_upscale_keeps_known_pixels_at_full_size(mine):
     assert resized.shape == (2, 32, 40, 3)
 
 
+def test_known_pixels_without_a_mask_are_let_go_and_that_is_said(mine, caplog):
+    """As behind a bypassed Outpaint, which hands on the image and has no mask."""
+    small, known = images(1, 8, 8, 3), images(1, 32, 32, 3)
+    plain = run("UnclipUpscale", mine.upsampler, small, steps=1)[0]
+    assert torch.equal(run("UnclipUpscale", mine.upsampler, small, steps=1, known=known)[0], plain)
+    assert caplog.messages == ["'known' came without 'mask', which says where to keep it: nothing of it is kept."]
+
+
+def bypassed(node_id, slot):
+    """Which input ComfyUI's canvas hands on from a bypassed node: that of the slot, else the first of its type."""
+    node = NODE_CLASS_MAPPINGS[node_id]
+    kinds = node.INPUT_TYPES()
+    inputs = [(name, spec[0]) for group in ("required", "optional") for name, spec in kinds.get(group, {}).items()]
+    own = [inputs[slot]] if slot < len(inputs) else []
+    return next((name for name, kind in [*own, *inputs] if kind == node.RETURN_TYPES[slot]), None)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "handed_on"),
+    [
+        ("UnclipInpaint", ["image", "image"]),
+        ("UnclipOutpaint", ["image", "image", None, "image"]),
+        ("UnclipRerank", ["image", None]),
+        ("UnclipUpscale", ["image"]),
+    ],
+)
+def test_a_bypassed_node_hands_on_its_image(node_id, handed_on):
+    assert [bypassed(node_id, slot) for slot in range(len(handed_on))] == handed_on
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"known": images(1, 32, 32, 3)}, "go together"),
         ({"mask": half(32, 32)}, "go together"),
         ({"known": images(1, 32, 64, 3), "mask": half(32, 64)}, "differ in shape"),
         ({"known": images(1, 32, 32, 3), "mask": half(32, 64)}, "64 × 32 pixels, the image 32 × 32"),

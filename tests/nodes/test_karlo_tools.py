@@ -90,9 +90,10 @@ def test_an_image_is_inverted_interpolated_and_varied(karlo, image):
 def test_the_known_part_of_an_image_stays_through_the_upsampler(karlo, image):
     own, mask = run("UnclipImageEncode", karlo.clip, image)[0], torch.zeros(1, 24, 24)
     mask[:, :, 12:] = 1
-    filled = run("UnclipInpaint", karlo.decoder, own, image, mask, resamples=2, text=karlo.text, **FAST)[0]
+    whole, filled = run("UnclipInpaint", karlo.decoder, own, image, mask, resamples=2, text=karlo.text, **FAST)
     check_images(filled, 2, 16, 16, 3)
-    wide, known, where = run(
+    assert whole.shape == image.shape
+    _, known, where, wide = run(
         "UnclipOutpaint", karlo.decoder, own, image, left=0, right=8, top=0, bottom=0, resamples=1, **FAST
     )
     check_images(wide, 2, 16, 24, 3)

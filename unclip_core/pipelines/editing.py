@@ -24,7 +24,15 @@ from .clip_guidance import ClipGuided, clip_logits
 from .masked import inpaint_masked
 from .settings import INVERSION_STEPS
 
-__all__ = ["fit_image", "guided_decoder", "inpaint_decoder", "invert_decoder", "optimise_images", "resize_mask"]
+__all__ = [
+    "fit_image",
+    "guided_decoder",
+    "in_own_size",
+    "inpaint_decoder",
+    "invert_decoder",
+    "optimise_images",
+    "resize_mask",
+]
 __all__ += ["resize_image"]
 
 OVERLAP = 2
@@ -198,6 +206,18 @@ def optimise_images(
             on_step=on_step,
         )
         return found.movedim(1, -1).contiguous()
+
+
+def in_own_size(drawn: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+    """Drawn images `[B, h, w, 3]` at the size of the images `[B or 1, H, W, 3]` that they were drawn in.
+
+    Where the mask `[B or 1, H, W]` is 0 these are kept, to the bit. What has their size comes back as it is.
+    """
+    if drawn.shape[1:3] == images.shape[1:3]:
+        return drawn
+    height, width = images.shape[1:3]
+    large = resize_image(drawn, (height, width))
+    return MaskedImage(images, mask, torch.Size((len(drawn), 3, height, width))).restore_kept(large)
 
 
 def fit_image(images: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor | None]:
