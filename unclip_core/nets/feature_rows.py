@@ -7,12 +7,13 @@ operations as in one piece, and no seam can show. What it costs is that convolut
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .pooled_statistics import part_of, pooled
 
 Shape = tuple[int, int, int, int]
 Read = Callable[[int, int], Tensor]
@@ -84,16 +85,13 @@ class Statistics(NamedTuple):
 
     @classmethod
     def of(cls, source: Rows, groups: int, eps: float) -> "Statistics":
-        """Gather them over all rows, summed up in float64."""
-        total = squares = own = torch.zeros((), dtype=torch.float64)
+        """Gather them over all rows."""
+        parts = []
         for _, strip in source.strips():
             own = strip.unflatten(1, (groups, -1)).flatten(2).to(torch.promote_types(strip.dtype, torch.float32))
-            total = total + own.sum(2, dtype=torch.float64)
-            squares = squares + own.square().sum(2, dtype=torch.float64)
-        count = prod(source.shape[1:]) // groups
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp(min=0)
-        return cls(mean.to(own), (variance + eps).rsqrt().to(own))
+            parts.append(part_of(own, (2,)))
+        mean, variance = pooled(parts)
+        return cls(mean.to(parts[0][1]), (variance + eps).rsqrt().to(parts[0][1]))
 
     def at(self, first: int, height: int) -> Strip:
         """The strip that begins in that row."""

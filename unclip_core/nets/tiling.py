@@ -7,7 +7,7 @@ function of what it sees, and two tiles agree where both see enough.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .batch_chunks import ConditionedNet, chunked, elements_per_image
 from .layers import TimeTable
+from .pooled_statistics import Part, part_of, pooled
 from .upsampler import UpsamplerNet
 
 MAX_TILE_ELEMENTS = 2**25
@@ -157,7 +158,7 @@ class SharedNorms:
     def __init__(self, net: nn.Module) -> None:
         """Find the norms."""
         self._norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm)]
-        self._seen: dict[nn.GroupNorm, list[tuple[int, Tensor]]] = {}
+        self._seen: dict[nn.GroupNorm, list[Part]] = {}
         self._exact: dict[nn.GroupNorm, tuple[Tensor, Tensor]] = {}
         self._known: dict[nn.GroupNorm, tuple[Tensor, Tensor]] = {}
 
@@ -186,7 +187,7 @@ class SharedNorms:
         """
         moved = math.inf if len(self._known) < self.count else 0.0
         for norm, tiles in self._seen.items():
-            mean, variance = _pooled(tiles)
+            mean, variance = pooled(tiles)
             scale = (variance + norm.eps).rsqrt()
             if norm in self._exact:
                 before, width = self._exact[norm]
@@ -200,8 +201,7 @@ class SharedNorms:
         x = inputs[0]
         down, across = self._place
         own = x[..., _own(down, x.shape[-2]), _own(across, x.shape[-1])].unflatten(1, (norm.num_groups, -1)).float()
-        variance, mean = torch.var_mean(own, (2, 3, 4), correction=0)
-        self._seen.setdefault(norm, []).append((own[0, 0].numel(), torch.stack([mean, variance])))
+        self._seen.setdefault(norm, []).append(part_of(own, (2, 3, 4)))
         return self._normalised(norm, x) if norm in self._known else output
 
     def _normalised(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -209,19 +209,6 @@ class SharedNorms:
         scale = scale * norm.weight
         shift = norm.bias - mean * scale
         return torch.addcmul(shift.to(x)[..., None, None], x, scale.to(x)[..., None, None])
-
-
-def _pooled(tiles: Sequence[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of all tiles together, float64 on the CPU, of the numbers of each and its own two `[2, …]`.
-
-    Tiles say their own in float32, as there are devices without float64; nothing cancels in putting them together
-    (Chan, Golub and LeVeque 1979).
-    """
-    means, variances = torch.stack([own for _, own in tiles]).cpu().double().unbind(1)
-    share = torch.tensor([count for count, _ in tiles], dtype=torch.float64)
-    share = (share / share.sum()).view(-1, *[1] * (means.ndim - 1))
-    mean = (share * means).sum(0)
-    return mean, (share * (variances + (means - mean).square())).sum(0)
 
 
 def _own(span: Span, size: int) -> slice:

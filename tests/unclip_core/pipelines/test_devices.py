@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 from device_without_float64 import DEVICE, DeviceTensor, NoFloat64, WithoutFloat64
-from factories import SIDE, WIDTH, draw, error, write_model
+from factories import SIDE, WIDTH, draw, error, randomise, write_model
 
 from unclip.unclip_core import pipelines
 from unclip.unclip_core.diffusion.film import Film
@@ -17,7 +17,9 @@ from unclip.unclip_core.diffusion.samplers import SAMPLERS
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.embedding import arithmetic, pca, ranking
 from unclip.unclip_core.families.loading import load_model
-from unclip.unclip_core.nets.inference_gradients import gradients
+from unclip.unclip_core.nets import feature_rows, movq
+from unclip.unclip_core.nets.movq import MoVQ
+from unclip.unclip_core.nets.movq_params import MoVQParams
 from unclip.unclip_core.pipelines import editing
 from unclip.unclip_core.pipelines.clip_ascent import Ascent
 
@@ -155,6 +157,17 @@ def test_a_pipeline_runs_without_float64_and_gives_the_same(pipeline, model):
     assert error(there, here) < 2e-4
 
 
+def test_a_codec_in_strips_needs_no_float64(monkeypatch):
+    net = randomise(MoVQ(MoVQParams((32, 64), (False, False), blocks=1, groups=4, codes=5))).requires_grad_(False)
+    monkeypatch.setattr(movq, "WHOLE_ELEMENTS", 1)
+    monkeypatch.setattr(feature_rows, "STRIP_ELEMENTS", 1)
+    latents = draw(1, 4, 24, 8)
+    here = net.decode(latents)
+    with WithoutFloat64():
+        there = copy.deepcopy(net).to(DEVICE).decode(latents.to(DEVICE)).cpu()
+    assert error(there, here) < 2e-4
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_runs_without_float64(sampler, model):
     here = text_to_image(None, model.clip, model.prior, model.decoder, model.upsampler, sampler=sampler)
@@ -179,5 +192,5 @@ def test_the_device_refuses_a_float64(forbidden):
 
 def test_the_device_takes_no_tensor_of_the_cpu():
     """Else a value left on the CPU would go unnoticed, and be counted as the device's."""
-    with WithoutFloat64(), gradients(), pytest.raises(RuntimeError, match="beside tensors of"):
+    with WithoutFloat64(), torch.no_grad(), pytest.raises(RuntimeError, match="beside tensors of"):
         torch.zeros(3, device=DEVICE) + torch.zeros(3)
