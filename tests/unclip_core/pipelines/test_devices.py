@@ -125,7 +125,7 @@ def film(put, clip, prior, decoder, upsampler):
     steps = diffuse(put(images()).movedim(-1, 1), [0.9, 0.5, 0.1], NoiseSource(SEEDS))
     shown = Film(steps[-1])
     pipelines.sample_decoder(decoder, put(embeds()), seeds=SEEDS, steps=3, on_step=shown)
-    return torch.stack([*shown.states, *shown.guesses])
+    return torch.stack([*shown.states, *shown.predictions])
 
 
 PIPELINES = [
