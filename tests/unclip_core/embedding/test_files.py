@@ -39,7 +39,7 @@ def test_the_header_names_family_prompt_and_seed(tmp_path):
         ({"other": EMBEDS}, {"kind": "unclip-embedding"}, "'other'"),
         ({"embeds": EMBEDS * torch.nan}, {"kind": "unclip-embedding"}, "NaN"),
         ({"embeds": EMBEDS[:0]}, {"kind": "unclip-embedding"}, r"\[0, 7\]"),
-        ({"embeds": EMBEDS.int()}, {"kind": "unclip-embedding"}, "numbers"),
+        ({"embeds": EMBEDS.int()}, {"kind": "unclip-embedding"}, "floating point"),
         ({"embeds": EMBEDS}, {"kind": "unclip-embedding", "family": "t", "source": "s", "prompts": 3, "seed": 1},
          "no whole header"),
     ],

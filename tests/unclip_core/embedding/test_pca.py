@@ -85,7 +85,7 @@ def test_files_that_hold_no_basis_are_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     for tensors, header, words in [
         ({"a": torch.ones(2)}, {"kind": "unclip-embedding"}, "no PCA basis"),
-        ({"a": torch.ones(2)}, ["unclip-pca"], "no PCA basis"),
+        ({"a": torch.ones(2)}, ["unclip-pca"], "no readable 'config'"),
         ({"a": torch.ones(2)}, {"kind": "unclip-pca"}, "no whole PCA basis"),
         (
             {"mean": torch.ones(3), "components": torch.ones(2, 4), "variance": torch.ones(2)},

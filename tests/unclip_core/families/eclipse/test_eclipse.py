@@ -186,4 +186,4 @@ def test_a_folder_of_no_prior_is_not_its_own(tmp_path):
 def test_a_repository_that_is_one_component_is_downloaded_whole():
     assert {"eclipse-karlo", "eclipse-kandinsky-2-2"} <= set(sources())
     files = ["README.md", "config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"]
-    assert needed_files(files) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert needed_files(files) == ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
