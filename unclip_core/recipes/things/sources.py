@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ...weights.files import write_whole
 
-DEFAULT_REGISTRY = "https://registry.npmjs.org/"
 MOST_BYTES = 64 * 2**20  # the largest package has 16 MiB
 TIMEOUT = 120.0  # seconds without an answer
 
@@ -138,7 +137,11 @@ def check(data: bytes, package: Package, where: str) -> None:
 
 
 def configured_registry(environment: Mapping[str, str], files: Sequence[Path]) -> str:
-    """The registry as npm finds it: the environment's, else the first file's that names one, else the public one."""
+    """The registry as npm finds it: the environment's, else that of the first file that names one.
+
+    Raises:
+        ValueError: none of them names one.
+    """
     for name, value in environment.items():
         if name.lower() == "npm_config_registry" and value:
             return value
@@ -147,7 +150,11 @@ def configured_registry(environment: Mapping[str, str], files: Sequence[Path]) -
             key, equals, value = line.partition("=")
             if equals and key.strip() == "registry":
                 return value.strip().strip("\"'")
-    return DEFAULT_REGISTRY
+    raise ValueError(
+        "No npm registry is set up here to fetch the drawings from. Name one, such as the public registry of npm, by "
+        "npm_config_registry=ADDRESS in the environment or `registry=ADDRESS` in .npmrc; or put the packages into "
+        "--packages."
+    )
 
 
 def _npmrc_files() -> list[Path]:

@@ -14,7 +14,6 @@ import pytest
 from unclip.unclip_core.parsing import MalformedInput
 from unclip.unclip_core.recipes.things.art import read_art
 from unclip.unclip_core.recipes.things.sources import (
-    DEFAULT_REGISTRY,
     PACKAGES,
     Package,
     WrongPackage,
@@ -78,7 +77,8 @@ def test_the_registry_is_npms(tmp_path):
     second.write_text('# a comment\ncafile=/x\n@some:registry=https://other/\nregistry = "https://mine/npm/"\n')
     assert configured_registry({"NPM_CONFIG_REGISTRY": "https://env/"}, [second]) == "https://env/"
     assert configured_registry({"HOME": "/"}, [first, second]) == "https://mine/npm/"
-    assert configured_registry({}, [first]) == DEFAULT_REGISTRY
+    with pytest.raises(ValueError, match="No npm registry is set up"):
+        configured_registry({}, [first])
 
 
 def test_every_package_is_pinned():
