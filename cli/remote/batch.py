@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ def run_batch(
 ) -> BatchReport:
     """Queue every row that the journal in `folder` does not hold as done, and download what they save.
 
-    It runs an event loop of its own until it ends: from within one, call it in a thread.
+    It may be called where an event loop runs already, as in a notebook: its own then runs in a thread.
 
     Args:
         batch: the rows.
@@ -106,7 +107,7 @@ def run_batch(
         scheduler = Scheduler(left, [server.url for server in servers], journal, on_result or (lambda result: None))
         workers = [Worker(server, scheduler, batch, folder, depth) for server in servers]
         try:
-            asyncio.run(_work(servers, workers, scheduler, patience))
+            _run(_work(servers, workers, scheduler, patience))
         except KeyboardInterrupt:
             interrupted = True
     finally:
@@ -115,6 +116,17 @@ def run_batch(
     report.missing = [row for row in left if row not in scheduler.results]
     report.unusable, report.seconds = scheduler.unusable, time.monotonic() - began
     return report
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end in an event loop of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    with ThreadPoolExecutor(1) as thread:  # one thread has one running loop, and the caller's has this one
+        thread.submit(asyncio.run, work).result()
 
 
 def _is_done(journal: Journal, folder: Path, row: int) -> bool:

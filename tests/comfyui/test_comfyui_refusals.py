@@ -28,7 +28,7 @@ REFUSED = [
     ("UnclipDecoderSample", "batch_size", 65, "value_bigger_than_max", "batch_size"),
     ("UnclipDecoderSample", "seed", -1, "value_smaller_than_min", "seed"),
     ("UnclipUpscale", "seed", 2**64, "value_bigger_than_max", "seed"),
-    ("UnclipPriorSample", "candidates", 0, "value_smaller_than_min", "candidates"),
+    ("UnclipPriorSample", "candidates", 0, "custom_validation_failed", "'candidates' is 0"),
     ("UnclipPriorSample", "guidance_scale", float("nan"), "custom_validation_failed",
      "'guidance_scale' must be a number from 0 to 20, not nan."),
     ("UnclipDecoderSample", "guidance_scale", float("inf"), "custom_validation_failed",
@@ -88,13 +88,15 @@ def test_sockets_do_not_mix(server, prompt):
     assert "UNCLIP_TEXT" in error["details"] and "UNCLIP_EMBEDDING" in error["details"]
 
 
-def test_more_kept_than_drawn_ends_in_our_sentence(server, prompt):
+def test_more_kept_than_drawn_is_refused_before_the_run(server, prompt):
     node_id = node_of(prompt, "UnclipPriorSample")
     prompt[node_id]["inputs"] |= {"candidates": 2, "keep": 3}
-    run = server.run(prompt)
-    assert run.ending == "execution_error"
-    assert run.details["node_id"] == node_id and run.details["node_type"] == "UnclipPriorSample"
-    assert "'keep' is 3, but there are only 2 'candidates'" in run.details["exception_message"]
+    status, answer = server.post("/prompt", {"prompt": prompt})
+    assert status == 400
+    assert set(answer["node_errors"]) == {node_id}
+    for error in answer["node_errors"][node_id]["errors"]:
+        assert error["type"] == "custom_validation_failed"
+        assert "'keep' is 3, but there are only 2 'candidates'" in error["details"]
 
 
 def test_a_damaged_model_ends_in_our_sentence(server, prompt):

@@ -1,5 +1,6 @@
 """`unclip queue` against small servers that break down, forget, refuse and lie: nothing is lost or done twice."""
 
+import asyncio
 import json
 import os
 import signal
@@ -75,6 +76,13 @@ def test_every_row_has_its_file_and_ran_once(comfy, other, tmp_path):
     assert all_ran(comfy, other) == list(range(30)) and comfy.ran and other.ran
     assert sorted(result.row for result in told) == list(range(1, 31))
     assert report.results[1].warnings == ["Mind this."]
+
+
+def test_it_runs_where_an_event_loop_runs_already(comfy, tmp_path):
+    async def notebook():
+        return go(3, [comfy], tmp_path)
+
+    assert asyncio.run(notebook()).exit_code == 0 and seeds(tmp_path) == expected(3)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
