@@ -18,13 +18,11 @@ from comfy_server import ROOT, NoComfyUI, Server, find_comfyui  # noqa: E402
 
 WEIGHTS = ["model_index.json", "clip.safetensors", "prior.safetensors", "decoder.safetensors", "upsampler.safetensors"]
 LOG_SHOWN = 6000
-skipped = {}
 running = pytest.StashKey()
 
 
 def skip(what, reason):
-    skipped[what] = str(reason)
-    pytest.skip(f"{what}: {reason}")
+    pytest.skip(f"NOT TESTED: {what}: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +90,8 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_terminal_summary(terminalreporter):
     """Say aloud what was not tested."""
-    for what, reason in skipped.items():
+    reports = terminalreporter.stats.get("skipped", [])
+    for reason in sorted({report.longrepr[2] for report in reports if "NOT TESTED" in str(report.longrepr)}):
+        _, what, why = reason.removeprefix("Skipped: ").split(": ", 2)
         terminalreporter.section(f"NOT TESTED: {what}", red=True, bold=True)
-        terminalreporter.line(f"{what} was not tested: {reason}.", red=True)
+        terminalreporter.line(f"{what} was not tested: {why}.", red=True)

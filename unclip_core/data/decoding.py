@@ -1,4 +1,4 @@
-"""Images and captions out of the bytes of their files."""
+"""Decoding of image and caption files."""
 
 import io
 from functools import lru_cache
@@ -8,9 +8,9 @@ from PIL import Image
 from .samples import BadSample
 
 NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
-"""Formats of Pillow's that are left out: it only names them, draws them on Windows alone, or runs Ghostscript."""
+"""Formats of Pillow's that are left out: it only identifies them, draws them on Windows alone, or runs Ghostscript."""
 ORIENTATION = 0x0112
-"""EXIF's tag of how the camera was held."""
+"""EXIF's orientation tag."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -20,7 +20,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each orientation but the upright one (EXIF 2.32, section 4.6.4)."""
+"""The transpose that undoes each orientation but the upright one (EXIF 2.32, section 4.6.4)."""
 
 
 @lru_cache(maxsize=1)
@@ -40,7 +40,7 @@ def image_endings() -> tuple[str, ...]:
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
-    """Decode an image file to RGB, turned as its EXIF says, transparency over white.
+    """Decode an image file to RGB, rotated as its EXIF says, transparency composited over white.
 
     Raises:
         BadSample: it is damaged, truncated, of an unknown format, or suspiciously large.
@@ -53,7 +53,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn as the EXIF's orientation says; nothing else of the EXIF is read, whose tags are often malformed."""
+    """Rotate by EXIF's orientation; no other tag is read, as they are often malformed."""
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:  # an EXIF that cannot be parsed says nothing of the orientation; the pixels stand apart from it
@@ -74,7 +74,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def checked_caption(text: str | bytes | None, name: str, needed: bool) -> str:
-    """Return a caption without the blanks around it.
+    """Decode and strip a caption.
 
     Raises:
         BadSample: it is not UTF-8, or it is `needed` and there is none.

@@ -1,4 +1,4 @@
-"""Fingerprints of files and texts."""
+"""Fingerprints by which a change of files or texts is noticed."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def digest(texts: Iterable[str]) -> str:
-    """32 hex digits of BLAKE2b over the texts, each ended."""
+    """Return BLAKE2b over NUL-terminated texts, 32 hex digits."""
     total = hashlib.blake2b(digest_size=16)
     for text in texts:
         total.update(text.encode("utf-8", "surrogateescape") + b"\0")
@@ -14,7 +14,7 @@ def digest(texts: Iterable[str]) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """A file's size and time of change; "" where there is none."""
+    """Return a file's size and modification time as a text, "" where there is no file."""
     try:
         info = path.stat()
     except OSError:

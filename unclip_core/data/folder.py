@@ -10,7 +10,7 @@ from .samples import BadSample, Sample
 
 
 class ImageFolder:
-    """The images among some files of a folder, by their paths' order."""
+    """The images among some files of a folder, sorted by path."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         """Tell images from other files.
@@ -46,7 +46,7 @@ class ImageFolder:
         return self._caption(self._names[index], False)
 
     def fingerprint(self) -> str:
-        """Return that of names, sizes and times of change."""
+        """See `Collection.fingerprint`: of names, sizes and modification times."""
         paths = [self.folder / name for name in self._names]
         texts = [path.with_suffix(".txt") for path in paths]
         return digest([*self._names, *map(file_fingerprint, paths), *map(file_fingerprint, texts)])

@@ -78,7 +78,7 @@ class SavedDataset:
         return checked_caption(_first_text(cell), self.name(index), False)
 
     def fingerprint(self) -> str:
-        """Of the files' names, sizes and times of change."""
+        """See `Collection.fingerprint`: of the files' names, sizes and modification times."""
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
         return digest([*(path.name for path in files), *map(file_fingerprint, files)])
 

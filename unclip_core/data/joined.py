@@ -9,7 +9,7 @@ from .samples import Collection, Sample
 
 
 class Joined:
-    """The samples of some collections, one collection after the other."""
+    """The concatenation of some collections."""
 
     def __init__(self, parts: Sequence[Collection]) -> None:
         self._parts = parts
@@ -35,7 +35,7 @@ class Joined:
         return part.caption(place)
 
     def fingerprint(self) -> str:
-        """Return that of the parts' fingerprints."""
+        """See `Collection.fingerprint`: of the parts' fingerprints."""
         return digest(part.fingerprint() for part in self._parts)
 
     def _place(self, index: int) -> tuple[Collection, int]:

@@ -1,4 +1,4 @@
-"""Which kind of collection a path is."""
+"""Opens a path as the kind of collection that it holds."""
 
 from pathlib import Path
 

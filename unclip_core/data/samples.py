@@ -1,4 +1,4 @@
-"""What every collection of images gives: an image, its caption and a name; and what is said of those left out."""
+"""The contract of a collection of captioned images, and the report of the samples left out."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import NamedTuple, Protocol
@@ -29,7 +29,7 @@ class BadSample(ValueError):
 
 
 class Collection(Protocol):
-    """Images by number, in an order that stays the same for the same files."""
+    """Captioned images by index, in an order that is the same for the same files."""
 
     @property
     def passed_over(self) -> Mapping[str, str]:
@@ -41,11 +41,11 @@ class Collection(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """The name of sample number `index`, 0..len - 1, without reading it."""
+        """Return the name of sample `index` (0..len - 1) without reading it."""
         ...
 
     def read(self, index: int, captions: bool = True) -> Sample:
-        """Read sample number `index`, 0..len - 1; with `captions` one without a caption is a bad one.
+        """Read sample `index` (0..len - 1); with `captions` one without a caption is a bad one.
 
         Raises:
             BadSample: the image is damaged or the caption is missing or no text.
@@ -53,7 +53,7 @@ class Collection(Protocol):
         ...
 
     def caption(self, index: int) -> str:
-        """Read the caption of sample number `index` alone, "" where it has none.
+        """Read the caption of sample `index` alone, "" where it has none.
 
         Raises:
             BadSample: the caption is no text.
@@ -61,7 +61,7 @@ class Collection(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Return a short text that differs when the files do."""
+        """Return a short text that changes when the files do."""
         ...
 
 
@@ -78,7 +78,7 @@ def samples(
 
 
 def summary(bad: Mapping[str, str], collection: Collection, named: int = 20) -> str:
-    """Return one text about what was left out: how many samples and further files, and the first `named` of each."""
+    """Report what was left out: the number of samples and of other files, and the first `named` of each."""
     total, other = len(collection), collection.passed_over
     lines = [f"all {total:,} samples could be read"]
     if bad:

@@ -1,4 +1,4 @@
-"""Show a matrix of similarities as text and as an image."""
+"""A matrix of similarities as text and as an image."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _STOPS = torch.tensor([[33, 76, 140], [146, 182, 222], [255, 255, 255], [240, 16
 
 
 def matrix_text(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """A matrix `[R, C]` as a table: columns are numbered and explained below it.
+    """Format a matrix `[R, C]` as a text table with numbered columns and a legend of them below.
 
     Raises:
         ValueError: labels and matrix do not fit.
@@ -38,10 +38,15 @@ def matrix_text(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> 
 
 
 def heatmap(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Tensor:
-    """A matrix `[R, C]` of numbers in -1..1 as an image `[H, W, 3]` in 0..1: a cell each, with its number in it.
+    """Draw a matrix as coloured cells with their numbers: blue is negative, white 0, red positive.
 
-    Blue is negative, white 0, red positive. Rows are labelled at the left; columns by their numbers at the top and in
-    words below.
+    Args:
+        matrix: `[R, C]`, in -1..1.
+        rows: R labels, drawn at the left.
+        columns: C labels, drawn below; their numbers stand at the top.
+
+    Returns:
+        `[H, W, 3]` in 0..1.
 
     Raises:
         ValueError: labels and matrix do not fit.
@@ -63,7 +68,7 @@ def heatmap(matrix: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Tens
 
 
 def color_of(value: float) -> tuple[int, int, int]:
-    """8-bit sRGB of a number in -1..1; numbers outside take the colour of the nearer end."""
+    """Map a number in -1..1 to 8-bit sRGB; numbers outside are clamped."""
     place = (min(max(value, -1.0), 1.0) + 1) / 2 * (len(_STOPS) - 1)
     low = min(int(place), len(_STOPS) - 2)
     mixed = torch.lerp(_STOPS[low], _STOPS[low + 1], place - low)
@@ -86,7 +91,7 @@ def _cell(draw: ImageDraw.ImageDraw, left: int, top: int, value: float) -> None:
 def _text(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, room: float, anchor: str, fill: str = "black"
 ) -> None:
-    """One line of text, cut to `room` px."""
+    """Draw one line of text, shortened to `room` px."""
     letters = font(FONT_SIZE)
     text = shown = " ".join(text.split())
     while draw.textlength(shown, letters) > room and len(text) > 1:

@@ -1,4 +1,4 @@
-"""Curves drawn with Pillow, as images: plots need no further package."""
+"""Line plots drawn with Pillow."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,13 @@ TEXT = 13
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points, in one colour (RGB, 0..255), with dots at some of them.
+    """A line through points.
 
-    x, y: as many numbers; a point with an infinite or NaN y is left out. marks: indices of the points to dot.
+    Attributes:
+        name: for the legend.
+        x, y: coordinates, as many of each; a point with an infinite or NaN y is left out.
+        colour: RGB, 0..255.
+        marks: indices of the points that get a dot.
     """
 
     name: str
@@ -38,10 +42,20 @@ def plot(
     y_range: tuple[float, float],
     size: tuple[int, int] = (640, 400),
 ) -> Tensor:
-    """Draw curves over one x axis as an image [H, W, 3] in 0..1.
+    """Draw curves over one x axis.
 
-    y_range: lowest and highest y shown; what lies beyond is cut off at the edge. size: width and height in px.
-    Raises ValueError for no points, or an empty range.
+    Args:
+        curves: at least one, with at least one point.
+        title: above the plot.
+        x_label: below it.
+        y_range: lowest and highest y shown; values beyond are clamped.
+        size: width and height in pixels.
+
+    Returns:
+        `[H, W, 3]` in 0..1.
+
+    Raises:
+        ValueError: there are no points, or the range is empty.
     """
     xs = [x for curve in curves for x in curve.x]
     if not xs or not y_range[0] < y_range[1]:
@@ -58,7 +72,7 @@ def plot(
 
 
 def captions(texts: Sequence[str], width: int, height: int = 18) -> Tensor:
-    """Draw short texts side by side, each in the middle of a cell, as an image [height, N * width, 3] in 0..1."""
+    """Draw N short texts side by side, each centred in its cell: `[height, N * width, 3]` in 0..1."""
     image = Image.new("RGB", (width * len(texts), height), PAPER)
     draw = ImageDraw.Draw(image)
     for number, text in enumerate(texts):
@@ -67,13 +81,13 @@ def captions(texts: Sequence[str], width: int, height: int = 18) -> Tensor:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB image of Pillow's as [H, W, 3] in 0..1."""
+    """Convert a Pillow RGB image to `[H, W, 3]` in 0..1."""
     data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return data.reshape(image.height, image.width, 3).float() / 255
 
 
 class _Frame:
-    """Where numbers lie on the image."""
+    """The map from data coordinates to pixels."""
 
     def __init__(self, size: tuple[int, int], x: tuple[float, float], y: tuple[float, float]) -> None:
         self.x, self.y = x, y
@@ -114,7 +128,7 @@ def _draw_curve(draw: ImageDraw.ImageDraw, frame: _Frame, curve: Curve) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers within low..high, five to ten of them."""
+    """Return five to ten round numbers within low..high."""
     raw = (high - low) / 8
     unit = 10.0 ** math.floor(math.log10(raw))
     step = unit * next(factor for factor in (1, 2, 5, 10) if factor * unit >= raw)
@@ -124,5 +138,5 @@ def _ticks(low: float, high: float) -> list[float]:
 
 @cache
 def font(size: int = TEXT) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, which is there on every machine, in a size in px."""
+    """Load Pillow's built-in font, which every machine has, in a size in pixels."""
     return ImageFont.load_default(size)

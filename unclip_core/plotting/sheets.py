@@ -9,7 +9,7 @@ PAPER = 255
 
 
 def levels(images: Tensor) -> Tensor:
-    """Return images in 0..1, of any shape, as 8-bit levels on the CPU."""
+    """Convert images in 0..1, of any shape, to uint8 on the CPU."""
     return (images.float().clamp(0, 1).cpu() * 255).round().to(torch.uint8)
 
 

@@ -42,10 +42,13 @@ NEGATIVE_KINDS = (
 
 
 def caption(scene: Scene, rng: random.Random | None = None, full: bool = False) -> str:
-    """Say what a scene shows.
+    """Describe a scene in a sentence.
 
-    Without `rng`: the canonical sentence, which states everything. With it: a random paraphrase, that may
-    leave out sizes, place, background or relation unless `full`.
+    Args:
+        scene: what is described.
+        rng: draws a paraphrase; without it the canonical sentence is given, which states everything.
+        full: whether a paraphrase must state everything, rather than now and then leave out sizes, place, background
+            or relation.
     """
     if rng is None:
         return " ".join([_canonical_body(scene), _background_phrase(scene, None)])
@@ -65,11 +68,17 @@ def words() -> frozenset[str]:
 
 
 def negatives(scene: Scene, rng: random.Random, count: int, allow_held_out: bool = False) -> list[tuple[str, str]]:
-    """`count` hard negatives: (kind of change, full paraphrased caption that is false of the scene).
+    """Draw captions that are false of a scene in one respect (hard negatives).
 
-    Kinds (NEGATIVE_KINDS) are as different as the scene allows. A caption never names a held-out
-    (shape, colour) pair that the scene does not show, unless `allow_held_out`: in training such pairs
-    would only ever be met as wrong.
+    Args:
+        scene: what the captions do not describe.
+        rng: draws them.
+        count: how many; their kinds of change are as different as the scene allows.
+        allow_held_out: whether a caption may name a held-out (shape, colour) pair that the scene does not show. Not in
+            training, where such pairs would be met as false captions only.
+
+    Returns:
+        (kind of change, one of NEGATIVE_KINDS; a paraphrase that states everything), `count` of them.
     """
     found: list[tuple[str, str]] = []
     while len(found) < count:
@@ -138,13 +147,13 @@ def _with_background(scene: Scene, body: str, rng: random.Random, full: bool) ->
 
 
 def _change(scene: Scene, kind: str, rng: random.Random, allow_held_out: bool) -> Scene | None:
-    """The scene with one change of a kind, or None where the kind does not apply."""
+    """Copy a scene with one change of a kind, or return None where that kind does not apply."""
     changed = _CHANGES[kind](scene, rng)
     if changed is None:
         return None
     looks = [(thing.shape, thing.color) for thing in changed.things]
     shown = {(thing.shape, thing.color) for thing in scene.things}
-    if len(set(looks)) < len(looks):  # no true caption names two things alike: it would give the lie away
+    if len(set(looks)) < len(looks):  # no true caption has two like things: such a one would be told without looking
         return None
     if not allow_held_out and any(look in HELD_OUT and look not in shown for look in looks):
         return None
@@ -152,14 +161,14 @@ def _change(scene: Scene, kind: str, rng: random.Random, allow_held_out: bool) -
 
 
 def _set(value: int | None) -> int:
-    """The number of a scene's place or relation, which a scene of its kind has."""
+    """Return a scene's place or relation, or raise ValueError if a scene of its kind has none."""
     if value is None:
         raise ValueError("a scene of one thing has a place, and one of two a relation")
     return value
 
 
 def _with(instance: Seen, attribute: str, value: int) -> Seen:
-    """The thing or scene with another number for one attribute, by its name."""
+    """Copy a thing or scene with another value of one attribute."""
     changed: dict[str, Any] = {attribute: value}
     return replace(instance, **changed)
 
@@ -174,7 +183,7 @@ def _change_thing(attribute: str, count: int) -> Callable[[Scene, random.Random]
         things = list(scene.things)
         at = rng.randrange(len(things))
         if attribute == "color" and things[at].color == UNNAMED:
-            return None  # a name for it would be as good as another
+            return None  # it has no name that could be a false one
         value = _other(rng, count, getattr(things[at], attribute))
         things[at] = _with(things[at], attribute, value)
         return replace(scene, things=tuple(things))
@@ -191,7 +200,7 @@ def _change_scene(attribute: str, count: int) -> Callable[[Scene, random.Random]
 
 
 def _change_relation(scene: Scene, rng: random.Random) -> Scene | None:
-    """Mostly the opposite, the hardest: it differs only in who is where."""
+    """In 7 of 10 cases the opposite relation: the hardest negative, with the same words in another order."""
     if scene.relation is None:
         return None
     flipped = rng.random() < 0.7

@@ -1,4 +1,4 @@
-"""Windows on scenes: a part of a large image drawn without the rest of it."""
+"""Crops of scenes, rendered without the rest of the image."""
 
 import math
 import random
@@ -13,9 +13,11 @@ from .scenes import Scene
 
 
 def seen_through(scene: Scene, left: float, top: float, side: float) -> Scene:
-    """The scene in a square window, all in fractions of its width: an image of that is the window's part of the whole.
+    """Express a scene in the coordinates of a square crop; things may then lie outside the frame.
 
-    Things may lie outside of what is then the frame.
+    Args:
+        scene: the whole.
+        left, top, side: the crop, in fractions of the scene's width.
     """
     things = tuple(
         replace(thing, x=(thing.x - left) / side, y=(thing.y - top) / side, radius=thing.radius / side)
@@ -25,9 +27,13 @@ def seen_through(scene: Scene, left: float, top: float, side: float) -> Scene:
 
 
 def window_on_outline(scene: Scene, rng: random.Random, cells: int, across: int) -> tuple[float, float, float]:
-    """A window (left, top, side) of `across` of the `cells` along the frame, on the grid of cells, near an outline.
+    """Draw a crop (left, top, side) centred about on the outline of one of the things, aligned to a grid.
 
-    Its middle is about where one of the things ends, in a random direction.
+    Args:
+        scene: what is cropped.
+        rng: draws the thing and the direction from its centre.
+        cells: grid cells along the image's width.
+        across: cells along the crop's side.
     """
     thing, angle = rng.choice(scene.things), rng.uniform(0, 2 * math.pi)
     reach = thing.radius * rng.uniform(0.4, 1.1)
@@ -44,5 +50,5 @@ def draw_windows(
     size: int,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """The windows on their scenes as images `[B, 3, size, size]` in 0..1."""
+    """Render each scene's crop: `[B, 3, size, size]` in 0..1."""
     return render([seen_through(scene, *window) for scene, window in zip(scenes, windows, strict=True)], size, device)

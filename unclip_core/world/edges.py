@@ -1,46 +1,50 @@
-"""How sharp the outlines of things in images are."""
+"""Sharpness of outlines in images."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 REACH = 6
-"""What is further from the middle of the way than so many px is no part of the outline."""
+"""Pixels farther than this from the half-way contour are no part of the outline."""
 PLAIN = 0.05
-"""Where no colour is further from the ground than this, nothing is drawn."""
+"""Least RGB distance from the background at which something counts as drawn."""
 
 
 def edge_width(image: Tensor) -> float:
-    """Mean width in px of the outline of the only thing on a plain ground, from 10 % to 90 % of the way between them.
+    """Measure the mean 10–90 % width, in pixels, of the outline of the only thing on a plain background.
 
-    image: `[3, H, W]` in 0..1; the thing is of one colour and leaves the frame free. The pixels on the way are
-    counted, and divided by the outline's length: by the co-area formula that is the sum of the way's gradients,
-    averaged over the levels of the way. A sharp true outline is one pixel from 0 to 100 %, so 0.8 px.
+    The pixels with a coverage between 0.1 and 0.9 are counted and divided by the outline's length. By the co-area
+    formula that length is the sum of the coverage's gradient, averaged over its levels. An ideally antialiased edge is
+    one pixel from 0 to 100 %, so 0.8 px.
 
-    Raises ValueError for a plain image.
+    Args:
+        image: `[3, H, W]` in 0..1; the thing is of one colour and does not touch the frame.
+
+    Raises:
+        ValueError: the image is plain.
     """
-    way = _way(image)
-    # Neighbours' means have outlines of the same length, and less noise, which has a length too.
-    even = F.avg_pool2d(F.pad(way[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
-    down, across = even.diff(dim=0)[:, :-1], even.diff(dim=1)[:-1]
-    steepness = (down.square() + across.square()).sqrt()
-    near = _near_the_middle(way)
-    between = (way > 0.1) & (way < 0.9) & near
-    return float(between.sum() / steepness[near[:-1, :-1]].sum())
+    coverage = _coverage(image)
+    # A 3 × 3 mean keeps the outline's length and takes out noise, whose gradient would add to it.
+    smooth = F.avg_pool2d(F.pad(coverage[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
+    down, across = smooth.diff(dim=0)[:, :-1], smooth.diff(dim=1)[:-1]
+    gradient = (down.square() + across.square()).sqrt()
+    near = _near_contour(coverage)
+    between = (coverage > 0.1) & (coverage < 0.9) & near
+    return float(between.sum() / gradient[near[:-1, :-1]].sum())
 
 
-def _way(image: Tensor) -> Tensor:
-    """How far each pixel is on the way from the ground (0), which is at the frame, to the thing (1), `[H, W]`."""
+def _coverage(image: Tensor) -> Tensor:
+    """Project each pixel onto the line from the background's colour (0) to the thing's (1): `[H, W]`."""
     frame = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], dim=1)
-    steps = image - frame.median(dim=1).values[:, None, None]
-    apart = steps.square().sum(dim=0).sqrt()
-    if apart.max() < PLAIN:
+    contrast = image - frame.median(dim=1).values[:, None, None]
+    distance = contrast.square().sum(dim=0).sqrt()
+    if distance.max() < PLAIN:
         raise ValueError("a plain image has no outline to measure")
-    ink = steps[:, apart > apart.max() / 2].median(dim=1).values
-    return (steps * ink[:, None, None]).sum(dim=0) / ink.square().sum()
+    ink = contrast[:, distance > distance.max() / 2].median(dim=1).values
+    return (contrast * ink[:, None, None]).sum(dim=0) / ink.square().sum()
 
 
-def _near_the_middle(way: Tensor) -> Tensor:
-    """Which pixels have both sides of the middle within REACH, bool `[H, W]`."""
-    side = (way > 0.5).float()[None]
-    return (F.max_pool2d(side, 2 * REACH + 1, 1, REACH) > -F.max_pool2d(-side, 2 * REACH + 1, 1, REACH))[0]
+def _near_contour(coverage: Tensor) -> Tensor:
+    """Return where coverages above and below one half both lie within REACH: bool `[H, W]`."""
+    inside = (coverage > 0.5).float()[None]
+    return (F.max_pool2d(inside, 2 * REACH + 1, 1, REACH) > -F.max_pool2d(-inside, 2 * REACH + 1, 1, REACH))[0]

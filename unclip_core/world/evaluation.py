@@ -1,4 +1,4 @@
-"""Prompts to evaluate a model with, and the tally of how many images the judge finds right."""
+"""Prompts to evaluate a model on, and counts of what the judge finds right."""
 
 import random
 from collections import Counter, defaultdict
@@ -11,23 +11,28 @@ from .judge import SCORES, judge, score
 from .scenes import KINDS, SPLITS, Scene, sample_scene
 
 FRACTIONS = (*SCORES[:-1], "place_if_bound", SCORES[-1])
-"""What `Tally.fractions` tells; `place_if_bound` of the images that have the right things, 0 where there are none."""
+"""Keys of `Tally.fractions`; `place_if_bound` is the place's among images whose things are right, 0 without any."""
 
 Prompt = tuple[str, str, Scene, str]
 """(split, kind, scene, caption)."""
 
 Fractions = dict[str, dict[str, dict[str, float]]]
-"""split → kind → one of FRACTIONS → how many images have it right, 0..1; and "n", how many there were."""
+"""split → kind → one of FRACTIONS → fraction of the images, 0..1; and "n", the number of images."""
 
 
 def evaluation_scenes(n: int, seed: int) -> list[Prompt]:
-    """`n` prompts of each split, half of them (rounded up) singles; always the same for a seed.
+    """Draw prompts for evaluation: paraphrases that state everything.
 
-    Captions are paraphrases that state everything. Raises ValueError if n < 1.
+    Args:
+        n: prompts of each split, at least 1; half of them (rounded up) are singles.
+        seed: the same seed gives the same prompts.
+
+    Raises:
+        ValueError: n is below 1.
     """
     if n < 1:
         raise ValueError(f"cannot evaluate on {n} prompts: at least 1 is needed")
-    # A text seeds another sequence than the integer that training may have been seeded with.
+    # Seeded by a string, so that the sequence differs from that of a training with the same integer.
     rng = random.Random(f"unclip evaluation {seed}")
     prompts: list[Prompt] = []
     for split in SPLITS:
@@ -38,7 +43,7 @@ def evaluation_scenes(n: int, seed: int) -> list[Prompt]:
 
 
 class Tally:
-    """Counts scores by split and kind."""
+    """Scores counted by split and kind."""
 
     def __init__(self) -> None:
         """Start with nothing counted."""
@@ -52,9 +57,17 @@ class Tally:
         self._right[split, kind].update(right | {"place_if_bound": right["place"] * right["bound"]})
 
     def add_images(self, prompts: Sequence[Prompt], images: Tensor) -> list[dict[str, bool]]:
-        """Judge and count one image [3, H, W] (0..1) a prompt: images is [B, 3, H, W]. Returns each one's scores.
+        """Judge and count one image a prompt.
 
-        Raises ValueError if there are not as many images as prompts.
+        Args:
+            prompts: B of them.
+            images: `[B, 3, H, W]` in 0..1.
+
+        Returns:
+            Each image's scores, as `score` gives them.
+
+        Raises:
+            ValueError: there are not as many images as prompts.
         """
         if len(prompts) != len(images):
             raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
@@ -64,7 +77,7 @@ class Tally:
         return judged
 
     def fractions(self) -> Fractions:
-        """What has been counted: FRACTIONS and "n", for each split and kind met so far."""
+        """Return FRACTIONS and "n" for each split and kind counted so far."""
         result: Fractions = {}
         for split in SPLITS:
             for kind in KINDS:

@@ -1,8 +1,8 @@
-"""The analytic judge: reads an image of the world back, without any network, and compares it with a scene.
+"""The analytic judge: recovers the scene from an image without any network, and compares it with the one asked for.
 
-The border gives the background; what differs from it falls into connected components; each component's
-median colour is named by the palette; all eight shapes are laid over it, at the radius that its area gives,
-and the one with the largest soft overlap (IoU) names the shape and measures how crisply it is drawn.
+The border gives the background; the pixels that differ from it form connected components. A component's colour is
+the palette's nearest to its median; its shape is that of the eight with the greatest soft IoU at the component's area
+and centroid, and that IoU measures how sharply it is drawn.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from .shapes import DISTANCES
 from .vocabulary import BACKGROUNDS, COLORS, RADII, REFERENCE_WIDTH, Rgb
 
 FOREGROUND = 50 / 255
-"""RGB distance from the background's colour from which on a pixel belongs to a thing.
+"""RGB distance from the background above which a pixel belongs to a thing.
 
 Half the distance of the palette's closest colour and background, and four times a noise of σ = 12/255.
 """
@@ -29,18 +29,18 @@ LEAST_AREA = 12
 """Components with fewer pixels are specks (noise), not things; the smallest star covers 50."""
 
 MOST_THINGS = 8
-"""Only so many components, the largest, are read: with more the count is wrong anyway."""
+"""At most so many components are read, the largest: with more the count is wrong anyway."""
 
 CRISP = 0.75
-"""An image is only all right if each thing overlaps its ideal shape by more than this (IoU)."""
+"""Least IoU of each thing with its ideal shape for an image to count as all right."""
 
 SCORES = ("background", "count", "color", "shape", "bound", "size", "place", "all")
-"""What `score` decides; `place` is the relation for pairs, `bound` every thing's colour and shape together."""
+"""Keys of what `score` returns; `place` is the relation for pairs, `bound` every thing's colour and shape together."""
 
 
 @dataclass(frozen=True)
 class FoundThing:
-    """A thing read from an image: fields as in `Thing`, and its overlap with the ideal shape, 0..1."""
+    """A thing read from an image: fields as in `Thing`, and its IoU with the ideal shape, 0..1."""
 
     shape: int
     color: int
@@ -60,10 +60,13 @@ class Reading:
 
 
 def judge(image: Tensor) -> Reading:
-    """Read an image, [3, H, W] in 0..1 and square.
+    """Read background and things from an image.
 
-    Larger images are averaged down to 64 px first. Raises ValueError for other shapes, for smaller images
-    and for values that are not finite.
+    Args:
+        image: `[3, H, W]` in 0..1, square; one larger than 64 px is averaged down to that.
+
+    Raises:
+        ValueError: another shape, a smaller image, or values that are not finite.
     """
     image = _at_reference_width(image)
     ground = _border(image).median(dim=1).values
@@ -74,10 +77,13 @@ def judge(image: Tensor) -> Reading:
 
 
 def score(reading: Reading, scene: Scene) -> dict[str, bool]:
-    """Which of SCORES a reading has right.
+    """Compare what was read with the scene that was asked for.
 
-    The found things are assigned to those asked for so that most is right. A colour, shape or size is right
-    if it is for every thing asked for; "all" also takes that every thing is crisp.
+    Found things are matched to those asked for by the assignment with the most right. Colour, shape or size count as
+    right if they are so for every thing; "all" also needs every thing's IoU above CRISP.
+
+    Returns:
+        Each of SCORES → whether it is right.
     """
     asked = len(scene.things)
     found = {"background": reading.background == scene.background, "count": len(reading.things) == asked}
@@ -91,7 +97,7 @@ def score(reading: Reading, scene: Scene) -> dict[str, bool]:
 
 
 def _compare(things: Sequence[FoundThing], scene: Scene) -> tuple[int, int, int, int]:
-    """How many colours, shapes, sizes are right, and whether (1 or 0) the place or relation is."""
+    """Count the right colours, shapes and sizes, and the place or relation (1 if right, 0 if not)."""
     pairs = list(zip(things, scene.things, strict=True))
     colors, shapes, sizes = (
         sum(getattr(found, name) == getattr(asked, name) for found, asked in pairs)
@@ -126,7 +132,7 @@ def _at_reference_width(image: Tensor) -> Tensor:
 
 
 def _border(image: Tensor) -> Tensor:
-    """The outermost pixels, [3, N]: things keep clear of them."""
+    """Return the outermost pixels, `[3, N]`, which no thing covers."""
     return torch.cat([image[:, 0], image[:, -1], image[:, 1:-1, 0], image[:, 1:-1, -1]], dim=1)
 
 
@@ -136,7 +142,7 @@ def _nearest(color: Tensor, palette: Iterable[Rgb]) -> int:
 
 
 def _components(mask: Tensor) -> list[Tensor]:
-    """Masks of the components that are things, largest first; diagonal neighbours belong together."""
+    """Label connected components (8-neighbourhood): a mask `[H, W]` each, largest first, specks left out."""
     labels = torch.where(mask, torch.arange(1.0, mask.numel() + 1).reshape(mask.shape), 0.0)
     while True:  # the largest label of a component spreads through it, four steps between two checks
         spread = labels
@@ -161,16 +167,16 @@ def _read_thing(image: Tensor, ground: Tensor, mask: Tensor, component: Tensor) 
 
 
 def _inner_color(pixels: Tensor, ground: Tensor) -> Tensor:
-    """Median colour [3] of the half of a component's pixels [3, N] that is farthest from the background's.
+    """Return the median colour `[3]` of the half of a component's pixels `[3, N]` with the most contrast.
 
-    The others may lie on the edge, where the background shines through.
+    The other half may lie on the edge, blended with the background.
     """
     contrast = torch.linalg.vector_norm(pixels - ground[:, None], dim=0)
     return pixels[:, contrast >= contrast.median()].median(dim=1).values
 
 
 def _alpha(image: Tensor, ground: Tensor, color: Tensor, mask: Tensor, component: Tensor) -> Tensor:
-    """How far each pixel in and close to a component has gone from the background to its colour, [H, W]."""
+    """Estimate each pixel's coverage by a component, `[H, W]`: 0 is the background's colour, 1 the component's."""
     ink = color - ground
     alpha = torch.einsum("chw,c->hw", image - ground[:, None, None], ink) / ink.square().sum()
     near = F.max_pool2d(component[None].float(), 5, 1, 2)[0] > 0
@@ -179,7 +185,7 @@ def _alpha(image: Tensor, ground: Tensor, color: Tensor, mask: Tensor, component
 
 @cache
 def _moments(shape: int) -> tuple[float, float, float]:
-    """Area of a shape of radius 1, and its centroid (x, y) in the shape's own coordinates."""
+    """Return a unit shape's area and centroid (x, y)."""
     axis = (torch.arange(512) + 0.5) / 256 - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     inside = DISTANCES[shape](x, y) < 0
@@ -187,7 +193,7 @@ def _moments(shape: int) -> tuple[float, float, float]:
 
 
 def _fit(alpha: Tensor, shape: int) -> tuple[int, float, float, float, float]:
-    """Lay a shape over a component by area and centroid: (shape, x, y, radius in pixels, IoU)."""
+    """Fit a shape to a component by area and centroid: (shape, x, y, radius in pixels, IoU)."""
     rows, columns = (torch.arange(n) + 0.5 for n in alpha.shape)
     area = alpha.sum()
     unit_area, middle_x, middle_y = _moments(shape)
@@ -197,7 +203,7 @@ def _fit(alpha: Tensor, shape: int) -> tuple[int, float, float, float, float]:
     dx, dy = torch.broadcast_tensors((columns[None] - x) / radius, (rows[:, None] - y) / radius)
     ideal = (0.5 - DISTANCES[shape](dx, dy) * radius).clamp(0, 1)
     found = alpha.clamp(0, 1)
-    # What of the ideal lies outside the image counts against it, hence its area and not its sum.
+    # The fitted shape's full area, not its sum over the image: what lies outside the frame counts against the fit.
     common = torch.minimum(found, ideal).sum()
     iou = common / (found.sum() + area - common)
     return shape, float(x), float(y), float(radius), float(iou)

@@ -1,4 +1,4 @@
-"""Draws scenes: anti-aliased signed distance functions, at any size, on any device."""
+"""Render scenes from signed distance functions, antialiased, at any size, on any device."""
 
 import math
 from collections import defaultdict
@@ -16,9 +16,15 @@ _Slot = tuple[int, int, Thing]
 
 
 def render(scenes: Sequence[Scene], size: int, device: str | torch.device = "cpu") -> Tensor:
-    """Images of scenes, [B, 3, size, size] float32, sRGB in 0..1; the same at every size.
+    """Render scenes, each edge one pixel wide: a pixel's coverage is 0.5 − its centre's signed distance in pixels.
 
-    An edge is one pixel wide: a pixel's coverage is taken from the distance of its middle to the outline.
+    Args:
+        scenes: B of them.
+        size: width and height in pixels; a scene looks the same at every size.
+        device: where the images are made.
+
+    Returns:
+        `[B, 3, size, size]` float32, sRGB in 0..1.
     """
     coverage = _coverage(scenes, size, device)
     grounds = torch.tensor(list(BACKGROUNDS.values()), device=device) / 255
@@ -36,7 +42,7 @@ def _ink(thing: Thing) -> Rgb:
 
 
 def _coverage(scenes: Sequence[Scene], size: int, device: str | torch.device) -> Tensor:
-    """How much of each pixel each thing covers: [things a scene, B, size, size], 0 where there is none."""
+    """Return each thing's coverage of each pixel, `[things per scene, B, size, size]`, 0 for things a scene lacks."""
     slots = max((len(scene.things) for scene in scenes), default=0)
     coverage = torch.zeros(slots, len(scenes), size, size, device=device)
     alike: dict[tuple[int, int], list[_Slot]] = defaultdict(list)
@@ -49,7 +55,7 @@ def _coverage(scenes: Sequence[Scene], size: int, device: str | torch.device) ->
 
 
 def _draw_alike(coverage: Tensor, shape: int, members: list[_Slot]) -> None:
-    """Draw things of one shape and similar size, only within a window round each."""
+    """Draw things of one shape and size class at once, each within a window round it."""
     size, device = coverage.shape[-1], coverage.device
     slot, index = torch.tensor([member[:2] for member in members], device=device).unbind(1)
     boxes = torch.tensor([(thing.x, thing.y, thing.radius) for _, _, thing in members], device=device)
@@ -65,6 +71,6 @@ def _draw_alike(coverage: Tensor, shape: int, members: list[_Slot]) -> None:
 
 
 def _window(middle: Tensor, width: int, size: int) -> Tensor:
-    """Indices of the `width` pixels round each `middle` [N], moved to lie in the frame: [N, width]."""
+    """Return the indices `[N, width]` of the `width` pixels round each centre `[N]`, shifted into the frame."""
     first = (middle - width / 2).round().long().clamp(0, size - width)
     return first[:, None] + torch.arange(width, device=middle.device)

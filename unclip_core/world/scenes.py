@@ -76,10 +76,15 @@ class Scene:
 
 
 def sample_scene(rng: random.Random, kind: str, split: str) -> Scene:
-    """A random scene of a kind ("single", "pair") and split ("trained", "held_out").
+    """Draw a random scene.
 
-    Trained scenes have no held-out (shape, colour) pair; held-out scenes have exactly one.
-    Raises ValueError for an unknown kind or split.
+    Args:
+        rng: draws everything.
+        kind: "single" or "pair".
+        split: "trained": no held-out (shape, colour) pair in it; "held_out": exactly one.
+
+    Raises:
+        ValueError: an unknown kind or split.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of scene {kind!r}: use one of {', '.join(KINDS)}")
@@ -90,14 +95,19 @@ def sample_scene(rng: random.Random, kind: str, split: str) -> Scene:
 
 
 def sample_scenes(rng: random.Random, count: int, split: str, pair_fraction: float = 0.5) -> list[Scene]:
-    """`count` random scenes, each a pair with probability `pair_fraction`."""
+    """Draw `count` random scenes of a split, each a pair with probability `pair_fraction`."""
     return [sample_scene(rng, "pair" if rng.random() < pair_fraction else "single", split) for _ in range(count)]
 
 
 def with_unnamed_colors(scenes: list[Scene], rng: random.Random, fraction: float) -> list[Scene]:
-    """The scenes, in which each thing is drawn with probability `fraction` in a random colour that has no name.
+    """Copy scenes with some of their things recoloured in random colours that have no name.
 
-    They teach what a shape is in whatever colour, without showing a held-out pair.
+    Training on them teaches shape apart from colour without ever showing a held-out pair.
+
+    Args:
+        scenes: what is copied.
+        rng: draws which things and which colours.
+        fraction: probability, 0..1, that a thing is recoloured.
     """
     return [
         replace(
@@ -120,7 +130,7 @@ def _sample_looks(rng: random.Random, kind: str, split: str) -> list[tuple[int, 
     """The (shape, colour) of each thing."""
     looks = [rng.choice(_HELD_OUT if split == "held_out" else _TRAINED)]
     if kind == "pair":
-        # Not the first one's: two things that look the same would make a relation meaningless.
+        # Between two things that look the same a relation would mean nothing.
         other = rng.choice(_TRAINED)
         while other == looks[0]:
             other = rng.choice(_TRAINED)
@@ -166,7 +176,7 @@ def _pair(rng: random.Random, looks: list[tuple[int, int]]) -> Scene:
 
 
 def _along_axis(rng: random.Random, low_radius: float, high_radius: float) -> tuple[float, float]:
-    """Centres along the relation's axis; the room left over falls before, between and behind the two."""
+    """Draw centres along the relation's axis: the free length is divided at random before, between and behind them."""
     room = 1 - 2 * MARGIN - GAP - 2 * (low_radius + high_radius)
     before, up_to_second = sorted(rng.uniform(0, room) for _ in range(2))
     low = MARGIN + before + low_radius
@@ -175,9 +185,9 @@ def _along_axis(rng: random.Random, low_radius: float, high_radius: float) -> tu
 
 
 def _across_axis(rng: random.Random, low_radius: float, high_radius: float, reach: float) -> tuple[float, float]:
-    """Centres across the relation's axis, at most `reach` apart, in frame."""
+    """Draw centres across the relation's axis, at most `reach` apart and within the frame."""
     low_edge, high_edge = low_radius + MARGIN, high_radius + MARGIN
-    # The first may not lie where the second, which may be larger, cannot follow.
+    # The first must lie so that the second, which may be larger, fits within `reach` of it.
     low = rng.uniform(max(low_edge, high_edge - reach), 1 - max(low_edge, high_edge - reach))
     high = rng.uniform(max(high_edge, low - reach), min(1 - high_edge, low + reach))
     return low, high

@@ -1,7 +1,7 @@
 """Signed distance functions of the eight shapes, in units of the shape's radius.
 
-Each takes coordinates (x to the right, y downwards, origin in the middle of the shape's box, tensors of one
-shape) and gives the distance to the outline, negative inside. Every shape fits the box [-1, 1]².
+Each takes coordinates (tensors of one shape; x to the right, y downwards, origin in the middle of the bounding box)
+and returns the distance to the outline, negative inside. Every shape fits the box [-1, 1]².
 """
 
 import math
@@ -22,14 +22,14 @@ _STAR_NOTCH = 0.45
 
 
 def _box(x: Tensor, y: Tensor, width: float, height: float) -> Tensor:
-    """Distance to an upright rectangle, given half its sides."""
+    """Signed distance to an axis-aligned rectangle of half-sides `width` and `height`."""
     dx, dy = x.abs() - width, y.abs() - height
     outside = torch.hypot(dx.clamp(min=0), dy.clamp(min=0))
     return outside + torch.maximum(dx, dy).clamp(max=0)
 
 
 def _to_segment(x: Tensor, y: Tensor, start: Point, end: Point) -> Tensor:
-    """Distance to a line segment, negative on the left hand of one who walks it on screen (y downwards)."""
+    """Distance to a line segment, negative to its left seen from `start` to `end` on screen (y downwards)."""
     ax, ay = end[0] - start[0], end[1] - start[1]
     px, py = x - start[0], y - start[1]
     along = ((px * ax + py * ay) / (ax * ax + ay * ay)).clamp(0, 1)
@@ -62,7 +62,7 @@ def _triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    """Five points, one at the top: all folded into the 36° between a tip and the notch beside it."""
+    """Five points, one at the top: folded by symmetry into the 36° between a tip and the notch beside it."""
     drop = (1 - math.cos(math.pi / 5)) / 2  # middle of the box, below the middle of the star
     fold = math.pi / 5
     normal_x, normal_y = math.cos(fold), math.sin(fold)  # of the line through the notch, away from the tip

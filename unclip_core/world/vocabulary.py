@@ -1,6 +1,6 @@
-"""What the world is made of and how it is called.
+"""Shapes, colours, sizes, backgrounds, places and relations, and the words for them.
 
-Shapes, colours, sizes, backgrounds, places and relations are referred to by their index everywhere else.
+Everywhere else they are referred to by their index here.
 In every tuple of names the first is the canonical one, the others are synonyms that captions may use.
 Lengths are fractions of the image's width; colours are 8-bit sRGB.
 """
@@ -10,7 +10,7 @@ import re
 Rgb = tuple[int, int, int]
 
 REFERENCE_WIDTH = 64
-"""Width in pixels at which radii, gaps and margins are thought of."""
+"""Width in pixels that radii, gaps and margins are specified at."""
 
 PIXEL = 1.0 / REFERENCE_WIDTH
 """One pixel of the reference width, as a fraction of the width."""
@@ -29,10 +29,10 @@ COLORS: dict[str, Rgb] = {
 }
 
 UNNAMED = -1
-"""The colour of a thing that is drawn in one that has no name here."""
+"""Colour index of a thing that is drawn in a colour without a name (`Thing.ink`)."""
 
 UNNAMED_DISTANCE = 60.0
-"""How far, in 8-bit sRGB, a colour without a name lies at least from every one with a name and from the background."""
+"""Least Euclidean distance, in 8-bit sRGB, of an unnamed colour from every named one and from the background."""
 
 BACKGROUNDS: dict[str, Rgb] = {
     "white": (255, 255, 255),
@@ -61,7 +61,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 """Where a pair's first thing is, seen from its second."""
 
 OPPOSITE = (1, 0, 3, 2)
-"""Index of the relation that says the same with the two things exchanged."""
+"""Index of each relation's inverse: the same said with the two things exchanged."""
 
 HELD_OUT = frozenset(
     (SHAPES.index(shape), tuple(COLORS).index(color))
@@ -76,7 +76,7 @@ HELD_OUT = frozenset(
         ("heart", "green"),
     )
 )
-"""(shape, colour) pairs that are never trained, to measure composition: each shape and each colour once."""
+"""(shape, colour) pairs left out of training, to measure composition on: each shape and each colour once."""
 
 SHAPE_WORDS = (
     ("circle", "disc"),
@@ -136,5 +136,5 @@ RELATION_WORDS = (
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words of a text, in order: runs of letters, so "Medium-sized." gives medium, sized."""
+    """Split a text into its words in lower case: runs of letters, so "Medium-sized." gives medium, sized."""
     return re.findall(r"[a-z]+", text.lower())
