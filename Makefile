@@ -1,5 +1,5 @@
 # make demo    a picture from a sentence, with the bundled model
-# make test    the test suite             make quick   the same without the tests marked slow
+# make test    the test suite (JOBS=2)    make quick   the same without the tests marked slow
 # make lint    style, format, types, and what is not translated yet
 # make fuzz    two thousand damaged files and more, other ones each time (DAMAGES a test)
 # make rooms   files, lines and imports of every room
@@ -9,9 +9,13 @@
 PYTHON  ?= python3
 OUTPUT  ?= demo
 COMFYUI ?=
+JOBS    ?= 2
 
 BIN   := .venv/bin
 READY := .venv/.unclip-ready
+
+# A process a core, with one thread each: tests are small, and threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 DAMAGES ?= 60
 
@@ -22,10 +26,10 @@ demo: $(READY)
 	@$(BIN)/python -m unclip run workflows/api/text_to_image.json --output "$(OUTPUT)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 quick: $(READY)
-	@$(BIN)/python -m pytest -q -m "not slow and not comfyui"
+	@$(PYTEST) -m "not slow and not comfyui"
 
 fuzz: $(READY)
 	@UNCLIP_FUZZ=$(DAMAGES) $(BIN)/python -m pytest -q tests/fuzz
@@ -42,7 +46,7 @@ rooms: $(READY)
 	@$(BIN)/python tests/rooms.py
 
 test-comfyui: $(READY)
-	@$(if $(COMFYUI),COMFYUI_PATH="$(COMFYUI)") $(BIN)/python -m pytest -m comfyui -q
+	@$(if $(COMFYUI),COMFYUI_PATH="$(COMFYUI)") $(PYTEST) -m comfyui
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

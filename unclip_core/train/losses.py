@@ -1,6 +1,7 @@
 """The losses of diffusion, per sample and in float32, whatever the net predicts; and CLIP's contrast."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -41,8 +42,11 @@ def min_snr_weight(prediction: str, alpha_bar: Tensor, gamma: float) -> Tensor:
 def diffusion_loss(raw: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec) -> dict[str, Tensor]:
     """The weighted squared error of a raw output, and where the variance is learned its bound too.
 
-    raw: `[B, C, …]`, or `[B, 2C, …]` with a learned variance. x0 `[B, C, …]`. batch: "noise" like x0, "alpha_bar",
-    "alpha_bar_before" (of the step before) and "weight", each `[B]`.
+    Args:
+        raw: `[B, C, …]`, or `[B, 2C, …]` with a learned variance.
+        x0: `[B, C, …]`.
+        batch: "noise" like x0; "alpha_bar", "weight" and with a learned variance "times", each `[B]`.
+        spec: the process.
     """
     learned = spec.variance == "learned_range"
     mean, fraction = raw.float().chunk(2, dim=1) if learned else (raw.float(), None)
@@ -60,36 +64,41 @@ def diffusion_loss(raw: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: Diff
 def variance_bound(mean: Tensor, fraction: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec) -> Tensor:
     """The variational bound's term of each sample's time, bits a value `[B]` (Nichol & Dhariwal 2021, eq. 4-7, 15).
 
-    mean: the net's prediction; fraction: its variance, -1..1 from the posterior's to the forward process's.
+    Args:
+        mean: the net's prediction `[B, C, …]`.
+        fraction: its variance, -1..1 from the posterior's to the forward process's, in the logarithm.
+        x0: `[B, C, …]`.
+        batch: "times", "alpha_bar" `[B]` and "noise", like x0.
+        spec: the process.
     """
-    ab, before = (per_sample(batch[name].double(), x0) for name in ("alpha_bar", "alpha_bar_before"))
+    terms = _posterior_terms(spec).to(x0.device)[:, batch["times"]]
+    log_beta, log_posterior, error_scale = (per_sample(term, x0) for term in terms)
+    log_ratio = (fraction.float() + 1) / 2 * (log_beta - log_posterior)
+    log_var = log_posterior + log_ratio
+    error = error_scale * (mean - target_of(spec.prediction, x0, batch["noise"], batch["alpha_bar"])).float()
+    divergence = 0.5 * (log_ratio + torch.expm1(-log_ratio) + error.square() * (-log_var).exp())
+    first = per_sample(batch["times"], x0) == 0
+    bits = torch.where(first, _likelihood(error, log_var, x0), divergence) / math.log(2)
+    return bits.flatten(1).mean(dim=1)
+
+
+@lru_cache(maxsize=4)
+def _posterior_terms(spec: DiffusionSpec) -> Tensor:
+    """Per training step: log beta, log of the posterior's variance, change of the posterior's mean with the prediction.
+
+    Their differences of nearly equal numbers are taken in float64, here and on the CPU: there are devices without it.
+
+    Returns:
+        `[3, T]` float32.
+    """
+    ab = spec.table
+    before = torch.cat([torch.ones_like(ab[:1]), ab[:-1]])
     beta = 1 - ab / before
     posterior = (1 - before) / (1 - ab) * beta
-    first = before == 1
-    # The last step's posterior has no width; the next one's stands in (as in the paper's code).
-    posterior = torch.where(first, _second_posterior(spec), posterior)
-    share = (fraction.double() + 1) / 2
-    log_var = share * beta.log() + (1 - share) * posterior.log()
-    error = before.sqrt() * beta / (1 - ab) * (_x0(mean.double(), x0, batch, spec, ab) - x0.double())
-    divergence = 0.5 * (
-        log_var - posterior.log() + (posterior.log() - log_var).exp() + error.square() * (-log_var).exp() - 1
-    )
-    bits = torch.where(first, _likelihood(error, log_var, x0), divergence) / math.log(2)
-    return bits.flatten(1).mean(dim=1).float()
-
-
-def _second_posterior(spec: DiffusionSpec) -> Tensor:
-    table = spec.table
-    return (1 - table[0]) / (1 - table[1]) * (1 - table[1] / table[0])
-
-
-def _x0(mean: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: DiffusionSpec, ab: Tensor) -> Tensor:
-    if spec.prediction == "sample":
-        return mean
-    if spec.prediction == "epsilon":
-        return x0.double() + ((1 - ab) / ab).sqrt() * (batch["noise"].double() - mean)
-    noisy = ab.sqrt() * x0.double() + (1 - ab).sqrt() * batch["noise"].double()
-    return ab.sqrt() * noisy - (1 - ab).sqrt() * mean
+    posterior[0] = posterior[1]  # the last step's has no width; the next one's stands in (as in the paper's code)
+    x0_scale = {"sample": torch.ones_like(ab), "epsilon": -((1 - ab) / ab).sqrt(), "v_prediction": -(1 - ab).sqrt()}
+    error_scale = before.sqrt() * beta / (1 - ab) * x0_scale[spec.prediction]
+    return torch.stack([beta.log(), posterior.log(), error_scale]).float()
 
 
 def _likelihood(error: Tensor, log_var: Tensor, x0: Tensor) -> Tensor:

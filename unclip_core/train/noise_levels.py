@@ -23,7 +23,7 @@ class NoiseLevels:
         return level | {"noise": noise_of(seed[None], shape, "cpu")[0]}
 
     def draw_level(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """A timestep "times" with its "alpha_bar", "alpha_bar_before" and "weight", and a "noise_seed" (scalars)."""
+        """A timestep "times" with its "alpha_bar" and "weight", and a "noise_seed" (scalars)."""
         time = self._time(generator)
         levels = at_times(self._table, time)
         weight = torch.ones((), dtype=torch.float64)
@@ -60,6 +60,5 @@ def logit_normal_times(
 
 
 def at_times(table: Tensor, times: Tensor) -> dict[str, Tensor]:
-    """ "alpha_bar" at these timesteps and "alpha_bar_before", one step nearer to the image, float32."""
-    before = torch.cat([torch.ones(1, dtype=table.dtype), table])
-    return {"alpha_bar": table[times].float(), "alpha_bar_before": before[times].float()}
+    """ "alpha_bar" at these timesteps, float32."""
+    return {"alpha_bar": table[times].float()}

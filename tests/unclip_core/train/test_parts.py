@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from device_without_float64 import DEVICE, WithoutFloat64
+from factories import draw
 from torch.nn import functional as F
 
 from unclip.unclip_core.data.center_crop import center_crop
@@ -136,17 +138,17 @@ def test_min_snr_bounds_the_weight_of_x0s_error(prediction):
 
 
 def bound_batch(spec, times, x0, noise):
-    table = torch.cat([torch.ones(1, dtype=torch.float64), spec.table])
     return {
-        "alpha_bar": table[times + 1],
-        "alpha_bar_before": table[times],
+        "alpha_bar": spec.table[times],
+        "times": times,
         "noise": noise,
         "weight": torch.ones(len(times)),
     }
 
 
-def test_the_bound_is_the_divergence_of_two_normals():
-    spec = DiffusionSpec(prediction="epsilon", variance="learned_range")
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+def test_the_bound_is_the_divergence_of_two_normals(prediction):
+    spec = DiffusionSpec(prediction=prediction, variance="learned_range")
     g = torch.Generator().manual_seed(0)
     x0, noise, said = (torch.randn(3, 5, generator=g, dtype=torch.float64) for _ in range(3))
     fraction = torch.tanh(torch.randn(3, 5, generator=g, dtype=torch.float64))
@@ -154,7 +156,7 @@ def test_the_bound_is_the_divergence_of_two_normals():
     batch = bound_batch(spec, times, x0, noise)
     found = losses.variance_bound(said, fraction, x0, batch, spec)
     for row, time in enumerate(times.tolist()):
-        ab, before = batch["alpha_bar"][row], batch["alpha_bar_before"][row]
+        ab, before = spec.table[time], spec.table[time - 1]
         alpha = ab / before
         x = ab.sqrt() * x0[row] + (1 - ab).sqrt() * noise[row]
 
@@ -163,11 +165,28 @@ def test_the_bound_is_the_divergence_of_two_normals():
 
         small = (1 - before) / (1 - ab) * (1 - alpha)
         width = torch.exp((fraction[row] + 1) / 2 * (1 - alpha).log() + (1 - fraction[row]) / 2 * small.log()).sqrt()
-        clean = (x - (1 - ab).sqrt() * said[row]) / ab.sqrt()
+        clean = {
+            "sample": said[row],
+            "epsilon": (x - (1 - ab).sqrt() * said[row]) / ab.sqrt(),
+            "v_prediction": ab.sqrt() * x - (1 - ab).sqrt() * said[row],
+        }[prediction]
         true = torch.distributions.Normal(posterior_mean(x0[row]), small.sqrt())
         given = torch.distributions.Normal(posterior_mean(clean), width)
         expected = torch.distributions.kl_divergence(true, given).mean() / math.log(2)
         torch.testing.assert_close(found[row].double(), expected, rtol=1e-4, atol=1e-6, msg=f"t = {time}")
+
+
+def test_the_loss_of_a_learned_variance_needs_no_float64_on_the_device():
+    """Apple's and Intel's devices have none."""
+    spec = DiffusionSpec(prediction="epsilon", variance="learned_range")
+    times = torch.tensor([0, 1, 900])
+    raw, x0, noise = draw(3, 8, 2, 2), draw(3, 4, 2, 2, seed=1).clamp(-1, 1), draw(3, 4, 2, 2)
+    batch = {**bound_batch(spec, times, x0, noise), "alpha_bar": spec.table[times].float()}
+    expected = losses.diffusion_loss(raw, x0, batch, spec)["loss"]
+    with WithoutFloat64():
+        moved = {name: value.to(DEVICE) for name, value in batch.items()}
+        found = losses.diffusion_loss(raw.to(DEVICE), x0.to(DEVICE), moved, spec)["loss"].cpu()
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_bounds_last_term_counts_levels():
@@ -204,8 +223,7 @@ def test_times_and_noise_are_those_of_the_settings():
     drawn = [NoiseLevels(spec, uniform).draw((2,), generator_of(number)) for number in range(2000)]
     assert float(torch.stack([item["times"] for item in drawn]).double().mean()) == pytest.approx(499.5, abs=20)
     item = drawn[0]
-    table = torch.cat([torch.ones(1, dtype=torch.float64), spec.table]).float()
-    assert item["alpha_bar"] == table[item["times"] + 1] and item["alpha_bar_before"] == table[item["times"]]
+    assert item["alpha_bar"] == spec.table[item["times"]].float()
 
 
 # ---- images, activations ----
