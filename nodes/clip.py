@@ -52,13 +52,14 @@ class UnclipTextEncode:
             }
         }
 
-    def run(self, clip: PartValue[Clip], text: str = "") -> tuple[TextValue] | dict[str, Any]:
+    def run(self, clip: PartValue[Clip], text: str = "") -> dict[str, Any]:
         """Encode `text`, with a warning of what the model ignores in it."""
         warnings = prompt_warnings(clip.part, inputs.check_text("text", text))
-        host.notify(warnings, all_well="The model reads the whole prompt.")
         with host.loaded(clip) as part:
             condition = pipelines.encode_text(part, [text]).to(host.intermediate_device())
-        return host.with_warnings((TextValue(condition, clip.family, (text,)),), warnings)
+        return host.with_warnings(
+            (TextValue(condition, clip.family, (text,)),), warnings, all_well="The model reads the whole prompt."
+        )
 
 
 def prompt_warnings(clip: Clip, text: str) -> list[str]:
@@ -102,7 +103,7 @@ class UnclipTextEncodeLines:
             }
         }
 
-    def run(self, clip: PartValue[Clip], lines: str = "") -> tuple[TextValue] | dict[str, Any]:
+    def run(self, clip: PartValue[Clip], lines: str = "") -> dict[str, Any]:
         """Encode the lines that are not empty, with warnings of what the model ignores in them."""
         prompts = [line.strip() for line in inputs.check_text("lines", lines).splitlines() if line.strip()]
         if not prompts:
@@ -113,10 +114,10 @@ class UnclipTextEncodeLines:
                 "Spread them over several nodes, or queue them row by row (unclip queue --csv)."
             )
         warnings = list(dict.fromkeys(warning for prompt in prompts for warning in prompt_warnings(clip.part, prompt)))
-        host.notify(warnings, all_well=f"The model reads all of the {len(prompts)} prompts.")
         with host.loaded(clip) as part:
             condition = encode_in_chunks(part, prompts)
-        return host.with_warnings((TextValue(condition, clip.family, tuple(prompts)),), warnings)
+        well = f"The model reads all of the {len(prompts)} prompts."
+        return host.with_warnings((TextValue(condition, clip.family, tuple(prompts)),), warnings, all_well=well)
 
 
 def encode_in_chunks(clip: Clip, prompts: Sequence[str]) -> TextCondition:

@@ -11,8 +11,6 @@ What it needs of ComfyUI, and all that it needs:
   `soft_empty_cache`, the interrupt (`memory`).
 - `comfy.model_patcher.ModelPatcher`: optional; without it weights are moved by hand (`memory`).
 - `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`progress_bar`).
-- `comfy_execution.utils`, `server.PromptServer.send_progress_text`: optional; without them warnings go to the log only
-  (`node_messages`).
 
 `abilities.announce` says at load which ComfyUI was found, and which of the optional ones it lacks.
 """
@@ -41,7 +39,7 @@ from .memory import (
     running_on,
     weight_dtype,
 )
-from .node_messages import notify, show, with_text, with_warnings
+from .node_messages import with_text, with_warnings
 from .oom_retry import run_in_chunks
 from .preview_budget import PreviewBudget
 from .progress_bar import OnStep, Progress, ToImages, check_interrupt, preview_image, progress, wants_preview
@@ -72,12 +70,10 @@ __all__ = [
     "manage",
     "model_names",
     "model_path",
-    "notify",
     "output_folder",
     "preview_image",
     "progress",
     "register_model_folder",
-    "show",
     "wants_preview",
     "weight_dtype",
     "with_text",

@@ -9,7 +9,6 @@ log = logging.getLogger("unclip")
 OPTIONAL = {
     "memory management": ("comfy.model_patcher", "ModelPatcher"),
     "live previews": ("latent_preview", "LatentPreviewMethod"),
-    "warnings on the node": ("comfy_execution.utils", "get_executing_context"),
 }
 """What the pack can do without, and the module and name of ComfyUI that give it."""
 

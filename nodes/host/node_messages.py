@@ -1,62 +1,38 @@
-"""Messages to the user: on the node, in the log, and in the outputs that API clients read."""
+"""Messages to the user: on the node, in the log, and in the outputs that API clients read.
+
+A node hands its words to ComfyUI beside its result, as `ui`: `text` is for everyone, `warnings` too, `notes` are for
+the canvas alone. `web/js/words.js` draws them. A node class that says something sets `HAS_INTERMEDIATE_OUTPUT`: ComfyUI
+then resends the words when it takes the node from its cache.
+"""
 
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-from .abilities import has
-
 log = logging.getLogger("unclip")
-
-
-def notify(warnings: Sequence[str], all_well: str) -> None:
-    """Show `warnings`, or `all_well` if there are none, on the node that runs, below its widgets.
-
-    Call it on every run: the canvas keeps what it was last told. The warnings go to the log too.
-    """
-    for warning in warnings:
-        log.warning(warning)
-    show("\n".join(warnings) or all_well)
-
-
-def show(text: str) -> None:
-    """Show `text` on the node that runs, below its widgets; the canvas keeps it until it is told another.
-
-    A run that was queued without a client has no canvas: its texts would go to every open one, onto whatever node has
-    that number there.
-    """
-    if not has("warnings on the node"):
-        return
-    from comfy_execution.utils import get_executing_context
-    from server import PromptServer
-
-    # The context knows the node. A hidden UNIQUE_ID does too, but would tie the cache to the node's number.
-    context = get_executing_context()
-    server = getattr(PromptServer, "instance", None)
-    client = getattr(server, "client_id", None)
-    if context is not None and client is not None and hasattr(server, "send_progress_text"):
-        server.send_progress_text(text, context.node_id, client)
 
 
 def with_text(result: tuple[Any, ...], text: str, warnings: Sequence[str] = ()) -> dict[str, Any]:
     """Return a node's `result` with a `text`, which is shown on the node and sent to API clients.
 
     Args:
-        warnings: sent beside the text, and logged.
-
-    A node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`, see `with_warnings`.
+        warnings: sent beside the text, and logged; on the node, lines of the text that are warnings stand out.
     """
-    for warning in warnings:
-        log.warning(warning)
-    show(text)
-    told = {"warnings": list(warnings)} if warnings else {}
+    told = {"warnings": _logged(warnings)} if warnings else {}
     return {"ui": {"text": [text], **told}, "result": result}
 
 
-def with_warnings(result: tuple[Any, ...], warnings: Sequence[str]) -> tuple[Any, ...] | dict[str, Any]:
-    """Return a node's `result` with its `warnings` for API clients.
+def with_warnings(result: tuple[Any, ...], warnings: Sequence[str], all_well: str) -> dict[str, Any]:
+    """Return a node's `result` with its `warnings`, which are shown on the node, logged, and sent to API clients.
 
-    A node class that returns it sets `HAS_INTERMEDIATE_OUTPUT`: ComfyUI then resends the warnings when it takes the
-    node from its cache.
+    Args:
+        all_well: shown where there are none, so that the warning of an earlier run does not stay on the node.
     """
-    return {"ui": {"warnings": list(warnings)}, "result": result} if warnings else result
+    told = {"warnings": _logged(warnings)} if warnings else {"notes": [all_well]}
+    return {"ui": told, "result": result}
+
+
+def _logged(warnings: Sequence[str]) -> list[str]:
+    for warning in warnings:
+        log.warning(warning)
+    return list(warnings)

@@ -120,7 +120,7 @@ class Canvas:
         status, _ = self.server.post("/api/settings", SETTINGS | chosen)
         assert status == 200
         self.page.goto(self.server.url, timeout=LOAD_LIMIT)
-        self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
+        self.wait_until_ready()
         return self
 
     def __exit__(self, *_):
@@ -132,6 +132,10 @@ class Canvas:
             route.continue_()
         else:
             route.abort()
+
+    def wait_until_ready(self):
+        """Return once the page is up; after a reload too."""
+        self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
 
     def load(self, workflow, name):
         """Open a UI workflow and bring all of it into view."""

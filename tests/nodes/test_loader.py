@@ -159,7 +159,7 @@ def test_a_clip_without_an_image_encoder_refuses_images_and_a_karlo_without_a_pr
     monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path))
     clip, *_ = UnclipLoadModel().run("texts")
     _, prior, *_ = UnclipLoadModel().run("images")
-    assert UnclipTextEncode().run(clip, "a frog")[0].condition.embeds.shape == (1, 16)
+    assert UnclipTextEncode().run(clip, "a frog")["result"][0].condition.embeds.shape == (1, 16)
     with pytest.raises(MissingTower, match="has no image encoder"):
         UnclipImageEncode().run(clip, torch.rand(1, 8, 8, 3))
     with pytest.raises(MissingPart, match="The model 'images' has no 'prior'; it has clip, decoder, upsampler"):

@@ -46,9 +46,7 @@ def encode(mine, prompt):
     """The node's value and its warnings."""
     node = NODE_CLASS_MAPPINGS["UnclipTextEncode"]()
     returned = node.run(mine.clip, prompt)
-    if isinstance(returned, tuple):
-        return returned[0], []
-    return returned["result"][0], returned["ui"]["warnings"]
+    return returned["result"][0], returned["ui"].get("warnings", [])
 
 
 def test_a_prompt_of_known_words_is_encoded_without_a_word(mine, caplog):

@@ -42,7 +42,7 @@ def a_part():
 def comfyui(monkeypatch, tmp_path):
     """A stand-in for ComfyUI that records what it is told."""
     seen = SimpleNamespace(
-        bars=[], loads=[], texts=[], interrupt=False, node="7", folders={}, args=SimpleNamespace(preview_method="auto"),
+        bars=[], loads=[], interrupt=False, folders={}, args=SimpleNamespace(preview_method="auto"),
         novram=False, asked=[],
     )  # fmt: skip
 
@@ -107,13 +107,6 @@ def comfyui(monkeypatch, tmp_path):
     )
     methods = SimpleNamespace(NoPreviews="none")
     module("latent_preview", args=seen.args, LatentPreviewMethod=methods)
-    module("comfy_execution")
-    module(
-        "comfy_execution.utils",
-        get_executing_context=lambda: seen.node and SimpleNamespace(node_id=seen.node),
-    )
-    server = SimpleNamespace(client_id="me", send_progress_text=lambda *told: seen.texts.append(told))
-    module("server", PromptServer=SimpleNamespace(instance=server))
     return seen
 
 
@@ -357,21 +350,18 @@ def test_a_complete_host_is_announced_in_a_line(comfyui, monkeypatch, caplog):
 def test_what_a_host_lacks_is_said_and_done_without(comfyui, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "comfyui_version", None)
     monkeypatch.setitem(sys.modules, "latent_preview", None)
-    monkeypatch.setitem(sys.modules, "comfy_execution.utils", None)
     monkeypatch.delattr(sys.modules["comfy.model_patcher"], "ModelPatcher")
     with caplog.at_level(logging.INFO, logger="unclip"):
         host.announce()
     assert caplog.messages == [
-        "unCLIP runs in ComfyUI of an unknown version, without memory management and live previews and "
-        "warnings on the node, which it lacks."
+        "unCLIP runs in ComfyUI of an unknown version, without memory management and live previews, which it lacks."
     ]
     value = host.manage(a_part())
     assert value.patcher is None
     with host.loaded(value) as part, host.progress(1, "Decoder") as bar:
         assert part is value.part
         bar(a_step())
-    host.notify([], all_well="Fine.")
-    assert [preview for *_, preview in comfyui.bars[0][1]] == [None] and not comfyui.texts
+    assert [preview for *_, preview in comfyui.bars[0][1]] == [None]
 
 
 def test_nothing_is_announced_without_comfyui(caplog):
@@ -525,43 +515,29 @@ def test_another_error_passes_at_once():
 # ---- words to the user ----
 
 
-def test_warnings_show_on_the_running_node_and_in_the_log(comfyui, caplog):
+def test_warnings_go_beside_the_result_and_into_the_log(caplog):
     with caplog.at_level(logging.WARNING, logger="unclip"):
-        host.notify(["First.", "Second."], all_well="Fine.")
-    assert comfyui.texts == [("First.\nSecond.", "7", "me")]
+        told = host.with_warnings((1,), ["First.", "Second."], all_well="Fine.")
+    assert told == {"ui": {"warnings": ["First.", "Second."]}, "result": (1,)}
     assert caplog.messages == ["First.", "Second."]
 
 
-def test_a_clean_run_replaces_the_last_warning(comfyui, caplog):
-    host.notify([], all_well="Fine.")
-    assert comfyui.texts == [("Fine.", "7", "me")]
+def test_a_clean_run_replaces_the_last_warning_on_the_node_and_says_nothing_elsewhere(caplog):
+    assert host.with_warnings((1,), [], all_well="Fine.") == {"ui": {"notes": ["Fine."]}, "result": (1,)}
     assert not caplog.messages
 
 
-def test_texts_of_a_run_without_a_client_go_to_nobody(comfyui, monkeypatch):
-    """ComfyUI sends what has no client to every open canvas, onto whatever node has that number there."""
-    monkeypatch.setattr(sys.modules["server"].PromptServer.instance, "client_id", None)
-    host.notify(["First."], "Fine.")
-    host.show("Anything.")
-    assert host.with_text((1,), "Said.")["ui"] == {"text": ["Said."]}
-    assert not comfyui.texts
+def test_a_text_goes_beside_the_result_with_its_warnings(caplog):
+    assert host.with_text((1,), "Said.") == {"ui": {"text": ["Said."]}, "result": (1,)}
+    with caplog.at_level(logging.WARNING, logger="unclip"):
+        assert host.with_text((1,), "w\nSaid.", ["w"])["ui"] == {"text": ["w\nSaid."], "warnings": ["w"]}
+    assert caplog.messages == ["w"]
 
 
-def test_warnings_outside_a_running_node_go_to_the_log_only(comfyui, caplog):
-    comfyui.node = None
-    host.notify(["First."], all_well="Fine.")
-    assert not comfyui.texts
-    assert caplog.messages == ["First."]
-
-
-def test_the_log_is_there_without_comfyui(caplog):
-    host.notify(["First."], all_well="Fine.")
-    assert caplog.messages == ["First."]
-
-
-def test_warnings_go_beside_the_result():
-    assert host.with_warnings((1,), []) == (1,)
-    assert host.with_warnings((1,), ["w"]) == {"ui": {"warnings": ["w"]}, "result": (1,)}
+def test_no_text_goes_by_broadcast():
+    """ComfyUI sends a broadcast without a client to every open canvas, onto whatever node has that number there."""
+    sources = "\n".join(file.read_text(encoding="utf-8") for file in Path(host.__file__).parents[1].rglob("*.py"))
+    assert "send_progress_text" not in sources and "send_sync" not in sources
 
 
 def test_comfyui_finds_the_patcher_by_its_name():

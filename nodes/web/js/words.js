@@ -1,0 +1,57 @@
+// What our nodes say of a run, below their widgets: warnings, scores, the settings that "auto" stood for.
+
+import { app } from '../../../scripts/app.js'
+import { extensionForOutputs, isOurs } from './graph.js'
+
+const WIDGET = 'unclip_words'
+const LINE = 16 // px
+const PADDING = 10
+const LETTER = 6.2 // about
+const LINES_SHOWN = 3 // the rest by the wheel, or in a taller node
+
+app.registerExtension(extensionForOutputs('unCLIP.Words', isOurs, (node, output) => {
+  const warnings = output.warnings ?? []
+  const words = [output.text, warnings, output.notes].find((each) => each?.length)
+  if (words) say(node, words.join('\n'), new Set(warnings))
+}))
+
+function say(node, text, warnings) {
+  const widget = node.widgets?.find((each) => each.name === WIDGET) ?? addWidget(node)
+  widget.element.replaceChildren(...text.split('\n').map((line) => {
+    const row = document.createElement('div')
+    row.textContent = line || '\u00a0'
+    if (warnings.has(line)) row.style.color = 'var(--warning-background, #e0a000)'
+    return row
+  }))
+  widget.element.words = text
+  widget.element.style.minHeight = `${height(node, text, LINES_SHOWN)}px`
+  const [width, needed] = node.computeSize()
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], needed)])
+  app.canvas.setDirty(true, true)
+}
+
+function addWidget(node) {
+  const element = document.createElement('div')
+  element.className = 'unclip-words'
+  Object.assign(element.style, {
+    font: `12px/${LINE}px sans-serif`, overflow: 'auto', whiteSpace: 'pre-wrap', overflowWrap: 'anywhere',
+    padding: `${PADDING / 2}px`, boxSizing: 'border-box', userSelect: 'text', color: 'var(--input-text, #ddd)'
+  })
+  const widget = node.addDOMWidget(WIDGET, 'unclip_words', element, {
+    serialize: false,
+    hideOnZoom: false,
+    hideInPanel: true,
+    margin: 6,
+    getValue: () => element.words ?? '',
+    getMinHeight: () => height(node, element.words, LINES_SHOWN) + 12,
+    getMaxHeight: () => height(node, element.words, Infinity) + 12
+  })
+  widget.serialize = false
+  return widget
+}
+
+function height(node, text = '', most) {
+  const letters = Math.max((node.size[0] - 40) / LETTER, 10)
+  const lines = text.split('\n').reduce((sum, line) => sum + Math.max(Math.ceil(line.length / letters), 1), 0)
+  return Math.min(lines, most) * LINE + PADDING
+}
