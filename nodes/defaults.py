@@ -82,6 +82,9 @@ EMBEDDINGS_MAX = BATCH_MAX * FRAMES_MAX
 IMAGES_AT_ONCE = 64
 """Images drawn, or encoded, in one go; larger batches run in chunks, with the same result."""
 
+EMBEDDINGS_AT_ONCE = 256
+"""Embeddings, candidates included, that the prior draws in one go; whole prompts, so that one prompt may have more."""
+
 FRAMES_AT_ONCE = 16
 """Frames of a film that its codec decodes in one go."""
 

@@ -1,5 +1,6 @@
 """The prior node: a text to CLIP image embeddings."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -162,32 +163,69 @@ class UnclipPriorSample:
         )
         settings = {
             **chosen.settings,
-            "seeds": sample_seeds(inputs.check_seed(seed), len(text.prompts)),
             "candidates": candidates,
             "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
             "one_pass_noise": inputs.check_choice("one_pass_noise", one_pass_noise, defaults.ONE_PASS_NOISES)
             == defaults.ONE_PASS_NOISE,
-            **beside_the_text(prior, negative, embedding, STRENGTH.check(strength)),
         }
-        condition = text.condition.to(host.device())
-        one_pass = prior.part.one_pass
+        count, one_pass = len(text.prompts), prior.part.one_pass
+        beside = beside_the_text(prior, negative, embedding, STRENGTH.check(strength))
+        draws = Draws(prior.part, text.condition, sample_seeds(inputs.check_seed(seed), count), settings, beside)
         steps = 1 if one_pass else steps_taken(prior.part, chosen.steps, embedding, strength)
+        at_once = max(1, defaults.EMBEDDINGS_AT_ONCE // candidates)
         parts, images = [prior], None
         if decoder is not None and host.wants_preview():
             sockets.require_family(prior, "prior", decoder.family, "decoder")
-            budget, first = host.PreviewBudget(steps), settings["seeds"][0]
-            parts, images = [prior, decoder], previewer(prior.part, decoder.part, condition, first, budget)
-        with host.loaded_together(*parts), host.progress(steps, "Prior", images) as bar:
-            embeds = pipelines.sample_prior(prior.part, condition, on_step=bar, **settings)
-            if one_pass:
-                bar.advance()
-            embeds = embeds.to(host.intermediate_device())
+            budget = host.PreviewBudget(steps * -(-count // at_once))
+            parts, images = [prior, decoder], previewer(draws, decoder.part, budget)
+        with host.loaded_together(*parts):
+            embeds = host.run_in_chunks(draws.draw, count, at_once, steps, "Prior", images)
         ranking = rank(embeds, text.condition.embeds, keep)
         prompts = tuple(prompt for prompt in text.prompts for _ in range(keep))
         kept = EmbeddingValue(embeds[ranking.rows], prior.family, "prior", prompts, seed)
         scores = scores_text(ranking, text.prompts)
         said = settings_text(chosen, one_pass, negative is not None)
         return host.with_text((kept, scores), f"{scores}\n{said}")
+
+
+@dataclass
+class Draws:
+    """The embeddings to draw, in chunks of whole prompts: a candidate depends on its prompt's seed alone.
+
+    Attributes:
+        prior: what draws.
+        text: of `N` prompts.
+        seeds: one a prompt.
+        settings: arguments of `sample_prior` that are the same for all prompts.
+        beside: those that have one row for all prompts or one each.
+        drawn: the rows that are drawn now, or were last.
+    """
+
+    prior: Prior
+    text: TextCondition
+    seeds: list[int]
+    settings: dict[str, Any]
+    beside: dict[str, Any]
+    drawn: slice = field(default_factory=lambda: slice(0, 0))
+
+    def draw(self, rows: slice, bar: host.Progress) -> Tensor:
+        """Return the candidates of these prompts, `[n * candidates, D]`."""
+        self.drawn = rows
+        beside = {name: rows_of(value, rows, len(self.seeds)) for name, value in self.beside.items()}
+        text = rows_of(self.text, rows, len(self.seeds)).to(host.device())
+        embeds = pipelines.sample_prior(
+            self.prior, text, seeds=self.seeds[rows], on_step=bar, **self.settings, **beside
+        )
+        if self.prior.one_pass:
+            bar.advance()
+        return embeds
+
+
+def rows_of(value: Any, rows: slice, count: int) -> Any:
+    """Return those rows of what has `count` of them; anything else as it is, for the core to take or to refuse."""
+    if isinstance(value, TextCondition):
+        return value.select(range(count)[rows]) if len(value.embeds) == count else value
+    return value[rows] if isinstance(value, Tensor) and len(value) == count else value
 
 
 def beside_the_text(
@@ -223,9 +261,7 @@ def settings_text(chosen: sampling.Chosen, one_pass: bool, negative: bool) -> st
     return f"{chosen.text}\n{UNGUIDED}" if unread else chosen.text
 
 
-def previewer(
-    prior: Prior, decoder: Decoder, text: TextCondition, seed: int, budget: host.PreviewBudget
-) -> host.ToImages:
+def previewer(draws: Draws, decoder: Decoder, budget: host.PreviewBudget) -> host.ToImages:
     """Return a function that draws the first row of the prior's x0 `[B, D]`: `[1, 3, H, W]` in -1..1 on the CPU.
 
     It takes as many of the decoder's steps as the budget has time for, at most those of `defaults.PREVIEW`, and gives
@@ -241,9 +277,11 @@ def previewer(
             return None
         before = budget.spent
         with budget.spending():
-            embeds = pipelines.prior_embeds(prior, latest.to(x0.device))
+            embeds = pipelines.prior_embeds(draws.prior, latest.to(x0.device))
             settings = {**vars(defaults.PREVIEW), "steps": steps}
-            drawn = pipelines.sample_decoder(decoder, embeds, text=text.select([0]), seeds=[seed], **settings).cpu()
+            first = draws.drawn.start
+            text = draws.text.select([first]).to(x0.device)
+            drawn = pipelines.sample_decoder(decoder, embeds, text=text, seeds=[draws.seeds[first]], **settings).cpu()
         PREVIEW_SECONDS[decoder.family] = (budget.spent - before) / steps
         return drawn.movedim(-1, 1) * 2 - 1
 

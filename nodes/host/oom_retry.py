@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 from .memory import free_cache, intermediate_device, is_out_of_memory
-from .progress_bar import OnStep, ToImages, progress
+from .progress_bar import Progress, ToImages, progress
 
 log = logging.getLogger("unclip")
 
-Run = Callable[[slice, OnStep], Tensor]
+Run = Callable[[slice, Progress], Tensor]
 
 
 def run_in_chunks(
     run: Run, count: int, at_once: int, steps: int, title: str, to_images: ToImages | None = None
 ) -> Tensor:
-    """Call `run(rows, on_step)` for chunks of `at_once` of `count` samples; halve the chunks on out-of-memory errors.
+    """Call `run(rows, bar)` for chunks of `at_once` of `count` samples; halve the chunks on out-of-memory errors.
 
     Each sample has its own seed: the chunks do not change the results.
 
     Args:
-        run: returns the results `[n, …]` of its `rows`, and calls `on_step` `steps` times.
+        run: returns the results `[n, …]` of its `rows`, and counts `steps` steps on the `bar`,
+            which is the core's `on_step` as well.
         count: samples in all, 1 or more.
         at_once: samples in a chunk at first.
         steps: of one chunk, for the progress bar.

@@ -8,6 +8,7 @@ import torch
 
 from unclip import NODE_CLASS_MAPPINGS
 from unclip.nodes import host, sampling
+from unclip.nodes.host import oom_retry
 from unclip.nodes.loaders import UnclipLoadModel
 from unclip.nodes.sockets import EmbeddingValue
 
@@ -128,7 +129,7 @@ def test_a_prior_of_one_pass_says_that_it_needs_no_steps(tmp_path, monkeypatch):
             super().close_bar()
             bars.append((self.done, self.total))
 
-    monkeypatch.setattr(host, "progress", Counted)
+    monkeypatch.setattr(oom_retry, "progress", Counted)
     _, said = run("UnclipPriorSample", prior, text, steps=7)
     assert said.endswith("\nThis prior maps the text in one pass: steps, guidance and sampler have no effect.")
     assert bars == [(1, 1)]

@@ -4,8 +4,9 @@ import made_up_family
 import pytest
 import torch
 
-from unclip.nodes import host
-from unclip.nodes.clip import UnclipTextEncode
+from unclip.nodes import defaults
+from unclip.nodes.clip import UnclipTextEncode, UnclipTextEncodeLines
+from unclip.nodes.host import oom_retry
 from unclip.nodes.inputs import InputError
 from unclip.nodes.loaders import hand_out
 from unclip.nodes.prior import UnclipPriorSample
@@ -21,6 +22,11 @@ def parts_of(model):
 
 def read(parts, prompt):
     returned = UnclipTextEncode().run(parts["clip"], prompt)
+    return (returned["result"] if isinstance(returned, dict) else returned)[0]
+
+
+def read_lines(parts, lines):
+    returned = UnclipTextEncodeLines().run(parts["clip"], lines)
     return (returned["result"] if isinstance(returned, dict) else returned)[0]
 
 
@@ -55,10 +61,35 @@ def test_a_negative_text_and_a_start_are_the_cores(parts, texts, picture):
     torch.testing.assert_close(drawn, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_many_prompts_are_drawn_in_chunks_with_the_same_result(parts, picture, monkeypatch):
+    """Whole prompts, each with its own rows of what lies beside the text."""
+    text, away = (
+        read_lines(parts, lines) for lines in ("a red circle\na blue star\na ring", "a heart\na cross\na box")
+    )
+    start = EmbeddingValue(torch.cat([picture.embeds, -picture.embeds, picture.embeds.roll(1, 1)]), picture.family, "x")
+    settings = {"seed": 7, "steps": 3, "guidance_scale": 3.0, "negative": away, "embedding": start, "strength": 0.7}
+    node = UnclipPriorSample()
+    whole = node.run(parts["prior"], text, candidates=2, keep=2, **settings)["result"][0]
+    chunks = []
+    draw = pipelines.sample_prior
+    monkeypatch.setattr(pipelines, "sample_prior", lambda *a, **k: chunks.append(len(k["seeds"])) or draw(*a, **k))
+    monkeypatch.setattr(defaults, "EMBEDDINGS_AT_ONCE", 4)
+    split = node.run(parts["prior"], text, candidates=2, keep=2, **settings)["result"][0]
+    assert chunks == [2, 1] and split.prompts == whole.prompts
+    torch.testing.assert_close(split.embeds, whole.embeds, rtol=1e-4, atol=1e-5)
+
+
+def test_a_start_for_some_of_the_prompts_is_refused(parts, picture):
+    text = read_lines(parts, "a red circle\na blue star\na ring")
+    two = EmbeddingValue(picture.embeds.repeat(2, 1), picture.family, "x")
+    with pytest.raises(ValueError, match="2"):
+        UnclipPriorSample().run(parts["prior"], text, steps=2, embedding=two)
+
+
 def test_the_bar_counts_the_steps_that_are_taken(parts, texts, picture, monkeypatch):
     totals = []
-    progress = host.progress
-    monkeypatch.setattr(host, "progress", lambda total, *rest: totals.append(total) or progress(total, *rest))
+    progress = oom_retry.progress
+    monkeypatch.setattr(oom_retry, "progress", lambda total, *rest: totals.append(total) or progress(total, *rest))
     run(parts["prior"], texts[0], 7, 10, embedding=picture, strength=0.3)
     run(parts["prior"], texts[0], 7, 10)
     assert totals == [3, 10]
