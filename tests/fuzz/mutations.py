@@ -191,7 +191,7 @@ def survives(read: Callable[[], Any], *refusals: type[BaseException]) -> Any:
 
 @contextlib.contextmanager
 def bounded(seconds: int = SECONDS, memory: int = MEMORY) -> Iterator[None]:
-    """Raise `Hangs` after `seconds`, and have the system refuse `memory` more bytes (where it can)."""
+    """Raise `Hangs` after `seconds` of the process's own work (others' do not count), and have the system refuse `memory` more bytes (where it can)."""
     try:
         import resource
     except ImportError:  # Windows has neither limit nor alarm
@@ -201,12 +201,12 @@ def bounded(seconds: int = SECONDS, memory: int = MEMORY) -> Iterator[None]:
     timed = threading.current_thread() is threading.main_thread()
 
     def ring(*_: object) -> None:
-        raise Hangs(f"it took longer than {seconds} s")
+        raise Hangs(f"it took more than {seconds} s of work")
 
-    before = signal.signal(signal.SIGALRM, ring) if timed else None
+    before = signal.signal(signal.SIGPROF, ring) if timed else None
     try:
         if timed:
-            signal.alarm(seconds)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
         with contextlib.suppress(OSError, ValueError):  # systems that keep no such limit
             resource.setrlimit(resource.RLIMIT_AS, (_address_space() + memory, hard))
         yield
@@ -214,8 +214,8 @@ def bounded(seconds: int = SECONDS, memory: int = MEMORY) -> Iterator[None]:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         if timed:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
 
 
 def _address_space() -> int:
