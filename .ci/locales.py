@@ -41,7 +41,7 @@ class Language:
     def sentence(self, text: str, names: Iterable[str]) -> str:
         """The sentence in this language, with the nodes that it names called as the canvas calls them there."""
         said = self.phrase(text)
-        if self.code not in QUOTES:
+        if self.code not in QUOTES or said == text:  # what is not translated stays English throughout
             return said
         for name in sorted(names, key=len, reverse=True):
             opening, closing = QUOTES[self.code]

@@ -4,6 +4,7 @@ from . import host
 from .clip import UnclipImageEncode, UnclipTextEncode, UnclipTextEncodeLines
 from .clip_vision import UnclipFromClipVision, UnclipToClipVision
 from .decoder import UnclipDecoderSample
+from .depth import UnclipDepthHint
 from .describe import UnclipDescribe
 from .embeddings import UnclipEmbeddingBatch, UnclipEmbeddingBlend, UnclipEmbeddingInterpolate
 from .images import UnclipImageGrid
@@ -35,6 +36,7 @@ NODES: tuple[type, ...] = (
     UnclipDescribe,
     UnclipInpaint,
     UnclipOutpaint,
+    UnclipDepthHint,
     UnclipImageGrid,
     UnclipRerank,
     UnclipEmbeddingBatch,

@@ -11,7 +11,9 @@ from ..unclip_core.diffusion.noise import NoiseSource, sample_seeds
 from ..unclip_core.models import Clip, Decoder
 from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sampling, sockets
-from .batches import expand_batch
+from .batches import common_count, expand_batch
+from .canvas import STRENGTH as IMAGE_STRENGTH
+from .canvas import CanvasInputs, canvas_inputs, check_sides, unread
 from .drawing import ETA, decoder_input, eta_widget, prompt_rows, rows_of, sampling_inputs, text_rows
 from .inputs import InputError, Number
 from .sockets import EmbeddingValue, NoiseValue, PartValue, TextValue
@@ -81,16 +83,19 @@ class UnclipDecoderSample:
                     },
                 ),
                 **inputs.interval_widgets(),
+                **canvas_inputs(),
             },
         }
 
     VALIDATE_INPUTS = inputs.checking(
         inputs.check_interval_widgets,
+        check_sides,
         guidance_scale=sampling.GUIDANCE.check,
         eta=ETA.check,
         clip_strength=STRENGTH.check,
         guidance_start=inputs.START.check,
         guidance_end=inputs.END.check,
+        strength=IMAGE_STRENGTH.check,
     )
 
     def run(
@@ -111,8 +116,17 @@ class UnclipDecoderSample:
         embedding_noise: str = defaults.EMBEDDING_NOISE,
         guidance_start: float = defaults.GUIDANCE_START,
         guidance_end: float = defaults.GUIDANCE_END,
+        width: int = defaults.OWN_SIZE,
+        height: int = defaults.OWN_SIZE,
+        image: Tensor | None = None,
+        strength: float = defaults.IMAGE_STRENGTH,
+        hint: Tensor | None = None,
+        negative: EmbeddingValue | None = None,
     ) -> dict[str, Any]:
         """Draw `batch_size` images of each of the `B` embeddings: `[B * batch_size, H, W, 3]` in 0..1.
+
+        Images to start from, hints and negative embeddings are one for all, or one each; one embedding may go with
+        several of them.
 
         Image `j` of every embedding starts from the same noise, that of seed + j. So an image does not depend
         on its neighbours in the batch, and an interpolation changes smoothly from frame to frame. With
@@ -130,25 +144,28 @@ class UnclipDecoderSample:
             "eta": ETA.check(eta),
             "guidance_interval": inputs.check_interval(guidance_start, guidance_end),
         }
-        count = len(embedding.embeds)
+        canvas = CanvasInputs.of(decoder.part, width, height, image, strength, hint, negative)
+        count = common_count(embedding=len(embedding.embeds), **canvas.counts)
+        canvas = canvas.repeated(count, batch_size)
         guide = Guide.of(clip, text if clip_text is None else clip_text, clip_strength, count, batch_size)
         noises = NoiseInputs.of(
             decoder, noise, inputs.check_seed(seed), check_noise(embedding_noise), count, batch_size
         )
-        embeds = embedding.embeds.repeat_interleave(batch_size, dim=0)
+        embeds = expand_batch(embedding.embeds, count).repeat_interleave(batch_size, dim=0)
         condition = text_rows(text, decoder, count, batch_size)
 
         def draw(rows: slice, on_step: host.OnStep) -> Tensor:
             seen = embeds[rows].to(host.device())
-            more = {**settings, **noises.rows(rows), "text": rows_of(condition, rows), "on_step": on_step}
+            more = {**settings, **noises.rows(rows), **canvas.rows(rows)}
+            more |= {"text": rows_of(condition, rows), "on_step": on_step}
             sample = guide.over(rows) if guide else pipelines.sample_decoder
             return sample(decoder.part, seen, **more)
 
         with host.loaded_together(decoder, *([guide.clip] if guide else [])):
-            images = host.run_in_chunks(
-                draw, len(embeds), defaults.IMAGES_AT_ONCE, chosen.steps, "Decoder", decoder.part.codec.preview
-            )
-        return host.with_text((images,), chosen.text)
+            steps, preview = canvas.steps_taken(chosen.steps), decoder.part.codec.preview
+            images = host.run_in_chunks(draw, len(embeds), defaults.IMAGES_AT_ONCE, steps, "Decoder", preview)
+        said = unread(decoder.part, chosen.settings["guidance_scale"], text is not None, negative is not None)
+        return host.with_text((images,), "\n".join([chosen.text, *said]))
 
 
 @dataclass(frozen=True)

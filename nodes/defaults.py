@@ -12,6 +12,9 @@ MODEL = "bundled (tiny)"
 DTYPE = "auto"
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
+PRIOR = "auto"
+"""The loader: the prior that belongs to the model."""
+
 PREVIEW = StageSettings(4, 1.0, DECODER_SETTINGS.sampler)
 """How the decoder draws the image that shows what the prior has so far, with any model."""
 
@@ -39,6 +42,13 @@ ETA_MIN, ETA_MAX = 0.0, 1.0
 CANDIDATES = 1
 KEEP = 1
 CANDIDATES_MAX = 64
+
+OWN_SIZE = 0
+SIZE_MIN, SIZE_MAX = 64, 2048
+"""Sides in px of what a decoder that draws any size is asked for; 0 is its own, or the picture's."""
+
+IMAGE_STRENGTH = 0.3
+"""Decoder Sample: how far an image that it starts from is changed; as in diffusers' pipeline."""
 
 BATCH_SIZE = 1
 BATCH_MAX = 64

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..unclip_core.pipelines.editing import fit_image
+from ..unclip_core.pipelines.editing import resize_image
 from . import defaults
 from .inputs import InputError, check_int, int_widget
 
@@ -50,9 +50,19 @@ def to_rgb(images: Any) -> Tensor:
 
 def square(images: Tensor, side: int) -> Tensor:
     """Resize `images` `[B, H, W, 3]` by their shorter edge and crop their centre: `[B, side, side, 3]`."""
-    images, _ = fit_image(images, None, side)
-    top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
-    return images[:, top : top + side, left : left + side].contiguous()
+    return filling(images, side, side)
+
+
+def filling(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize `images` `[B, H, W, 3]` until they fill that size, and crop their centre: `[B, height, width, 3]`."""
+    rows, columns = images.shape[1:3]
+    if height * columns >= width * rows:
+        size = height, max(width, round(columns * height / rows))
+    else:
+        size = max(height, round(rows * width / columns)), width
+    images = resize_image(images, size)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return images[:, top : top + height, left : left + width].contiguous()
 
 
 def tile(images: Tensor, columns: int = 0) -> Tensor:

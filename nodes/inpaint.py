@@ -11,12 +11,15 @@ from ..unclip_core.models import Decoder
 from ..unclip_core.pipelines import editing
 from . import defaults, host, inputs, sampling, sockets
 from .batches import common_count, expand_batch
+from .canvas import READS_NO_TEXT, check_drawable
 from .drawing import decoder_input, rows_of, sampling_inputs, text_input, text_rows
 from .images import to_rgb
 from .inputs import InputError
 from .masks import fit_mask, mask_report
 from .sampling import Chosen
 from .sockets import EmbeddingValue, PartValue, TextValue
+
+MADE_ONCE = "This decoder was trained for inpainting: each step is made once, and 'resamples' has no effect."
 
 
 def filling_inputs() -> dict[str, inputs.Widget]:
@@ -101,12 +104,13 @@ class UnclipInpaint:
         images = to_rgb(image)
         holes = fit_mask(mask, *images.shape[1:3])
         warnings, extent = mask_report(holes)
-        small, small_holes = editing.fit_image(images, holes, decoder.part.image_size)
-        check_canvas(small, decoder.part.image_size)
+        small, small_holes = fit_decoder(decoder.part, images, holes)
+        check_canvas(small, decoder.part)
         chosen = choose(decoder, steps, guidance_scale)
         filled = fill(decoder, embedding, small, small_holes, text, seed, chosen, resamples, "Inpaint")
         whole = editing.in_own_size(filled, images, holes)
-        return host.with_text((whole, filled), "\n".join([*(warnings or [extent]), chosen.text]), warnings)
+        said = [*(warnings or [extent]), chosen.text, *unread(decoder.part, text)]
+        return host.with_text((whole, filled), "\n".join(said), warnings)
 
 
 class UnclipOutpaint:
@@ -174,22 +178,27 @@ class UnclipOutpaint:
         """Add the margins to each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
         margins = check_margins(left=left, top=top, right=right, bottom=bottom)
         large = to_rgb(image)
-        side = decoder.part.image_size
-        small, _ = editing.fit_image(large, None, side)
+        small, _ = fit_decoder(decoder.part, large, None)
         canvas, holes = pad(small, margins)
-        check_canvas(canvas, side)
-        scale = min(large.shape[1:3]) / side
+        check_canvas(canvas, decoder.part)
+        scale = min(large.shape[1:3]) / min(small.shape[1:3])
         known, mask = pad(large, {name: round(margin * scale) for name, margin in margins.items()})
         chosen = choose(decoder, steps, guidance_scale)
         filled = fill(decoder, embedding, canvas, holes, text, seed, chosen, resamples, "Outpaint")
         place = host.intermediate_device()
         known, mask = known.to(place), mask.to(place)
-        return host.with_text((editing.in_own_size(filled, known, mask), known, mask, filled), chosen.text)
+        whole = editing.in_own_size(filled, known, mask)
+        return host.with_text((whole, known, mask, filled), "\n".join([chosen.text, *unread(decoder.part, text)]))
 
 
 def choose(decoder: PartValue[Decoder], steps: int, guidance_scale: float) -> Chosen:
-    """Return what both nodes sample with; auto takes the nodes' own steps and the model's guidance."""
-    own = sampling.nodes_own(steps=defaults.INPAINT_STEPS), sampling.models_own(decoder.part)
+    """Return what both nodes sample with; auto takes the nodes' own steps and the model's guidance.
+
+    A decoder that was trained for inpainting takes its own steps too.
+    """
+    own = [sampling.models_own(decoder.part)]
+    if decoder.part.reads_beside != "masked":
+        own.insert(0, sampling.nodes_own(steps=defaults.INPAINT_STEPS))
     return sampling.choose({"steps": steps, "guidance_scale": guidance_scale}, *own)
 
 
@@ -223,7 +232,8 @@ def fill(
     squares = images[0, :, :, 0].numel() / decoder.part.image_size**2
     at_once = max(1, int(defaults.IMAGES_AT_ONCE / squares))
     with host.loaded(decoder):
-        total = (chosen.steps - 1) * resamples + 1
+        once = decoder.part.reads_beside == "masked"
+        total = chosen.steps if once else (chosen.steps - 1) * resamples + 1
         return host.run_in_chunks(draw, count, at_once, total, title, decoder.part.codec.preview)
 
 
@@ -247,15 +257,46 @@ def check_margins(**margins: Any) -> dict[str, int]:
     return found
 
 
-def check_canvas(images: Tensor, side: int) -> None:
-    """Refuse a canvas that would take too many windows to draw.
+def fit_decoder(decoder: Decoder, images: Tensor, holes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return `images` `[B, H, W, 3]` and `holes` `[N, H, W]` at the size to draw them at.
+
+    A decoder that draws any size takes the images' own, or scales them down to the longest side that it draws; another
+    takes them with their shorter edge as long as its square.
 
     Raises:
-        InputError: it has more pixels than `CANVAS_SIDES_MAX` squares of the decoder's size.
+        InputError: a side is too short to be drawn.
+    """
+    if not decoder.any_size:
+        return editing.fit_image(images, holes, decoder.image_size)
+    height, width = images.shape[1:3]
+    share = min(1.0, defaults.SIZE_MAX / max(height, width))
+    size = round(height * share), round(width * share)
+    check_drawable(*size)
+    return editing.resize_image(images, size), holes if holes is None or share == 1 else editing.resize_mask(
+        holes, size
+    )
+
+
+def check_canvas(images: Tensor, decoder: Decoder) -> None:
+    """Refuse a canvas that is too large, or would take too many windows to draw.
+
+    Raises:
+        InputError: a side is longer than what is drawn, or it has more pixels than `CANVAS_SIDES_MAX` squares of the
+            decoder's size.
     """
     height, width = images.shape[1:3]
+    if decoder.any_size:
+        check_drawable(height, width)
+        return
+    side = decoder.image_size
     if height * width > defaults.CANVAS_SIDES_MAX * side**2:
         raise InputError(
             f"The canvas is {width} × {height} pixels in the decoder's scale; {defaults.CANVAS_SIDES_MAX} squares of "
             f"{side} × {side} are the most that can be drawn. Take smaller margins, or a less narrow image."
         )
+
+
+def unread(decoder: Decoder, text: TextValue | None) -> list[str]:
+    """Return a sentence for each input that has no effect with this decoder."""
+    said = [READS_NO_TEXT] if text is not None and not decoder.net.reads_text else []
+    return [*said, MADE_ONCE] if decoder.reads_beside == "masked" else said

@@ -24,7 +24,10 @@ class UnclipLoadModel:
         "Loads an unCLIP model and hands out its four parts. The bundled model needs no download; "
         "others are folders in models/unclip or models/diffusers (Karlo)."
     )
-    SEARCH_ALIASES = ["unclip", "load unclip", "dall-e 2", "dalle2", "karlo", "load model", "checkpoint", "prior"]
+    SEARCH_ALIASES = [
+        "unclip", "load unclip", "dall-e 2", "dalle2", "karlo", "kandinsky", "eclipse", "load model", "checkpoint",
+        "prior",
+    ]  # fmt: skip
     RETURN_TYPES = (sockets.CLIP, sockets.PRIOR, sockets.DECODER, sockets.UPSCALER)
     RETURN_NAMES = ("clip", "prior", "decoder", "upscaler")
     OUTPUT_TOOLTIPS = (
@@ -44,36 +47,45 @@ class UnclipLoadModel:
             "advanced": True,
             "tooltip": "The numbers' precision. auto: as ComfyUI decides for this machine, fp32 on a CPU.",
         }
+        prior = {
+            "default": defaults.PRIOR,
+            "advanced": True,
+            "tooltip": "The folder of the prior, such as one of ECLIPSE. auto: the model's own, or for Kandinsky's "
+            "decoders the one that their card names.",
+        }
+        names = host.model_names()
         return {
             "required": {
-                "model": (host.model_names(), {"default": defaults.MODEL, "tooltip": tooltip}),
+                "model": (names, {"default": defaults.MODEL, "tooltip": tooltip}),
                 "dtype": (list(defaults.DTYPES), dtype),
-            }
+            },
+            "optional": {"prior": ([defaults.PRIOR, *(n for n in names if n != defaults.MODEL)], prior)},
         }
 
     @classmethod
-    def IS_CHANGED(cls, model: str = defaults.MODEL, dtype: str = defaults.DTYPE) -> str:
+    def IS_CHANGED(cls, model: str = defaults.MODEL, dtype: str = defaults.DTYPE, prior: str = defaults.PRIOR) -> str:
         """Return a hash of the files' names, sizes and times: a model that is trained further is read again."""
         digest = hashlib.blake2b(digest_size=8)
-        for path in weight_files(model):
+        for path in weight_files(model, prior):
             stat = path.stat()
             digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
         return digest.hexdigest()
 
     def run(
-        self, model: str = defaults.MODEL, dtype: str = defaults.DTYPE
+        self, model: str = defaults.MODEL, dtype: str = defaults.DTYPE, prior: str = defaults.PRIOR
     ) -> tuple[sockets.PartValue, sockets.PartValue, sockets.PartValue, sockets.PartValue]:
-        """Read the four parts of `model`, with their weights in `dtype`.
+        """Read the four parts of `model`, with their weights in `dtype`, or the prior of the folder `prior`.
 
         Raises:
             InputError: no model or dtype has that name.
-            CheckpointError: its files are missing, damaged or do not fit.
+            CheckpointError: its files are missing, damaged or do not fit, or the prior does not fit the model.
         """
         if dtype not in defaults.DTYPES:
             raise InputError(f"There is no dtype {dtype!r}. There are: {', '.join(defaults.DTYPES)}.")
         # At two bytes a number, the size of the largest part at most: all that ComfyUI's rule asks for.
-        parameters = max((path.stat().st_size for path in weight_files(model)), default=0) // 2
-        found = load_model(host.model_path(model), host.weight_dtype(dtype, parameters))
+        parameters = max((path.stat().st_size for path in weight_files(model, prior)), default=0) // 2
+        other = None if prior == defaults.PRIOR else host.model_path(prior)
+        found = load_model(host.model_path(model), host.weight_dtype(dtype, parameters), prior=other)
         clip_dtype = host.weight_dtype(dtype, parameters, text_encoder=True)
         if not found.reader.small:
             found.reader.check()
@@ -99,7 +111,7 @@ def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets
     return host.manage(part)
 
 
-def weight_files(model: str) -> list[Path]:
-    """List every file of the model that is called `model`, sorted."""
-    folder = Path(host.model_path(model) or BUNDLED)
-    return [path for path in files_below(folder) if path.is_file()]
+def weight_files(model: str, prior: str = defaults.PRIOR) -> list[Path]:
+    """List every file of the model that is called `model`, and of the prior's folder, each sorted."""
+    folders = [Path(host.model_path(name) or BUNDLED) for name in (model, prior) if name != defaults.PRIOR]
+    return [path for folder in folders for path in files_below(folder) if path.is_file()]

@@ -176,6 +176,7 @@ class UnclipPriorSample:
         parts, images = [prior], None
         if decoder is not None and host.wants_preview():
             sockets.require_family(prior, "prior", decoder.family, "decoder")
+        if decoder is not None and host.wants_preview() and decoder.part.reads_beside is None:
             budget = host.PreviewBudget(steps * -(-count // at_once))
             parts, images = [prior, decoder], previewer(draws, decoder.part, budget)
         with host.loaded_together(*parts):

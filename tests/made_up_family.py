@@ -99,7 +99,7 @@ class ImageTokens:
 
 
 class ImageTokenConditioner(nn.Module):
-    needs_text = False
+    needs_text = reads_text = False
 
     def __init__(self, params):
         super().__init__()

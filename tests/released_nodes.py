@@ -19,7 +19,7 @@ NODES = {
     "UnclipLoadModel": Released(
         "Load unCLIP Model",
         {"model": "COMBO", "dtype": "COMBO"},
-        {},
+        {"prior": "COMBO"},
         {"clip": "UNCLIP_CLIP", "prior": "UNCLIP_PRIOR", "decoder": "UNCLIP_DECODER", "upscaler": "UNCLIP_UPSCALER"},
     ),
     "UnclipTextEncode": Released(
@@ -78,6 +78,12 @@ NODES = {
             "embedding_noise": "COMBO",
             "guidance_start": "FLOAT",
             "guidance_end": "FLOAT",
+            "width": "INT",
+            "height": "INT",
+            "image": "IMAGE",
+            "strength": "FLOAT",
+            "hint": "IMAGE",
+            "negative": "UNCLIP_EMBEDDING",
         },
         {"image": "IMAGE"},
     ),
@@ -105,6 +111,12 @@ NODES = {
         {"images": "IMAGE", "columns": "INT"},
         {"images_2": "IMAGE", "images_3": "IMAGE", "images_4": "IMAGE"},
         {"image": "IMAGE"},
+    ),
+    "UnclipDepthHint": Released(
+        "Depth Hint (unCLIP)",
+        {"image": "IMAGE", "invert": "BOOLEAN", "stretch": "BOOLEAN"},
+        {},
+        {"hint": "IMAGE"},
     ),
     "UnclipRerank": Released(
         "Rerank (unCLIP)",

@@ -4,11 +4,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from eclipse_folders import random_prior
 from factories import COMPONENTS, SIDE, add_second_upsampler, write_model
 from PIL import Image
 
 from unclip.nodes import host
 from unclip.nodes.loaders import UnclipLoadModel
+from unclip.unclip_core.families.kandinsky22 import random_decoder
+from unclip.unclip_core.families.kandinsky22 import random_prior as random_kandinsky
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 
 
@@ -74,5 +77,21 @@ def karlo_models(tmp_path_factory):
     root = tmp_path_factory.mktemp("karlo")
     for name in ("karlo-v1-alpha", "karlo-v1-alpha-image-variations"):
         write_random_karlo(root / name, small_size())
+    Image.linear_gradient("L").convert("RGB").save(root / "example.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def kandinsky_models(tmp_path_factory):
+    """A models folder with small random Kandinskys and priors of ECLIPSE under the published names, and an image."""
+    root, width = tmp_path_factory.mktemp("kandinsky"), 1280
+    random_kandinsky.write_random_prior(root / "kandinsky-2-2-prior", random_kandinsky.small_size(width))
+    for name, beside in (("decoder", None), ("decoder-inpaint", "masked"), ("controlnet-depth", "hint")):
+        sizes = random_decoder.small_size(width, beside)
+        prior = "kandinsky-community/kandinsky-2-2-prior"
+        random_decoder.write_random_decoder(root / f"kandinsky-2-2-{name}", sizes, prior=prior)
+    random_prior(root / "ECLIPSE_KandinskyV22_Prior", width)
+    write_random_karlo(root / "karlo-v1-alpha", small_size())
+    random_prior(root / "ECLIPSE_Karlo_Prior")
     Image.linear_gradient("L").convert("RGB").save(root / "example.png")
     return root

@@ -15,7 +15,7 @@ from unclip.unclip_core.diffusion.samplers import SAMPLERS
 ROOT = Path(unclip.__file__).parent
 CLASSES = unclip.NODE_CLASS_MAPPINGS
 
-WIDGETS = {"INT", "FLOAT", "STRING", "COMBO"}
+WIDGETS = {"BOOLEAN", "INT", "FLOAT", "STRING", "COMBO"}
 STOCK_IDS = {"unCLIPConditioning", "unCLIPCheckpointLoader", "CLIPTextEncode", "CLIPVisionEncode"}
 
 

@@ -12,7 +12,11 @@ BUNDLED = Path(__file__).parents[1] / "bundled" / "shapes"
 
 
 def load_model(
-    path: str | Path | None = None, dtype: torch.dtype = torch.float32, conventions: str = "native"
+    path: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    conventions: str = "native",
+    *,
+    prior: str | Path | None = None,
 ) -> UnclipModel:
     """Open the model in folder `path`, or the bundled one; weights are read when a part is first used.
 
@@ -21,13 +25,17 @@ def load_model(
         dtype: what the weights of prior, decoder and upsampler are cast to; CLIP stays float32.
         conventions: "native" or "diffusers", where the two differ: tables, timesteps, clipping, tokens and preparation
             of images.
+        prior: a folder whose prior takes the place of the model's own; its CLIP too where the model has none.
 
     Raises:
-        CheckpointError: the folder holds no model that can be read.
+        CheckpointError: the folder holds no model that can be read, or the prior does not fit it.
         ValueError: the conventions are unknown.
     """
     if conventions not in CONVENTIONS:
         raise ValueError(f"unknown conventions {conventions!r}; known: {', '.join(CONVENTIONS)}")
     folder = BUNDLED if path is None else Path(path)
-    reader = family_of(folder).read(folder, dtype, conventions)
+    family = family_of(folder)
+    reader = family.read(folder, dtype, conventions)
+    if prior is not None:
+        reader = family.with_prior(reader, family_of(Path(prior)).read(Path(prior), dtype, conventions), Path(prior))
     return UnclipModel(name=folder.name, folder=folder, reader=reader)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..models import PartReader, StageSettings, UnclipModel
 from ..weights.files import CheckpointError
+from .other_prior import OtherPrior, check_prior
 
 INDEX = "model_index.json"
 """The file that makes a folder a model, in our own format and in diffusers'."""
@@ -89,6 +90,14 @@ class Family:
         Raises CheckpointError where the index is unusable.
         """
         raise NotImplementedError
+
+    def with_prior(self, reader: PartReader, chosen: PartReader, folder: Path) -> PartReader:
+        """Return what reads `reader`'s model with the prior of another `folder`, which `chosen` reads.
+
+        Raises CheckpointError where there is none in it, or it does not fit.
+        """
+        check_prior(reader, chosen, folder)
+        return OtherPrior(reader, chosen)
 
     def convert(self, model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
         """Write the model into the new folder `target` as safetensors; returns the folder.

@@ -24,6 +24,9 @@ class Conditioner(Protocol):
     needs_text: bool
     """Whether it cannot do without a text: "no text" is then the encoding of the empty prompt."""
 
+    reads_text: bool
+    """Whether a text makes a difference to it."""
+
     null_image: Tensor
     """`[D]`, what stands for "no image embedding"."""
 

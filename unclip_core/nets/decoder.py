@@ -140,6 +140,11 @@ class DecoderNet(nn.Module):
         """Whether condition() and null_condition() cannot do without a text."""
         return self.conditioner.needs_text
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether a text makes a difference to what is drawn."""
+        return self.conditioner.reads_text
+
     def forward(self, x: Tensor, t: Tensor, condition: Condition, times: TimeTable | None = None) -> Tensor:
         """Run the UNet under a condition.
 

@@ -48,7 +48,7 @@ class ImageConditioner(nn.Module):
     model alone, so it is looked up when it is first needed, by `find_null`.
     """
 
-    needs_text = False
+    needs_text = reads_text = False
 
     def __init__(self, params: ImageConditionerParams) -> None:
         """Make the projections."""

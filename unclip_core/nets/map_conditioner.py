@@ -95,7 +95,7 @@ class MapConditioner(nn.Module):
     matter.
     """
 
-    needs_text = False
+    needs_text, reads_text = False, True
 
     def __init__(self, params: MapConditionerParams) -> None:
         """Make the MLP, its heads, and the learned vectors that stand for a missing image or text."""

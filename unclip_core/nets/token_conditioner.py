@@ -45,7 +45,7 @@ class TokenConditioner(nn.Module):
     the GLIDE text encoder" (here in front of CLIP's own token states).
     """
 
-    needs_text = True
+    needs_text = reads_text = True
 
     def __init__(self, params: TokenConditionerParams) -> None:
         """Make the projections and the learned embedding of "no image given"."""

@@ -54,13 +54,17 @@ class Canvas:
         """
         if self.images is None:
             return plan
-        kept = int(len(plan) * self.strength + ROUNDING)
+        kept = self.steps_taken(len(plan))
         if kept == 0:
             raise ValueError(
                 f"A strength of {self.strength:g} leaves none of {len(plan)} steps: take at least "
                 f"{1 / len(plan):.3g}, or more steps."
             )
         return plan.last(kept)
+
+    def steps_taken(self, steps: int) -> int:
+        """How many of so many steps are made: all, or with pictures to start from a share of `strength`."""
+        return steps if self.images is None else int(steps * self.strength + ROUNDING)
 
     def start(self, decoder: Decoder, noise: Tensor, plan: Steps) -> Tensor:
         """The state `[B, C, h, w]` that a run over `plan` starts in, of the noise that it would else start from."""

@@ -50,6 +50,16 @@ class KandinskyFamily(Family):
         prior = find_prior(folder)
         return KandinskyFolder(own, None if prior is None else family_of(prior).read(prior, dtype, conventions))
 
+    def with_prior(self, reader: PartReader, chosen: PartReader, folder: Path) -> PartReader:
+        """As every family, and a decoder's "no image" is seen by the CLIP that it is then used with."""
+        from ..other_prior import check_prior
+        from .reader import KandinskyFolder
+
+        if not isinstance(reader, KandinskyFolder):
+            return super().with_prior(reader, chosen, folder)
+        check_prior(reader, chosen, folder)
+        return KandinskyFolder(reader.own, chosen, clip=reader.clips if "clip" in reader.parts else chosen)
+
     def convert(self, model: UnclipModel, target: Path, dtype: torch.dtype) -> Path:
         """Write a prior's folder, or a decoder's: the decoder alone, its card names the prior as before."""
         from .decoder_writer import write_decoder

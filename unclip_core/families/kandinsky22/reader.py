@@ -14,33 +14,38 @@ from .prior_reader import PriorFolder
 
 
 class KandinskyFolder:
-    """Reads the decoder of one folder, CLIP and prior of another, which may be missing."""
+    """Reads the decoder of one folder, CLIP and prior of another, which may be missing, or each of its own."""
 
     small = False
 
-    def __init__(self, own: DecoderFolder, prior: PartReader | None) -> None:
-        """Join the two. Raises CheckpointError where the embeddings of one do not fit the other."""
+    def __init__(self, own: DecoderFolder, prior: PartReader | None, *, clip: PartReader | None = None) -> None:
+        """Join them; without `clip` it is the prior's folder that has it.
+
+        Raises CheckpointError where the embeddings of prior and decoder do not fit each other.
+        """
         if prior is not None and prior.family != own.family:
             raise CheckpointError(
                 f"The decoder '{own.files.folder}' takes embeddings of the family '{own.family}', the prior's folder "
                 f"makes some of '{prior.family}': take a prior of the decoder's own family."
             )
         self.own, self.other, self.family = own, prior, own.family
-        self.parts = frozenset({"decoder"} | ({"clip", "prior"} & prior.parts if prior else set()))
+        self.clips = prior if clip is None else clip
+        there = ({"prior"} & prior.parts if prior else set()) | ({"clip"} & self.clips.parts if self.clips else set())
+        self.parts = frozenset({"decoder"} | there)
 
     def check(self) -> None:
         """Compare keys and shapes of all components with their configurations; no weights are read."""
-        self.own.check()
-        if self.other is not None:
-            self.other.check()
+        for folder in dict.fromkeys([self.own, self.other, self.clips]):
+            if folder is not None:
+                folder.check()
 
     def clip(self) -> Clip:
-        """CLIP, of the prior's folder."""
-        return self._prior_folder("clip").clip()
+        """CLIP, of the prior's folder or its own."""
+        return self._there(self.clips, "clip").clip()
 
     def prior(self) -> Prior:
         """The prior, of its folder."""
-        return self._prior_folder("prior").prior()
+        return self._there(self.other, "prior").prior()
 
     def decoder(self) -> Decoder:
         """The decoder."""
@@ -57,8 +62,8 @@ class KandinskyFolder:
         Raises:
             CheckpointError: CLIP reads no images.
         """
-        if isinstance(self.other, PriorFolder):
-            return self.other.empty_picture()
+        if isinstance(self.clips, PriorFolder):
+            return self.clips.empty_picture()
         adapter = self.clip().adapter
         if not adapter.has_vision:
             raise CheckpointError(
@@ -69,12 +74,12 @@ class KandinskyFolder:
         side = adapter.image_size
         return adapter.read_pixels(torch.zeros(1, 3, side, side, device=weight.device))[0].float()
 
-    def _prior_folder(self, part: str) -> PartReader:
-        if self.other is None:
+    def _there(self, folder: PartReader | None, part: str) -> PartReader:
+        if folder is None:
             raise MissingPart(
                 f"The model '{self.own.files.folder.name}' has no '{part}': no prior's folder is joined with it."
             )
-        return self.other
+        return folder
 
 
 def named_prior(folder: Path) -> str | None:
