@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from .headless.workflow_file import read_workflow
 from .parser import Commands
 from .remote.address import HEADER_VARIABLE, read_headers
 from .remote.batch import DEPTH, PATIENCE, BatchReport, run_batch
-from .remote.rows import Batch, Row, read_table, read_varied
-from .remote.scheduler import Result
+from .remote.journal import Result
+from .remote.roster import Roster
+from .remote.rows import Batch, Row, read_varied
 from .remote.server import ComfyServer
+from .remote.tables import read_table
+from .remote.tally import Tally
 
 _ERRORS_SHOWN = 20
 
@@ -38,10 +41,15 @@ def add_queue(commands: Commands) -> None:
     queue.add_argument(
         "--server",
         action="append",
-        required=True,
+        default=[],
         metavar="URL",
         dest="servers",
         help="a ComfyUI server, such as http://127.0.0.1:8188 or https://user:password@host (may be given again)",
+    )
+    queue.add_argument(
+        "--servers-file",
+        metavar="FILE",
+        help="a server a line (# begins a comment); it is read again while the batch runs: servers join and leave",
     )
     queue.add_argument(
         "--set",
@@ -51,7 +59,13 @@ def add_queue(commands: Commands) -> None:
         dest="settings",
         help="set an input in every row; NODE is a node's id or title",
     )
-    queue.add_argument("--csv", metavar="FILE", help="a row a line; the first line names the inputs (NODE.INPUT)")
+    queue.add_argument(
+        "--table",
+        "--csv",
+        metavar="FILE",
+        dest="table",
+        help="rows, whose columns are inputs (NODE.INPUT): .csv, .jsonl (an object a line) or .parquet",
+    )
     queue.add_argument(
         "--vary",
         action="append",
@@ -60,7 +74,9 @@ def add_queue(commands: Commands) -> None:
         help="every value in turn: 1..8, or a,b,c, or a JSON list; several make every combination",
     )
     queue.add_argument("--count", type=int, default=1, metavar="N", help="every row N times, with seeds counting up")
-    queue.add_argument("--output", default="output", metavar="DIR", help="for files and journal (default: %(default)s)")
+    queue.add_argument(
+        "--output", default="output", metavar="DIR", help="for files, journal and results (default: %(default)s)"
+    )
     queue.add_argument(
         "--depth", type=int, default=DEPTH, metavar="N", help="prompts in a server's queue at once (%(default)s)"
     )
@@ -82,12 +98,13 @@ def _queue(options: argparse.Namespace) -> int:
         options.servers,
         settings=options.settings,
         vary=options.vary,
-        table=options.csv,
+        table=options.table,
         count=options.count,
         output=options.output,
         depth=options.depth,
         patience=options.patience,
         as_json=options.json,
+        servers_file=options.servers_file,
     )
     return run_and_report(call)  # which obeys an interrupt while the rows are laid out, too
 
@@ -104,6 +121,7 @@ def queue_file(
     depth: int = DEPTH,
     patience: float = PATIENCE,
     as_json: bool = False,
+    servers_file: str | Path | None = None,
 ) -> int:
     """Queue a workflow file on servers, print what came of it, and return the exit code.
 
@@ -121,11 +139,12 @@ def queue_file(
             count=count,
         )
         headers = read_headers(os.environ.get(HEADER_VARIABLE, ""))
-        clients = [ComfyServer(url, headers=headers) for url in servers]
+        roster = Roster(servers, Path(servers_file), headers) if servers_file else None
+        clients = roster() if roster else [ComfyServer(url, headers=headers) for url in servers]
     except (ValueError, OSError) as error:
         return _complain("The batch was not run", error, 2)
     try:
-        report = _run(batch, clients, Path(output), depth, patience)
+        report = _run(batch, clients, Path(output), depth, patience, roster)
     except ValueError as error:
         return _complain("The batch was not run", error, 2)
     except OSError as error:
@@ -149,20 +168,26 @@ def _varied(vary: Sequence[str]) -> dict[str, list[Any]]:
     return dict(pairs)
 
 
-def _run(batch: Batch, servers: Sequence[ComfyServer], output: Path, depth: int, patience: float) -> BatchReport:
+def _run(
+    batch: Batch,
+    servers: Sequence[ComfyServer],
+    output: Path,
+    depth: int,
+    patience: float,
+    roster: Callable[[], Sequence[ComfyServer]] | None,
+) -> BatchReport:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    failed = 0
+    tally = Tally()
 
     def count(result: Result) -> None:
-        nonlocal failed
-        failed += bool(result.error)
-        bar.set_postfix(failed=failed, refresh=False)
+        tally.add(result)
+        bar.set_postfix_str(tally.short(), refresh=False)
         bar.update()
 
     with tqdm(total=len(batch.rows), unit="row", disable=None) as bar, logging_redirect_tqdm():
-        report = run_batch(batch, servers, output, depth=depth, patience=patience, on_result=count)
+        report = run_batch(batch, servers, output, depth=depth, patience=patience, on_result=count, roster=roster)
         bar.update(report.kept)
     return report
 
@@ -171,7 +196,9 @@ def summary(report: BatchReport, rows: Mapping[int, Row], output: Path) -> str:
     """How many rows are done, and each error."""
     done = report.kept + len(report.results) - len(report.failed)
     earlier = f", {report.kept} of them earlier" if report.kept else ""
-    lines = [f"{done} of {report.rows} rows are done{earlier}; their files are in {output}."]
+    named = f", what came of each in {report.table.name}" if report.table else ""
+    lines = [f"{done} of {report.rows} rows are done{earlier}; their files are in {output}{named}."]
+    lines += [f"  {server}: {share}" for server, share in sorted(report.servers.items())]
     shown = report.failed[:_ERRORS_SHOWN]
     lines += [f"  {rows[result.row]}: {result.error} ({result.server}){_kept(result)}" for result in shown]
     if len(report.failed) > len(shown):

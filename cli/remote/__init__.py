@@ -7,6 +7,7 @@ server is, with credentials), `server` (one ComfyUI over HTTP) and `answers` (wh
 """
 
 from .batch import BatchReport, run_batch
-from .rows import Batch, Row, read_table, read_varied
+from .rows import Batch, Row, read_varied
+from .tables import read_table
 
 __all__ = ["Batch", "BatchReport", "Row", "read_table", "read_varied", "run_batch"]

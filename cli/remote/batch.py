@@ -6,24 +6,23 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .crew import Crew
 from .downloads import remove_leftovers
-from .journal import Journal
+from .journal import Journal, Result
+from .results_table import write_results
 from .rows import Batch
-from .scheduler import Result, Scheduler
+from .scheduler import Scheduler
 from .server import ComfyServer
+from .tally import Share, Tally
 from .threads import DaemonThreads
 from .worker import Worker
 
 DEPTH = 2
 """Prompts in a server's queue at once: one runs, one waits, so that the server never idles."""
-
-_LOOK = 0.05
-"""Seconds between two looks whether the batch has ended."""
 
 PATIENCE = 600.0
 """Seconds to wait for any server to come back before giving up."""
@@ -41,6 +40,8 @@ class BatchReport:
         unusable: server → why it took no further part.
         interrupted: whether the user stopped it.
         seconds: how long it took.
+        servers: server → what it did in this run.
+        table: the file that holds the results of all runs.
     """
 
     rows: int
@@ -50,6 +51,8 @@ class BatchReport:
     unusable: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     seconds: float = 0.0
+    servers: dict[str, Share] = field(default_factory=dict)
+    table: Path | None = None
 
     @property
     def failed(self) -> list[Result]:
@@ -68,7 +71,10 @@ class BatchReport:
         results = [vars(result) for _, result in sorted(self.results.items())]
         counts = {"rows": self.rows, "kept": self.kept, "failed": len(self.failed), "missing": self.missing}
         ended = {"interrupted": self.interrupted, "seconds": self.seconds, "unusable": self.unusable}
-        return {**counts, **ended, "results": results}
+        servers = {
+            url: {"rows": share.rows, "failed": share.failed, "rate": share.rate} for url, share in self.servers.items()
+        }
+        return {**counts, **ended, "results": results, "servers": servers, "table": str(self.table or "")}
 
 
 def run_batch(
@@ -79,42 +85,55 @@ def run_batch(
     depth: int = DEPTH,
     patience: float = PATIENCE,
     on_result: Callable[[Result], None] | None = None,
+    roster: Callable[[], Sequence[ComfyServer]] | None = None,
 ) -> BatchReport:
     """Queue every row that the journal in `folder` does not hold as done, and download what they save.
 
+    Beside the files stands a table of what came of every row (`write_results`), of this run and those before it.
     It may be called where an event loop runs already, as in a notebook: its own then runs in a thread.
 
     Args:
         batch: the rows.
-        servers: at least one.
+        servers: at least one, or a roster.
         folder: for the files and the journal; made if missing.
         depth: prompts in each server's queue at once, 1 or more.
         patience: seconds to wait while no server answers.
         on_result: told of every row that is done or has failed.
+        roster: says every few seconds anew which servers there are; those that it names no more get no further rows.
 
     Raises:
         ValueError: no server or a depth below 1; or the journal is another batch's, damaged, or in use.
         OSError: a file cannot be written; what is done is in the journal.
     """
-    if not servers or depth < 1:
+    if not (servers or roster) or depth < 1:
         raise ValueError("There must be a server, and room for one prompt at least in its queue.")
     servers = list({server.url: server for server in servers}.values())
-    folder, began, interrupted = Path(folder), time.monotonic(), False
+    folder, began, interrupted, tally = Path(folder), time.monotonic(), False, Tally()
+
+    def told(result: Result) -> None:
+        tally.add(result)
+        if on_result:
+            on_result(result)
+
     journal = Journal(folder, batch.digest)
     try:
         remove_leftovers(folder)
-        left = [row.number for row in batch.rows if not _is_done(journal, folder, row.number)]
-        scheduler = Scheduler(left, [server.url for server in servers], journal, on_result or (lambda result: None))
-        workers = [Worker(server, scheduler, batch, folder, depth) for server in servers]
+        earlier = {row.number: journal.done[row.number] for row in batch.rows if _is_done(journal, folder, row.number)}
+        left = [row.number for row in batch.rows if row.number not in earlier]
+        scheduler = Scheduler(left, [server.url for server in servers], journal, told)
+        crew = Crew(scheduler, lambda server: Worker(server, scheduler, batch, folder, depth), roster)
         try:
-            _run(_work(servers, workers, scheduler, patience))
+            _run(_work(crew, servers, patience))
         except KeyboardInterrupt:
             interrupted = True
+        every = [*earlier.values(), *scheduler.results.values()]
+        table = write_results(folder, every, {row.number: row for row in batch.rows})
     finally:
         journal.close()
-    report = BatchReport(len(batch.rows), len(batch.rows) - len(left), scheduler.results, interrupted=interrupted)
+    report = BatchReport(len(batch.rows), len(earlier), scheduler.results, interrupted=interrupted)
     report.missing = [row for row in left if row not in scheduler.results]
     report.unusable, report.seconds = scheduler.unusable, time.monotonic() - began
+    report.servers, report.table = tally.shares, table
     return report
 
 
@@ -131,30 +150,9 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def _is_done(journal: Journal, folder: Path, row: int) -> bool:
     """Whether the row's files are all there still."""
-    return row in journal.done and all((folder / name).is_file() for name in journal.done[row])
+    return row in journal.done and all((folder / name).is_file() for name in journal.done[row].files)
 
 
-async def _work(
-    servers: Sequence[ComfyServer], workers: Sequence[Worker], scheduler: Scheduler, patience: float
-) -> None:
-    """Run the workers until every row has its result or no server can be used. Raises what went wrong in one."""
+async def _work(crew: Crew, servers: Sequence[ComfyServer], patience: float) -> None:
     asyncio.get_running_loop().set_default_executor(DaemonThreads())
-    async with AsyncExitStack() as stack:
-        for server in servers:
-            await stack.enter_async_context(server)
-        tasks = [asyncio.create_task(worker.run()) for worker in workers]
-        try:
-            await _wait(tasks, scheduler, patience)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _wait(tasks: Sequence[asyncio.Task[None]], scheduler: Scheduler, patience: float) -> None:
-    while not scheduler.finished and scheduler.all_down_for() <= patience:
-        ended, running = await asyncio.wait(tasks, timeout=_LOOK, return_when=asyncio.FIRST_EXCEPTION)
-        for task in ended:
-            task.result()
-        if not running:
-            return
+    await crew.work(servers, patience)

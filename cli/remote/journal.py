@@ -37,6 +37,27 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Result:
+    """What came of a row.
+
+    Attributes:
+        row: its number.
+        files: the names of its files; of one that failed, those that came nevertheless.
+        warnings: what the server said beside.
+        error: why it failed; "" if it did not.
+        server: which did it.
+        seconds: from sending it until its files were here; None where an earlier run had sent it.
+    """
+
+    row: int
+    files: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    error: str = ""
+    server: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class _Header:
     """The first line."""
 
@@ -58,6 +79,8 @@ class _Entry:
     prompt_id: str = ""
     node_errors: str = ""
     files: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind in ("sending", "renamed") and not (self.server and self.prompt_id):
@@ -74,7 +97,7 @@ class Journal:
     """The journal of one batch in its output folder.
 
     Attributes:
-        done: row → the names of its files.
+        done: row → its result.
         in_flight: row → where it was last sent, if nothing has come of that yet.
     """
 
@@ -87,7 +110,7 @@ class Journal:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE
-        self.done: dict[int, list[str]] = {}
+        self.done: dict[int, Result] = {}
         self.in_flight: dict[int, Submission] = {}
         self._attempts: dict[int, int] = {}
         self._ids: set[tuple[str, str]] = set()
@@ -121,11 +144,12 @@ class Journal:
         """Whether a prompt had this id on this server, at any time of this batch."""
         return (server, prompt_id) in self._ids
 
-    def completed(self, row: int, files: list[str], warnings: list[str]) -> None:
+    def completed(self, result: Result) -> None:
         """The row is done: its files are on disk."""
-        self.done[row] = files
-        self.in_flight.pop(row, None)
-        self._write({"kind": "done", "row": row, "files": files, "warnings": warnings})
+        self.done[result.row] = result
+        self.in_flight.pop(result.row, None)
+        said = {key: value for key, value in vars(result).items() if key != "error"}
+        self._write({"kind": "done", **said})
 
     def dropped(self, row: int, reason: str) -> None:
         """Nothing came of the row's last submission."""
@@ -171,7 +195,8 @@ class Journal:
             else:
                 self.in_flight.pop(entry.row, None)
             if entry.kind == "done":
-                self.done[entry.row] = entry.files
+                server = without_credentials(entry.server)
+                self.done[entry.row] = Result(entry.row, entry.files, entry.warnings, "", server, entry.seconds)
 
     def _note(self, submission: Submission) -> None:
         self.in_flight[submission.row] = submission

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import itertools
 import json
-import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ...nodes.defaults import SEED_MAX
-from ...unclip_core.parsing import MalformedInput, parse_json, read_text
+from ...unclip_core.parsing import parse_json
 from ..headless.problems import no_such_input
 from ..headless.prompt import Node, as_api, override, parse
 from ..headless.run import node_classes
 from ..headless.values import InputSpec, convert, input_specs
-
-log = logging.getLogger("unclip")
 
 NAME = "name"
 """The column of a table that names a row's files, and sets no input."""
@@ -31,8 +26,11 @@ NAME = "name"
 SEEDS = ("seed", "noise_seed")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _DIGITS_MAX = 30
-_VALUES_MAX = _ROWS_MAX = 1_000_000
-_LINES_SHOWN, _LETTERS_SHOWN = 10, 80
+_VALUES_MAX = 1_000_000
+_LETTERS_SHOWN = 80
+
+ROWS_MAX = 1_000_000
+"""Rows that are queued at once."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Batch:
         workflow: Mapping[str, Any],
         *,
         settings: Mapping[str, Any] | None = None,
-        table: Sequence[Mapping[str, str]] = (),
+        table: Sequence[Mapping[str, Any]] = (),
         varied: Mapping[str, Sequence[Any]] | None = None,
         count: int = 1,
     ) -> None:
@@ -78,8 +76,8 @@ class Batch:
         if count < 1:
             raise ValueError(f"'count' is {count}; it must be at least 1.")
         rows = (len(table) or 1) * math.prod(len(values) for values in (varied or {}).values()) * count
-        if rows > _ROWS_MAX:
-            raise ValueError(f"That makes {rows:,} rows; at most {_ROWS_MAX:,} are queued at once.")
+        if rows > ROWS_MAX:
+            raise ValueError(f"That makes {rows:,} rows; at most {ROWS_MAX:,} are queued at once.")
         self._nodes = self._set(parse(workflow)[0], settings or {})
         self.rows = list(self._lay_out(table or [{}], varied or {}, count))
         for row in self.rows:
@@ -97,7 +95,7 @@ class Batch:
         return as_api(self._set(self._nodes, row.values))
 
     def _lay_out(
-        self, table: Iterable[Mapping[str, str]], varied: Mapping[str, Sequence[Any]], count: int
+        self, table: Iterable[Mapping[str, Any]], varied: Mapping[str, Sequence[Any]], count: int
     ) -> Iterator[Row]:
         numbers = itertools.count(1)
         for entry in table:
@@ -120,7 +118,7 @@ class Batch:
         if not seeds:
             raise ValueError(
                 "There is no seed to count: every row would be the same prompt. Leave --count out, or leave a seed "
-                "that neither --csv nor --vary sets."
+                "that neither --table nor --vary sets."
             )
         return seeds
 
@@ -169,6 +167,8 @@ def _specs(class_type: str) -> dict[str, InputSpec]:
 
 
 def _like(before: Any, value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and _is_whole(before):
+        return int(value)  # a column of whole numbers with gaps is one of floats in pandas and Parquet
     if not isinstance(value, str) or isinstance(before, str) or before is None:
         return value
     kind = "a whole number" if _is_whole(before) else "JSON"
@@ -228,49 +228,3 @@ def _json_list(said: str, text: str) -> list[Any]:
     if not isinstance(values, list):
         raise ValueError(f"--vary {_short(text)} is no JSON list.")
     return values
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file whose first line names an input a column ("NODE.INPUT", or `name` for the files' names).
-
-    Lines without any value (nothing, or nothing but commas, as spreadsheets write them) are skipped, with a warning
-    that counts them; so are columns with neither a name nor a value.
-
-    Raises:
-        ValueError: it is no such file; the message says which line.
-        OSError: it cannot be read.
-    """
-    (_, head), rows = _head_and_rows(path)
-    named = [column for column, name in enumerate(head) if name.strip()]
-    names = [head[column] for column in named]
-    if odd := [name for name in names if name != NAME and "." not in name]:
-        raise ValueError(f"'{path}': the column {odd[0]!r} is neither NODE.INPUT nor {NAME}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"'{path}' names a column twice: {', '.join(names)}.")
-    for number, row in rows:
-        if len(row) != len(head):
-            raise ValueError(f"'{path}', line {number}: it has {len(row)} cells, the first line {len(head)}.")
-        if any(cell.strip() for column, cell in enumerate(row) if column not in named):
-            raise ValueError(f"'{path}', line {number}: it has a value in a column without a name.")
-    return [{head[column]: row[column] for column in named} for _, row in rows]
-
-
-def _head_and_rows(path: Path) -> tuple[tuple[int, list[str]], list[tuple[int, list[str]]]]:
-    """The lines with their numbers, empty ones left out: the first, and all others."""
-    try:
-        reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-        lines = [(reader.line_num, line) for line in reader]
-    except MalformedInput:
-        raise
-    except csv.Error as error:
-        raise ValueError(f"'{path}' is no CSV file: {error}.") from error
-    filled = [(number, line) for number, line in lines if any(cell.strip() for cell in line)]
-    if len(filled) < 2:
-        raise ValueError(f"'{path}' has no rows: its first line names the inputs, the others set them.")
-    if len(filled) < len(lines):
-        numbers = [str(number) for number, line in lines if not any(cell.strip() for cell in line)]
-        more = ", …" if len(numbers) > _LINES_SHOWN else ""
-        said = ", ".join(numbers[:_LINES_SHOWN]) + more
-        skipped = "1 line without any value is" if len(numbers) == 1 else f"{len(numbers)} lines without any value are"
-        log.warning("'%s': %s skipped (%s).", path, skipped, said)
-    return filled[0], filled[1:]

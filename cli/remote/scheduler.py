@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .journal import Journal, Submission
+from .journal import Journal, Result, Submission
 
 LOST_MAX = 5
 """A row that a server has lost so often counts as failed there: it may be what brings the server down."""
@@ -17,17 +17,6 @@ RETRIED_FIRST = 1000
 
 RETURN_WAIT = 60.0
 """Seconds for which a row that failed elsewhere waits for a server that has just gone down."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a row: the names of its files, or an error (and the files that came nevertheless)."""
-
-    row: int
-    files: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    error: str = ""
-    server: str = ""
 
 
 @dataclass
@@ -40,6 +29,7 @@ class _Server:
         unusable: why it takes no further part; "" while it does.
         in_flight: row → its submission there.
         taken_over: ids of prompts there that other servers do meanwhile.
+        leaving: whether it gets no more rows, and is gone once those in flight have ended.
     """
 
     up: bool = True
@@ -47,6 +37,12 @@ class _Server:
     unusable: str = ""
     in_flight: dict[int, Submission] = field(default_factory=dict)
     taken_over: list[str] = field(default_factory=list)
+    leaving: bool = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has left, and nothing is awaited from it."""
+        return self.leaving and not self.in_flight
 
 
 class Scheduler:
@@ -64,9 +60,10 @@ class Scheduler:
         self.results: dict[int, Result] = {}
         self._journal, self._on_result = journal, on_result
         self._servers = {server: _Server() for server in servers}
-        self._all_down_since: float | None = None
+        self._all_down_since = None if self._servers else time.monotonic()
         self._failed: defaultdict[int, dict[str, Result]] = defaultdict(dict)
         self._lost: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._sent: dict[int, float] = {}  # row → when this run sent it last
         self._new: deque[int] = deque()
         self._again: dict[int, None] = {}  # rows that one server at least could not do, the oldest first
         left = list(rows)
@@ -100,6 +97,8 @@ class Scheduler:
 
     def take(self, server: str) -> Submission | None:
         """The next row for this server, written down with the id to send it under; None if there is none."""
+        if self._servers[server].leaving:
+            return None
         row = next((row for row in self._again if self._suits(row, server)), None)
         if row is None and self._new and len(self._again) < RETRIED_FIRST:
             row = self._new.popleft()
@@ -110,6 +109,7 @@ class Scheduler:
         self._again.pop(row, None)
         submission = self._journal.sending(row, server)
         self._servers[server].in_flight[row] = submission
+        self._sent[row] = time.monotonic()
         return submission
 
     def rename(self, submission: Submission, prompt_id: str, node_errors: str) -> None:
@@ -125,8 +125,10 @@ class Scheduler:
     def complete(self, submission: Submission, files: list[str], warnings: list[str]) -> None:
         """The row is done, its files are on disk."""
         if self._ends(submission):
-            self._journal.completed(submission.row, files, warnings)
-            self._settle(Result(submission.row, files, warnings, server=submission.server))
+            row, server = submission.row, submission.server
+            result = Result(row, files, warnings, server=server, seconds=self._seconds(row))
+            self._journal.completed(result)
+            self._settle(result)
 
     def fail(self, submission: Submission, error: str, files: Iterable[str] = ()) -> None:
         """The row failed on this server: another one may try it, if there is one that has not."""
@@ -149,7 +151,25 @@ class Scheduler:
         if self._servers[server].up and not up:
             self._servers[server].down_since = time.monotonic()
         self._servers[server].up = up
+        self._take_back_from(server)
         self._review()
+
+    def join(self, server: str) -> None:
+        """A server takes part from now on, or again."""
+        before = self._servers.get(server)
+        if before is None or before.leaving or before.unusable:
+            self._servers[server] = _Server(in_flight=before.in_flight if before else {})
+            self._review()
+
+    def leave(self, server: str) -> None:
+        """A server gets no more rows; those in flight there end, or go back if it does not answer."""
+        self._servers[server].leaving = True
+        self._take_back_from(server)
+        self._review()
+
+    def has_left(self, server: str) -> bool:
+        """Whether a server was told to leave, and has ended all that it had begun."""
+        return self._servers[server].gone
 
     def dismiss(self, server: str, reason: str) -> None:
         """Give a server up for the rest of the run; what is in flight there stays in the journal."""
@@ -162,7 +182,7 @@ class Scheduler:
 
     def _review(self) -> None:
         """Note since when no server answers, and settle the rows that only servers now gone could have done."""
-        if any(self._up()):
+        if any(server.up and not server.gone for server in self._servers.values()):
             self._all_down_since = None
         elif self._all_down_since is None:
             self._all_down_since = time.monotonic()
@@ -170,7 +190,19 @@ class Scheduler:
             self._give_up_if_hopeless(row)
 
     def _up(self) -> Iterator[str]:
-        return (url for url, server in self._servers.items() if server.up)
+        """The servers that answer and may get rows."""
+        return (url for url, server in self._servers.items() if server.up and not server.leaving)
+
+    def _take_back_from(self, server: str) -> None:
+        """Offer to others what is in flight on a server that leaves and does not answer."""
+        if self._servers[server].leaving and not self._servers[server].up:
+            for submission in self.in_flight(server):
+                self.lose(submission, f"{server} was to leave, and does not answer.")
+
+    def _seconds(self, row: int) -> float | None:
+        """Seconds since the row was sent; None where an earlier run did that."""
+        sent = self._sent.pop(row, None)
+        return None if sent is None else round(time.monotonic() - sent, 3)
 
     def _suits(self, row: int, server: str) -> bool:
         """Whether the server may do the row, and none that answers has lost it less often."""
@@ -200,7 +232,8 @@ class Scheduler:
         self._again[row] = None
 
     def _fail_at(self, submission: Submission, error: str, files: list[str]) -> None:
-        result = Result(submission.row, files, error=error, server=submission.server)
+        seconds = self._seconds(submission.row)
+        result = Result(submission.row, files, error=error, server=submission.server, seconds=seconds)
         self._failed[submission.row][submission.server] = result
         self._give_up_if_hopeless(submission.row)
 
@@ -210,7 +243,7 @@ class Scheduler:
         left = {
             url
             for url, server in self._servers.items()
-            if server.up or (not server.unusable and now - server.down_since < RETURN_WAIT)
+            if not server.leaving and (server.up or (not server.unusable and now - server.down_since < RETURN_WAIT))
         }
         if failed and left and left <= set(failed):
             del self._again[row]

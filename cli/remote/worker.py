@@ -43,8 +43,15 @@ class Worker:
         self._wait = POLL_MIN
 
     async def run(self) -> None:
-        """Work until every row has its result, or the server turns out to be unusable; cancelled at any time."""
-        while not self._scheduler.finished:
+        """Work until every row has its result, or the server leaves or is unusable; cancelled at any time."""
+        async with self._server:
+            await self._work()
+        if self._scheduler.has_left(self._server.url):
+            log.warning("%s has left.", self._server.url)
+            self._scheduler.set_up(self._server.url, False)
+
+    async def _work(self) -> None:
+        while not self._scheduler.finished and not self._scheduler.has_left(self._server.url):
             try:
                 await self._turn()
             except Unusable as error:

@@ -1,5 +1,6 @@
 """What a batch on servers reads from outside: its journal, its table, the servers' answers and files."""
 
+import io
 import itertools
 import json
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from unclip.cli.remote.address import read_address, read_headers, without_credentials
 from unclip.cli.remote.answers import SavedFile, accepted, outcome, queued_ids, refusal
 from unclip.cli.remote.downloads import suffix_of
-from unclip.cli.remote.journal import FILE, Journal
-from unclip.cli.remote.rows import read_table, read_varied
+from unclip.cli.remote.journal import FILE, Journal, Result
+from unclip.cli.remote.rows import read_varied
+from unclip.cli.remote.tables import read_table
 from unclip.unclip_core.parsing import MalformedInput, parse_json
 
 ID = "0d2f7a3e-1b57-5a8e-9d32-000000000001"
@@ -42,6 +44,15 @@ DONE = {
     "status": {"status_str": "success", "completed": True, "messages": []},
 }
 numbered = itertools.count()
+
+
+def parquet_table():
+    """Two rows as pandas writes them; nothing where Parquet cannot be written."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    sink = io.BytesIO()
+    pandas.DataFrame({"name": ["one", "two"], "1.text": ["a", None], "1.seed": [1.0, None]}).to_parquet(sink)
+    return sink.getvalue()
 
 
 def read(reader, data):
@@ -86,8 +97,8 @@ def test_the_journal(tmp_path_factory, rows, data):
         journal = Journal(folder, "x")
         try:
             sent = journal.sending(2, SERVER)
-            journal.completed(3, ["a.png"], [])
-            return sent, {row: list(files) for row, files in journal.done.items()}
+            journal.completed(Result(3, ["a.png"]))
+            return sent, {row: list(result.files) for row, result in journal.done.items()}
         finally:
             journal.close()
 
@@ -101,7 +112,9 @@ def test_the_journal(tmp_path_factory, rows, data):
 def test_the_journal_that_is_damaged_above_is_a_good_one(tmp_path):
     (tmp_path / FILE).write_text("".join(json.dumps(row) + "\n" for row in JOURNAL))
     journal = Journal(tmp_path, "x")
-    assert journal.done == {1: ["row00001-1.png"]} and journal.in_flight[2].prompt_id == ID
+    assert (
+        journal.done[1].files == ["row00001-1.png"] and len(journal.done) == 1 and journal.in_flight[2].prompt_id == ID
+    )
     assert journal.is_known(SERVER, "a")
     journal.close()
 
@@ -147,3 +160,21 @@ def test_a_file_that_is_cut_anywhere_is_no_image(tmp_path, end):
     (tmp_path / "a.part").write_bytes(whole[: min(end, len(whole) - 13)])
     with pytest.raises(ValueError, match="no whole image|empty"):
         suffix_of(tmp_path / "a.part", "a.png")
+
+
+@fuzzed
+@given(data=damaged_bytes(b'{"name": "one", "1.text": "a", "1.seed": 3}\n\n{"1.scale": 0.5}\n'))
+def test_a_table_of_json_lines(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / f"table{next(numbered)}.jsonl"
+    path.write_bytes(data)
+    found = survives(lambda: read_table(path), ValueError)
+    assert found is None or all(row for row in found)
+
+
+@fuzzed
+@given(data=st.deferred(lambda: damaged_bytes(parquet_table())))
+def test_a_parquet_table(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / f"table{next(numbered)}.parquet"
+    path.write_bytes(data)
+    found = survives(lambda: read_table(path), ValueError)
+    assert found is None or all(row for row in found)

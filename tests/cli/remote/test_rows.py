@@ -2,7 +2,8 @@
 
 import pytest
 
-from unclip.cli.remote.rows import Batch, read_table, read_varied
+from unclip.cli.remote.rows import Batch, read_varied
+from unclip.cli.remote.tables import read_table
 
 
 def workflow():
