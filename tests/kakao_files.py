@@ -21,17 +21,17 @@ def write_kakao(folder: Path, sizes: KarloSizes | None = None, clip: bool = True
     """Write random weights, with or without OpenAI's CLIP: that has its real vocabulary, and takes its time."""
     folder.mkdir(parents=True)
     sizes = sizes or small_size()
-    prior = _random(PriorTransformer(sizes.prior), names.prior_origin(sizes.prior.head_dim))
+    prior = _random(PriorTransformer(sizes.prior), names.prior_key_map(sizes.prior.head_dim))
     stats = torch.zeros(sizes.prior.embed_dim), torch.ones(sizes.prior.embed_dim)
     torch.save(
         {"state_dict": {key: value for key, value in prior.items() if key.startswith("model.")}}, folder / "a.ckpt"
     )
     decoder = DecoderNet(sizes.decoder)
-    held = _random(decoder.conditioner, names.conditioner_origin)
-    held |= _random(decoder.unet, names.unet_origin(sizes.decoder.unet, "model."))
+    held = _random(decoder.conditioner, names.conditioner_key_map)
+    held |= _random(decoder.unet, names.unet_key_map(sizes.decoder.unet, "model."))
     torch.save({"state_dict": held}, folder / "b.ckpt")
     prefixes = ("model_first_steps.", "model_last_step.")
-    both = [_random(UpsamplerNet(sizes.super_res).unet, names.unet_origin(sizes.super_res, it)) for it in prefixes]
+    both = [_random(UpsamplerNet(sizes.super_res).unet, names.unet_key_map(sizes.super_res, it)) for it in prefixes]
     torch.save({"state_dict": both[0] | both[1]}, folder / "c.ckpt")
     torch.save(stats, folder / "d.th")
     if clip:
@@ -43,12 +43,14 @@ def write_kakao(folder: Path, sizes: KarloSizes | None = None, clip: bool = True
 def _clip(embed_dim: int) -> dict[str, torch.Tensor]:
     shared = {"width": 64, "mlp_width": 64, "layers": 1, "heads": 1, "embed_dim": embed_dim}
     text, vision = TextTowerParams(**shared), VisionTowerParams(**shared, image_size=16, patch_size=8)
-    held = _random(TextTower(text), names.openai_origin(names.OPENAI_TEXT))
-    return held | _random(VisionTower(vision), names.openai_origin(names.OPENAI_VISION))
+    held = _random(TextTower(text), names.openai_key_map(names.OPENAI_TEXT))
+    return held | _random(VisionTower(vision), names.openai_key_map(names.OPENAI_VISION))
 
 
-def _random(net: nn.Module, origin) -> dict[str, torch.Tensor]:
+def _random(net: nn.Module, key_map) -> dict[str, torch.Tensor]:
     """Random tensors under the names and shapes that the reader looks for."""
     generator = torch.Generator().manual_seed(1)
-    shapes = {origin(key).key: origin(key).source_shape(tuple(value.shape)) for key, value in net.state_dict().items()}
+    shapes = {
+        key_map(key).key: key_map(key).source_shape(tuple(value.shape)) for key, value in net.state_dict().items()
+    }
     return {key: torch.randn(shape, generator=generator) * 0.1 for key, shape in shapes.items()}

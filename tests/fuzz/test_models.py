@@ -7,22 +7,35 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from factories import add_second_upsampler, write_model
+from factories import add_second_upsampler, randomise, write_model
 from fuzz.mutations import as_json, damaged, damaged_bytes, damaged_json, fuzzed, survives
 from hypothesis import given
 from hypothesis import strategies as st
 from kakao_files import write_kakao
 from safetensors.torch import load_file, save, save_file
 
+from unclip.unclip_core.families.kandinsky22.random_decoder import small_size as small_decoder
+from unclip.unclip_core.families.kandinsky22.random_decoder import write_random_decoder
 from unclip.unclip_core.families.kandinsky22.random_prior import small_size as small_prior
 from unclip.unclip_core.families.kandinsky22.random_prior import write_random_prior
+from unclip.unclip_core.families.karlo.names import PRIOR, renamed
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.prior_config import prior_config
 from unclip.unclip_core.models import PARTS
+from unclip.unclip_core.nets.one_pass_prior import EXTRA_TOKENS, OnePassPrior
+from unclip.unclip_core.nets.prior import PriorParams
 from unclip.unclip_core.weights.files import CheckpointError, load_weights
 
-LAYOUTS = ("native", "karlo", "kakao", "kandinsky")
-PARTS_OF = {"kakao": {"prior", "decoder", "upsampler"}, "kandinsky": {"clip", "prior"}}
+LAYOUTS = ("native", "karlo", "kakao", "kandinsky", "kandinsky-decoder", "kandinsky-hint", "eclipse")
+WITH_JSON = [layout for layout in LAYOUTS if layout != "kakao"]
+PARTS_OF = {
+    "kakao": {"prior", "decoder", "upsampler"},
+    "kandinsky": {"clip", "prior"},
+    "kandinsky-decoder": {"decoder"},
+    "kandinsky-hint": {"decoder"},
+    "eclipse": {"prior"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +47,21 @@ def folders(tmp_path_factory):
     write_random_karlo(place / "karlo", small_size())
     write_kakao(place / "kakao", clip=False)
     write_random_prior(place / "kandinsky", small_prior())
+    write_random_decoder(place / "kandinsky-decoder", small_decoder())
+    write_random_decoder(place / "kandinsky-hint", small_decoder(beside="hint"))
+    write_eclipse(place / "eclipse", small_prior().prior)
     for name in LAYOUTS:
         shutil.copytree(place / name, place / f"{name}-damaged")
     return place
+
+
+def write_eclipse(folder: Path, params: PriorParams):
+    """A prior of one pass as ECLIPSE publishes it: a configuration and weights, no index."""
+    net = randomise(OnePassPrior(params), 5)
+    folder.mkdir()
+    save_file({renamed(key, PRIOR): value for key, value in net.state_dict().items()}, folder / "model.safetensors")
+    config = prior_config(params) | {"additional_embeddings": EXTRA_TOKENS}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def read_whole(folder: Path):
@@ -83,7 +108,7 @@ def test_weights(folders, layout, data):
     try_with(folders, layout, path, data.draw(damaged_bytes(good)))
 
 
-@pytest.mark.parametrize("layout", ["native", "karlo", "kandinsky"])
+@pytest.mark.parametrize("layout", WITH_JSON)
 @fuzzed
 @given(data=st.data())
 def test_json(folders, layout, data):
@@ -123,7 +148,7 @@ def test_yaml(folders, data):
 KINDS = [torch.int8, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e4m3fn, torch.uint8]
 
 
-@pytest.mark.parametrize("layout", ["native", "karlo", "kandinsky"])
+@pytest.mark.parametrize("layout", WITH_JSON)
 @fuzzed
 @given(data=st.data())
 def test_tensors(folders, layout, data):

@@ -13,8 +13,9 @@ from torch import nn
 
 from unclip.unclip_core.clip.tokenizer import ClipTokenizer, byte_vocabulary, read_tokenizer, write_tokenizer
 from unclip.unclip_core.lora.files import read_lora, write_lora
+from unclip.unclip_core.weights.components import open_component
 from unclip.unclip_core.weights.files import CheckpointError, load_weights
-from unclip.unclip_core.weights.tensors import open_component, open_file
+from unclip.unclip_core.weights.tensors import open_file
 from unclip.unclip_core.weights.torch_archive import open_torchscript
 
 TENSORS = {"a.weight": torch.randn(4, 3), "a.bias": torch.zeros(4), "count": torch.tensor([3])}

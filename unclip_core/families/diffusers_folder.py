@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..parsing import checked
+from ..weights.components import open_component
 from ..weights.config_checks import read_table, refused, usable
 from ..weights.files import CheckpointError
-from ..weights.tensors import Tensors, open_component
+from ..weights.tensors import Tensors
 from .registry import INDEX
 
 T = TypeVar("T")

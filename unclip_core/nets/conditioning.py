@@ -3,6 +3,7 @@
 from typing import ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Condition = dict[str, Tensor]
@@ -84,6 +85,22 @@ class ConditionerParams(Protocol):
     def build(self) -> nn.Module:
         """Make the `Conditioner`."""
         ...
+
+
+def context_layers(
+    embed_dim: int, text_width: int, context_dim: int, extra_tokens: int
+) -> tuple[nn.Linear, nn.Linear, nn.LayerNorm]:
+    """The layers of context tokens: image embedding to `extra_tokens`, the text's token states, and their norm."""
+    image_tokens = nn.Linear(embed_dim, extra_tokens * context_dim)
+    return image_tokens, nn.Linear(text_width, context_dim), nn.LayerNorm(context_dim)
+
+
+def join_context(image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> Condition:
+    """Context of tokens of the image `[B, E, W]`, which are always attended, and then the text's `[B, T, W]`."""
+    return {
+        "context": torch.cat([image_tokens, text_tokens], dim=1),
+        "context_mask": F.pad(text_mask, (image_tokens.shape[1], 0), value=True),
+    }
 
 
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:

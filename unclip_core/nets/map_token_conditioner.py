@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .conditioning import Condition, replace_dropped
+from .conditioning import Condition, context_layers, join_context, replace_dropped
 from .map_conditioner import MapConditioner, MapConditionerParams, whiten
 from .params import require_positive
 
@@ -61,9 +61,9 @@ class MapTokenConditioner(MapConditioner):
         """Make the map conditioner and the projections to context tokens."""
         super().__init__(params)
         self.context = params
-        self.image_tokens = nn.Linear(params.embed_dim, params.extra_tokens * params.context_dim)
-        self.text_tokens = nn.Linear(params.text_width, params.context_dim)
-        self.text_norm = nn.LayerNorm(params.context_dim)
+        self.image_tokens, self.text_tokens, self.text_norm = context_layers(
+            params.embed_dim, params.text_width, params.context_dim, params.extra_tokens
+        )
 
     def forward(
         self,
@@ -94,10 +94,4 @@ class MapTokenConditioner(MapConditioner):
         states = self.text_norm(self.text_tokens(text_states.to(dtype)))
         # As many tokens for every text: guidance computes those with and without one in a batch.
         missing = max(0, self.context.text_tokens - states.shape[1])
-        return told | {
-            "context": torch.cat([extra, F.pad(states, (0, 0, 0, missing))], dim=1),
-            "context_mask": torch.cat(
-                [text_mask.new_ones(extra.shape[:2]), F.pad(text_mask, (0, missing))],
-                dim=1,
-            ),
-        }
+        return told | join_context(extra, F.pad(states, (0, 0, 0, missing)), F.pad(text_mask, (0, missing)))

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conditioning import Condition, replace_dropped
+from .conditioning import Condition, context_layers, join_context, replace_dropped
 from .params import require_positive
 
 
@@ -54,9 +53,9 @@ class TokenConditioner(nn.Module):
         self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
         self.text_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
         self.image_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
-        self.image_tokens = nn.Linear(params.embed_dim, params.extra_tokens * params.context_dim)
-        self.text_tokens = nn.Linear(params.text_width, params.context_dim)
-        self.text_norm = nn.LayerNorm(params.context_dim)
+        self.image_tokens, self.text_tokens, self.text_norm = context_layers(
+            params.embed_dim, params.text_width, params.context_dim, params.extra_tokens
+        )
 
     def forward(
         self,
@@ -83,8 +82,5 @@ class TokenConditioner(nn.Module):
         # Karlo's layout: the projection is channels first, (B, context_dim, extra_tokens).
         extra = self.image_tokens(image).unflatten(1, (-1, self.params.extra_tokens)).transpose(1, 2)
         states = self.text_norm(self.text_tokens(text_states.to(dtype)))
-        return {
-            "embed": self.image_embed(image) + self.text_embed(text_embeds.to(dtype)),
-            "context": torch.cat([extra, states], dim=1),
-            "context_mask": F.pad(text_mask, (self.params.extra_tokens, 0), value=True),
-        }
+        embed = self.image_embed(image) + self.text_embed(text_embeds.to(dtype))
+        return {"embed": embed} | join_context(extra, states, text_mask)

@@ -1,9 +1,8 @@
 """The engine of every training: one loop, checkpoints, log and samples, whatever is trained on whatever data."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from .activation_checkpointing import enable_activation_checkpointing
 from .batch_sources import BatchSource, Part
 from .budget import Budget
 from .config import Training
+from .gradients import accumulate_gradients, check_finite, norm_figures
 from .interrupts import Interrupts
 from .logbook import Logbook
 from .optimizer import MuonAdamW, WeightAverage, cosine_lr
@@ -213,7 +213,7 @@ class Engine:
         rate = cosine_lr(self.step, training.steps, training.lr, training.warmup, self.budget.share_of_time)
         self.optimizer.set_lr(rate)
         torch.manual_seed(training.seed * 1_000_003 + self.step * 1_009 + self.processes.process_index)
-        values = self._gradients(parts)
+        values = accumulate_gradients(self.processes, self._wrapped, parts)
         self.optimizer.gather_gradients()
         norm = self.processes.clip_grad_norm_(list(self.optimizer.param_groups[0]["params"]), training.clip_norm)
         self._stepper.step()
@@ -221,7 +221,7 @@ class Engine:
         self.step += 1
         if self.main:
             self.average.update(self.optimizer.masters, self.step)
-        self._means.add(values | self._norm(norm))
+        self._means.add(values | norm_figures(self.processes, self._stepper, norm))
         self._rate = rate
 
     def _agree(self) -> tuple[bool, bool]:
@@ -238,34 +238,10 @@ class Engine:
         self.budget.seconds = told[2]
         return told[0] > 0, told[1] > 0
 
-    def _gradients(self, parts: list[Part]) -> dict[str, Tensor]:
-        """Add up the gradients of a step's parts; returns the parts' mean losses by name."""
-        values: dict[str, Tensor] = {}
-        for number, part in enumerate(parts, start=1):
-            last = number == len(parts)
-            with nullcontext() if last else self.processes.no_sync(self._wrapped):
-                found = self._wrapped(part)
-                self.processes.backward(found["loss"] / len(parts))
-            for name, value in found.items():
-                values[name] = values.get(name, 0) + value.detach() / len(parts)
-        return values
-
-    def _norm(self, norm: Tensor) -> dict[str, Tensor]:
-        """The gradients' norm; in fp16 also whether they overflowed, and the step was skipped for a smaller scale."""
-        if self.processes.scaler is None:
-            return {"grad_norm": norm}
-        skipped = torch.tensor(float(self._stepper.step_was_skipped), device=norm.device)
-        return {"grad_norm": torch.where(skipped > 0, 0.0, norm), "skipped": skipped}
-
     def _collect(self) -> dict[str, float]:
         """Read the sums off the device. Raises FloatingPointError where the loss or its gradient was not finite."""
         sums = self._means.collect()
-        if not all(math.isfinite(sums.get(name, 0.0)) for name in ("loss", "grad_norm")):
-            raise FloatingPointError(
-                f"the loss of step {self.step} or its gradient is not finite, or that of one of the "
-                f"{sums['steps']:.0f} steps up to it ({self._means.means()}): "
-                "lower training.lr, or train with another precision. The last checkpoint stands."
-            )
+        check_finite(sums, self._means.means(), self.step)
         return sums
 
     def _figures(self) -> dict[str, float]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from unclip.unclip_core.weights.components import open_component
 from unclip.unclip_core.weights.files import CheckpointError
-from unclip.unclip_core.weights.tensors import open_component
 
 WHOLE = "diffusion_pytorch_model.safetensors"
 

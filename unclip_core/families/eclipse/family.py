@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...models import PartReader
-from ...parsing import MalformedInput, read_json
+from ...weights.config_checks import read_table
 from ..registry import CONFIG, Family, Source
 
 KIND = "PriorTransformer"
@@ -29,15 +29,9 @@ class EclipseFamily(Family):
     }
 
     def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
-        """Detect a folder without an index whose `config.json` is a prior's."""
+        """Detect a folder without an index whose `config.json` is a prior's. Raises CheckpointError as the contract."""
         path = folder / CONFIG
-        if index is not None or not path.is_file():
-            return False
-        try:
-            config = read_json(path)
-        except (MalformedInput, OSError):
-            return False  # another family's, or nobody's
-        return isinstance(config, dict) and config.get("_class_name") == KIND
+        return index is None and path.is_file() and read_table(path).get("_class_name") == KIND
 
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
         """Return an `EclipseFolder`."""

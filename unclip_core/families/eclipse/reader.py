@@ -1,6 +1,5 @@
 """Read a prior of ECLIPSE: diffusers' PriorTransformer without a time token."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,25 @@ from ...models import Clip, Decoder, MissingPart, Prior, StageSettings, Upsample
 from ...nets.one_pass_prior import EXTRA_TOKENS, OnePassPrior
 from ...nets.prior import EXTRA_TOKENS as DIFFUSION_TOKENS
 from ...nets.prior import PriorParams
-from ...parsing import MalformedInput, checked, read_json
+from ...weights.components import open_component
+from ...weights.config_checks import Config, read_table, require, usable
 from ...weights.files import CheckpointError
-from ...weights.tensors import fill, open_component, planned
+from ...weights.net_weights import load_net, match_keys
+from .. import prior_config
 from ..kandinsky22.decoder_reader import FAMILY_WIDTH as KANDINSKY_WIDTH
 from ..kandinsky22.decoder_reader import family_name
-from ..kandinsky22.prior_config import PriorConfig
 from ..karlo import names
 from ..karlo.reader import family_of
 from ..registry import CONFIG
 from ..statistics import STATISTICS
 
-ORIGIN = names.diffusers_origin(names.PRIOR)
+KEY_MAP = names.diffusers_key_map(names.PRIOR)
 
 
-@dataclass(frozen=True)
-class EclipseConfig(PriorConfig):
-    """The configuration of a prior of one pass."""
-
-    additional_embeddings: int = EXTRA_TOKENS
-
-    def params(self, soft_mask: bool) -> PriorParams:
-        """Our params. Raises ValueError for settings that our net does not have."""
-        if self.additional_embeddings != EXTRA_TOKENS:
-            raise ValueError(
-                f"'additional_embeddings' is {self.additional_embeddings}; a prior of one pass has {EXTRA_TOKENS}"
-            )
-        return PriorConfig(**{**vars(self), "additional_embeddings": DIFFUSION_TOKENS}).params(soft_mask)
+def prior_params(config: Config, soft_mask: bool) -> PriorParams:
+    """Read the configuration of a prior of one pass. Raises ValueError for settings that our net does not have."""
+    require(config, {"additional_embeddings": EXTRA_TOKENS})
+    return prior_config.prior_params({**config, "additional_embeddings": DIFFUSION_TOKENS}, soft_mask)
 
 
 class EclipseFolder:
@@ -60,22 +51,17 @@ class EclipseFolder:
     @cached_property
     def params(self) -> PriorParams:
         """Shape of the net."""
-        path = self.folder / CONFIG
-        try:
-            return checked(EclipseConfig, read_json(path), f"'{path}'").params(self.conventions == "diffusers")
-        except MalformedInput as error:
-            raise CheckpointError(str(error)) from error
-        except ValueError as error:
-            raise CheckpointError(f"'{path}' is not usable: {error}") from error
+        path, soft_mask = self.folder / CONFIG, self.conventions == "diffusers"
+        return usable(f"'{path}'", lambda config: prior_params(config, soft_mask), read_table(path))
 
     def check(self) -> None:
         """Compare keys and shapes with the configuration; no weights are read."""
-        planned(lambda: OnePassPrior(self.params), ORIGIN, open_component(self.folder), STATISTICS)
+        match_keys(lambda: OnePassPrior(self.params), KEY_MAP, open_component(self.folder), STATISTICS)
 
     def prior(self) -> Prior:
         """Read the prior. The statistics that its file may hold are not used by it."""
-        net: Any = fill(
-            lambda: OnePassPrior(self.params), ORIGIN, open_component(self.folder), self.dtype, ignored=STATISTICS
+        net: Any = load_net(
+            lambda: OnePassPrior(self.params), KEY_MAP, open_component(self.folder), self.dtype, ignored=STATISTICS
         )
         return Prior(self.family, net, None, unit_norm=False, settings=StageSettings(1))
 

@@ -14,7 +14,8 @@ from ...nets.movq import MoVQ
 from ...nets.movq_codec import MoVQCodec
 from ...nets.movq_params import MoVQParams
 from ...weights.files import CheckpointError
-from ...weights.tensors import Origin, fill, planned
+from ...weights.key_map import CheckpointKey
+from ...weights.net_weights import load_net, match_keys
 from ..diffusers_folder import DiffusersFolder
 from ..karlo.names import renamed
 from . import decoder_config, names
@@ -60,17 +61,17 @@ class DecoderFolder:
     def check(self) -> None:
         """Compare keys and shapes of UNet and MoVQ with their configurations; no weights are read."""
         _ = self.reads_beside
-        planned(lambda: DecoderNet(self.params), decoder_origin, self.files.tensors(UNET))
-        planned(lambda: MoVQ(self.movq_params), movq_origin, self.files.tensors(MOVQ))
+        match_keys(lambda: DecoderNet(self.params), decoder_key_map, self.files.tensors(UNET))
+        match_keys(lambda: MoVQ(self.movq_params), movq_key_map, self.files.tensors(MOVQ))
 
     def decoder(self, find_null: Callable[[], Tensor] | None) -> Decoder:
         """Read UNet and MoVQ.
 
         find_null: gives the embedding `[D]` of an empty picture; None where no CLIP can.
         """
-        net: Any = fill(lambda: DecoderNet(self.params), decoder_origin, self.files.tensors(UNET), self.dtype)
+        net: Any = load_net(lambda: DecoderNet(self.params), decoder_key_map, self.files.tensors(UNET), self.dtype)
         net.conditioner.find_null = find_null
-        movq: Any = fill(lambda: MoVQ(self.movq_params), movq_origin, self.files.tensors(MOVQ), self.dtype)
+        movq: Any = load_net(lambda: MoVQ(self.movq_params), movq_key_map, self.files.tensors(MOVQ), self.dtype)
         channels = self.movq_params.latent_channels
         scheduler = self._scheduler()
         return Decoder(
@@ -102,12 +103,12 @@ def decoder_settings(scheduler: decoder_config.SchedulerConfig) -> StageSettings
     return StageSettings(STEPS, GUIDANCE, scheduler.sampler)
 
 
-def decoder_origin(key: str) -> Origin:
+def decoder_key_map(key: str) -> CheckpointKey:
     """Where a key of `DecoderNet` stands in the UNet's file."""
     part, _, rest = key.partition(".")
-    return Origin(renamed(rest, names.UNET if part == "unet" else names.CONDITIONER))
+    return CheckpointKey(renamed(rest, names.UNET if part == "unet" else names.CONDITIONER))
 
 
-def movq_origin(key: str) -> Origin:
+def movq_key_map(key: str) -> CheckpointKey:
     """Where a key of `MoVQ` stands in its file."""
-    return Origin(renamed(key, names.MOVQ))
+    return CheckpointKey(renamed(key, names.MOVQ))

@@ -13,10 +13,10 @@ from ...models import Decoder
 from ...nets.decoder import DecoderNet
 from ...nets.movq import MoVQ
 from ...weights.files import CheckpointError, Entry, stream_weights, write_whole
-from ...weights.tensors import Origin
+from ...weights.key_map import CheckpointKey
 from ..registry import INDEX
 from . import decoder_config
-from .decoder_reader import MOVQ, SCHEDULER, UNET, decoder_origin, movq_origin
+from .decoder_reader import MOVQ, SCHEDULER, UNET, decoder_key_map, movq_key_map
 
 PIPELINES: dict[decoder_config.Beside, str] = {
     None: "KandinskyV22Pipeline",
@@ -49,8 +49,8 @@ def write_decoder(
         raise CheckpointError(f"'{folder}' is there already and not empty: name a new folder.")
     net: DecoderNet = decoder.net
     movq: Any = decoder.codec.module
-    _write_net(folder / UNET, net, decoder_origin, dtype, make, decoder_config.unet_config(net.params))
-    _write_net(folder / MOVQ, movq, movq_origin, dtype, make, decoder_config.movq_config(movq.params))
+    _write_net(folder / UNET, net, decoder_key_map, dtype, make, decoder_config.unet_config(net.params))
+    _write_net(folder / MOVQ, movq, movq_key_map, dtype, make, decoder_config.movq_config(movq.params))
     scheduler = decoder_config.scheduler_config(decoder.diffusion, decoder.settings.sampler)
     _write_json(folder / SCHEDULER / "scheduler_config.json", scheduler)
     if prior is not None:
@@ -64,13 +64,13 @@ def write_decoder(
 def _write_net(
     folder: Path,
     net: DecoderNet | MoVQ | nn.Module,
-    origin: Callable[[str], Origin],
+    key_map: Callable[[str], CheckpointKey],
     dtype: torch.dtype,
     make: Make | None,
     config: dict[str, Any],
 ) -> None:
     entries = [
-        Entry(origin(key).key, dtype, tuple(value.shape), partial(make or _as_it_is, key, value))
+        Entry(key_map(key).key, dtype, tuple(value.shape), partial(make or _as_it_is, key, value))
         for key, value in net.state_dict().items()
     ]
     stream_weights(folder / WEIGHTS, entries)

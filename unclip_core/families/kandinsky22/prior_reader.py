@@ -16,14 +16,14 @@ from ...diffusion.spec import DiffusionSpec
 from ...models import Clip, Decoder, MissingPart, Prior, StageSettings, Upsampler
 from ...nets.clip_towers import TextTower, TextTowerParams, VisionTower, VisionTowerParams
 from ...nets.prior import PriorParams, PriorTransformer
+from ...weights.config_checks import Config
 from ...weights.files import CheckpointError
-from ...weights.tensors import fill, planned
+from ...weights.net_weights import load_net, match_keys
 from ...weights.weak_cached_property import weak_cached_property
+from .. import clip_config, prior_config
 from ..diffusers_folder import DiffusersFolder
-from ..karlo import clip_config
 from ..karlo import names as karlo_names
 from ..statistics import STATISTICS, check_statistics
-from . import prior_config
 from .decoder_reader import family_name
 
 PRIOR, TEXT, VISION = "prior", "text_encoder", "image_encoder"
@@ -63,9 +63,9 @@ class PriorFolder:
 
     def prior(self) -> Prior:
         """Read the prior, with the statistics of CLIP's embeddings."""
-        net: Any = fill(
+        net: Any = load_net(
             lambda: PriorTransformer(self.prior_params),
-            karlo_names.diffusers_origin(karlo_names.PRIOR),
+            karlo_names.diffusers_key_map(karlo_names.PRIOR),
             self.files.tensors(PRIOR),
             self.dtype,
             keep=STATISTICS,
@@ -98,12 +98,14 @@ class PriorFolder:
     @cached_property
     def prior_params(self) -> PriorParams:
         """Shape of the prior."""
-        return self.files.configured(PRIOR, prior_config.PriorConfig, lambda config: config.params(self.compatible))
+        return self.files.configured(
+            PRIOR, dict[str, Any], lambda config: prior_config.prior_params(config, soft_mask=self.compatible)
+        )
 
     @cached_property
     def text_params(self) -> TextTowerParams:
         """Shape of the text encoder, whose states and embeddings are as wide as the prior reads them."""
-        params: TextTowerParams = self.files.configured(TEXT, dict[str, Any], prior_config.text_tower_params)
+        params: TextTowerParams = self.files.configured(TEXT, dict[str, Any], clip_config.text_tower_params)
         width, given = self.prior_params.embed_dim, (params.width, params.embed_dim)
         if given != (width, width):
             raise CheckpointError(
@@ -115,7 +117,7 @@ class PriorFolder:
     @cached_property
     def vision_params(self) -> VisionTowerParams:
         """Shape of the image encoder, whose embeddings are as wide as those that the prior makes."""
-        params: VisionTowerParams = self.files.configured(VISION, dict[str, Any], prior_config.vision_tower_params)
+        params: VisionTowerParams = self.files.configured(VISION, dict[str, Any], clip_config.vision_tower_params)
         if params.embed_dim != self.prior_params.embed_dim:
             raise CheckpointError(
                 f"'{self.files.path(VISION)}' makes embeddings of {params.embed_dim} numbers; the prior beside it, of "
@@ -128,8 +130,8 @@ class PriorFolder:
         """The prior's process, as its scheduler states it."""
         return self.files.configured(
             SCHEDULER,
-            prior_config.SchedulerConfig,
-            lambda config: config.diffusion(self.compatible),
+            dict[str, Any],
+            lambda config: diffusion_spec(config, self.compatible),
             "scheduler_config.json",
         )
 
@@ -184,13 +186,26 @@ class PriorFolder:
         return tower(torch.zeros(1, self.vision_params.channels, side, side))[0]
 
     def _tower(self, name: str, build: Any, params: Any, rules: karlo_names.Rules, dtype: torch.dtype | None) -> Any:
-        origin = karlo_names.diffusers_origin(rules)
-        return fill(lambda: build(params), origin, self.files.tensors(name), dtype, ignored=POSITION_IDS)
+        key_map = karlo_names.diffusers_key_map(rules)
+        return load_net(lambda: build(params), key_map, self.files.tensors(name), dtype, ignored=POSITION_IDS)
 
     def _planned(
         self, name: str, build: Any, params: Any, rules: karlo_names.Rules, ignored: tuple[str, ...] = ()
     ) -> None:
-        planned(lambda: build(params), karlo_names.diffusers_origin(rules), self.files.tensors(name), ignored)
+        match_keys(lambda: build(params), karlo_names.diffusers_key_map(rules), self.files.tensors(name), ignored)
+
+
+def diffusion_spec(config: Config, compatible: bool) -> DiffusionSpec:
+    """Read the scheduler of a prior, which predicts embeddings. Raises ValueError where ours does not follow it."""
+    spec = prior_config.diffusion_spec(config, compatible, native_spacing="karlo")
+    if (spec.prediction, spec.variance) != ("sample", "fixed_small_log"):
+        raise ValueError(
+            f"'prediction_type' is {spec.prediction!r} and 'variance_type' {spec.variance!r}; a prior of Kandinsky 2.2 "
+            "has 'sample' and 'fixed_small_log'"
+        )
+    if spec.train_steps < 2:
+        raise ValueError(f"'num_train_timesteps' is {spec.train_steps}; it must be 2 or more")
+    return spec
 
 
 class _Widened(nn.Module):

@@ -1,28 +1,17 @@
-"""diffusers' `config.json` of each component, to our params and back; CLIP's are in `clip_config`.
+"""diffusers' `config.json` of Karlo's nets of images, to our params and back.
 
 Old files lack keys: those take the libraries' own defaults. A setting that our networks cannot follow is refused.
 """
 
 from typing import Any
 
-from ...diffusion.spec import DiffusionSpec
 from ...nets.decoder import DecoderParams
-from ...nets.prior import EXTRA_TOKENS, PriorParams
 from ...nets.token_conditioner import TokenConditionerParams
 from ...nets.unet_params import UNetParams
 from ...weights.config_checks import Config, needs, require
-from . import config_types as types
-from .config_types import typed
+from .. import config_types as types
+from ..config_types import typed
 
-_PRIOR_FIXED = {
-    "additional_embeddings": EXTRA_TOKENS,
-    "time_embed_act_fn": "silu",
-    "norm_in_type": None,
-    "added_emb_type": "prd",
-    "embedding_proj_norm_type": None,
-    "encoder_hid_proj_type": "linear",
-    "time_embed_dim": None,
-}
 _UNET_FIXED = {
     "center_input_sample": False,
     "flip_sin_to_cos": True,
@@ -61,37 +50,6 @@ _ATTENTION_OF = {
     "SimpleCrossAttnUpBlock2D": True,
 }
 _SHIFTS = {"scale_shift": "scale_shift", "default": "add"}
-
-
-def prior_params(config: Config, soft_mask: bool) -> PriorParams:
-    """Read a PriorTransformer's configuration. Raises ValueError for settings that our net does not have."""
-    require(config, _PRIOR_FIXED)
-    told = typed(types.PriorTransformer, config)
-    require(config, dict.fromkeys(("embedding_proj_dim", "clip_embed_dim"), told.embedding_dim), or_none=True)
-    return PriorParams(
-        width=told.num_attention_heads * told.attention_head_dim,
-        layers=told.num_layers,
-        heads=told.num_attention_heads,
-        head_dim=told.attention_head_dim,
-        embed_dim=told.embedding_dim,
-        text_width=told.embedding_dim,
-        text_tokens=told.num_embeddings,
-        soft_mask=soft_mask,
-    )
-
-
-def prior_config(params: PriorParams) -> dict[str, Any]:
-    """Write the configuration that `prior_params` reads."""
-    return {
-        "_class_name": "PriorTransformer",
-        "num_attention_heads": params.heads,
-        "attention_head_dim": params.head_dim,
-        "num_layers": params.layers,
-        "embedding_dim": params.embed_dim,
-        "num_embeddings": params.text_tokens,
-        "additional_embeddings": EXTRA_TOKENS,
-        "dropout": 0.0,
-    }
 
 
 def conditioner_params(config: Config) -> TokenConditionerParams:
@@ -192,43 +150,6 @@ def super_res_config(params: UNetParams, image_size: int) -> dict[str, Any]:
         "_class_name": "UNet2DModel",
         "sample_size": image_size,
         "add_attention": params.mid_attention,
-    }
-
-
-def diffusion_spec(config: Config, compatible: bool, native_clip: float | None = None) -> DiffusionSpec:
-    """Read an UnCLIPScheduler's configuration.
-
-    compatible: with diffusers' tables and spacing; else with those of kakaobrain's code, which also clips at
-    `native_clip` where diffusers clips at half of it. Raises ValueError for settings that ours cannot follow.
-    """
-    require(config, {"beta_schedule": "squaredcos_cap_v2"})
-    told = typed(types.UnCLIPScheduler, config)
-    limit = told.clip_sample_range if told.clip_sample else None
-    if native_clip is not None and not compatible and limit == native_clip / 2:
-        limit = native_clip
-    read = {
-        "schedule": "cosine",
-        "train_steps": told.num_train_timesteps,
-        "prediction": told.prediction_type,
-        "variance": told.variance_type,
-        "clip_range": limit,
-        "spacing": "karlo" if compatible else "karlo_native",
-        "compatible": compatible,
-        "solver_spacing": "trailing",
-    }
-    return DiffusionSpec.from_dict(read)
-
-
-def scheduler_config(spec: DiffusionSpec) -> dict[str, Any]:
-    """Write the configuration that `diffusion_spec` reads."""
-    return {
-        "_class_name": "UnCLIPScheduler",
-        "num_train_timesteps": spec.train_steps,
-        "variance_type": spec.variance,
-        "clip_sample": spec.clip_range is not None,
-        "clip_sample_range": spec.clip_range or 1.0,
-        "prediction_type": spec.prediction,
-        "beta_schedule": "squaredcos_cap_v2",
     }
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from ...nets.unet_params import UNetParams
-from ...weights.tensors import Origin
+from ...weights.key_map import CheckpointKey
 from .names import Rules, renamed
 
 PRIOR: Rules = (
@@ -77,30 +77,30 @@ OPENAI_VISION: Rules = (
 )
 
 
-def prior_origin(head_dim: int) -> Callable[[str], Origin]:
+def prior_key_map(head_dim: int) -> Callable[[str], CheckpointKey]:
     """Locate a key of the prior; CLIP's statistics keep their name, they come from another file."""
 
-    def origin(key: str) -> Origin:
+    def key_map(key: str) -> CheckpointKey:
         if key in ("clip_mean", "clip_std"):
-            return Origin(key)
+            return CheckpointKey(key)
         return _interleaved(key, f"model.{renamed(key, PRIOR)}", head_dim)
 
-    return origin
+    return key_map
 
 
-def conditioner_origin(key: str) -> Origin:
+def conditioner_key_map(key: str) -> CheckpointKey:
     """Locate a key of the decoder's conditioner."""
-    return Origin(f"model.{renamed(key, CONDITIONER)}")
+    return CheckpointKey(f"model.{renamed(key, CONDITIONER)}")
 
 
-def unet_origin(params: UNetParams, prefix: str) -> Callable[[str], Origin]:
+def unet_key_map(params: UNetParams, prefix: str) -> Callable[[str], CheckpointKey]:
     """Locate a key of a UNet under `prefix` ("model.", "model_first_steps.", "model_last_step.")."""
     entries, exits = _first_numbers(params)
 
-    def origin(key: str) -> Origin:
+    def key_map(key: str) -> CheckpointKey:
         found = re.match(r"(?:(down|up)\.(\d+)|middle)\.(blocks|attentions|resample)\.(?:(\d+)\.)?(.*)", key)
         if not found:
-            return Origin(prefix + renamed(key, _ENDS))
+            return CheckpointKey(prefix + renamed(key, _ENDS))
         way, level, kind, number, rest = found.groups()
         index = int(number or 0)
         if way is None:
@@ -113,29 +113,29 @@ def unet_origin(params: UNetParams, prefix: str) -> Callable[[str], Origin]:
         linear = kind == "attentions" and rest.endswith(".weight") and not rest.startswith("norm.")
         return _interleaved(key, f"{prefix}{place}.{renamed(rest, _BLOCK)}", params.head_dim, squeeze=linear)
 
-    return origin
+    return key_map
 
 
-def openai_origin(rules: Rules) -> Callable[[str], Origin]:
+def openai_key_map(rules: Rules) -> Callable[[str], CheckpointKey]:
     """Locate a key of a CLIP tower in OpenAI's checkpoint."""
 
-    def origin(key: str) -> Origin:
+    def key_map(key: str) -> CheckpointKey:
         place = renamed(key, rules)
         found = re.search(r"\.to_([qkv])\.", key)
         if found:
-            return Origin(place, part="qkv".index(found[1]), parts=3, stacked=True)
-        return Origin(place, transpose=key == "project.weight")
+            return CheckpointKey(place, part="qkv".index(found[1]), parts=3, stacked=True)
+        return CheckpointKey(place, transpose=key == "project.weight")
 
-    return origin
+    return key_map
 
 
-def _interleaved(key: str, place: str, head_dim: int, squeeze: bool = False) -> Origin:
+def _interleaved(key: str, place: str, head_dim: int, squeeze: bool = False) -> CheckpointKey:
     """Locate a projection that is stored together with others of the same attention, interleaved by head."""
     found = re.search(r"\b(to|context)_([qkv])\.", key)
     if not found:
-        return Origin(place, squeeze=squeeze)
+        return CheckpointKey(place, squeeze=squeeze)
     sisters = "qkv" if found[1] == "to" else "kv"
-    return Origin(place, part=sisters.index(found[2]), parts=len(sisters), head_dim=head_dim, squeeze=squeeze)
+    return CheckpointKey(place, part=sisters.index(found[2]), parts=len(sisters), head_dim=head_dim, squeeze=squeeze)
 
 
 def _first_numbers(params: UNetParams) -> tuple[list[int], list[int]]:

@@ -24,7 +24,8 @@ from ...nets.upsampler import UpsamplerNet
 from ...weights.config_checks import refused
 from ...weights.files import CheckpointError
 from ...weights.meta_init import meta_init
-from ...weights.tensors import PICKLES, Tensors, fill, in_memory, load_pickle, open_file
+from ...weights.net_weights import load_net
+from ...weights.tensors import PICKLES, Tensors, in_memory, load_pickle, open_file
 from ...weights.torch_archive import is_torchscript, open_torchscript
 from ...weights.weak_cached_property import weak_cached_property
 from ..statistics import STATISTICS, check_statistics
@@ -77,9 +78,9 @@ class KakaoFolder(KarloParts):
         with refused(f"'{source.source}'"):
             params = params_of.prior(source, self._settings("prior"), self.compatible)
         statistics = dict(zip(STATISTICS, self._statistics(params.embed_dim), strict=True))
-        net = fill(
+        net = load_net(
             lambda: PriorTransformer(params),
-            names.prior_origin(params.head_dim),
+            names.prior_key_map(params.head_dim),
             source.only(lambda key: True, statistics),
             self.dtype,
             keep=STATISTICS,
@@ -94,11 +95,11 @@ class KakaoFolder(KarloParts):
             params = params_of.decoder(source, self._settings("decoder"))
         with meta_init():
             net = DecoderNet(params)
-        own = {names.conditioner_origin(key).key for key in net.conditioner.state_dict()}
-        fill(lambda: net.conditioner, names.conditioner_origin, source.only(own.__contains__), self.dtype)
-        fill(
+        own = {names.conditioner_key_map(key).key for key in net.conditioner.state_dict()}
+        load_net(lambda: net.conditioner, names.conditioner_key_map, source.only(own.__contains__), self.dtype)
+        load_net(
             lambda: net.unet,
-            names.unet_origin(params.unet, "model."),
+            names.unet_key_map(params.unet, "model."),
             source.only(lambda key: key not in own),
             self.dtype,
         )
@@ -113,7 +114,7 @@ class KakaoFolder(KarloParts):
                 params = params_of.unet(half, prefix, self._settings("super_res"))
             with meta_init():
                 net = UpsamplerNet(params)
-            fill(partial(getattr, net, "unet"), names.unet_origin(params, prefix), half, self.dtype)
+            load_net(partial(getattr, net, "unet"), names.unet_key_map(params, prefix), half, self.dtype)
             nets.append(net)
         return self._upsampler(nets[0], nets[1], self.diffusion("super_res"), SCALE)
 
@@ -133,15 +134,15 @@ class KakaoFolder(KarloParts):
         source = self._tensors("clip").only(lambda key: key not in _NOT_WEIGHTS)
         with refused(f"'{source.source}'"):
             text_params, vision_params = params_of.towers(source)
-        text = fill(
+        text = load_net(
             lambda: TextTower(text_params),
-            names.openai_origin(names.OPENAI_TEXT),
+            names.openai_key_map(names.OPENAI_TEXT),
             source.only(lambda key: not key.startswith("visual.")),
             torch.float32,
         )
-        vision = fill(
+        vision = load_net(
             lambda: VisionTower(vision_params),
-            names.openai_origin(names.OPENAI_VISION),
+            names.openai_key_map(names.OPENAI_VISION),
             source.only(lambda key: key.startswith("visual.")),
             torch.float32,
         )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from ...weights.tensors import Origin
+from ...weights.key_map import CheckpointKey
 
 Rules = Sequence[tuple[str, str]]
 
@@ -80,6 +80,6 @@ def renamed(key: str, rules: Rules) -> str:
     return key
 
 
-def diffusers_origin(rules: Rules) -> Callable[[str], Origin]:
+def diffusers_key_map(rules: Rules) -> Callable[[str], CheckpointKey]:
     """Return a function that locates our key in a checkpoint with these names."""
-    return lambda key: Origin(renamed(key, rules))
+    return lambda key: CheckpointKey(renamed(key, rules))

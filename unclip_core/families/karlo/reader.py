@@ -21,12 +21,13 @@ from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerNet
 from ...weights.files import CheckpointError
 from ...weights.meta_init import meta_init
-from ...weights.tensors import fill, planned
+from ...weights.net_weights import load_net, match_keys
 from ...weights.weak_cached_property import weak_cached_property
+from .. import clip_config, prior_config
 from ..diffusers_folder import DiffusersFolder
 from ..statistics import STATISTICS, check_statistics
-from . import clip_config, names
 from . import config as configs
+from . import names
 from .shared import NATIVE_PRIOR_CLIP, KarloParts, family_of
 
 _COMPONENTS_OF = {
@@ -47,7 +48,7 @@ _T = TypeVar("_T")
 _BUILT_OF: dict[str, tuple[Callable, Callable, names.Rules]] = {
     "text_encoder": (clip_config.text_tower_params, TextTower, names.TEXT_TOWER),
     "image_encoder": (clip_config.vision_tower_params, VisionTower, names.VISION_TOWER),
-    "prior": (partial(configs.prior_params, soft_mask=False), PriorTransformer, names.PRIOR),
+    "prior": (partial(prior_config.prior_params, soft_mask=False), PriorTransformer, names.PRIOR),
     "text_proj": (configs.conditioner_params, TokenConditioner, names.TEXT_PROJECTION),
     "decoder": (configs.decoder_unet_params, UNet, names.UNET),
     "super_res_first": (configs.super_res_params, UNet, names.UNET),
@@ -69,10 +70,10 @@ class KarloFolder(KarloParts):
 
     def prior(self) -> Prior:
         """Read the prior, with the statistics of CLIP's embeddings."""
-        params = self._configured("prior", lambda config: configs.prior_params(config, soft_mask=self.compatible))
-        net = fill(
+        params = self._configured("prior", lambda config: prior_config.prior_params(config, soft_mask=self.compatible))
+        net = load_net(
             lambda: PriorTransformer(params),
-            names.diffusers_origin(names.PRIOR),
+            names.diffusers_key_map(names.PRIOR),
             self.files.tensors("prior"),
             self.dtype,
             keep=STATISTICS,
@@ -85,9 +86,9 @@ class KarloFolder(KarloParts):
         params = self.decoder_params()
         with meta_init():
             net = DecoderNet(params)
-        fill(
+        load_net(
             lambda: net.conditioner,
-            names.diffusers_origin(names.TEXT_PROJECTION),
+            names.diffusers_key_map(names.TEXT_PROJECTION),
             self.files.tensors("text_proj"),
             self.dtype,
         )
@@ -115,7 +116,9 @@ class KarloFolder(KarloParts):
         for name, (params, build, rules) in _BUILT_OF.items():
             if name in self.components:
                 shape = self._configured(name, params)
-                planned(partial(build, shape), names.diffusers_origin(rules), self.files.tensors(name), _POSITION_IDS)
+                match_keys(
+                    partial(build, shape), names.diffusers_key_map(rules), self.files.tensors(name), _POSITION_IDS
+                )
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -154,7 +157,7 @@ class KarloFolder(KarloParts):
         """Read the diffusion that a scheduler's configuration states."""
         return self._configured(
             scheduler,
-            lambda config: configs.diffusion_spec(config, self.compatible, native_clip),
+            lambda config: prior_config.diffusion_spec(config, self.compatible, native_clip),
             "scheduler_config.json",
         )
 
@@ -183,16 +186,16 @@ class KarloFolder(KarloParts):
         if name not in self.components:
             return None
         shape = self._configured(name, params)
-        return fill(
+        return load_net(
             lambda: build(shape),
-            names.diffusers_origin(rules),
+            names.diffusers_key_map(rules),
             self.files.tensors(name),
             torch.float32,
             ignored=_POSITION_IDS,
         )
 
     def _fill_unet(self, name: str, net: UNet) -> None:
-        fill(lambda: net, names.diffusers_origin(names.UNET), self.files.tensors(name), self.dtype)
+        load_net(lambda: net, names.diffusers_key_map(names.UNET), self.files.tensors(name), self.dtype)
 
     def _configured(self, name: str, build: Callable[[dict[str, Any]], _T], file: str = "config.json") -> _T:
         return self.files.configured(name, dict[str, Any], build, file)

@@ -21,10 +21,11 @@ from ...nets.prior import PriorTransformer
 from ...nets.upsampler import UpsamplerNet
 from ...weights.config_checks import refused
 from ...weights.files import CheckpointError, Entry, stream_weights, write_whole
+from .. import clip_config, prior_config
 from ..detect import read_any_index
 from ..statistics import STATISTICS
-from . import clip_config, names
 from . import config as configs
+from . import names
 from .reader import KarloFolder
 
 Make = Callable[[str, Tensor], Tensor]
@@ -140,8 +141,8 @@ class FolderWriter:
 
     def prior(self, net: PriorTransformer, spec: DiffusionSpec) -> None:
         """Write the prior and its process (as diffusers states it)."""
-        read = partial(configs.prior_params, soft_mask=net.params.soft_mask)
-        config = _saying(net.params, configs.prior_config, read)
+        read = partial(prior_config.prior_params, soft_mask=net.params.soft_mask)
+        config = _saying(net.params, prior_config.prior_config, read)
         self._net("prior", net, names.PRIOR, config, (_DIFFUSERS, "PriorTransformer"))
         self._scheduler(self.prior_scheduler, spec)
 
@@ -182,7 +183,7 @@ class FolderWriter:
         return "UnCLIPPipeline" if "prior" in self.index else "UnCLIPImageVariationPipeline"
 
     def _scheduler(self, name: str, spec: DiffusionSpec) -> None:
-        self._json(name, "scheduler_config.json", configs.scheduler_config(spec), (_DIFFUSERS, "UnCLIPScheduler"))
+        self._json(name, "scheduler_config.json", prior_config.scheduler_config(spec), (_DIFFUSERS, "UnCLIPScheduler"))
 
     def _net(
         self,

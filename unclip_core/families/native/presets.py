@@ -25,9 +25,14 @@ def tiny_clip() -> dict[str, Any]:
 
     A ViT of 5 layers (64 px in 8 px patches) and a text transformer of 3, both 192 wide.
     """
-    vision = {"image_size": 64, "patch_size": 8, "layers": 5, "width": 192, "head_width": 48}
-    text = {"context_length": 32, "layers": 3, "width": 192, "heads": 4}
-    return {"embed_dim": 192, "vision_cfg": vision, "text_cfg": text}
+    return clip_config(192, vision_layers=5, text_layers=3)
+
+
+def clip_config(width: int, vision_layers: int, text_layers: int) -> dict[str, Any]:
+    """open_clip's arguments for towers of one width and four heads, on 64 px in 8 px patches and 32 text tokens."""
+    vision = {"image_size": 64, "patch_size": 8, "layers": vision_layers, "width": width, "head_width": width // 4}
+    text = {"context_length": 32, "layers": text_layers, "width": width, "heads": 4}
+    return {"embed_dim": width, "vision_cfg": vision, "text_cfg": text}
 
 
 def tiny_prior() -> PriorParams:

@@ -8,7 +8,7 @@ from ...nets.map_token_conditioner import MapTokenConditionerParams
 from ...nets.prior import PriorParams
 from ...nets.unet_params import UNetParams
 from ...nets.upsampler import UpsamplerParams
-from .presets import TINY_DIFFUSION
+from .presets import TINY_DIFFUSION, clip_config, tiny_upsampler
 
 SMALL_DIFFUSION = TINY_DIFFUSION | {"decoder": replace(TINY_DIFFUSION["decoder"], prediction="v_prediction")}
 """The diffusion processes of small nets by stage."""
@@ -19,9 +19,7 @@ def small_clip() -> dict[str, Any]:
 
     A ViT of 6 layers (64 px in 8 px patches) and a text transformer of 4, both 256 wide.
     """
-    vision = {"image_size": 64, "patch_size": 8, "layers": 6, "width": 256, "head_width": 64}
-    text = {"context_length": 32, "layers": 4, "width": 256, "heads": 4}
-    return {"embed_dim": 256, "vision_cfg": vision, "text_cfg": text}
+    return clip_config(256, vision_layers=6, text_layers=4)
 
 
 def small_prior() -> PriorParams:
@@ -63,20 +61,4 @@ def small_decoder() -> DecoderParams:
 
 def small_upsampler() -> UpsamplerParams:
     """An upsampler of 1 M parameters: 4 px patches, convolutions only, no norms."""
-    return UpsamplerParams(
-        in_channels=6,
-        out_channels=3,
-        channels=(64, 96),
-        blocks=(2, 2),
-        attention=(False,) * 2,
-        map_channels=(0, 0),
-        time_channels=64,
-        time_embed_dim=128,
-        mid_blocks=1,
-        groups=8,
-        patch_size=4,
-        layout="light",
-        norm="none",
-        residual=True,
-        reach=2,
-    )
+    return replace(tiny_upsampler(), channels=(64, 96), blocks=(2, 2))

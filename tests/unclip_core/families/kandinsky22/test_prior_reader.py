@@ -170,9 +170,9 @@ def test_what_does_not_fit_is_named(broken, component):
 @pytest.mark.parametrize(
     ("component", "file", "change", "told"),
     [
-        ("prior", "config.json", {"num_layers": 10**9}, "'num_layers' is 1000000000"),
+        ("prior", "config.json", {"num_layers": 10**9}, "layers must be at most 512, got 1000000000"),
         ("prior", "config.json", {"num_layers": "x"}, "num_layers: Input should be a valid integer"),
-        ("prior", "config.json", {"num_attention_heads": 0}, "'num_attention_heads' is 0"),
+        ("prior", "config.json", {"num_attention_heads": 0}, "width must be a positive whole number, got 0"),
         ("prior", "config.json", {"embedding_dim": 8}, "token states of 16 numbers.*reads 8"),
         ("prior", "config.json", {"added_emb_type": "none"}, "added_emb_type"),
         ("text_encoder", "config.json", {"hidden_act": "relu"}, "relu"),
@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_named(broken, component):
         ("image_encoder", "config.json", {"projection_dim": 8}, "embeddings of 8 numbers.*of 16"),
         ("scheduler", "scheduler_config.json", {"_class_name": "DDPMScheduler"}, "DDPMScheduler"),
         ("scheduler", "scheduler_config.json", {"prediction_type": "epsilon"}, "prediction_type"),
-        ("scheduler", "scheduler_config.json", {"clip_sample_range": 0}, "clip_sample_range"),
+        ("scheduler", "scheduler_config.json", {"clip_sample_range": 0}, "clip_range must be positive"),
     ],
 )
 def test_a_configuration_that_our_nets_cannot_follow(broken, component, file, change, told):

@@ -9,8 +9,9 @@ import torch
 from diffusers import PriorTransformer as DiffusersPrior
 from diffusers import UNet2DConditionModel, UNet2DModel
 
-from unclip.unclip_core.families.karlo import clip_config, kakao_names, kakao_params, names
+from unclip.unclip_core.families import clip_config, prior_config
 from unclip.unclip_core.families.karlo import config as configs
+from unclip.unclip_core.families.karlo import kakao_names, kakao_params, names
 from unclip.unclip_core.families.karlo.random_weights import full_size
 from unclip.unclip_core.nets.clip_towers import TextTower, VisionTower
 from unclip.unclip_core.nets.prior import PriorTransformer
@@ -36,12 +37,12 @@ def nets():
         }
 
 
-def sources(net, origin):
+def sources(net, key_map):
     """Key -> shape of what a net asks of a source."""
     return {
         o.key: list(o.source_shape(tuple(value.shape)))
         for key, value in net.state_dict().items()
-        for o in [origin(key)]
+        for o in [key_map(key)]
     }
 
 
@@ -49,25 +50,25 @@ def sources(net, origin):
 def test_diffusers_keys_and_shapes(nets, name):
     net, rules = nets[name]
     expected = {key: shape for key, shape in KEYS[f"diffusers/{name}"].items() if not key.endswith("position_ids")}
-    assert sources(net, names.diffusers_origin(rules)) == expected
+    assert sources(net, names.diffusers_key_map(rules)) == expected
 
 
 def test_native_prior_keys_and_shapes(nets):
-    found = sources(nets["prior"][0], kakao_names.prior_origin(64))
+    found = sources(nets["prior"][0], kakao_names.prior_key_map(64))
     assert (found.pop("clip_mean"), found.pop("clip_std")) == ([1, 768], [1, 768])  # of the statistics' own file
     assert found == KEYS["native/prior"]
 
 
 def test_native_decoder_keys_and_shapes(nets):
-    found = sources(nets["text_proj"][0], kakao_names.conditioner_origin)
-    found |= sources(nets["decoder"][0], kakao_names.unet_origin(SIZES.decoder.unet, "model."))
+    found = sources(nets["text_proj"][0], kakao_names.conditioner_key_map)
+    found |= sources(nets["decoder"][0], kakao_names.unet_key_map(SIZES.decoder.unet, "model."))
     assert found == KEYS["native/decoder"]
 
 
 def test_native_super_resolution_keys_and_shapes(nets):
     found = {}
     for prefix, name in (("model_first_steps.", "super_res_first"), ("model_last_step.", "super_res_last")):
-        found |= sources(nets[name][0], kakao_names.unet_origin(SIZES.super_res, prefix))
+        found |= sources(nets[name][0], kakao_names.unet_key_map(SIZES.super_res, prefix))
     assert found == KEYS["native/sr"]
 
 
@@ -102,7 +103,7 @@ def test_the_numbers_of_parameters_are_the_published_ones(nets):
 
 
 def test_configurations_survive_the_way_there_and_back():
-    assert configs.prior_params(configs.prior_config(SIZES.prior), False) == SIZES.prior
+    assert prior_config.prior_params(prior_config.prior_config(SIZES.prior), False) == SIZES.prior
     unet, projection = configs.decoder_config(SIZES.decoder), configs.conditioner_config(SIZES.decoder.conditioner)
     assert configs.decoder_params(unet, projection) == SIZES.decoder
     assert configs.super_res_params(configs.super_res_config(SIZES.super_res, 256)) == SIZES.super_res
@@ -113,7 +114,7 @@ def test_configurations_survive_the_way_there_and_back():
 def test_diffusers_builds_the_same_from_our_configurations(nets):
     """Its own classes, on the meta device, give the keys and shapes of ours."""
     built = {
-        "prior": (DiffusersPrior, configs.prior_config(SIZES.prior)),
+        "prior": (DiffusersPrior, prior_config.prior_config(SIZES.prior)),
         "decoder": (UNet2DConditionModel, configs.decoder_config(SIZES.decoder)),
         "super_res_first": (UNet2DModel, configs.super_res_config(SIZES.super_res, 256)),
     }

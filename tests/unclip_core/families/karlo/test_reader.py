@@ -12,14 +12,15 @@ from safetensors.torch import load_file, save_file
 from unclip.unclip_core.diffusion.noise import sample_seeds
 from unclip.unclip_core.diffusion.samplers import SAMPLERS
 from unclip.unclip_core.families.convert import convert
-from unclip.unclip_core.families.karlo.names import PRIOR, diffusers_origin
+from unclip.unclip_core.families.karlo.names import PRIOR, diffusers_key_map
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 from unclip.unclip_core.families.karlo.reader import family_of
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.nets.prior import PriorTransformer
 from unclip.unclip_core.pipelines import encode_image, encode_text, sample_decoder, sample_prior, upscale
+from unclip.unclip_core.weights.components import open_component
 from unclip.unclip_core.weights.files import CheckpointError
-from unclip.unclip_core.weights.tensors import fill, open_component
+from unclip.unclip_core.weights.net_weights import load_net
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NETS = ("prior", "decoder", "text_proj", "super_res_first", "super_res_last", "text_encoder", "image_encoder")
@@ -301,12 +302,12 @@ def test_weights_are_mapped_where_they_need_no_cast_and_cast_where_they_do(broke
         path = weights(broken, "prior")
         torch.save(load_file(path), path.with_suffix(suffix))
         path.unlink()
-    source, origin = open_component(broken / "prior"), diffusers_origin(PRIOR)
+    source, key_map = open_component(broken / "prior"), diffusers_key_map(PRIOR)
     place = source.read("prd_embedding").data_ptr()
     assert source.read("prd_embedding").data_ptr() == place
 
     def read(dtype):
-        return fill(lambda: PriorTransformer(small_size().prior), origin, source, dtype, keep=("clip_std",))
+        return load_net(lambda: PriorTransformer(small_size().prior), key_map, source, dtype, keep=("clip_std",))
 
     mapped, cast = read(torch.float32), read(torch.bfloat16)
     assert mapped.query.data_ptr() == place != cast.query.data_ptr()

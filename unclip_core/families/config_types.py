@@ -1,15 +1,15 @@
 """The settings of diffusers' and transformers' `config.json` that are read here: types, and those libraries' defaults.
 
-Bounds are those of the params that are made of them. Other settings are either required to be one value (`config`,
-`clip_config`) or of no effect.
+Bounds are those of the params that are made of them. Other settings are either required to be one value (where params
+are made of them: `prior_config`, `clip_config`, a family's own) or of no effect.
 """
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ...clip.image_input import OPENAI_MEAN, OPENAI_STD
-from ...parsing import checked
-from ...weights.config_checks import Config
+from ..clip.image_input import OPENAI_MEAN, OPENAI_STD
+from ..parsing import checked
+from ..weights.config_checks import Config
 
 T = TypeVar("T")
 Channels = tuple[float, float, float]

@@ -4,12 +4,13 @@ Old files lack keys: those take the library's own defaults. A setting that our n
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from ...clip.image_input import ImageInput
-from ...nets.clip_towers import TextTowerParams, VisionTowerParams
-from ...nets.params import require_positive
-from ...weights.config_checks import Config, require
+from ..clip.image_input import ImageInput
+from ..nets.clip_towers import TextTowerParams, VisionTowerParams
+from ..nets.params import require_positive
+from ..weights.config_checks import Config, require
 from . import config_types as types
 from .config_types import typed
 
@@ -17,8 +18,8 @@ _FILTERS = 6
 
 
 def text_tower_params(config: Config) -> TextTowerParams:
-    """Read the configuration of a CLIPTextModelWithProjection."""
-    told = typed(types.CLIPTextConfig, config)
+    """Read the configuration of a CLIPTextModelWithProjection. Raises ValueError where our net cannot follow it."""
+    told = typed(types.CLIPTextConfig, _own(config, "text_config"))
     return TextTowerParams(**_tower(told), vocabulary=told.vocab_size, context=told.max_position_embeddings)
 
 
@@ -37,8 +38,8 @@ def text_tower_config(params: TextTowerParams) -> dict[str, Any]:
 
 
 def vision_tower_params(config: Config) -> VisionTowerParams:
-    """Read the configuration of a CLIPVisionModelWithProjection."""
-    told = typed(types.CLIPVisionConfig, config)
+    """Read the configuration of a CLIPVisionModelWithProjection. Raises ValueError where our net cannot follow it."""
+    told = typed(types.CLIPVisionConfig, _own(config, "vision_config"))
     return VisionTowerParams(
         **_tower(told), image_size=told.image_size, patch_size=told.patch_size, channels=told.num_channels
     )
@@ -91,6 +92,14 @@ def image_input_config(images: ImageInput) -> dict[str, Any]:
         "image_std": list(images.std),
         "do_convert_rgb": True,
     }
+
+
+def _own(config: Config, name: str) -> Config:
+    """A tower's own configuration, or that part of a whole CLIP's which describes it, as transformers takes it."""
+    own = config.get(name) if config.get("model_type") == "clip" else config
+    if not isinstance(own, Mapping):
+        raise ValueError(f"it is a whole CLIP's without a table '{name}'")
+    return own
 
 
 def _tower(told: types.CLIPTextConfig | types.CLIPVisionConfig) -> dict[str, Any]:
