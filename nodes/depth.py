@@ -43,10 +43,9 @@ class UnclipDepthHint:
             }
         }
 
-    def run(self, image: Tensor, invert: bool = False, stretch: bool = True) -> dict[str, Any] | tuple[Any, ...]:
+    def run(self, image: Tensor, invert: bool = False, stretch: bool = True) -> dict[str, Any]:
         """Make a hint `[B, H, W, 3]` in 0..1, of its three channels alike, of each picture `[B, H, W, C]`."""
         pictures = to_rgb(image)
         warnings = [text for text, found in ((COLOURED, is_coloured(pictures)), (FLAT, is_flat(pictures))) if found]
         hint = depth_hint(pictures, invert=bool(invert), stretch=bool(stretch))
-        host.notify(warnings, "")
-        return host.with_warnings((hint,), warnings)
+        return host.with_warnings((hint,), warnings, all_well="The hint is ready.")

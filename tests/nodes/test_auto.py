@@ -37,7 +37,7 @@ def embedding():
 
 @pytest.fixture(scope="module")
 def text(stated):
-    return NODE_CLASS_MAPPINGS["UnclipTextEncode"]().run(stated.clip, "a red circle")[0]
+    return NODE_CLASS_MAPPINGS["UnclipTextEncode"]().run(stated.clip, "a red circle")["result"][0]
 
 
 def mask():
@@ -140,7 +140,7 @@ def test_karlo_says_its_own(karlo_models, monkeypatch):
     parts = SimpleNamespace(
         **dict(zip(("clip", "prior", "decoder", "upscaler"), UnclipLoadModel().run("karlo-v1-alpha"), strict=True))
     )
-    (text,) = NODE_CLASS_MAPPINGS["UnclipTextEncode"]().run(parts.clip, "a red frog")
+    (text,) = NODE_CLASS_MAPPINGS["UnclipTextEncode"]().run(parts.clip, "a red frog")["result"]
     (made, _), said = run("UnclipPriorSample", parts.prior, text)
     assert said.endswith("\n25 steps, guidance 4, ddpm: the model's own")
     (image,), said = run("UnclipDecoderSample", parts.decoder, made, text=text)

@@ -10,9 +10,7 @@ from unclip.unclip_core.pipelines.depth import depth_hint
 
 def run(image, **more):
     returned = UnclipDepthHint().run(image, **more)
-    if isinstance(returned, dict):
-        return returned["result"][0], returned["ui"]["warnings"]
-    return returned[0], []
+    return returned["result"][0], returned["ui"].get("warnings", [])
 
 
 @pytest.fixture
