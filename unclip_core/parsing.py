@@ -5,15 +5,19 @@ end a run with anything but a `MalformedInput`, and none of them has its own lis
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from .output import legible
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 MAX_TEXT_BYTES = 256 * 2**20  # far above any tokenizer or workflow, far below what hurts
+_HALVES = re.compile("[\ud800-\udfff]")
 _SHOWN = 3  # faults named in one message
 _SHOWN_VALUE = 60  # characters of a faulty value that are quoted
 
@@ -99,7 +103,7 @@ def checked(expected: type[T], value: Any, name: str) -> T:
         expected: a pydantic model, a dataclass (its `__post_init__` runs), or an annotated type such as
             `dict[str, Annotated[int, Field(ge=1)]]`. Lists stand for tuples. Unknown keys are taken as the type says
             (`__pydantic_config__ = {"extra": "forbid"}` on a dataclass refuses them).
-        value: what JSON can hold.
+        value: what JSON can hold. Half a character in a text, which a paste can leave in a prompt, comes out escaped.
         name: what it is, as the first words of an error.
 
     Raises:
@@ -110,13 +114,18 @@ def checked(expected: type[T], value: Any, name: str) -> T:
     try:
         # By way of JSON: strict, and yet a list is a tuple and a table is a dataclass there.
         adapter: TypeAdapter[T] = _adapter(cast(Any, expected))
-        return adapter.validate_json(json.dumps(value), strict=True)
+        return adapter.validate_json(_HALVES.sub(_escaped, json.dumps(value, ensure_ascii=False)), strict=True)
     except ValidationError as error:
         raise MalformedInput(f"{name} is not usable: {_faults(error)}.") from error
     except RecursionError as error:
         raise MalformedInput(f"{name} is not usable: it is nested too deep.") from error
     except (TypeError, ValueError) as error:
         raise MalformedInput(f"{name} is not usable: {error}.") from error
+
+
+def _escaped(half: re.Match[str]) -> str:
+    """The JSON of half a character made legible: a backslash there is two."""
+    return legible(half[0]).replace("\\", r"\\")
 
 
 @cache

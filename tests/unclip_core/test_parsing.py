@@ -7,6 +7,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
+from unclip.unclip_core.output import legible
 from unclip.unclip_core.parsing import MalformedInput, checked, parse_json, read_json, read_toml
 
 
@@ -98,3 +99,10 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     assert read_json(path, max_bytes=6) == [1, 2]
     with pytest.raises(MalformedInput, match="has 6 bytes; at most 5 are read"):
         read_json(path, max_bytes=5)
+
+
+@pytest.mark.parametrize("half", ["\ud800", "\udcff", "a \ud83d b"])
+def test_half_a_character_in_a_text_is_made_legible(half):
+    """A paste into a prompt can leave one; before, it cost the whole workflow. Escapes and whole characters stay."""
+    value = {half: [half, "\\ud800", "😀 θ \u2028"]}
+    assert checked(dict[str, list[str]], value, "It") == {legible(half): [legible(half), "\\ud800", "😀 θ \u2028"]}

@@ -205,6 +205,13 @@ def test_odd_overrides_are_problems(tmp_path, value):
         assert report.status == "invalid" and all(len(str(problem)) < 700 for problem in report.errors)
 
 
+def test_half_a_character_typed_into_a_note_of_the_canvas_costs_no_workflow(tmp_path):
+    """The canvas' workflow goes into the image as before, and so it does under extra_data."""
+    drawn = {"nodes": [{"id": 9, "type": "MarkdownNote", "widgets_values": ["a\ud800b"]}], "links": []}
+    body = {"prompt": solid(), "extra_data": {"extra_pnginfo": {"workflow": drawn}}}
+    assert go(body, tmp_path).status == "ok"
+
+
 @pytest.mark.parametrize("text", ["[" * DEEP, '{"1": ' + "9" * 5000 + "}", '{"1": 1'], ids=range(3))
 def test_a_file_that_is_no_usable_json_is_one_sentence(tmp_path, capsys, text):
     (tmp_path / "flow.json").write_text(text)
