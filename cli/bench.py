@@ -31,6 +31,7 @@ def _add_karlo(measures: Commands) -> None:
     karlo.add_argument("--steps", type=int, default=2, help="of each stage (default: %(default)s)")
     karlo.add_argument("--folder", metavar="DIR", help="a model to measure, or where the random one is to stay")
     _add_json(karlo)
+    add_device(karlo)
     karlo.set_defaults(call=_bench_karlo)
 
 
@@ -73,6 +74,7 @@ def _add_steps(measures: Commands) -> None:
     steps.add_argument("--folder", metavar="DIR", help="a Karlo to measure (default: a small random one)")
     _add_json(steps)
     _add_plot(steps)
+    add_device(steps)
     steps.set_defaults(call=_bench_steps)
 
 
@@ -81,6 +83,7 @@ def _add_inversion(measures: Commands) -> None:
     _add_count(inversion)
     inversion.add_argument("--folder", metavar="DIR", help="a model to measure (default: the bundled model)")
     _add_json(inversion)
+    add_device(inversion)
     inversion.set_defaults(call=_bench_inversion)
 
 
@@ -111,7 +114,11 @@ def _bench_tiny(options: argparse.Namespace) -> int:
 def _bench_karlo(options: argparse.Namespace) -> int:
     from ..unclip_core.bench.karlo import bench_karlo
 
-    return run_and_report(lambda: bench_karlo(options.size, options.dtype, options.steps, options.folder, options.json))
+    return run_and_report(
+        lambda: bench_karlo(
+            options.size, options.dtype, options.steps, options.folder, options.json, device=options.device
+        )
+    )
 
 
 def _bench_parity(options: argparse.Namespace) -> int:
@@ -141,10 +148,12 @@ def _bench_speed(options: argparse.Namespace) -> int:
 def _bench_steps(options: argparse.Namespace) -> int:
     from ..unclip_core.bench.speed.steps import bench_steps
 
-    return run_and_report(lambda: bench_steps(options.n, options.folder, options.json, options.plot))
+    return run_and_report(
+        lambda: bench_steps(options.n, options.folder, options.json, options.plot, device=options.device)
+    )
 
 
 def _bench_inversion(options: argparse.Namespace) -> int:
     from ..unclip_core.bench.inversion import bench_inversion
 
-    return run_and_report(lambda: bench_inversion(options.n, options.folder, options.json))
+    return run_and_report(lambda: bench_inversion(options.n, options.folder, options.json, device=options.device))

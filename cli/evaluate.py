@@ -67,7 +67,6 @@ def _add_things(measures: Commands) -> None:
     things.add_argument("--data", default="things", metavar="DIR", help="the folder of `unclip data` (%(default)s)")
     things.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows (default: all)")
     things.add_argument("--output", metavar="DIR", help="for evaluation.json and contact sheets")
-    add_device(things)
     things.set_defaults(call=_evaluate_things)
 
 
@@ -77,6 +76,7 @@ def _add_world_options(measure: Parser, counted: str, count: int) -> None:
     measure.add_argument("--seed", type=int, default=0, help="of captions and noise (default: %(default)s)")
     measure.add_argument("--folder", metavar="DIR", help="a model folder (default: the bundled model)")
     measure.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_device(measure)
 
 
 def _add_images_options(evaluate: Parser) -> None:
@@ -134,14 +134,18 @@ def _evaluate_tiny(options: argparse.Namespace) -> int:
     from ..unclip_core.evaluate.shapes import evaluate_tiny
 
     return run_and_report(
-        lambda: evaluate_tiny(options.n, options.seed, options.folder, options.json, output=options.output)
+        lambda: evaluate_tiny(
+            options.n, options.seed, options.folder, options.json, output=options.output, device=options.device
+        )
     )
 
 
 def _evaluate_describe(options: argparse.Namespace) -> int:
     from ..unclip_core.evaluate.describe import evaluate_describe
 
-    return run_and_report(lambda: evaluate_describe(options.n, options.seed, options.folder, options.json))
+    return run_and_report(
+        lambda: evaluate_describe(options.n, options.seed, options.folder, options.json, device=options.device)
+    )
 
 
 def _evaluate_edits(options: argparse.Namespace) -> int:
@@ -150,7 +154,13 @@ def _evaluate_edits(options: argparse.Namespace) -> int:
     thetas = options.theta or THETAS
     return run_and_report(
         lambda: evaluate_edits(
-            options.n, options.seed, options.folder, options.json, thetas=thetas, inverted=options.inverted
+            options.n,
+            options.seed,
+            options.folder,
+            options.json,
+            thetas=thetas,
+            inverted=options.inverted,
+            device=options.device,
         )
     )
 

@@ -6,11 +6,13 @@ import pytest
 
 from unclip.__main__ import main
 from unclip.unclip_core.bench import inversion as bench_inversion
+from unclip.unclip_core.bench import karlo
 from unclip.unclip_core.bench import tiny as bench
 from unclip.unclip_core.bench.parity import table as parity
+from unclip.unclip_core.bench.speed import steps
 from unclip.unclip_core.bench.speed import table as speed
 from unclip.unclip_core.evaluate import describe as described
-from unclip.unclip_core.evaluate import edits, evaluation
+from unclip.unclip_core.evaluate import edits, evaluation, shapes
 from unclip.unclip_core.evaluate.generation import Draw
 from unclip.unclip_core.train import run
 
@@ -32,7 +34,9 @@ def calls(monkeypatch):
 
 def test_the_ways_of_edits_are_handed_on(calls):
     assert main(["evaluate", "edits", "--n", "7", "--theta", "0.2", "0.35", "--inverted", "--json"]) == 0
-    assert calls == [("evaluate_edits", (7, 0, None, True), {"thetas": [0.2, 0.35], "inverted": True})]
+    assert calls == [
+        ("evaluate_edits", (7, 0, None, True), {"thetas": [0.2, 0.35], "inverted": True, "device": "auto"})
+    ]
 
 
 def test_each_measure_has_its_own_number_of_scenes(calls):
@@ -46,10 +50,30 @@ def test_a_bench_gets_its_own_options(calls):
     assert main(["bench", "tiny", "--dtype", "bf16", "--device", "cpu"]) == 0
     assert main(["bench", "speed", "--batches", "1", "--stage-steps", "4", "4", "2"]) == 0
     assert calls == [
-        ("bench_inversion", (4, "there", False), {}),
+        ("bench_inversion", (4, "there", False), {"device": "auto"}),
         ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16", "device": "cpu"}),
         ("bench_speed", ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2], "auto"), {}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("measure", "function"),
+    [
+        (["evaluate", "tiny"], (shapes, "evaluate_tiny")), (["evaluate", "describe"], (described, "evaluate_describe")),
+        (["evaluate", "edits"], (edits, "evaluate_edits")), (["bench", "karlo"], (karlo, "bench_karlo")),
+        (["bench", "steps"], (steps, "bench_steps")), (["bench", "inversion"], (bench_inversion, "bench_inversion")),
+        (["bench", "tiny"], (bench, "bench_tiny")),
+    ],
+)  # fmt: skip
+def test_every_measure_that_runs_nets_runs_them_where_it_is_told(monkeypatch, capsys, measure, function):
+    found = []
+    real = getattr(*function)
+    monkeypatch.setattr(*function, lambda *values, **named: found.append(named["device"]))
+    assert main([*measure, "--device", "cpu"]) == 0
+    assert found == ["cpu"]
+    monkeypatch.setattr(*function, real)
+    assert main([*measure, "--device", "cuda:99"]) == 1
+    assert "cuda:99" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("holds", [True, False])
@@ -119,13 +143,18 @@ def test_an_unknown_measure_or_none_is_refused(capsys, line, said):
 ])  # fmt: skip
 def test_options_stand_before_or_behind_the_measures_name(calls, arguments):
     assert main(["evaluate", *arguments]) == 0
-    assert calls == [("evaluate_edits", (7, 0, None, True), {"thetas": [0.2, 0.4], "inverted": False})]
+    assert calls == [
+        ("evaluate_edits", (7, 0, None, True), {"thetas": [0.2, 0.4], "inverted": False, "device": "auto"})
+    ]
 
 
 def test_a_measures_name_as_the_value_of_an_option_is_a_value(calls):
     assert main(["evaluate", "--folder", "tiny", "describe"]) == 0
     assert main(["bench", "--folder", "speed", "--n", "4", "inversion"]) == 0
-    assert calls == [("evaluate_describe", (500, 0, "tiny", False), {}), ("bench_inversion", (4, "speed", False), {})]
+    auto = {"device": "auto"}
+    assert calls == [
+        ("evaluate_describe", (500, 0, "tiny", False), auto), ("bench_inversion", (4, "speed", False), auto)
+    ]  # fmt: skip
 
 
 def test_without_a_measures_name_it_is_any_model_on_any_images(calls, monkeypatch):

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..diffusion.inversion import psnr
-from ..families.loading import load_model
+from ..families.loading import placed_model
 from ..models import UnclipModel
 from ..output import say
 from ..pipelines import encode_image, sample_decoder
 from ..pipelines.editing import invert_decoder
+from ..weights.devices import AUTO
 from ..world.render import render
 from ..world.scenes import sample_scenes
 
@@ -39,6 +40,7 @@ def bench_inversion(
     steps: Sequence[int] = STEPS,
     iterations: Sequence[int] = ITERATIONS,
     seed: int = 0,
+    device: str = AUTO,
 ) -> list[Row]:
     """Invert `count` held-out scenes with a model (the bundled one by default), print the figures and return them.
 
@@ -50,7 +52,7 @@ def bench_inversion(
     """
     if count < 1:
         raise ValueError(f"inversion cannot be measured on {count} images: at least 1 is needed")
-    model = load_model(folder)
+    model = placed_model(folder, device, ("clip", "decoder"))
     images = held_out(count, model.decoder.image_size, seed)
     embeds = encode_image(model.clip, images)
     rows = [_measure(model, images, embeds, number, times) for times in iterations for number in steps]

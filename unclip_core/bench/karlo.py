@@ -16,6 +16,7 @@ from ..families.loading import load_model
 from ..models import UnclipModel
 from ..output import say
 from ..pipelines import encode_text, sample_decoder, sample_prior, upscale
+from ..weights.devices import AUTO, choose_device, describe_device, device_peak_gib, forget_peak, synchronise
 from ..weights.files import DTYPES
 from .memory import peak_gib
 from .random_karlo import random_karlo
@@ -24,7 +25,12 @@ PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 
 
 def bench_karlo(
-    size: str = "full", dtype: str = "bf16", steps: int = 2, folder: str | None = None, as_json: bool = False
+    size: str = "full",
+    dtype: str = "bf16",
+    steps: int = 2,
+    folder: str | None = None,
+    as_json: bool = False,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Draw one image from a prompt, print the time and memory of each stage, and return them.
 
@@ -36,20 +42,24 @@ def bench_karlo(
         steps: of each stage.
         folder: a model to run, or where to write the random one and leave it; by default a temporary folder.
         as_json: print JSON in place of text.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
-        `stages`: by name, `read_seconds`, `run_seconds`, `peak_gib` (of the process, so far); `peak_gib` in all;
+        `stages`: by name, `read_seconds`, `run_seconds`, `peak_gib` (of the process, so far); `peak_gib` in all, and
+        `peak_device_gib` of the device's memory (None for a CPU); `device`;
         `picture`: the image's shape; `parameters`: how many were read; and how it was measured.
 
     Raises:
         CheckpointError: the folder holds something other than a model.
     """
+    where = choose_device(device)
+    forget_peak(where)
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
         began = time.perf_counter()
         random_karlo(place, SIZES[size](), dtype)
         written = time.perf_counter() - began
-        figures = _run(load_model(place, DTYPES[dtype]), steps)
+        figures = _run(load_model(place, DTYPES[dtype]), steps, where)
     figures |= {
         "write_seconds": written,
         "dtype": dtype,
@@ -57,21 +67,25 @@ def bench_karlo(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "peak_gib": peak_gib(),
+        "peak_device_gib": device_peak_gib(where),
+        "device": describe_device(where),
     }
     say(json.dumps(figures, indent=2) if as_json else _text(figures))
     return figures
 
 
-def _run(model: UnclipModel, steps: int) -> dict[str, Any]:
+def _run(model: UnclipModel, steps: int, where: torch.device) -> dict[str, Any]:
     stages: dict[str, dict[str, float]] = {}
     counted = [0]
 
     def stage(name: str, read: Callable[[], Any], run: Callable[[Any], Any]) -> Any:
         began = time.perf_counter()
         part = read()
+        part.module.to(where)
         ready = time.perf_counter()
         counted[0] += sum(value.numel() for value in part.module.parameters())
         result = run(part)
+        synchronise(where)
         stages[name] = {
             "read_seconds": ready - began,
             "run_seconds": time.perf_counter() - ready,

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..embedding.describe import WIDTH, Describer
 from ..embedding.phrase_lists import BUILT_IN, read_phrases
-from ..families.loading import load_model
+from ..families.loading import placed_model
 from ..models import Clip
 from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text
+from ..weights.devices import AUTO
 from ..world.evaluation import Prompt, evaluation_scenes
 from ..world.render import render
 from ..world.scenes import SPLITS, Scene, Thing
@@ -41,6 +42,7 @@ def evaluate_describe(
     as_json: bool = False,
     split: str | None = None,
     width: int = WIDTH,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Describe rendered scenes that were in no training set, and print and return what is named rightly.
 
@@ -54,13 +56,14 @@ def evaluate_describe(
         as_json: print JSON in place of a table.
         split: "trained" or "held_out" (pairs of shape and colour that are in no training image); None for both.
         width: of the beam search: captions that are carried on from slot to slot.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
         For each split `all`, the share of all attributes that are right, `exact`, the share of scenes with all of them
         right, the share of each attribute (`size`, `color`, `shape`, `place`, `relation`, `background`), and `n`.
     """
-    clip = load_model(model).clip
-    describer = Describer(lambda texts: encode_text(clip, texts).embeds, read_phrases(BUILT_IN["world"]), width)
+    clip = placed_model(model, device, ("clip",)).clip
+    describer = Describer(lambda texts: encode_text(clip, texts).embeds.cpu(), read_phrases(BUILT_IN["world"]), width)
     prompts = [prompt for prompt in evaluation_scenes(n, seed) if split in (None, prompt[0])]
     tallies = _describe(prompts, describer, clip)
     figures: dict[str, Any] = {name: _shares(*tallies[name]) for name in SPLITS if name in tallies}
@@ -88,9 +91,10 @@ def _describe(prompts: list[Prompt], describer: Describer, clip: Clip) -> dict[s
 
 
 def _embeds(scenes: list[Scene], clip: Clip) -> Tensor:
-    """The image embeddings [N, D] of rendered scenes."""
+    """The image embeddings [N, D] of rendered scenes, on the CPU."""
     parts = (scenes[at : at + BATCH] for at in range(0, len(scenes), BATCH))
-    return torch.cat([encode_image(clip, render(part, clip.adapter.image_size).permute(0, 2, 3, 1)) for part in parts])
+    side = clip.adapter.image_size
+    return torch.cat([encode_image(clip, render(part, side).permute(0, 2, 3, 1)).cpu() for part in parts])
 
 
 def named_rightly(said: Mapping[str, str], scene: Scene) -> list[tuple[str, bool]]:

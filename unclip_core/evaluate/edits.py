@@ -13,12 +13,13 @@ from torch import Tensor
 from ..diffusion.inversion import Inverted
 from ..diffusion.noise import sample_seeds
 from ..embedding.arithmetic import slerp, text_diff
-from ..families.loading import load_model
+from ..families.loading import placed_model
 from ..models import StageSettings, UnclipModel
 from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text, sample_decoder
 from ..pipelines.editing import invert_decoder
 from ..pipelines.settings import Settings, arguments
+from ..weights.devices import AUTO
 from ..world.captions import caption
 from ..world.judge import judge, score
 from ..world.render import render
@@ -46,6 +47,7 @@ def evaluate_edits(
     thetas: Sequence[float] = THETAS,
     inverted: bool = False,
     settings: Settings | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Judge interpolations and text diffs of `n` single things each, and print and return the shares.
 
@@ -58,6 +60,7 @@ def evaluate_edits(
         inverted: whether the text diff is drawn from the noise of the unedited image (DDIM inversion, without
             guidance), which keeps its content; otherwise from fresh noise.
         settings: how to draw; None for the model's own.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
         `halfway`: of the images halfway (slerp) between the thing in one colour and in the other, the shares that
@@ -72,7 +75,7 @@ def evaluate_edits(
             f"cannot evaluate edits of {n} scenes by θ of {list(thetas)}: at least 1 is needed of each, "
             "and θ lies between 0 and 1"
         )
-    studio = Studio(load_model(model), seed, settings or Settings())
+    studio = Studio(placed_model(model, device, ("clip", "decoder")), seed, settings or Settings())
     scenes, others = recolored(n, seed)
     before, after = (studio.embeds(each) for each in (scenes, others))
     texts = [encode_text(studio.model.clip, [caption(scene) for scene in each]).embeds for each in (scenes, others)]
@@ -152,7 +155,7 @@ class Studio:
                 start=None if noise is None else noise.noise[rows],
                 start_error=None if noise is None else noise.error[rows],
             )
-            found = zip(images.permute(0, 3, 1, 2), scenes[rows], strict=True)
+            found = zip(images.cpu().permute(0, 3, 1, 2), scenes[rows], strict=True)
             scores += [score(judge(image), scene) for image, scene in found]
         return scores
 

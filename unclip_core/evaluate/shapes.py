@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from ..diffusion.noise import sample_seeds
-from ..families.loading import load_model
+from ..families.loading import placed_model
 from ..output import progress_bar, say
 from ..pipelines import text_to_image
 from ..pipelines.settings import Settings
+from ..weights.devices import AUTO
 from ..weights.files import write_whole
 from ..world.evaluation import FRACTIONS, Tally, evaluation_scenes
 from .contact_sheet import ContactSheets
@@ -25,6 +26,7 @@ def evaluate_tiny(
     batch: int = 16,
     settings: Settings | None = None,
     output: str | Path | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Draw `n` prompts of trained and `n` of held-out pairs, judge the images, print and return the figures.
 
@@ -36,6 +38,7 @@ def evaluate_tiny(
         batch: prompts drawn together; it does not change the images.
         settings: how to draw; None for the model's own.
         output: a folder for the figures (`evaluation.json`) and contact sheets; None writes nothing.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
         `trained` and `held_out`, each with `single` and `pair`: fractions of images of the last stage whose
@@ -43,7 +46,7 @@ def evaluate_tiny(
     """
     prompts = evaluation_scenes(n, seed)
     seeds = sample_seeds(seed, len(prompts))
-    drawn_by = load_model(model)
+    drawn_by = placed_model(model, device)
     large, small, sheets = Tally(), Tally(), ContactSheets()
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)  # what cannot be written is said before hours of drawing
@@ -51,9 +54,10 @@ def evaluate_tiny(
     for at in progress_bar(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
         rows = slice(at, at + batch)
         drawing = text_to_image(drawn_by, [p[3] for p in prompts[rows]], seeds[rows], settings or Settings())
-        scores = large.add_images(prompts[rows], drawing.large.permute(0, 3, 1, 2))
-        sheets.add(prompts[rows], drawing.large, scores)
-        small.add_images(prompts[rows], drawing.small.permute(0, 3, 1, 2))
+        images = drawing.large.cpu()
+        scores = large.add_images(prompts[rows], images.permute(0, 3, 1, 2))
+        sheets.add(prompts[rows], images, scores)
+        small.add_images(prompts[rows], drawing.small.cpu().permute(0, 3, 1, 2))
     figures = {
         **large.fractions(),
         "at_64": small.fractions(),

@@ -1,11 +1,13 @@
 """Load a model folder, whatever its family."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..clip.tokenizer import CONVENTIONS
-from ..models import UnclipModel
+from ..models import PARTS, UnclipModel
+from ..weights.devices import AUTO, choose_device
 from .detect import family_of
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "shapes"
@@ -39,3 +41,23 @@ def load_model(
     if prior is not None:
         reader = family.with_prior(reader, family_of(Path(prior)).read(Path(prior), dtype, conventions), Path(prior))
     return UnclipModel(name=folder.name, folder=folder, reader=reader)
+
+
+def placed_model(path: str | Path | None = None, device: str = AUTO, parts: Sequence[str] = PARTS) -> UnclipModel:
+    """Open a model and put some of its parts, those of them that it has, on a device.
+
+    Args:
+        path: as of `load_model`.
+        device: such as "cpu" or "cuda:1"; "auto" is the machine's best.
+        parts: of `PARTS`.
+
+    Raises:
+        CheckpointError: as `load_model`.
+        ValueError: this machine has no such device.
+    """
+    place = choose_device(device)
+    model = load_model(path)
+    for name in parts:
+        if model.has(name):
+            getattr(model, name).module.to(place)
+    return model

@@ -120,7 +120,7 @@ def test_the_small_size_has_karlos_shape():
 
 @torch.no_grad()
 def test_more_steps_come_nearer(folder):
-    model = steps.load_model(folder)
+    model = steps.placed_model(folder, "cpu")
     found = steps.Study(model, ["the red cat"], (1.0, 1.0)).run([2, 12], 40)
     assert set(found) == {"prior", "decoder"} and "ddim" in found["decoder"]
     for measure in found.values():

@@ -41,7 +41,7 @@ class FakeText:
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(edits, "load_model", lambda _: FakeModel)
+    monkeypatch.setattr(edits, "placed_model", lambda *_: FakeModel)
     monkeypatch.setattr(edits, "encode_image", lambda _, images: images.flatten(1)[:, :8] + torch.rand(8) + 0.1)
     monkeypatch.setattr(edits, "encode_text", lambda _, captions: FakeText(captions))
     return monkeypatch

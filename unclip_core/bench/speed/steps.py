@@ -16,12 +16,13 @@ from ...diffusion.noise import sample_seeds
 from ...diffusion.samplers import SAMPLERS
 from ...embedding.arithmetic import cosine
 from ...families.karlo.random_weights import small_size
-from ...families.loading import load_model
+from ...families.loading import placed_model
 from ...models import UnclipModel
 from ...output import say
 from ...pipelines import encode_text, sample_decoder, sample_prior
 from ...plotting.plots import Curve, plot
 from ...plotting.sheets import levels
+from ...weights.devices import AUTO
 from ...world.evaluation import Tally, evaluation_scenes
 from ..random_karlo import random_karlo
 
@@ -37,6 +38,7 @@ def bench_steps(
     plot_to: str | None = None,
     counts: Sequence[int] = COUNTS,
     reference: int = REFERENCE,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Measure every sampler on the bundled model and on a small random Karlo; print and return the figures.
 
@@ -51,6 +53,7 @@ def bench_steps(
         plot_to: a PNG file for the decoder's curves of the bundled model.
         counts: of steps.
         reference: steps of the reference.
+        device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
 
     Returns:
         `tiny` and `karlo`, each with `prior.<sampler>.<steps>` (1 - cosine with the reference's embedding, mean),
@@ -58,7 +61,7 @@ def bench_steps(
         `accuracy.<sampler>.<steps>`, the share of the decoder's images that the judge finds right in everything.
     """
     scenes = evaluation_scenes(-(-n // 2), 0)[:n]
-    bundled = load_model()
+    bundled = placed_model(None, device)
     tiny = Study(
         bundled,
         [scene[3] for scene in scenes],
@@ -67,7 +70,7 @@ def bench_steps(
     figures: dict[str, Any] = {"n": n, "reference_steps": reference, "tiny": tiny.run(counts, reference, scenes)}
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
-        karlo = Study(load_model(random_karlo(place, small_size())), ["the red cat"] * n, (4.0, 8.0))
+        karlo = Study(placed_model(random_karlo(place, small_size()), device), ["the red cat"] * n, (4.0, 8.0))
         figures["karlo"] = karlo.run(counts, reference)
     say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot_to:
@@ -122,7 +125,7 @@ class Study:
 def accuracy(images: Tensor, scenes: Sequence[Any]) -> float:
     """Return the share, 0..1, of images `[B, H, W, 3]` that the judge finds right in everything, over all splits."""
     tally = Tally()
-    tally.add_images(scenes, images.permute(0, 3, 1, 2))
+    tally.add_images(scenes, images.cpu().permute(0, 3, 1, 2))
     rows = [row for split in tally.fractions().values() for row in split.values()]
     return sum(row["all"] * row["n"] for row in rows) / sum(row["n"] for row in rows)
 

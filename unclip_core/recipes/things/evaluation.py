@@ -12,12 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...diffusion.noise import sample_seeds
-from ...families.loading import load_model
+from ...families.loading import placed_model
 from ...models import UnclipModel
 from ...output import say
 from ...pipelines import text_to_image
 from ...plotting.sheets import levels, tiled
-from ...weights.devices import AUTO, choose_device
+from ...weights.devices import AUTO
 from ...weights.files import write_whole
 from .dataset import LARGE, World, open_world
 from .judge import JUDGE_FILE, Judge, load_judge
@@ -85,15 +85,6 @@ def evaluate_things(
             write_whole(Path(output) / "evaluation.json", json.dumps(figures, indent=2).encode())
     say(json.dumps(figures, indent=2) if as_json else table(figures))
     return figures
-
-
-def placed_model(model: str | Path | None, device: str) -> UnclipModel:
-    """The model with all its parts on the device. Raises ValueError for a device that there is not."""
-    loaded, place = load_model(model), choose_device(device)
-    parts: list[Any] = [loaded.clip, loaded.prior, loaded.decoder, loaded.upsampler]
-    for part in parts:
-        part.module.to(place)
-    return loaded
 
 
 def draw_and_score(
