@@ -177,6 +177,6 @@ class UnclipImageEncode:
         def encode(rows: slice, on_step: host.OnStep) -> Tensor:
             return pipelines.encode_image(clip.part, images[rows])
 
-        with host.loaded(clip):
+        with host.loaded(host.seeing(clip)):
             embeds = host.run_in_chunks(encode, len(images), defaults.IMAGES_AT_ONCE, 1, "CLIP")
         return (EmbeddingValue(embeds, clip.family, "image"),)

@@ -161,7 +161,7 @@ class UnclipDecoderSample:
             sample = guide.over(rows) if guide else pipelines.sample_decoder
             return sample(decoder.part, seen, **more)
 
-        with host.loaded_together(decoder, *([guide.clip] if guide else [])):
+        with host.loaded_together(decoder, *([host.seeing(guide.clip)] if guide else [])):
             steps, preview = canvas.steps_taken(chosen.steps), decoder.part.codec.preview
             images = host.run_in_chunks(draw, len(embeds), defaults.IMAGES_AT_ONCE, steps, "Decoder", preview)
         said = unread(decoder.part, chosen.settings["guidance_scale"], text is not None, negative is not None)

@@ -113,7 +113,7 @@ class UnclipClipOptimise:
                 on_step=on_step,
             )
 
-        with host.loaded(clip):
+        with host.loaded(host.seeing(clip)):
             return (host.run_in_chunks(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP"),)
 
 

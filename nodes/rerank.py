@@ -55,7 +55,7 @@ class UnclipRerank:
                 f"Cannot keep {keep} images a prompt: there are {len(images)} images for {prompts} prompts. "
                 "Draw more, or lower 'keep'."
             )
-        with host.loaded(clip) as part:
+        with host.loaded(host.seeing(clip)) as part:
             ranking = rank(pipelines.encode_image(part, images), text.condition.embeds, keep)
         scores = scores_text(ranking, text.prompts)
         return host.with_text((images[ranking.rows.to(images.device)], scores), scores)

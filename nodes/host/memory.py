@@ -129,6 +129,21 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
         _put_back(bases)
 
 
+def seeing(value: PartValue[Clip] | LateValue[Clip]) -> PartValue[Clip]:
+    """Return a CLIP with its image encoder read, for a stage that looks at images.
+
+    Where that is read late, it comes in under a patcher that has measured the text encoder alone. So its weights are
+    read where those wait that are not in use, and are measured anew: ComfyUI makes room for all of it.
+    """
+    value = value.value if isinstance(value, LateValue) else value
+    if value.part.adapter.vision_is_late:
+        if value.patcher is not None:
+            value.patcher.detach()
+            value.patcher.size = 0  # ComfyUI's word for "not measured yet"
+        value.part.adapter.read_vision()
+    return value
+
+
 def _ask_for(values: Sequence[PartValue[Any]], beside: int) -> None:
     """Have ComfyUI load the parts that it manages, with room for `beside` bytes of weights changed by LoRAs."""
     patchers = [value.patcher for value in values if value.patcher is not None]

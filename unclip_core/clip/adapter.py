@@ -102,6 +102,14 @@ class ClipAdapter(ABC):
         """Whether it has an image encoder."""
         return True
 
+    @property
+    def vision_is_late(self) -> bool:
+        """Whether it has an image encoder that is not read yet, see `read_vision`."""
+        return False
+
+    def read_vision(self) -> None:  # noqa: B027  # most have nothing to put off
+        """Read the image encoder now, where it was put off until an image comes, to where the text encoder lies."""
+
     @abstractmethod
     def read_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids `[B, T]` to token states after the final LayerNorm `[B, T, W]` and embeddings `[B, D]`, raw."""

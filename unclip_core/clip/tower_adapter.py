@@ -92,6 +92,16 @@ class TowerAdapter(ClipAdapter):
         return self.model.vision is not None or self._late is not None
 
     @property
+    def vision_is_late(self) -> bool:
+        """Whether the image encoder is not read yet."""
+        return self.model.vision is None and self._late is not None
+
+    def read_vision(self) -> None:
+        """Read the image encoder now."""
+        if self.vision_is_late:
+            self.vision_tower()
+
+    @property
     def temperature(self) -> float:
         """These folders leave it out.
 
