@@ -18,6 +18,7 @@ from .pca import UnclipLoadPca, UnclipPcaFit, UnclipPcaReconstruct, UnclipSavePc
 from .prior import UnclipPriorSample
 from .rerank import UnclipRerank
 from .similarity import UnclipEmbeddingSimilarity
+from .stock import UnclipStockClip, UnclipStockImageEncode, UnclipStockTextEncode
 from .storage import UnclipLoadEmbedding, UnclipSaveEmbedding
 from .teaching import UnclipDenoisingFilm, UnclipForwardDiffusion
 from .text_diff import UnclipTextDiff
@@ -46,6 +47,9 @@ NODES: tuple[type, ...] = (
     UnclipLoadEmbedding,
     UnclipToClipVision,
     UnclipFromClipVision,
+    UnclipStockTextEncode,
+    UnclipStockImageEncode,
+    UnclipStockClip,
     UnclipPcaFit,
     UnclipPcaReconstruct,
     UnclipSavePca,

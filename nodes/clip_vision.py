@@ -12,11 +12,11 @@ from .inputs import InputError
 from .sockets import EmbeddingValue, PartValue
 
 STOCK_WIDTHS = {
-    768: "SD 2.1 unCLIP (l) and Stable Cascade",
-    1024: "SD 2.1 unCLIP (h)",
-    1280: "SDXL (ReVision)",
+    768: "SD 2.1 unCLIP (l) and Stable Cascade, if made by OpenAI's ViT-L",
+    1024: "SD 2.1 unCLIP (h) and the IP-Adapters of SD 1.5, if made by LAION's ViT-H",
+    1280: "SDXL (ReVision) and its IP-Adapters of ViT-bigG, if made by LAION's ViT-bigG",
 }
-"""Width of an image embedding -> ComfyUI's own models that take one of it."""
+"""Width of an image embedding -> the stock models that take one of it, and the CLIP that they were trained with."""
 
 
 class ClipVisionOutput:
@@ -40,19 +40,27 @@ class ClipVisionOutput:
 
 
 class UnclipToClipVision:
-    """Node: embeddings to CLIP_VISION_OUTPUT."""
+    """Node: embeddings to CLIP_VISION_OUTPUT, and to what packs of IP-Adapter pass."""
 
     ID = "UnclipToClipVision"
     DISPLAY_NAME = "To CLIP Vision Output (unCLIP)"
     CATEGORY = "unCLIP/embedding"
     DESCRIPTION = (
-        "Hands image embeddings to ComfyUI's own nodes, such as unCLIPConditioning. The model there must have been "
-        "trained with the same CLIP."
+        "Hands image embeddings to ComfyUI's own nodes, such as unCLIPConditioning, and to those of IP-Adapter. The "
+        "model there must have been trained with the same CLIP."
     )
-    SEARCH_ALIASES = ["clip vision output", "unclip conditioning", "convert embedding", "stable unclip"]
-    RETURN_TYPES = (sockets.CLIP_VISION,)
-    RETURN_NAMES = ("clip_vision_output",)
-    OUTPUT_TOOLTIPS = ("The embeddings as image_embeds; there are no hidden states with it.",)
+    SEARCH_ALIASES = [
+        "clip vision output", "unclip conditioning", "convert embedding", "stable unclip", "revision", "cascade",
+        "ip-adapter", "ipadapter embeds",
+    ]  # fmt: skip
+    RETURN_TYPES = (sockets.CLIP_VISION, sockets.CLIP_VISION, sockets.STOCK_EMBEDS)
+    RETURN_NAMES = ("clip_vision_output", "one_each", "embeds")
+    OUTPUT_IS_LIST = (False, True, False)
+    OUTPUT_TOOLTIPS = (
+        "All embeddings in one, which unCLIPConditioning mixes; there are no hidden states with it.",
+        "The embeddings one by one: what follows runs once for each, and draws an image of each.",
+        "All embeddings, as the pos_embed or neg_embed of IPAdapter Embeds, for an IP-Adapter that is not a plus.",
+    )
     FUNCTION = "run"
 
     @classmethod
@@ -63,22 +71,25 @@ class UnclipToClipVision:
     HAS_INTERMEDIATE_OUTPUT = True
 
     def run(self, embedding: EmbeddingValue) -> dict[str, Any]:
-        """Wrap the embeddings `[B, D]`, and say which of ComfyUI's own models take their width."""
-        width = embedding.embeds.shape[1]
+        """Wrap the embeddings `[B, D]`, and say which stock models take their width."""
+        embeds = embedding.embeds.float()
+        count, width = embeds.shape
         warnings = width_warnings(embedding.family, width)
-        fitting = f"{width} numbers an embedding: for {STOCK_WIDTHS.get(width)}, if trained with the same CLIP."
-        text = "\n".join(warnings) or fitting
-        return host.with_text((ClipVisionOutput(embedding.embeds.float()),), text, warnings)
+        text = "\n".join(warnings) or f"{width} numbers an embedding: for {STOCK_WIDTHS.get(width)}."
+        if count > 1:
+            text += f"\n{count} embeddings: unCLIPConditioning mixes them, but for those of 'one_each'."
+        each = [ClipVisionOutput(row) for row in embeds.split(1)]
+        return host.with_text((ClipVisionOutput(embeds), each, embeds), text, warnings)
 
 
 def width_warnings(family: str, width: int) -> list[str]:
-    """Return a warning of embeddings that none of ComfyUI's own models takes, whose samplers fail of it without it."""
+    """Return a warning of embeddings that no stock model takes, whose samplers fail of it without it."""
     if width in STOCK_WIDTHS:
         return []
-    known = ", ".join(f"{wide} ({models})" for wide, models in STOCK_WIDTHS.items())
+    known = "; ".join(f"{wide}: {models}" for wide, models in STOCK_WIDTHS.items())
     return [
-        f"Embeddings of the '{family}' family have {width} numbers. None of ComfyUI's own models takes them: those "
-        f"take {known}. Use a model of that width here, such as Karlo (768)."
+        f"Embeddings of the '{family}' family have {width} numbers. None of ComfyUI's own models takes them. Those "
+        f"take {known}. Use a model of such a width here: Karlo (768), Kandinsky 2.2 (1280), or a stock CLIP Vision."
     ]
 
 

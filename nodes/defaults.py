@@ -138,3 +138,11 @@ ASCENT_CUTOUTS = 16
 ASCENT_CUTOUTS_MAX = 256
 ASCENT_SMOOTHNESS = 0.5
 ASCENTS_AT_ONCE = 4
+
+STOCK_TOWER = "auto"
+STOCK_TOWERS = ("auto", "clip_g", "clip_h", "clip_l")
+"""The text encoders of ComfyUI's own CLIPs, in the order in which auto looks for them."""
+
+STOCK_CROP = "center"
+STOCK_CROPS = ("center", "none")
+"""How a stock CLIP_VISION makes images square."""

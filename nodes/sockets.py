@@ -24,6 +24,12 @@ BASIS = "UNCLIP_BASIS"
 CLIP_VISION = "CLIP_VISION_OUTPUT"
 """ComfyUI's own: what a CLIP vision model says of images."""
 
+STOCK_CLIP, STOCK_VISION = "CLIP", "CLIP_VISION"
+"""ComfyUI's own: text encoders, and an image encoder, of its loaders."""
+
+STOCK_EMBEDS = "EMBEDS"
+"""Image embeddings `[B, D]` as packs of IP-Adapter pass them."""
+
 Part = TypeVar("Part", Clip, Prior, Decoder, Upsampler)
 
 

@@ -194,7 +194,25 @@ NODES = {
         "To CLIP Vision Output (unCLIP)",
         {"embedding": "UNCLIP_EMBEDDING"},
         {},
-        {"clip_vision_output": "CLIP_VISION_OUTPUT"},
+        {"clip_vision_output": "CLIP_VISION_OUTPUT", "one_each": "CLIP_VISION_OUTPUT", "embeds": "EMBEDS"},
+    ),
+    "UnclipStockTextEncode": Released(
+        "Stock CLIP Text Encode (unCLIP)",
+        {"clip": "CLIP", "text": "STRING", "tower": "COMBO"},
+        {},
+        {"text": "UNCLIP_TEXT"},
+    ),
+    "UnclipStockImageEncode": Released(
+        "Stock CLIP Vision Encode (unCLIP)",
+        {"clip_vision": "CLIP_VISION", "image": "IMAGE", "crop": "COMBO"},
+        {},
+        {"embedding": "UNCLIP_EMBEDDING", "zero": "UNCLIP_EMBEDDING"},
+    ),
+    "UnclipStockClip": Released(
+        "Stock CLIP (unCLIP)",
+        {"tower": "COMBO"},
+        {"clip": "CLIP", "clip_vision": "CLIP_VISION"},
+        {"clip": "UNCLIP_CLIP"},
     ),
     "UnclipFromClipVision": Released(
         "From CLIP Vision Output (unCLIP)",

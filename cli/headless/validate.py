@@ -103,6 +103,9 @@ def _sorted(needed: list[Node]) -> tuple[list[str], list[Problem]]:
     return [], problems
 
 
+_LISTS = "which only ComfyUI itself can pass from node to node."
+
+
 def _checked(
     node: Node, nodes: Mapping[str, Node], classes: Mapping[str, type], hidden: Mapping[str, Any]
 ) -> tuple[Node, list[Problem]]:
@@ -126,9 +129,8 @@ def _checked(
         except _Invalid as error:
             problems.append(Problem(error.kind, str(error), node.id, node.title, spec.name))
     node = replace(node, inputs=values)
-    if getattr(node_class, "INPUT_IS_LIST", False) or any(getattr(node_class, "OUTPUT_IS_LIST", ())):
-        message = "passes lists from node to node, which only ComfyUI itself can do."
-        problems.append(Problem("list_node", message, node.id, node.title))
+    if getattr(node_class, "INPUT_IS_LIST", False):
+        problems.append(Problem("list_node", f"takes lists, {_LISTS}", node.id, node.title))
     return node, problems or _own_check(node, node_class, named, hidden)
 
 
@@ -176,6 +178,8 @@ def _link(raw: list[Any], spec: InputSpec, nodes: Mapping[str, Node], classes: M
         raise _Invalid("bad_link", f"is linked to output {cut(str(slot))} of {name}, which has {len(types)} of them.")
     if not spec.accepts(types[slot]):
         raise _Invalid("wrong_type", f"takes {spec.type}, but {name} gives {types[slot]}.")
+    if [*getattr(classes[source.class_type], "OUTPUT_IS_LIST", ()), *([False] * len(types))][slot]:
+        raise _Invalid("list_node", f"takes what {name} gives as a list, {_LISTS}")
     return [source.id, slot]
 
 

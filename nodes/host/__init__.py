@@ -11,6 +11,8 @@ What it needs of ComfyUI, and all that it needs:
   `soft_empty_cache`, the interrupt (`memory`).
 - `comfy.model_patcher.ModelPatcher`: optional; without it weights are moved by hand (`memory`).
 - `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`progress_bar`).
+- of its `CLIP`: `cond_stage_model` with `clip_l`, `clip_h`, `clip_g`, their `set_clip_options` and `encode`; of its
+  `CLIP_VISION`: `encode_image`, `model`, `patcher` (`stock_clip`).
 
 `abilities.announce` says at load which ComfyUI was found, and which of the optional ones it lacks.
 """
@@ -37,12 +39,22 @@ from .memory import (
     loaded_together,
     manage,
     running_on,
+    seeing,
     weight_dtype,
 )
 from .node_messages import with_text, with_warnings
 from .oom_retry import run_in_chunks
 from .preview_budget import PreviewBudget
 from .progress_bar import OnStep, Progress, ToImages, check_interrupt, preview_image, progress, wants_preview
+from .stock_clip import (
+    choose_tower,
+    read_images,
+    read_texts,
+    read_zero_picture,
+    text_projection,
+    token_rows,
+    vision_projection,
+)
 
 __all__ = [
     "FOLDER_KEY",
@@ -55,6 +67,7 @@ __all__ = [
     "adapted",
     "announce",
     "check_interrupt",
+    "choose_tower",
     "device",
     "free_cache",
     "in_comfyui",
@@ -73,7 +86,14 @@ __all__ = [
     "output_folder",
     "preview_image",
     "progress",
+    "read_images",
+    "read_texts",
+    "read_zero_picture",
     "register_model_folder",
+    "seeing",
+    "text_projection",
+    "token_rows",
+    "vision_projection",
     "wants_preview",
     "weight_dtype",
     "with_text",

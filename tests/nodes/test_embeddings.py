@@ -206,7 +206,9 @@ def test_similarity_refuses_two_families_and_crowds():
 
 
 def test_an_embedding_goes_to_comfyuis_socket_and_back_in_the_familys_norm(mine):
-    output = run("UnclipToClipVision", value(2))[0]
+    output, each, embeds = run("UnclipToClipVision", value(2))[:3]
+    assert [torch.equal(one.image_embeds, value(2).embeds[i : i + 1]) for i, one in enumerate(each)] == [True, True]
+    assert torch.equal(embeds, value(2).embeds) and embeds.dtype == torch.float32
     assert torch.equal(output.image_embeds, value(2).embeds) and output["image_embeds"] is output.image_embeds
     back = run("UnclipFromClipVision", mine.clip, output)[0]
     torch.testing.assert_close(back.embeds, torch.nn.functional.normalize(value(2).embeds, dim=1))
@@ -216,15 +218,20 @@ def test_an_embedding_goes_to_comfyuis_socket_and_back_in_the_familys_norm(mine)
 @pytest.mark.parametrize(
     ("width", "said"),
     [
-        (768, "768 numbers an embedding: for SD 2.1 unCLIP (l) and Stable Cascade"),
-        (1024, "for SD 2.1 unCLIP (h)"),
-        (1280, "for SDXL (ReVision)"),
+        (768, "768 numbers an embedding: for SD 2.1 unCLIP (l) and Stable Cascade, if made by OpenAI's ViT-L."),
+        (1024, "for SD 2.1 unCLIP (h) and the IP-Adapters of SD 1.5"),
+        (1280, "for SDXL (ReVision) and its IP-Adapters of ViT-bigG"),
         (192, "Embeddings of the 'test' family have 192 numbers. None of ComfyUI's own models takes them"),
     ],
 )
 def test_which_stock_models_take_the_width_is_said_before_one_fails_of_it(width, said):
     shown = UnclipToClipVision().run(EmbeddingValue(torch.ones(1, width), "test", "image"))["ui"]
     assert said in shown["text"][0] and ("warnings" in shown) == (width == 192)
+
+
+def test_that_several_embeddings_in_one_output_are_mixed_is_said():
+    text = UnclipToClipVision().run(EmbeddingValue(torch.ones(3, 768), "karlo", "image"))["ui"]["text"][0]
+    assert "3 embeddings: unCLIPConditioning mixes them, but for those of 'one_each'" in text
 
 
 def test_hidden_states_that_are_not_there_are_named():
