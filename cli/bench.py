@@ -16,7 +16,7 @@ def add_bench(commands: Commands) -> None:
 
 
 def _add_tiny(measures: Commands) -> None:
-    tiny = measures.add_parser("tiny", help="the bundled model, warm and from a cold start")
+    tiny = measures.add_parser("tiny", help="the bundled model of shapes, warm and from a cold start")
     tiny.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
     _add_dtype(tiny, "fp32")
     _add_json(tiny)
@@ -81,7 +81,7 @@ def _add_steps(measures: Commands) -> None:
 def _add_inversion(measures: Commands) -> None:
     inversion = measures.add_parser("inversion", help="how well images come back from their embedding and noise")
     _add_count(inversion)
-    inversion.add_argument("--folder", metavar="DIR", help="a model to measure (default: the bundled model)")
+    inversion.add_argument("--folder", metavar="DIR", help="a model to measure (default: the bundled one of shapes)")
     _add_json(inversion)
     add_device(inversion)
     inversion.set_defaults(call=_bench_inversion)

@@ -8,7 +8,7 @@ from .parser import Commands, Parser, add_device
 
 
 def add_evaluate(commands: Commands) -> None:
-    """`unclip evaluate`: any model on any images, or one of the measures on the bundled model's world of shapes."""
+    """`unclip evaluate`: any model on any images, or one of the measures on the world of shapes, or of things."""
     evaluate = commands.add_parser(
         "evaluate",
         usage="unclip evaluate (--model DIR --data PATH | MEASURE) [options]",
@@ -22,7 +22,7 @@ def add_evaluate(commands: Commands) -> None:
         title="measures",
         metavar="MEASURE",
         prog="unclip evaluate",
-        description="on the bundled model's world; each has its own --help",
+        description="on a bundled model's world; each has its own --help",
     )
     _add_tiny(measures)
     _add_describe(measures)
@@ -74,7 +74,7 @@ def _add_world_options(measure: Parser, counted: str, count: int) -> None:
     """The options that all measures on the world share; `--n` counts what is `counted`."""
     measure.add_argument("--n", type=int, default=count, help=f"{counted} (default: %(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of captions and noise (default: %(default)s)")
-    measure.add_argument("--folder", metavar="DIR", help="a model folder (default: the bundled model)")
+    measure.add_argument("--folder", metavar="DIR", help="a model (default: the bundled one of that world)")
     measure.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_device(measure)
 
@@ -84,7 +84,9 @@ def _add_images_options(evaluate: Parser) -> None:
         "any model on any images",
         "CLIP score, the prior's cosine, CLIP-FID and CLIP-KID (not Inception's), precision and recall; of --n images.",
     )
-    own.add_argument("--model", metavar="DIR", help="a model folder, or 'bundled'")
+    own.add_argument(
+        "--model", metavar="DIR", help="a model folder, or the name of a bundled model, such as 'bundled (shapes)'"
+    )
     own.add_argument(
         "--data",
         metavar="PATH",

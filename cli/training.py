@@ -7,11 +7,11 @@ from .parser import Commands, add_device
 
 
 def add_train(commands: Commands) -> None:
-    """`unclip train`: the bundled model, or a net on own images."""
+    """`unclip train`: the bundled model of shapes, or a net on own images."""
     train = commands.add_parser(
         "train",
         help="train a model",
-        description="Train the bundled model from scratch, or "
+        description="Train the bundled model of shapes from scratch, or "
         "one net on own images; a run that was stopped goes on where it was.",
     )
     models = train.add_subparsers(dest="model", required=True, metavar="MODEL")
@@ -26,7 +26,7 @@ def add_train(commands: Commands) -> None:
 
 
 def _add_train_tiny(models: Commands) -> None:
-    tiny = models.add_parser("tiny", help="the bundled model, from scratch")
+    tiny = models.add_parser("tiny", help="the bundled model of shapes, from scratch")
     tiny.add_argument("--output", required=True, metavar="DIR", help="for checkpoints, logs and the model")
     tiny.add_argument(
         "--stage",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..unclip_core.families.loading import BUNDLED, load_model
+from ..unclip_core.families.loading import load_model
 from ..unclip_core.listing import files_below
 from ..unclip_core.models import PARTS, UnclipModel
 from . import defaults, host, sockets
@@ -113,5 +113,5 @@ def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets
 
 def weight_files(model: str, prior: str = defaults.PRIOR) -> list[Path]:
     """List every file of the model that is called `model`, and of the prior's folder, each sorted."""
-    folders = [Path(host.model_path(name) or BUNDLED) for name in (model, prior) if name != defaults.PRIOR]
+    folders = [Path(host.model_path(name)) for name in (model, prior) if name != defaults.PRIOR]
     return [path for folder in folders for path in files_below(folder) if path.is_file()]

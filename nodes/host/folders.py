@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...unclip_core.families.detect import is_supported
+from ...unclip_core.families.loading import BUNDLED
 from ...unclip_core.listing import files_below
 from .. import defaults
 from ..inputs import InputError
@@ -42,19 +43,20 @@ def register_model_folder() -> None:
 
 
 def model_names() -> list[str]:
-    """The bundled model first, then every model folder found, relative, with `/` on every system."""
+    """The bundled models, then every model folder found, relative, with `/` on every system; last the earlier name."""
+    bundled = (*defaults.MODELS, defaults.EARLIER_MODEL)
     names = {name for root, mixed in _model_roots() for name in _models_below(root, mixed)}
-    return [defaults.MODEL, *sorted(names - {defaults.MODEL})]
+    return [*defaults.MODELS, *sorted(names.difference(bundled)), defaults.EARLIER_MODEL]
 
 
-def model_path(name: str) -> str | None:
-    """The folder of the model that is listed as `name`; None for the bundled one.
+def model_path(name: str) -> str:
+    """The folder of the model that is listed as `name`.
 
     Raises:
         InputError: no listed model has that name (anymore); the message says which there are.
     """
-    if name == defaults.MODEL:
-        return None
+    if name in (*defaults.MODELS, defaults.EARLIER_MODEL):
+        return str(BUNDLED[name])
     for root, mixed in _model_roots():
         if name in _models_below(root, mixed):
             return os.path.join(root, *name.split("/"))

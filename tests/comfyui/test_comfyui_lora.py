@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfy_server import ROOT
 
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.lora.files import write_lora
 
 pytestmark = pytest.mark.comfyui
@@ -18,7 +18,7 @@ prefixes = count()
 
 def write(folder, factor):
     """A LoRA for the bundled decoder that adds `factor` to every number of a layer's weight."""
-    out, *into = load_model().decoder.net.get_submodule(LAYER).weight.shape
+    out, *into = load_model(SHAPES).decoder.net.get_submodule(LAYER).weight.shape
     factors = {LAYER: (torch.ones(1, *into), torch.full((out, 1, 1, 1), factor))}
     write_lora(folder / NAME, factors, family="tiny", stage="decoder", rank=1, alpha=1.0)
 

@@ -7,6 +7,8 @@ import pytest
 from comfy_server import PLUGIN, ROOT
 from released_nodes import NODES
 
+from unclip.nodes.defaults import MODELS
+
 pytestmark = pytest.mark.comfyui
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
@@ -57,7 +59,7 @@ def test_a_model_folder_shows_up_at_the_next_refresh(server):
     def listed():
         return server.get("/object_info/UnclipLoadModel")["UnclipLoadModel"]["input"]["required"]["model"][0]
 
-    assert listed()[0] == "bundled (tiny)" and "family/one" not in listed()
+    assert listed()[: len(MODELS)] == [*MODELS] and listed()[-1] == "bundled (tiny)" and "family/one" not in listed()
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps({"format": "unclip-v1", "family": "tiny", "components": {}}))
     try:

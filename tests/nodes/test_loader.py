@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unclip.nodes import host
+from unclip.nodes import defaults, host
 from unclip.nodes.clip import UnclipImageEncode, UnclipTextEncode
 from unclip.nodes.inputs import InputError
 from unclip.nodes.loaders import UnclipLoadModel
@@ -33,7 +33,12 @@ def complaint():
 
 
 def test_a_whole_model_gives_its_four_parts(model_folder):
-    assert UnclipLoadModel.INPUT_TYPES()["required"]["model"][0] == ["bundled (tiny)", "mine", "other"]
+    assert UnclipLoadModel.INPUT_TYPES()["required"]["model"][0] == [
+        *defaults.MODELS,
+        "mine",
+        "other",
+        "bundled (tiny)",
+    ]
     values = UnclipLoadModel().run("mine")
     assert [type(value.part).__name__ for value in values] == ["Clip", "Prior", "Decoder", "Upsampler"]
     assert {value.family for value in values} == {"test"}

@@ -152,6 +152,6 @@ def test_previews_are_images_of_latents(model, text, embedding, monkeypatch):
 def test_its_parts_do_not_go_into_other_families(model, embedding):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(host.FOLDER_VARIABLE, raising=False)
-        bundled = run("UnclipLoadModel")
+        bundled = run("UnclipLoadModel", "bundled (shapes)")
     with pytest.raises(ValueError, match="made-up"):
         run("UnclipDecoderSample", bundled[2], embedding)

@@ -12,7 +12,7 @@ from unclip.nodes.loaders import hand_out
 from unclip.nodes.prior import UnclipPriorSample
 from unclip.nodes.sockets import EmbeddingValue, FamilyError
 from unclip.unclip_core import pipelines
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.models import PARTS
 
 
@@ -32,7 +32,7 @@ def read_lines(parts, lines):
 
 @pytest.fixture(scope="module")
 def parts():
-    return parts_of(load_model())
+    return parts_of(load_model(SHAPES))
 
 
 @pytest.fixture(scope="module")

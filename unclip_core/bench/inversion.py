@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.inversion import psnr
-from ..families.loading import placed_model
+from ..families.loading import SHAPES, placed_model
 from ..models import UnclipModel
 from ..output import say
 from ..pipelines import encode_image, sample_decoder
@@ -42,7 +42,7 @@ def bench_inversion(
     seed: int = 0,
     device: str = AUTO,
 ) -> list[Row]:
-    """Invert `count` held-out scenes with a model (the bundled one by default), print the figures and return them.
+    """Invert `count` held-out scenes with a model (by default that of shapes), print the figures and return them.
 
     Scenes are rendered at the decoder's size, encoded by the model's CLIP, inverted, and drawn again by ddim from
     embedding and noise, without guidance and without text.
@@ -52,7 +52,7 @@ def bench_inversion(
     """
     if count < 1:
         raise ValueError(f"inversion cannot be measured on {count} images: at least 1 is needed")
-    model = placed_model(folder, device, ("clip", "decoder"))
+    model = placed_model(folder or SHAPES, device, ("clip", "decoder"))
     images = held_out(count, model.decoder.image_size, seed)
     embeds = encode_image(model.clip, images)
     rows = [_measure(model, images, embeds, number, times) for times in iterations for number in steps]

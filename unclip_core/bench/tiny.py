@@ -1,4 +1,4 @@
-"""`unclip bench tiny`: how long the bundled model takes, stage by stage, and how much memory."""
+"""`unclip bench tiny`: how long the bundled model of shapes takes, stage by stage, and how much memory."""
 
 import json
 import statistics
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..diffusion.noise import sample_seeds
-from ..families.loading import load_model
+from ..families.loading import SHAPES, load_model
 from ..models import UnclipModel
 from ..output import say
 from ..pipelines import text_to_image
@@ -22,7 +22,7 @@ from .speed.cold import PROMPT, cold_seconds
 def bench_tiny(
     repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32", device: str = AUTO
 ) -> dict[str, Any]:
-    """Time the bundled model with default settings, print the figures and return them.
+    """Time the bundled model of shapes with default settings, print the figures and return them.
 
     Args:
         repeats: runs after one that warms up; medians are given.
@@ -41,7 +41,7 @@ def bench_tiny(
         ValueError: this machine has no such device.
     """
     place = choose_device(device)
-    model = load_model(dtype=DTYPES[dtype])
+    model = load_model(SHAPES, dtype=DTYPES[dtype])
     for part in (model.clip, model.prior, model.decoder, model.upsampler):
         part.module.to(place)
     forget_peak(place)

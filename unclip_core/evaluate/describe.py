@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..embedding.describe import WIDTH, Describer
 from ..embedding.phrase_lists import BUILT_IN, read_phrases
-from ..families.loading import placed_model
+from ..families.loading import SHAPES, placed_model
 from ..models import Clip
 from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text
@@ -52,7 +52,7 @@ def evaluate_describe(
     Args:
         n: scenes a split, half of them single things.
         seed: of the scenes.
-        model: a model folder; None for the bundled model.
+        model: a model folder; None for the bundled one of shapes.
         as_json: print JSON in place of a table.
         split: "trained" or "held_out" (pairs of shape and colour that are in no training image); None for both.
         width: of the beam search: captions that are carried on from slot to slot.
@@ -62,7 +62,7 @@ def evaluate_describe(
         For each split `all`, the share of all attributes that are right, `exact`, the share of scenes with all of them
         right, the share of each attribute (`size`, `color`, `shape`, `place`, `relation`, `background`), and `n`.
     """
-    clip = placed_model(model, device, ("clip",)).clip
+    clip = placed_model(model or SHAPES, device, ("clip",)).clip
     describer = Describer(lambda texts: encode_text(clip, texts).embeds.cpu(), read_phrases(BUILT_IN["world"]), width)
     prompts = [prompt for prompt in evaluation_scenes(n, seed) if split in (None, prompt[0])]
     tallies = _describe(prompts, describer, clip)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..diffusion.inversion import Inverted
 from ..diffusion.noise import sample_seeds
 from ..embedding.arithmetic import slerp, text_diff
-from ..families.loading import placed_model
+from ..families.loading import SHAPES, placed_model
 from ..models import StageSettings, UnclipModel
 from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text, sample_decoder
@@ -54,7 +54,7 @@ def evaluate_edits(
     Args:
         n: scenes; each is a single thing in a colour, and the same thing in another.
         seed: of scenes and noise.
-        model: a model folder; None for the bundled model.
+        model: a model folder; None for the bundled one of shapes.
         as_json: print JSON in place of a table.
         thetas: how far the text diff goes, each in 0..1.
         inverted: whether the text diff is drawn from the noise of the unedited image (DDIM inversion, without
@@ -75,7 +75,7 @@ def evaluate_edits(
             f"cannot evaluate edits of {n} scenes by θ of {list(thetas)}: at least 1 is needed of each, "
             "and θ lies between 0 and 1"
         )
-    studio = Studio(placed_model(model, device, ("clip", "decoder")), seed, settings or Settings())
+    studio = Studio(placed_model(model or SHAPES, device, ("clip", "decoder")), seed, settings or Settings())
     scenes, others = recolored(n, seed)
     before, after = (studio.embeds(each) for each in (scenes, others))
     texts = [encode_text(studio.model.clip, [caption(scene) for scene in each]).embeds for each in (scenes, others)]

@@ -25,9 +25,6 @@ from .generation import Draw, Pairs, draw_pairs
 from .manifolds import precision_recall
 from .page import page
 
-BUNDLED = "bundled"
-"""The name of the bundled model on the command line."""
-
 SHOWN = 24
 """Pairs of images on the page."""
 
@@ -70,7 +67,7 @@ def evaluate_model(
     """Draw images for the captions of `data`, measure them beside the true ones, print and return the figures.
 
     Args:
-        model: a model folder, or "bundled".
+        model: a model folder, or the name of a bundled model, such as "bundled (shapes)".
         data: a folder of images with captions, a saved Hugging Face dataset, or webdataset shards.
         count: the first so many good samples are used.
         how: how to draw; None for the model's own settings.
@@ -88,7 +85,7 @@ def evaluate_model(
         OSError: the output cannot be written.
     """
     how, place = how or Draw(), choose_device(device)
-    loaded = load_model(None if str(model) == BUNDLED else model)
+    loaded = load_model(model)
     loaded = adapted_model(loaded, [(read_lora(path), strength) for path, strength in loras])
     encoder = _encoder(loaded, clip, clip_weights, place)
     _place(loaded, how, place)

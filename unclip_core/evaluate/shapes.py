@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..diffusion.noise import sample_seeds
-from ..families.loading import placed_model
+from ..families.loading import SHAPES, placed_model
 from ..output import progress_bar, say
 from ..pipelines import text_to_image
 from ..pipelines.settings import Settings
@@ -33,7 +33,7 @@ def evaluate_tiny(
     Args:
         n: prompts a split, half of them single things.
         seed: of prompts and noise; the noise of prompt `i` has seed + i.
-        model: a model folder; None for the bundled model.
+        model: a model folder; None for the bundled one of shapes.
         as_json: print JSON in place of a table.
         batch: prompts drawn together; it does not change the images.
         settings: how to draw; None for the model's own.
@@ -46,7 +46,7 @@ def evaluate_tiny(
     """
     prompts = evaluation_scenes(n, seed)
     seeds = sample_seeds(seed, len(prompts))
-    drawn_by = placed_model(model, device)
+    drawn_by = placed_model(model or SHAPES, device)
     large, small, sheets = Tally(), Tally(), ContactSheets()
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)  # what cannot be written is said before hours of drawing

@@ -10,7 +10,16 @@ from ..models import PARTS, UnclipModel
 from ..weights.devices import AUTO, choose_device
 from .detect import family_of
 
-BUNDLED = Path(__file__).parents[1] / "bundled" / "shapes"
+_BUNDLED = Path(__file__).parents[1] / "bundled"
+SHAPES = _BUNDLED / "shapes"
+"""The model that ships: of shapes, for exact measures and for tests."""
+BUNDLED = {
+    "bundled (shapes)": SHAPES,
+    "bundled (tiny)": SHAPES,
+    "bundled": SHAPES,
+}
+"""What the model that ships is called in workflows, configurations and commands; the last two names are from before
+the world was named, and still mean what they meant."""
 
 
 def load_model(
@@ -20,10 +29,10 @@ def load_model(
     *,
     prior: str | Path | None = None,
 ) -> UnclipModel:
-    """Open the model in folder `path`, or the bundled one; weights are read when a part is first used.
+    """Open a model; weights are read when a part is first used.
 
     Args:
-        path: a model folder of any family in `families.registry`.
+        path: a model folder of any family in `families.registry`, or a name in `BUNDLED`; None is that of shapes.
         dtype: what the weights of prior, decoder and upsampler are cast to; CLIP stays float32.
         conventions: "native" or "diffusers", where the two differ: tables, timesteps, clipping, tokens and preparation
             of images.
@@ -35,11 +44,12 @@ def load_model(
     """
     if conventions not in CONVENTIONS:
         raise ValueError(f"unknown conventions {conventions!r}; known: {', '.join(CONVENTIONS)}")
-    folder = BUNDLED if path is None else Path(path)
+    folder = model_folder(path)
     family = family_of(folder)
     reader = family.read(folder, dtype, conventions)
     if prior is not None:
-        reader = family.with_prior(reader, family_of(Path(prior)).read(Path(prior), dtype, conventions), Path(prior))
+        other = model_folder(prior)
+        reader = family.with_prior(reader, family_of(other).read(other, dtype, conventions), other)
     return UnclipModel(name=folder.name, folder=folder, reader=reader)
 
 
@@ -61,3 +71,8 @@ def placed_model(path: str | Path | None = None, device: str = AUTO, parts: Sequ
         if model.has(name):
             getattr(model, name).module.to(place)
     return model
+
+
+def model_folder(path: str | Path | None) -> Path:
+    """The folder of what `load_model` takes."""
+    return SHAPES if path is None else BUNDLED.get(str(path), Path(path))

@@ -9,7 +9,7 @@ import torch
 
 from ..clip.adapter import ClipAdapter
 from ..families.detect import family_of
-from ..families.loading import load_model
+from ..families.loading import BUNDLED, load_model
 from ..families.native.presets import TINY_SCALE
 from ..families.registry import INDEX
 from ..models import PIXELS, Decoder, UnclipModel, Upsampler
@@ -53,8 +53,8 @@ def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
         CheckpointError: the folder holds no model of a known format.
         ValueError: its family cannot be trained so, or the result would overwrite it.
     """
-    if config.base == "bundled":
-        return load_model()
+    if config.base in BUNDLED:
+        return load_model(config.base)
     folder = output if config.base == "output" else Path(config.base)
     if config.base == "output" and not (folder / INDEX).is_file():
         return None
@@ -81,7 +81,7 @@ def make_target(
     if base is None and (stage in ("prior", "decoder") or config.start == "base"):
         raise ValueError(
             f"There is no model to build on: '{output}' holds none yet. Name one as base in the "
-            'configuration ("bundled" or a folder), or train CLIP into this folder first.'
+            'configuration (a folder, or "bundled (shapes)"), or train CLIP into this folder first.'
         )
     torch.manual_seed(config.training.seed)
     target = _clip(config, base, output, vocabulary) if stage == "clip" else _BUILDERS[stage](config, base, output)

@@ -63,8 +63,8 @@ def test_a_device_that_is_not_there_makes_the_run_invalid(tmp_path, capsys):
     assert "'tpu-9' is no device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["embed", "--data", ".", "--output", "out"], ["evaluate", "--model", "bundled",
-    "--data", "."], ["bench", "tiny"], ["bench", "speed"]])  # fmt: skip
+@pytest.mark.parametrize("command", [["embed", "--data", ".", "--output", "out"], ["evaluate", "--data", ".",
+    "--model", "bundled (shapes)"], ["bench", "tiny"], ["bench", "speed"]])  # fmt: skip
 def test_other_commands_say_so_too(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     from PIL import Image

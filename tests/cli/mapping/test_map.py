@@ -24,11 +24,12 @@ from unclip.cli.mapping import job as mapping
 from unclip.cli.mapping.results import Output
 from unclip.cli.mapping.rows import row_seed
 from unclip.cli.mapping.tasks import Setup
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.pipelines import text_to_image
 from unclip.unclip_core.pipelines.settings import Settings
 
 pytestmark = pytest.mark.slow
+MODEL = ("--model", "bundled (shapes)")
 PROMPTS = ["a red circle on a white background", "a blue square", "a large green star"]
 
 
@@ -80,9 +81,12 @@ def test_the_command_draws_what_one_process_draws(tmp_path, capsys):
     table = tmp_path / "t.jsonl"
     table.write_text("".join(json.dumps({"id": i, "prompt": prompt}) + "\n" for i, prompt in enumerate(PROMPTS)))
     out = tmp_path / "out"
-    assert main(["map", "text-to-image", "--data", str(table), "--output", str(out), "--batch", "2", "--json"]) == 0
+    assert (
+        main(["map", "text-to-image", *MODEL, "--data", str(table), "--output", str(out), "--batch", "2", "--json"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["made"] == 3
-    model, rows = load_model(), rows_of(out)
+    model, rows = load_model(SHAPES), rows_of(out)
     assert [row["id"] for row in rows] == ["0", "1", "2"]
     for row, prompt in zip(rows, PROMPTS, strict=True):
         alone = text_to_image(model, [prompt], [row_seed(row["id"])], Settings(candidates=1))
@@ -202,7 +206,7 @@ def test_embeddings_of_a_folder_with_a_damaged_image(ray, tmp_path, capsys):
         Image.new("RGB", (80, 64), color).save(images / f"{name}.png")
     (images / "c.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    assert main(["map", "embed", "--data", str(images), "--output", str(out)]) == 1
+    assert main(["map", "embed", *MODEL, "--data", str(images), "--output", str(out)]) == 1
     assert "1 rows failed" in capsys.readouterr().err
     assert [row["id"] for row in rows_of(out)] == ["a.png", "b.png"]
     assert torch.tensor(rows_of(out)[0]["embedding"]).norm() == pytest.approx(1, abs=1e-4)
@@ -227,5 +231,5 @@ def test_what_is_wrong_is_said(ray, tmp_path, monkeypatch, capsys, arguments, sa
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert main(["map", "text-to-image", "--data", "t.csv", "--output", str(tmp_path / "o")]) == 1
+    assert main(["map", "text-to-image", *MODEL, "--data", "t.csv", "--output", str(tmp_path / "o")]) == 1
     assert 'pip install "unclip[ray]"' in capsys.readouterr().err

@@ -15,6 +15,7 @@ from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import PartValue
 from unclip.unclip_core.diffusion.loop import StepInfo
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.lora.delta import Lora
 from unclip.unclip_core.models import Clip, Prior
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
@@ -128,7 +129,7 @@ def test_models_are_found_below_every_root_and_named_with_slashes(monkeypatch, t
     a_model(second, "other")
     (second / "no model").mkdir()
     monkeypatch.setenv(host.FOLDER_VARIABLE, f"{first}{os.pathsep}{second}")
-    assert host.model_names() == [defaults.MODEL, "group/mine", "karlo", "other"]
+    assert host.model_names() == [*defaults.MODELS, "group/mine", "karlo", "other", defaults.EARLIER_MODEL]
     assert host.model_path("group/mine") == str(first / "group" / "mine")
     assert host.model_path("other") == str(second / "other")
 
@@ -143,7 +144,7 @@ def test_links_are_followed_and_circles_end(monkeypatch, tmp_path):
     except OSError:
         pytest.skip("this system makes no links")
     monkeypatch.setenv(host.FOLDER_VARIABLE, str(root))
-    assert host.model_names() == [defaults.MODEL, "linked"]
+    assert host.model_names() == [*defaults.MODELS, "linked", defaults.EARLIER_MODEL]
 
 
 @pytest.mark.parametrize("name", ["../secret", "gone", "", "/etc", "bundled"])
@@ -151,14 +152,20 @@ def test_a_name_that_is_not_listed_is_refused(monkeypatch, tmp_path, name):
     a_model(tmp_path, "secret")
     a_model(tmp_path, "models/mine")
     monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path / "models"))
-    with pytest.raises(InputError, match=r"There are: bundled \(tiny\), mine"):
+    with pytest.raises(InputError, match=r"bundled \(shapes\), mine, bundled \(tiny\)"):
         host.model_path(name)
 
 
 def test_the_bundled_model_is_always_there(monkeypatch):
     monkeypatch.delenv(host.FOLDER_VARIABLE, raising=False)
-    assert host.model_names() == [defaults.MODEL]
-    assert host.model_path(defaults.MODEL) is None
+    assert host.model_names() == [*defaults.MODELS, "bundled (tiny)"]
+    assert all(Path(host.model_path(name), "model_index.json").is_file() for name in host.model_names())
+
+
+def test_workflows_that_were_saved_when_there_was_one_bundled_model_keep_it():
+    """Values in workflows and configurations from before the second one."""
+    assert host.model_path("bundled (tiny)") == host.model_path("bundled (shapes)") == str(SHAPES)
+    assert load_model("bundled (tiny)").folder == load_model("bundled").folder == SHAPES
 
 
 def test_in_comfyui_models_come_from_its_folders(comfyui, tmp_path):
@@ -166,7 +173,7 @@ def test_in_comfyui_models_come_from_its_folders(comfyui, tmp_path):
     comfyui.folders["unclip"] = [str(elsewhere)]  # as extra_model_paths.yaml leaves it
     a_model(elsewhere, "a")
     a_model(tmp_path / "unclip", "b")
-    assert host.model_names() == [defaults.MODEL, "a", "b"]
+    assert host.model_names() == [*defaults.MODELS, "a", "b", defaults.EARLIER_MODEL]
     assert comfyui.folders["unclip"] == [str(elsewhere), str(tmp_path / "unclip")]
 
 

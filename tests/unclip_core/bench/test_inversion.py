@@ -2,7 +2,7 @@
 
 from unclip.unclip_core.bench.inversion import bench_inversion, held_out, redrawn
 from unclip.unclip_core.diffusion.inversion import psnr
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.pipelines import encode_image, sample_decoder
 
 
@@ -15,7 +15,7 @@ def test_more_steps_bring_images_back_better(capsys):
 
 
 def test_the_found_noise_draws_the_image_as_no_other_does():
-    model, images = load_model(), held_out(2, 64, 1)
+    model, images = load_model(SHAPES), held_out(2, 64, 1)
     embeds = encode_image(model.clip, images)
     other = sample_decoder(model.decoder, embeds, seeds=[1, 2], steps=20, guidance_scale=1.0, sampler="ddim")
     again = redrawn(model, images, embeds, 20, 1)

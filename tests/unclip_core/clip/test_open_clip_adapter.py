@@ -206,7 +206,8 @@ def test_what_is_no_plain_transformer_is_open_clips_to_build():
 def test_the_bundled_model_is_read_without_slow_imports():
     """Each takes as long as drawing an image, or longer; the last two are what making nets can bring in."""
     code = (
-        "import sys, torch; from unclip.unclip_core.families.loading import load_model; model = load_model()\n"
+        "import sys, torch; from unclip.unclip_core.families.loading import SHAPES, load_model\n"
+        "model = load_model(SHAPES)\n"
         "model.prior, model.decoder, model.upsampler; clip = model.clip.adapter\n"
         "clip.encode_text(['a red circle']), clip.encode_image(torch.rand(1, 70, 50, 3))\n"
         "print(sorted({'open_clip', 'torchvision', 'timm', 'ftfy', 'torch._dynamo', 'sympy'} & set(sys.modules)))"

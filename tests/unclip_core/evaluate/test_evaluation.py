@@ -16,7 +16,7 @@ from unclip.unclip_core.diffusion.noise import sample_seeds
 from unclip.unclip_core.evaluate.encoders import OpenClipEncoder, unit
 from unclip.unclip_core.evaluate.evaluation import clip_score, evaluate_model, gather, measured, settings_of
 from unclip.unclip_core.evaluate.generation import Draw, Pairs, draw_pairs
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.lora.files import write_lora
 from unclip.unclip_core.models import MissingPart, StageSettings
 from unclip.unclip_core.pipelines import encode_image, encode_text, sample_decoder, sample_prior, text_to_image
@@ -43,7 +43,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model()
+    return load_model(SHAPES)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def report(images, tmp_path_factory):
     """The figures of a quick run, and the folder of its files."""
     folder = tmp_path_factory.mktemp("report")
     how = Draw(small=True, seed=3, batch=2, settings=QUICK)
-    return evaluate_model("bundled", images, how=how, neighbours=2, output=folder), folder
+    return evaluate_model("bundled (shapes)", images, how=how, neighbours=2, output=folder), folder
 
 
 # ---- a run ----
@@ -101,7 +101,7 @@ def test_images_without_captions_are_drawn_from_their_own_embeddings(images, mod
     for index in range(4):
         Image.open(images / f"{index}.png").save(tmp_path / f"{index}.png")
     how = Draw("pictures", small=True, settings=QUICK)
-    figures = evaluate_model("bundled", tmp_path, how=how, as_json=True)
+    figures = evaluate_model("bundled (shapes)", tmp_path, how=how, as_json=True)
     assert figures["pictures"] == 4 and figures["drawn_from"] == "pictures"
     assert "clip_score" not in figures and "prior_cosine" not in figures and -1 <= figures["similarity"] <= 1
 
@@ -113,7 +113,7 @@ def test_a_lora_is_drawn_with(images, model, report, tmp_path):
     path = tmp_path / "strong.safetensors"
     write_lora(path, factors, family="tiny", stage="decoder", rank=1, alpha=1.0)
     how = Draw(small=True, seed=3, batch=8, settings=QUICK)
-    figures = evaluate_model("bundled", images, how=how, neighbours=2, loras=[(path, 1.0)])
+    figures = evaluate_model("bundled (shapes)", images, how=how, neighbours=2, loras=[(path, 1.0)])
     assert figures["loras"] == {"strong.safetensors": 1.0} and report[0]["loras"] == {}
     assert figures["similarity"] != pytest.approx(report[0]["similarity"], abs=1e-4)
     assert figures["prior_cosine"] == pytest.approx(report[0]["prior_cosine"], abs=1e-5)
@@ -261,11 +261,11 @@ def test_an_architecture_of_open_clip_with_weights_from_a_file(tmp_path):
 def test_what_cannot_be_measured_is_said(images):
     how = Draw(small=True, settings=QUICK)
     with pytest.raises(ValueError, match="Only 2 images could be measured; with 3 neighbours at least 4"):
-        evaluate_model("bundled", images, count=2, how=how)
+        evaluate_model("bundled (shapes)", images, count=2, how=how)
     with pytest.raises(ValueError, match="number of images must be 1 or more, not 0"):
-        evaluate_model("bundled", images, count=0, how=how)
+        evaluate_model("bundled (shapes)", images, count=0, how=how)
     with pytest.raises(ValueError, match="give both or neither"):
-        evaluate_model("bundled", images, how=how, clip="ViT-B-32")
+        evaluate_model("bundled (shapes)", images, how=how, clip="ViT-B-32")
     with pytest.raises(ValueError, match="drawn from text or pictures, not from 'noise'"):
         Draw("noise")
     with pytest.raises(ValueError, match="1 image or more, not 0"):

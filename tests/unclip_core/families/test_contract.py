@@ -14,7 +14,7 @@ from unclip.unclip_core.families.kandinsky22.random_decoder import write_random_
 from unclip.unclip_core.families.kandinsky22.random_prior import small_size as small_prior
 from unclip.unclip_core.families.kandinsky22.random_prior import write_random_prior
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
-from unclip.unclip_core.families.loading import BUNDLED, load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.families.registry import families
 from unclip.unclip_core.models import PARTS, MissingPart, StageSettings
 from unclip.unclip_core.pipelines import editing
@@ -41,7 +41,7 @@ def kandinsky(place):
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("families")
     return {
-        "native": BUNDLED,
+        "native": SHAPES,
         "karlo": write_random_karlo(place / "karlo", small_size()),
         "made-up": made_up_family.write_folder(place / "made-up"),
         "kandinsky22": kandinsky(place),

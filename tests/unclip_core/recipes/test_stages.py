@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unclip.unclip_core.clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
-from unclip.unclip_core.families.loading import BUNDLED, load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.families.native.presets import TINY_DIFFUSION
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
@@ -213,12 +213,12 @@ def test_boxes_that_are_frozen_do_not_learn(adapter, frozen):
 def test_a_phase_starts_from_the_weights_of_the_one_before(tmp_path, monkeypatch):
     """What stands in the folder is not trained again; the next phase begins where it ended."""
     monkeypatch.setattr(tiny, "check_clip", tiny.write_index)
-    (tmp_path / "clip.safetensors").write_bytes((BUNDLED / "clip.safetensors").read_bytes())
-    (tmp_path / "decoder-1.safetensors").write_bytes((BUNDLED / "decoder.safetensors").read_bytes())
+    (tmp_path / "clip.safetensors").write_bytes((SHAPES / "clip.safetensors").read_bytes())
+    (tmp_path / "decoder-1.safetensors").write_bytes((SHAPES / "decoder.safetensors").read_bytes())
     monkeypatch.setitem(PHASES, "decoder", (DecoderPhase(one_step(2, lr=0.0)),) * 2)
     tiny.train_tiny(tmp_path, ["decoder"], steps=1)
     assert not (tmp_path / "decoder-1.log.jsonl").exists() and not (tmp_path / "decoder-1.state.pt").exists()
-    shipped, found = (load_weights(path / "decoder.safetensors")[0] for path in (BUNDLED, tmp_path))
+    shipped, found = (load_weights(path / "decoder.safetensors")[0] for path in (SHAPES, tmp_path))
     assert found.keys() == shipped.keys()
     for name, tensor in shipped.items():
         torch.testing.assert_close(found[name].float(), tensor.float(), rtol=2**-7, atol=1e-6)

@@ -12,7 +12,7 @@ from unclip.unclip_core import pipelines
 from unclip.unclip_core.data.center_crop import center_crop
 from unclip.unclip_core.families.karlo.random_weights import SIZES, write_random_karlo
 from unclip.unclip_core.families.karlo.reader import KarloFolder
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.train.config import config_from_dict
 from unclip.unclip_core.train.embeds import EmbeddingStore
 from unclip.unclip_core.train.targets import make_target
@@ -25,15 +25,15 @@ def images(tmp_path_factory):
 
 def test_a_dry_run_checks_all_and_writes_nothing(images, tmp_path, capsys):
     output = tmp_path / "m"
-    config = config_of("prior", 3, base="bundled")
+    config = config_of("prior", 3, base="bundled (shapes)")
     assert train("prior", images, output, config, dry_run=True) == 0
     assert "parameters" in capsys.readouterr().out and not output.exists()
 
 
 def test_the_bundled_model_goes_on(images, tmp_path):
-    config = {"base": "bundled", "training": {"steps": 2, "batch": 2, "precision": "no"}}
+    config = {"base": "bundled (shapes)", "training": {"steps": 2, "batch": 2, "precision": "no"}}
     assert train("prior", images, tmp_path / "m", config) == 0
-    made, bundled = load_model(tmp_path / "m"), load_model()
+    made, bundled = load_model(tmp_path / "m"), load_model(SHAPES)
     assert made.family == bundled.family and made.decoder.image_size == bundled.decoder.image_size
     assert made.clip.adapter.config.words == bundled.clip.adapter.config.words
     old, new = (part.upsampler.second.net.state_dict() for part in (bundled, made))
@@ -42,12 +42,12 @@ def test_the_bundled_model_goes_on(images, tmp_path):
 
 def test_the_bundled_upsampler_goes_on_beside_the_second(images, tmp_path):
     config = {
-        "base": "bundled",
+        "base": "bundled (shapes)",
         "training": {"steps": 2, "batch": 2, "precision": "no", "warmup": 0},
         "loss": {"size": 64, "crop": 32},
     }
     assert train("upsampler", images, tmp_path / "m", config) == 0
-    made, bundled = load_model(tmp_path / "m").upsampler, load_model().upsampler
+    made, bundled = load_model(tmp_path / "m").upsampler, load_model(SHAPES).upsampler
     assert made.net.params == bundled.net.params and made.second.from_size == bundled.second.from_size
     old, new = bundled.net.state_dict(), made.net.state_dict()
     moved = [name for name, tensor in old.items() if not torch.equal(tensor, new[name])]
@@ -100,7 +100,7 @@ def test_a_lora_goes_on_and_leaves_the_base(images, tmp_path):
     from unclip.unclip_core.lora.files import read_lora
 
     config = {
-        "base": "bundled",
+        "base": "bundled (shapes)",
         "training": {"steps": 2, "batch": 2, "lr": 1e-2, "warmup": 0, "log_every": 1},
         "lora": {"rank": 2},
     }
@@ -108,7 +108,7 @@ def test_a_lora_goes_on_and_leaves_the_base(images, tmp_path):
     assert train("prior", images, output, config) == 0
     path = output / "prior-lora.safetensors"
     first = read_lora(path)
-    check_fits(first, load_model().prior)
+    check_fits(first, load_model(SHAPES).prior)
     assert any(b.abs().max() > 0 for _, b in first.factors.values())
     assert (output / "training" / "prior" / "state.pt").stat().st_size < 4e6
     config["training"]["steps"] = 3
@@ -138,6 +138,11 @@ def test_an_unknown_preset_is_said(tmp_path):
 
 
 def test_a_model_that_sees_by_itself_takes_no_other_image_encoder(images, tmp_path):
-    config = {"base": "bundled", "start": "base", "image_encoder": str(tmp_path), "training": {"steps": 1, "batch": 1}}
+    config = {
+        "base": "bundled (shapes)",
+        "start": "base",
+        "image_encoder": str(tmp_path),
+        "training": {"steps": 1, "batch": 1},
+    }
     with pytest.raises(ValueError, match="image_encoder is for a Karlo that has none"):
         train("decoder", images, tmp_path / "m", config, dry_run=True)

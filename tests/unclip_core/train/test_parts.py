@@ -39,8 +39,10 @@ def test_the_least_configuration_has_the_papers_shares(stage):
 
 
 def test_toml_and_json_say_the_same(tmp_path):
-    (tmp_path / "a.toml").write_text('base = "bundled"\n[training]\nsteps = 7\nlr = 1\n[loss]\nweighting = "min_snr"\n')
-    data = {"base": "bundled", "training": {"steps": 7, "lr": 1.0}, "loss": {"weighting": "min_snr"}}
+    (tmp_path / "a.toml").write_text(
+        'base = "bundled (shapes)"\n[training]\nsteps = 7\nlr = 1\n[loss]\nweighting = "min_snr"\n'
+    )
+    data = {"base": "bundled (shapes)", "training": {"steps": 7, "lr": 1.0}, "loss": {"weighting": "min_snr"}}
     (tmp_path / "a.json").write_text(json.dumps(data))
     assert read_config(tmp_path / "a.toml", "prior") == read_config(tmp_path / "a.json", "prior")
 
@@ -74,7 +76,7 @@ def test_the_readmes_example_is_one(tmp_path):
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (tmp_path / "decoder.toml").write_text(readme.split("```toml\n")[1].split("```")[0])
     config = read_config(tmp_path / "decoder.toml", "decoder")
-    assert config.base == "bundled" and config.loss.weighting == "min_snr"
+    assert config.base == "bundled (shapes)" and config.loss.weighting == "min_snr"
 
 
 def test_a_file_that_is_no_configuration_is_said(tmp_path):

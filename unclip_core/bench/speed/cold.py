@@ -43,11 +43,11 @@ def cold_seconds(repeats: int = 3) -> dict[str, float]:
 
 
 def first_image(laps: list[float]) -> None:
-    """Load the bundled model and draw with it; appends the time after each to `laps`."""
-    from ...families.loading import load_model
+    """Load the bundled model of shapes and draw with it; appends the time after each to `laps`."""
+    from ...families.loading import SHAPES, load_model
     from ...pipelines import text_to_image
 
-    model = load_model()
+    model = load_model(SHAPES)
     for part in (model.clip, model.prior, model.decoder, model.upsampler):
         part.module.eval()
     laps.append(time.perf_counter())

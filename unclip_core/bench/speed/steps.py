@@ -16,7 +16,7 @@ from ...diffusion.noise import sample_seeds
 from ...diffusion.samplers import SAMPLERS
 from ...embedding.arithmetic import cosine
 from ...families.karlo.random_weights import small_size
-from ...families.loading import placed_model
+from ...families.loading import SHAPES, placed_model
 from ...models import UnclipModel
 from ...output import say
 from ...pipelines import encode_text, sample_decoder, sample_prior
@@ -40,7 +40,7 @@ def bench_steps(
     reference: int = REFERENCE,
     device: str = AUTO,
 ) -> dict[str, Any]:
-    """Measure every sampler on the bundled model and on a small random Karlo; print and return the figures.
+    """Measure every sampler on the bundled model of shapes and on a small random Karlo; print and return the figures.
 
     The converged sample is what DDIM, the first-order ODE solver, draws in `reference` steps from the same noise. A
     sampler that adds noise of its own converges to other samples, whatever its steps: read `accuracy` for these, not
@@ -50,7 +50,7 @@ def bench_steps(
         n: images a point.
         folder: a Karlo in place of the random one.
         as_json: print JSON in place of text.
-        plot_to: a PNG file for the decoder's curves of the bundled model.
+        plot_to: a PNG file for the decoder's curves of that model.
         counts: of steps.
         reference: steps of the reference.
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
@@ -61,7 +61,7 @@ def bench_steps(
         `accuracy.<sampler>.<steps>`, the share of the decoder's images that the judge finds right in everything.
     """
     scenes = evaluation_scenes(-(-n // 2), 0)[:n]
-    bundled = placed_model(None, device)
+    bundled = placed_model(SHAPES, device)
     tiny = Study(
         bundled,
         [scene[3] for scene in scenes],

@@ -7,7 +7,7 @@ import torch
 
 from unclip.unclip_core.diffusion.noise import sample_seeds
 from unclip.unclip_core.evaluate.stages import measure_upsampler
-from unclip.unclip_core.families.loading import BUNDLED, load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.models import StageSettings
 from unclip.unclip_core.pipelines import encode_image, encode_text, text_to_image
 from unclip.unclip_core.pipelines.settings import Settings
@@ -22,7 +22,7 @@ QUICK = Settings(StageSettings(2, 2.0), StageSettings(2, 1.5, "dpmpp_2m"), Stage
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model()
+    return load_model(SHAPES)
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def drawn(model):
 
 
 def test_the_files_are_small_enough():
-    index = json.loads((BUNDLED / "model_index.json").read_text())
-    sizes = [(BUNDLED / name).stat().st_size for name in index["components"].values()]
+    index = json.loads((SHAPES / "model_index.json").read_text())
+    sizes = [(SHAPES / name).stat().st_size for name in index["components"].values()]
     assert sorted(index["components"]) == ["clip", "decoder", "prior", "second_upsampler", "upsampler"]
     assert max(sizes) <= 16 * MIB
-    assert sum(item.stat().st_size for item in BUNDLED.iterdir() if item.is_file()) <= 40 * MIB
+    assert sum(item.stat().st_size for item in SHAPES.iterdir() if item.is_file()) <= 40 * MIB
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.families.native.family import FAMILY
 from unclip.unclip_core.families.registry import TrainedPart
 from unclip.unclip_core.models import StageSettings
@@ -22,7 +22,7 @@ def trained_prior(model, settings):
 
 @pytest.mark.parametrize("settings", [None, StageSettings(5, 1.0, "deis")])
 def test_the_settings_stated_are_the_trained_parts_and_the_others_keep_the_bases(tmp_path, settings):
-    base = load_model()
+    base = load_model(SHAPES)
     FAMILY.write_trained(base, tmp_path, trained_prior(base, settings))
     made = load_model(tmp_path)
     assert made.prior.settings == (settings or base.prior.settings)
@@ -37,7 +37,7 @@ def test_the_settings_stated_are_the_trained_parts_and_the_others_keep_the_bases
 
 
 def test_a_second_training_keeps_what_the_first_stated(tmp_path):
-    base = load_model()
+    base = load_model(SHAPES)
     FAMILY.write_trained(base, tmp_path, trained_prior(base, StageSettings(5, 1.0, "deis")))
     FAMILY.write_trained(base, tmp_path, trained_prior(base, None))
     assert load_model(tmp_path).prior.settings == StageSettings(5, 1.0, "deis")
