@@ -131,7 +131,8 @@ class Config:
     Attributes:
         start: "base" to go on from the base's own weights, "scratch" for new ones of the shape `net`.
         base: the model that the result is built on: a folder, the name of a bundled model such as "bundled (shapes)",
-            or "output" for what the output folder holds already. Its CLIP says what embeddings are, and its other parts go into the result.
+            or "output" for what the output folder holds already. Its CLIP says what embeddings are, and its other
+            parts go into the result.
         image_encoder: of prior or decoder, where the base's CLIP has none, as Karlo's published folder for text: a
             folder with the image encoder that goes with it (karlo-v1-alpha-image-variations).
         family: the name of the embeddings' family, where CLIP is trained; "" takes the output folder's name.
