@@ -59,7 +59,7 @@ class UnclipLoadModel:
                 "model": (names, {"default": defaults.MODEL, "tooltip": tooltip}),
                 "dtype": (list(defaults.DTYPES), dtype),
             },
-            "optional": {"prior": ([defaults.PRIOR, *(n for n in names if n != defaults.MODEL)], prior)},
+            "optional": {"prior": ([defaults.PRIOR, *(n for n in names if n not in host.BUNDLED)], prior)},
         }
 
     @classmethod

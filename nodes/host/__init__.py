@@ -20,6 +20,7 @@ What it needs of ComfyUI, and all that it needs:
 from .abilities import announce, in_comfyui
 from .files import input_folders, output_folder, working_in
 from .folders import (
+    BUNDLED,
     FOLDER_KEY,
     FOLDER_VARIABLE,
     LORA_VARIABLE,
@@ -57,6 +58,7 @@ from .stock_clip import (
 )
 
 __all__ = [
+    "BUNDLED",
     "FOLDER_KEY",
     "FOLDER_VARIABLE",
     "LORA_VARIABLE",
