@@ -1,4 +1,4 @@
-"""Draw the thumbnails of Karlo's workflows: diagrams, as its weights are not part of this project.
+"""Draw the thumbnails of workflows of Karlo, Kandinsky and ECLIPSE: diagrams, as the weights are not here.
 
 python .ci/karlo_thumbnails.py
 """
@@ -11,6 +11,7 @@ WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 SIDE, MARGIN, BOX, TOP, BOTTOM = 512, 66, 52, 70, 470
 PAPER, INK, FAINT_CONTRAST, ARROW = (24, 26, 32), (255, 255, 255), (190, 192, 200), (150, 150, 160)
 BLUE, VIOLET, GREEN, OCHRE, RED = (52, 84, 140), (108, 62, 140), (40, 116, 92), (150, 92, 40), (140, 52, 64)
+KANDINSKY = "needs Kandinsky's weights"
 PROMPT = ("Prompt", "a photograph of a big red frog", BLUE)
 DIAGRAMS = {
     "karlo_text_to_image": (
@@ -33,6 +34,75 @@ DIAGRAMS = {
             ("Super-resolution", "7 steps, four at 256 px", RED),
         ],
         "needs Karlo's weights for variations",
+    ),
+    "kandinsky_text_to_image": (
+        "Kandinsky 2.2: text to image",
+        [
+            ("Prompt", "a red fox in deep snow", BLUE),
+            ("CLIP ViT-bigG/14", "text embedding and token states", VIOLET),
+            ("Prior", "25 steps, 1.0 billion parameters", GREEN),
+            ("Decoder and MoVQ", "50 steps, 768 px", RED),
+        ],
+        KANDINSKY,
+    ),
+    "kandinsky_blend": (
+        "Kandinsky 2.2: two images and a text",
+        [
+            ("Two images, a prompt", "yours", BLUE),
+            ("CLIP ViT-bigG/14 and prior", "three image embeddings", VIOLET),
+            ("Embedding Blend", "by weights", GREEN),
+            ("Decoder and MoVQ", "50 steps, 768 px", RED),
+        ],
+        KANDINSKY,
+    ),
+    "kandinsky_image_variations": (
+        "Kandinsky 2.2: image variations",
+        [
+            ("Image", "yours", BLUE),
+            ("CLIP ViT-bigG/14", "image embedding", VIOLET),
+            ("Decoder and MoVQ", "50 steps, four at 512 px", RED),
+        ],
+        KANDINSKY,
+    ),
+    "kandinsky_inpaint": (
+        "Kandinsky 2.2: inpaint",
+        [
+            ("Image, mask, prompt", "yours", BLUE),
+            ("CLIP and prior", "image embedding", VIOLET),
+            ("Decoder for inpainting", "50 steps, at the image's size", RED),
+        ],
+        "needs kandinsky-2-2-decoder-inpaint",
+    ),
+    "kandinsky_depth": (
+        "Kandinsky 2.2: by a depth hint",
+        [
+            ("Picture of the depth, prompt", "yours", BLUE),
+            ("CLIP and prior", "image embedding", VIOLET),
+            ("Depth Hint", "black far, white near", GREEN),
+            ("Decoder for depth", "50 steps, 768 px", RED),
+        ],
+        "needs kandinsky-2-2-controlnet-depth",
+    ),
+    "eclipse_karlo": (
+        "ECLIPSE's prior to Karlo",
+        [
+            PROMPT,
+            ("CLIP ViT-L/14", "text embedding and token states", VIOLET),
+            ("ECLIPSE", "one pass, 33 million parameters", GREEN),
+            ("Karlo's decoder", "25 steps, 64 px", OCHRE),
+            ("Super-resolution", "7 steps, 256 px", RED),
+        ],
+        "needs Karlo and ECLIPSE_Karlo_Prior",
+    ),
+    "eclipse_kandinsky": (
+        "ECLIPSE's prior to Kandinsky 2.2",
+        [
+            ("Prompt", "a red fox in deep snow", BLUE),
+            ("CLIP ViT-bigG/14", "text embedding and token states", VIOLET),
+            ("ECLIPSE", "one pass, 34 million parameters", GREEN),
+            ("Decoder and MoVQ", "50 steps, 768 px", RED),
+        ],
+        "needs Kandinsky and ECLIPSE_KandinskyV22_Prior",
     ),
     "karlo_to_sd21_unclip": (
         "Karlo's prior to SD 2.1 unCLIP",

@@ -1,12 +1,15 @@
-"""What a server's base folder needs for the workflows: small random Karlos, stand-ins for Stable Diffusion."""
+"""What a server's base folder needs for the workflows: small random models, stand-ins for Stable Diffusion."""
 
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 from comfy_server import environment
+from eclipse_folders import random_prior
 from PIL import Image
 
+from unclip.unclip_core.families.kandinsky22 import random_decoder
+from unclip.unclip_core.families.kandinsky22 import random_prior as random_kandinsky
 from unclip.unclip_core.families.karlo.random_weights import full_size, small_size, write_random_karlo
 
 STAND_IN = Path(__file__).with_name("stand_in_sd.py")
@@ -26,17 +29,38 @@ def wide_size():
 KARLO = {"karlo-v1-alpha": wide_size(), "karlo-v1-alpha-image-variations": small_size()}
 
 
+KANDINSKY = {
+    "kandinsky-2-2-decoder": None,
+    "kandinsky-2-2-decoder-inpaint": "masked",
+    "kandinsky-2-2-controlnet-depth": "hint",
+}
+KANDINSKY_WIDTH = 1280  # by which ECLIPSE's prior is told to be Kandinsky's
+
+
+def write_kandinsky(models):
+    """Small random Kandinskys and priors of ECLIPSE under the published names."""
+    random_kandinsky.write_random_prior(models / "kandinsky-2-2-prior", random_kandinsky.small_size(KANDINSKY_WIDTH))
+    for name, beside in KANDINSKY.items():
+        sizes = random_decoder.small_size(KANDINSKY_WIDTH, beside)
+        random_decoder.write_random_decoder(models / name, sizes, prior="kandinsky-community/kandinsky-2-2-prior")
+    random_prior(models / "ECLIPSE_KandinskyV22_Prior", KANDINSKY_WIDTH)
+    random_prior(models / "ECLIPSE_Karlo_Prior", full_size().prior.embed_dim)
+
+
 def furnished(base):
-    """The base folder with what the workflows name: random Karlos, and the image of ComfyUI's own.
+    """The base folder with what the workflows name: small random models, and the image of ComfyUI's own.
 
     Stable Diffusion's file is an empty one until `write_stable_diffusion`: it is listed, but cannot be loaded.
     """
     for name, sizes in KARLO.items():
         write_random_karlo(base / "models" / "unclip" / name, sizes)
+    write_kandinsky(base / "models" / "unclip")
     (base / "models" / "checkpoints").mkdir()
     (base / "models" / "checkpoints" / SD_UNCLIP).touch()
     (base / "input").mkdir()
-    Image.linear_gradient("L").convert("RGB").save(base / "input" / "example.png")
+    picture = Image.linear_gradient("L").convert("RGBA")
+    picture.paste((0, 0, 0, 0), (64, 64, 160, 160))  # the hole that a mask is read from
+    picture.save(base / "input" / "example.png")
     return base
 
 

@@ -16,13 +16,23 @@ pytestmark = pytest.mark.comfyui
 WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 RUN = ("describe", "inpaint", "rerank_scores")  # all of them run over HTTP; here, nodes that show text, a mask, a batch
-# Karlo's workflows in few steps on small random weights: node and its first widgets' values (a seed has its control)
-KARLO = {
+# Workflows of other models in few steps on small random weights: node and its first widgets' values (a seed has its
+# control)
+DOWNLOADED = {
     "karlo_text_to_image": {},
     "karlo_image_variations": {},
     "karlo_to_sd21_unclip": {"KSampler": [0, "fixed", 3], "EmptyLatentImage": [128, 128]},
+    "kandinsky_text_to_image": {},
+    "kandinsky_blend": {},
+    "kandinsky_image_variations": {},
+    "kandinsky_inpaint": {},
+    "kandinsky_depth": {},
+    "eclipse_karlo": {},
+    "eclipse_kandinsky": {},
 }
-STEPS = {"UnclipPriorSample": [0, "fixed", 2], "UnclipDecoderSample": [0, "fixed", 2], "UnclipUpscale": [0, "fixed", 2]}
+SHOWN = {"karlo_text_to_image": 64, "eclipse_karlo": 64, "kandinsky_inpaint": 256}  # px; 768 as said, else 128
+SAMPLING = ("UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale", "UnclipInpaint")
+STEPS = {name: [0, "fixed", 2] for name in SAMPLING}
 
 
 def ui(name):
@@ -129,12 +139,12 @@ def test_a_workflow_runs_on_the_canvas(canvas, screenshots, name):
     assert overlapping(canvas.boxes()) == []  # nodes grow by the text that they show
 
 
-@pytest.mark.parametrize("name", KARLO)
-def test_karlos_workflows_run_on_the_canvas(canvas, screenshots, stable_diffusion, name):
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_workflows_of_other_models_run_on_the_canvas(canvas, screenshots, stable_diffusion, name):
     stable_diffusion("sd21-unclip-l")
     workflow = ui(name)
     for node in workflow["nodes"]:
-        values = (STEPS | KARLO[name]).get(node["type"], [])
+        values = (STEPS | DOWNLOADED[name]).get(node["type"], [])
         node["widgets_values"][: len(values)] = values
         if node["type"] == "SaveImage":
             node["widgets_values"][0] = f"canvas-{mode(canvas)}-{name}"  # new to the cache
@@ -145,9 +155,9 @@ def test_karlos_workflows_run_on_the_canvas(canvas, screenshots, stable_diffusio
     canvas.fit()
     canvas.screenshot(screenshots / f"{name}-{mode(canvas)}-run.png")
     assert canvas.complaints() == []
-    sizes = {"karlo_text_to_image": 64, "karlo_image_variations": 128, "karlo_to_sd21_unclip": 128}
+    side = SHOWN.get(name, 768 if "768" in json.dumps(workflow["groups"]) else 128)
     (image,) = canvas.server.images(details["prompt_id"])
-    assert image.size == (sizes[name], sizes[name]) and image.getextrema()[0][0] < image.getextrema()[0][1]
+    assert image.size == (side, side) and image.getextrema()[0][0] < image.getextrema()[0][1]
 
 
 def test_the_canvas_is_in_the_users_language(browser, server, screenshots):

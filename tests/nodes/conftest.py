@@ -91,7 +91,10 @@ def kandinsky_models(tmp_path_factory):
         prior = "kandinsky-community/kandinsky-2-2-prior"
         random_decoder.write_random_decoder(root / f"kandinsky-2-2-{name}", sizes, prior=prior)
     random_prior(root / "ECLIPSE_KandinskyV22_Prior", width)
-    write_random_karlo(root / "karlo-v1-alpha", small_size())
+    for name in ("karlo-v1-alpha", "karlo-v1-alpha-image-variations"):
+        write_random_karlo(root / name, small_size())
     random_prior(root / "ECLIPSE_Karlo_Prior")
-    Image.linear_gradient("L").convert("RGB").save(root / "example.png")
+    picture = Image.linear_gradient("L").convert("RGBA")
+    picture.paste((0, 0, 0, 0), (64, 64, 160, 160))  # the hole that a mask is read from
+    picture.save(root / "example.png")
     return root

@@ -22,8 +22,15 @@ FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 ALL = sorted(path.stem for path in FOLDER.glob("*.json"))
 NEEDS_COMFYUI = {"karlo_to_sd21_unclip"}  # has stock nodes without a stand-in; tests/comfyui opens it
 NAMES = [name for name in ALL if name not in NEEDS_COMFYUI]
-BUNDLED = [name for name in NAMES if not name.startswith("karlo")]
-KARLO = [name for name in NAMES if name.startswith("karlo")]
+FAMILIES = ("karlo", "kandinsky", "eclipse")  # whose weights are to be downloaded
+BUNDLED = [name for name in NAMES if not name.startswith(FAMILIES)]
+DOWNLOADED = [name for name in NAMES if name.startswith(FAMILIES)]
+# of the images that small random models draw, in few steps and at 96 px where the workflow says how large
+SIZES = {
+    "karlo_text_to_image": (64, 64), "karlo_image_variations": (128, 128), "eclipse_karlo": (64, 64),
+    "kandinsky_text_to_image": (96, 96), "kandinsky_blend": (96, 96), "kandinsky_image_variations": (128, 128),
+    "kandinsky_inpaint": (256, 256), "kandinsky_depth": (96, 96), "eclipse_kandinsky": (96, 96),
+}  # fmt: skip
 CLASSES = {**STOCK_NODES, **NODE_CLASS_MAPPINGS}
 STOCK_TITLES = {"LoadImage": "Load Image", "SaveImage": "Save Image", "PreviewAny": "Preview as Text"}
 TITLES = {**STOCK_TITLES, **NODE_DISPLAY_NAME_MAPPINGS}
@@ -80,10 +87,10 @@ def object_info():
 
 
 @pytest.fixture
-def furnished(karlo_models, monkeypatch):
-    """Small random Karlos under the names that the workflows have, and an image to load; the folder of both."""
-    monkeypatch.setenv(host.FOLDER_VARIABLE, str(karlo_models))
-    return karlo_models
+def furnished(kandinsky_models, monkeypatch):
+    """Small random models under the names that the workflows have, and an image to load; the folder of all."""
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(kandinsky_models))
+    return kandinsky_models
 
 
 def test_both_kinds_are_there():
@@ -214,8 +221,8 @@ def test_sampling_settings_are_the_nodes_defaults(name):
             assert node["inputs"][key] == entries[key][1]["default"], (node["class_type"], key)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("karlo")])
-def test_karlos_workflows_leave_the_settings_to_karlo(name):
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith(FAMILIES)])
+def test_workflows_of_other_models_leave_the_settings_to_them(name):
     nodes = [node for node in read("api", f"{name}.json").values() if "steps" in node["inputs"]]
     ours = [node["inputs"] for node in nodes if node["class_type"].startswith("Unclip")]
     assert ours
@@ -253,17 +260,20 @@ def test_another_model_in_a_workflow_brings_its_own_settings(tmp_path, furnished
     assert images[0] == images[1]
 
 
-@pytest.mark.parametrize("name", KARLO)
-def test_karlos_workflows_run_to_the_end(name, tmp_path, furnished):
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_workflows_of_other_models_run_to_the_end(name, tmp_path, furnished):
     prompt = read("api", f"{name}.json")
     for node in prompt.values():
         if "steps" in node["inputs"]:
             node["inputs"]["steps"] = 2
+        if node["inputs"].get("width"):
+            node["inputs"] |= {"width": 96, "height": 96}
     report = run.run_workflow(prompt, output_dir=tmp_path, input_dirs=(furnished,))
     assert report.status == "ok", report.errors
     (saved,) = report.outputs
     with Image.open(saved.path) as image:
-        assert image.size == {"karlo_text_to_image": (64, 64), "karlo_image_variations": (128, 128)}[name]
+        assert image.size == SIZES[name]
+        assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]
 
 
 def test_a_wire_between_families_is_refused_with_a_sentence(tmp_path, furnished):
