@@ -14,7 +14,9 @@ from .loaders import UnclipLoadModel
 from .lora import UnclipApplyLora
 from .noise import UnclipNoiseInterpolate
 from .optimise import UnclipClipOptimise
+from .pad import UnclipEmbeddingPad
 from .pca import UnclipLoadPca, UnclipPcaFit, UnclipPcaReconstruct, UnclipSavePca
+from .pick import UnclipPick
 from .prior import UnclipPriorSample
 from .rerank import UnclipRerank
 from .similarity import UnclipEmbeddingSimilarity
@@ -33,6 +35,7 @@ NODES: tuple[type, ...] = (
     UnclipUpscale,
     UnclipEmbeddingInterpolate,
     UnclipEmbeddingBlend,
+    UnclipEmbeddingPad,
     UnclipTextDiff,
     UnclipDescribe,
     UnclipInpaint,
@@ -40,6 +43,7 @@ NODES: tuple[type, ...] = (
     UnclipDepthHint,
     UnclipImageGrid,
     UnclipRerank,
+    UnclipPick,
     UnclipEmbeddingBatch,
     UnclipTextEncodeLines,
     UnclipEmbeddingSimilarity,

@@ -71,6 +71,12 @@ WEIGHT_MIN, WEIGHT_MAX = -10.0, 10.0
 BLENDED_MAX = 8
 """Embeddings that one node blends, or joins."""
 
+PAD = 0.5
+"""Embedding Pad: the point in the middle."""
+
+PICKED = "0"
+"""Pick: the first of the candidates."""
+
 THETA = 0.3
 THETA_MIN, THETA_MAX = 0.0, 1.0
 

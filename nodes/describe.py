@@ -54,6 +54,7 @@ class UnclipDescribe:
         "The best captions with their scores, and the best phrases for each place in the caption.",
     )
     FUNCTION = "run"
+    OUTPUT_NODE = True
     HAS_INTERMEDIATE_OUTPUT = True
     VALIDATE_INPUTS = inputs.checking(phrases=check_phrases)
 

@@ -29,6 +29,7 @@ class UnclipRerank:
         "The similarity of every image with its prompt, the best first; the node shows it too.",
     )
     FUNCTION = "run"
+    OUTPUT_NODE = True
     HAS_INTERMEDIATE_OUTPUT = True
 
     @classmethod

@@ -32,6 +32,7 @@ class UnclipEmbeddingSimilarity:
         "The same numbers as a table.",
     )
     FUNCTION = "run"
+    OUTPUT_NODE = True
     HAS_INTERMEDIATE_OUTPUT = True
 
     @classmethod

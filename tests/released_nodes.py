@@ -136,6 +136,18 @@ NODES = {
         {f"embedding_{i}": "UNCLIP_EMBEDDING" for i in range(1, 9)},
         {"embedding": "UNCLIP_EMBEDDING"},
     ),
+    "UnclipEmbeddingPad": Released(
+        "Embedding Pad (unCLIP)",
+        {"embedding_1": "UNCLIP_EMBEDDING", "embedding_2": "UNCLIP_EMBEDDING", "x": "FLOAT", "y": "FLOAT"},
+        {"embedding_3": "UNCLIP_EMBEDDING", "embedding_4": "UNCLIP_EMBEDDING"},
+        {"embedding": "UNCLIP_EMBEDDING"},
+    ),
+    "UnclipPick": Released(
+        "Pick (unCLIP)",
+        {"indices": "STRING"},
+        {"image": "IMAGE", "embedding": "UNCLIP_EMBEDDING"},
+        {"image": "IMAGE", "embedding": "UNCLIP_EMBEDDING"},
+    ),
     "UnclipTextDiff": Released(
         "Text Diff (unCLIP)",
         {
