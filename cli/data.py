@@ -32,6 +32,13 @@ def add_data(commands: Commands) -> None:
     things.add_argument("--scenes", type=float, default=0.26, help="share of scenes of two things (%(default)s)")
     things.add_argument("--shapes", type=float, default=0.1, help="share of plain shapes (%(default)s)")
     things.add_argument("--seed", type=int, default=0, help="of all that is chosen (default: %(default)s)")
+    things.add_argument(
+        "--captions",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of a small picture, in any of the languages (%(default)s)",
+    )
     things.set_defaults(call=_make_things)
     _add_judge(worlds)
 
@@ -46,6 +53,9 @@ def _add_judge(worlds: Commands) -> None:
     judge.add_argument("--output", default="things", metavar="DIR", help="the data's folder (default: %(default)s)")
     judge.add_argument("--packages", metavar="DIR", help="as of things")
     judge.add_argument("--steps", type=int, default=4_000, help="optimizer steps of 128 crops (default: %(default)s)")
+    judge.add_argument(
+        "--minutes", type=float, default=0.0, metavar="M", help="end it after that time too, and its cosine with it"
+    )
     judge.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     judge.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     judge.set_defaults(call=_train_judge)
@@ -58,7 +68,7 @@ def _train_judge(options: argparse.Namespace) -> int:
     def train() -> None:
         folder = Path(options.output)
         world = open_world(folder, Path(options.packages) if options.packages else None)
-        say(train_and_measure(world.sprites, folder, options.steps, options.seed, options.device))
+        say(train_and_measure(world.sprites, folder, options.steps, options.seed, options.device, options.minutes))
 
     return run_and_report(train)
 
@@ -75,5 +85,6 @@ def _make_things(options: argparse.Namespace) -> int:
             options.seed,
             Shares(options.scenes, options.shapes),
             Path(options.packages) if options.packages else None,
+            options.captions,
         )
     )

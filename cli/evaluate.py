@@ -65,6 +65,7 @@ def _add_things(measures: Commands) -> None:
     things = measures.add_parser("things", help="drawings of things: the table of their model's card")
     _add_world_options(things, "prompts a row", 500)
     things.add_argument("--data", default="things", metavar="DIR", help="the folder of `unclip data` (%(default)s)")
+    things.add_argument("--packages", metavar="DIR", help="as of `unclip data` (default: in the data's folder)")
     things.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows (default: all)")
     things.add_argument("--output", metavar="DIR", help="for evaluation.json and contact sheets")
     things.set_defaults(call=_evaluate_things)
@@ -180,6 +181,7 @@ def _evaluate_things(options: argparse.Namespace) -> int:
             options.rows,
             options.output,
             options.device,
+            options.packages,
         )
     )
 

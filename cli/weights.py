@@ -12,22 +12,31 @@ DOWNLOADS += ["kandinsky-2-2-prior", "eclipse-karlo", "eclipse-kandinsky-2-2"]
 
 
 def add_convert(commands: Commands) -> None:
-    """`unclip convert`: Karlo as safetensors."""
+    """`unclip convert`: Karlo as safetensors, and our own models in eight bits."""
     convert = commands.add_parser(
         "convert",
-        help="convert Karlo's weights",
-        description="Write Karlo as a folder of safetensors, from kakaobrain's own files or from a diffusers folder.",
+        help="convert a model's weights",
+        description="Write Karlo as a folder of safetensors, from kakaobrain's own files or a diffusers folder; or "
+        "with --int8 a model of this project's own format with matrices in eight bits.",
     )
     convert.add_argument("source", metavar="SRC", help="the folder with the files")
     convert.add_argument("target", metavar="DST", help="a new folder, for example ComfyUI/models/unclip/karlo")
     convert.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="(default: %(default)s)")
+    convert.add_argument(
+        "--int8",
+        nargs="+",
+        choices=["clip", "prior", "decoder", "upsampler"],
+        default=[],
+        metavar="PART",
+        help="parts of an own model (clip, prior, decoder, upsampler) whose matrices get eight bits and a scale a row",
+    )
     convert.set_defaults(call=_convert)
 
 
 def _convert(options: argparse.Namespace) -> int:
     from ..unclip_core.families.convert import convert_and_report
 
-    return run_and_report(lambda: convert_and_report(options.source, options.target, options.dtype))
+    return run_and_report(lambda: convert_and_report(options.source, options.target, options.dtype, options.int8))
 
 
 def add_download(commands: Commands) -> None:

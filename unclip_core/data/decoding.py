@@ -2,6 +2,7 @@
 
 import io
 from functools import lru_cache
+from typing import Any
 
 from PIL import Image
 
@@ -71,6 +72,16 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         clear = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
     return image.convert("RGB")
+
+
+def checked_captions(said: Any, name: str) -> list[str]:
+    """Return the captions of a text or of a list of them, as `checked_caption`; what is empty or no text is left out.
+
+    Raises:
+        BadSample: a text is not UTF-8.
+    """
+    texts = [text for text in (said if isinstance(said, list) else [said]) if isinstance(text, str | bytes)]
+    return [caption for text in texts if (caption := checked_caption(text, name, False))]
 
 
 def checked_caption(text: str | bytes | None, name: str, needed: bool) -> str:

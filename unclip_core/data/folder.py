@@ -45,6 +45,10 @@ class ImageFolder:
         """See `Collection.caption`."""
         return self._caption(self._names[index], False)
 
+    def captions(self, index: int) -> list[str]:
+        """See `Collection.captions`; a file holds one."""
+        return [caption] if (caption := self.caption(index)) else []
+
     def fingerprint(self) -> str:
         """See `Collection.fingerprint`: of names, sizes and modification times."""
         paths = [self.folder / name for name in self._names]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .decoding import checked_caption, decode_image
+from .decoding import checked_caption, checked_captions, decode_image
 from .fingerprint import digest, file_fingerprint
 from .samples import BadSample, Sample
 
@@ -69,13 +69,19 @@ class SavedDataset:
 
     def caption(self, index: int) -> str:
         """See `Collection.caption`."""
+        return checked_caption(_first_text(self._cell(index)), self.name(index), False)
+
+    def captions(self, index: int) -> list[str]:
+        """See `Collection.captions`; a cell may hold a list of them."""
+        return checked_captions(self._cell(index), self.name(index))
+
+    def _cell(self, index: int) -> Any:
         if self._caption is None:
-            return ""
+            return None
         try:
-            cell = self._texts[index][self._caption]
+            return self._texts[index][self._caption]
         except Exception as error:  # whatever the package raises on a damaged row
             raise BadSample(self.name(index), f"the caption cannot be read ({error})") from error
-        return checked_caption(_first_text(cell), self.name(index), False)
 
     def fingerprint(self) -> str:
         """See `Collection.fingerprint`: of the files' names, sizes and modification times."""

@@ -34,6 +34,11 @@ class Joined:
         part, place = self._place(index)
         return part.caption(place)
 
+    def captions(self, index: int) -> list[str]:
+        """See `Collection.captions`."""
+        part, place = self._place(index)
+        return part.captions(place)
+
     def fingerprint(self) -> str:
         """See `Collection.fingerprint`: of the parts' fingerprints."""
         return digest(part.fingerprint() for part in self._parts)

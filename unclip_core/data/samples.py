@@ -60,6 +60,14 @@ class Collection(Protocol):
         """
         ...
 
+    def captions(self, index: int) -> list[str]:
+        """Read all captions of sample number `index`, `caption` the first of them; none where it has none.
+
+        Raises:
+            BadSample: a caption is no text.
+        """
+        ...
+
     def fingerprint(self) -> str:
         """Return a short text that changes when the files do."""
         ...

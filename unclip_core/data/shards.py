@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..parsing import MalformedInput, parse_json
-from .decoding import checked_caption, decode_image, image_endings
+from .decoding import checked_caption, checked_captions, decode_image, image_endings
 from .fingerprint import digest, file_fingerprint
 from .samples import BadSample, Sample
 from .tar_listing import listed_tar
 
 CAPTION_ENDINGS = ("txt", "caption", "text", "json")
 JSON_KEYS = ("caption", "text", "prompt")
+JSON_LIST = "captions"
+"""A .json's key for several captions of one image."""
 Place = tuple[int, int]
 """First byte and length of a member's data."""
 
@@ -84,6 +86,11 @@ class Shards:
         """See `Collection.caption`."""
         return self._caption(self._entries[index], False)
 
+    def captions(self, index: int) -> list[str]:
+        """See `Collection.captions`; a .json may list them as "captions"."""
+        entry = self._entries[index]
+        return checked_captions(self._said(entry), entry.name)
+
     def fingerprint(self) -> str:
         """Return that of the shards' names, sizes and times of change."""
         return digest([*self.paths, *map(file_fingerprint, self.paths.values())])
@@ -133,11 +140,16 @@ class Shards:
         return data
 
     def _caption(self, entry: _Entry, needed: bool) -> str:
+        said = self._said(entry)
+        return checked_caption(next(iter(said), None) if isinstance(said, list) else said, entry.name, needed)
+
+    def _said(self, entry: _Entry) -> bytes | list[str] | None:
+        """What a text file holds, or the texts in a .json, the first of them its caption."""
         endings = [ending for ending in CAPTION_ENDINGS if ending in entry.parts]
         if not endings:
-            return checked_caption(None, entry.name, needed)
+            return None
         data = self._bytes(entry, endings[0])
-        return checked_caption(_of_json(data, entry.name) if endings[0] == "json" else data, entry.name, needed)
+        return _of_json(data, entry.name) if endings[0] == "json" else data
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -146,10 +158,13 @@ def _split(name: str) -> tuple[str, str]:
     return (stem, ending.lower()) if dot and "/" not in ending else (name, "")
 
 
-def _of_json(data: bytes, name: str) -> str | None:
+def _of_json(data: bytes, name: str) -> list[str]:
     try:
         said = parse_json(data, "its .json")
     except MalformedInput as error:
         raise BadSample(name, str(error)) from error
-    texts = [said[key] for key in JSON_KEYS if isinstance(said, Mapping) and isinstance(said.get(key), str)]
-    return texts[0] if texts else None
+    if not isinstance(said, Mapping):
+        return []
+    texts = [said[key] for key in JSON_KEYS if isinstance(said.get(key), str)][:1]
+    listed = said.get(JSON_LIST)
+    return texts + [text for text in (listed if isinstance(listed, list) else []) if isinstance(text, str)]

@@ -4,7 +4,7 @@ A family is one package below this one: it recognises its folders, reads their p
 them, trains on them and knows where they are published. Everything else reaches it through this contract alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -50,6 +50,7 @@ class TrainedPart:
         tensors: the net's state by key.
         dtype: of the weights in the file.
         settings: how the part is to be sampled by default, where the training says so; None leaves what is stated.
+        locked: of a CLIP whether its image tower is the base's, so that what reads embeddings goes on with it.
     """
 
     stage: str
@@ -58,6 +59,7 @@ class TrainedPart:
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
     settings: StageSettings | None = None
+    locked: bool = False
 
 
 class Family:
@@ -108,6 +110,13 @@ class Family:
             f"'{model.folder}' is a model of the family '{model.family}' in the format that it is read in already: "
             "there is nothing to convert."
         )
+
+    def code(self, folder: Path, target: Path, dtype: torch.dtype, parts: Collection[str]) -> Path:
+        """Write the model in `folder` into the new folder `target`, matrices of `parts` in eight bits, else as `dtype`.
+
+        Returns the folder. Raises CheckpointError as `convert`.
+        """
+        raise CheckpointError(f"'{folder}' is a model of the family '{self.name}', which is not stored in eight bits.")
 
     def check_trainable(self, model: UnclipModel, stage: str, new: bool, output: Path) -> None:
         """Refuse a training of one of `PARTS` on the base `model` that could not be written into `output` afterwards.

@@ -1,12 +1,14 @@
 """The CLIP to be trained: the base's own, or a new one of open_clip's architectures."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ..clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_open_clip
+from ..clip.tokenizer import END, START, byte_vocabulary
 from ..families.native.presets import tiny_clip
 from ..families.native.small_presets import small_clip
 from ..models import UnclipModel
@@ -28,7 +30,7 @@ def make_clip(
     Args:
         config: of the training.
         base: whose CLIP is trained on.
-        vocabulary: of a new one; None for OpenAI's.
+        vocabulary: of a new one, or a new one for the base's; None for OpenAI's, or the base's own.
 
     Raises:
         ValueError: the base's CLIP is not one of open_clip's, or the shape of the new one is wrong.
@@ -37,10 +39,46 @@ def make_clip(
         adapter = None if base is None else base.clip.adapter
         if not isinstance(adapter, OpenClipAdapter):
             raise ValueError("Training goes on from a CLIP of open_clip's architectures alone, and the base has none.")
+        if vocabulary is not None:
+            adapter = with_vocabulary(adapter, vocabulary)
         return adapter, asdict(adapter.config)
     header = _header(_shape(config.net), vocabulary)
     built = ClipConfig.from_dict(header)
     return OpenClipAdapter(build_open_clip(built), built), header
+
+
+def with_vocabulary(clip: OpenClipAdapter, vocabulary: Vocabulary) -> OpenClipAdapter:
+    """The same CLIP with another vocabulary: tokens that both have keep their embedding, new ones get random ones."""
+    text = {**clip.config.model["text_cfg"], "vocab_size": vocabulary.size}
+    config = replace(
+        clip.config,
+        model={**clip.config.model, "text_cfg": text},
+        merges=vocabulary.merges,
+        words=vocabulary.words,
+    )
+    tensors = dict(clip.model.state_dict())
+    name = next(name for name in tensors if name.endswith("token_embedding.weight"))
+    old, known = tensors[name], clip.tokenizer.vocabulary
+    table = old.std() * torch.randn(vocabulary.size, old.shape[1])
+    for token, number in byte_vocabulary(list(vocabulary.pairs)).items():
+        if token in known:
+            table[number] = old[known[token]]
+    return OpenClipAdapter.from_weights(tensors | {name: table}, config, "the base's CLIP with another vocabulary")
+
+
+def token_table(model: nn.Module) -> nn.Embedding:
+    """The embeddings of a text tower's tokens."""
+    return getattr(model, "text", model).token_embedding
+
+
+def known_tokens(old: OpenClipAdapter, new: OpenClipAdapter) -> Tensor:
+    """Which tokens `[V]` of the new CLIP the old one has learned: of those it has, all that its words are made of."""
+    seen = {number for word in old.words for number in old.tokenizer.encode(word)}
+    seen |= {old.tokenizer.vocabulary[name] for name in (START, END)}
+    mask = torch.zeros(len(new.tokenizer.vocabulary), dtype=torch.bool)
+    for token, number in old.tokenizer.vocabulary.items():
+        mask[new.tokenizer.vocabulary[token]] = not old.words or number in seen
+    return mask
 
 
 def _shape(net: Mapping[str, Any]) -> dict[str, Any]:

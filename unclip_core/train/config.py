@@ -12,6 +12,8 @@ from .loss_config import LOSSES, ClipLoss, DiffusionLoss
 from .settings import build_settings, require
 
 STAGES = ("clip", "prior", "decoder", "upsampler")
+CAPTIONS = "captions"
+"""What the vocabulary that is learned from the data's captions is called."""
 ENDLESS = 2**40
 """More steps than any time holds."""
 
@@ -138,8 +140,12 @@ class Config:
         family: the name of the embeddings' family, where CLIP is trained; "" takes the output folder's name.
         training: see Training.
         loss: see the loss of the stage.
-        vocabulary: of a new CLIP: "" for OpenAI's, "captions" for one that is learned from the data's captions, or a
-            file with a word or a byte pair a line.
+        freeze: of a base's CLIP, whose prior, decoder and upsampler then stay with it: "image" keeps the image tower
+            and trains the text tower alone (Zhai et al. 2022); "towers" keeps both, and embeds new words alone (as Gal
+            et al. 2022 do with one); "" trains all.
+        vocabulary: of a new CLIP, or with `freeze`: "" for OpenAI's or the base's, "captions" for one that is learned
+            from the data's captions (with "towers" beside the base's tokens), or a file with a word or a byte pair a
+            line.
         vocabulary_size: tokens of the one that is learned from captions, at most.
         net: the shape of a new net; `preset` fills in what is not given: "tiny", "small" or "karlo", for CLIP "tiny",
             "small" or an architecture of open_clip's ("ViT-B-32").
@@ -155,6 +161,7 @@ class Config:
     base: str = "output"
     image_encoder: str = ""
     family: str = ""
+    freeze: Literal["", "image", "towers"] = ""
     vocabulary: str = ""
     vocabulary_size: int = 8192
     net: dict[str, Any] = field(default_factory=dict)
@@ -217,8 +224,17 @@ def _with_optimizer(training: Training, start: str) -> Training:
 
 def _check_start(config: Config, stage: str) -> None:
     """Refuse tables that do not go with the start or the stage. Raises ValueError."""
-    if config.vocabulary and (stage != "clip" or config.start != "scratch"):
-        raise ValueError('vocabulary goes with a new CLIP, start = "scratch"; any other has its own already.')
+    if config.freeze and (stage != "clip" or config.start != "base"):
+        raise ValueError('freeze goes with a CLIP of a base, start = "base": there is no other tower to keep.')
+    if config.freeze == "towers" and (config.vocabulary != CAPTIONS or config.training.weight_decay):
+        raise ValueError(
+            'freeze = "towers" embeds new words alone: it needs vocabulary = "captions", and training.weight_decay = 0 '
+            "so that the known ones stay."
+        )
+    if config.vocabulary and (stage != "clip" or (config.start != "scratch" and not config.freeze)):
+        raise ValueError(
+            'vocabulary goes with a new CLIP, start = "scratch", or with `freeze`; any other has its own already.'
+        )
     if config.settings and (stage == "clip" or config.lora):
         raise ValueError("[settings] goes with a prior, a decoder or an upsampler, and not with [lora].")
     if config.lora and (config.start != "base" or stage not in ("prior", "decoder")):

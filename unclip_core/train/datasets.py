@@ -81,22 +81,34 @@ def collate(rows: Sequence[Row]) -> Row:
 
 
 class ClipDataset:
-    """Images as CLIP sees them and captions as its tokens."""
+    """Images as CLIP sees them, or their embeddings, and captions as its tokens: one of each image's, by chance."""
 
     noise_shape = None
 
-    def __init__(self, collection: Collection, clip: ClipAdapter) -> None:
-        self.collection, self.clip, self.count = collection, clip, len(collection)
+    def __init__(self, collection: Collection, clip: ClipAdapter, store: EmbeddingStore | None = None) -> None:
+        """Read `collection`; with a `store` its rows are the samples, and no image is read."""
+        self.collection, self.clip, self.store = collection, clip, store
+        self._sources = range(len(collection)) if store is None else store.sources()
+        self.count = len(self._sources)
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "pixels" `[3, S, S]` in 0..1 and "ids" `[T]`."""
-        sample = self.collection.read(index)
-        pixels = center_crop(sample.image, self.clip.image_size).permute(2, 0, 1).float() / 255
-        return {"pixels": pixels, "ids": self.clip.tokenize([sample.caption])[0]}
+        """ "pixels" `[3, S, S]` in 0..1, or "image_embeds" `[D]`, and "ids" `[T]`."""
+        source = self._sources[index]
+        captions = self.collection.captions(source)
+        if not captions:
+            raise BadSample(self.collection.name(source), "it has no caption")
+        said = captions[int(torch.randint(len(captions), (), generator=generator))]
+        return self._image(index, source) | {"ids": self.clip.tokenize([said])[0]}
+
+    def _image(self, index: int, source: int) -> dict[str, Tensor]:
+        if self.store is not None:
+            return {"image_embeds": self.store.image_embed(index)}
+        image = self.collection.read(source, captions=False).image
+        return {"pixels": center_crop(image, self.clip.image_size).permute(2, 0, 1).float() / 255}
 
     def sources(self) -> Sequence[int]:
         """See `StageDataset.sources`."""
-        return range(self.count)
+        return self._sources
 
 
 class PriorDataset:

@@ -88,6 +88,11 @@ class EmbeddingStore:
         file = Shard(shard_path(self.folder, shard))
         return self._padded({name: file.row(name, place) for name in PER_ROW})
 
+    def image_embed(self, number: int) -> Tensor:
+        """The image embedding `[D]` of a row alone."""
+        shard, place = self._place(number)
+        return Shard(shard_path(self.folder, shard)).row("image_embeds", place)
+
     def source(self, number: int) -> int:
         """The number of the sample in its collection."""
         shard, place = self._place(number)

@@ -5,13 +5,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..clip.adapter import ClipAdapter
+from ..clip.adapter import TextCondition
 from ..data.center_crop import center_crop
 from ..data.fingerprint import digest
 from ..data.samples import BadSample, Collection
@@ -24,6 +24,33 @@ SHARD = 1024
 """Samples of a shard, the bad ones included."""
 BATCH = 256
 """Samples that CLIP reads at once."""
+
+
+class Embedder(Protocol):
+    """What embeddings are computed by: a `ClipAdapter`, or its image tower alone."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What holds the weights."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, px."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text."""
+        ...
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images `[B, S, S, 3]` in 0..1 to embeddings `[B, D]`."""
+        ...
+
+    def encode_text(self, prompts: Sequence[str]) -> TextCondition:
+        """Encode texts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +84,7 @@ class _Read:
 
 
 def embed_collection(
-    collection: Collection, clip: ClipAdapter, folder: Path, captions: bool = True, workers: Workers | None = None
+    collection: Collection, clip: Embedder, folder: Path, captions: bool = True, workers: Workers | None = None
 ) -> EmbeddingStore:
     """Compute the embeddings of a collection into `folder`, or open them where they stand there already.
 
@@ -95,7 +122,7 @@ def embed_collection(
 
 @torch.no_grad()
 def _write_shards(
-    collection: Collection, clip: ClipAdapter, folder: Path, numbers: Sequence[int], workers: Workers
+    collection: Collection, clip: Embedder, folder: Path, numbers: Sequence[int], workers: Workers
 ) -> None:
     ranges = [range(number * SHARD, min(len(collection), (number + 1) * SHARD)) for number in numbers]
     total, done = sum(map(len, ranges)), 0
@@ -140,7 +167,7 @@ class _Squares:
         return _Read(index, sample.name, center_crop(sample.image, self._size), sample.caption)
 
 
-def _encoded(clip: ClipAdapter, good: list[_Read]) -> dict[str, Tensor]:
+def _encoded(clip: Embedder, good: list[_Read]) -> dict[str, Tensor]:
     own = {
         "index": torch.tensor([sample.index for sample in good], dtype=torch.int64),
         "captioned": torch.tensor([bool(sample.caption) for sample in good], dtype=torch.bool),
@@ -175,7 +202,7 @@ def _trimmed(row: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _write_index(folder: Path, clip: ClipAdapter, shards: int) -> None:
+def _write_index(folder: Path, clip: Embedder, shards: int) -> None:
     counts: list[int] = []
     bad: dict[str, str] = {}
     silent: dict[str, str] = {}
@@ -198,7 +225,7 @@ def _write_index(folder: Path, clip: ClipAdapter, shards: int) -> None:
 
 
 @torch.no_grad()
-def encode_text_null(clip: ClipAdapter) -> dict[str, Tensor]:
+def encode_text_null(clip: Embedder) -> dict[str, Tensor]:
     """Encode the empty prompt: one row, as tensors by name."""
     text = clip.encode_text([""])
     return {"text_embeds": text.embeds.cpu(), "text_states": text.states.half().cpu(), "text_mask": text.mask.cpu()}

@@ -123,7 +123,7 @@ def measure_clip(clip: ClipAdapter, objective: Any, held: Chosen, device: torch.
     """Return `retrieval` among all held-out samples."""
     found: dict[str, list[Tensor]] = {"images": [], "texts": [], "ids": []}
     for batch in held_out_batches(held, device):
-        found["images"].append(clip.read_pixels((batch["pixels"] - objective.mean) / objective.std))
+        found["images"].append(objective.image_embeds(batch))
         found["texts"].append(clip.read_tokens(batch["ids"])[1])
         found["ids"].append(batch["ids"])
     return retrieval(*(torch.cat(parts) for parts in found.values())) if found["ids"] else {}

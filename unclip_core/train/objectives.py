@@ -55,9 +55,25 @@ class ClipObjective(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, batch: Batch) -> Values:
-        """Of "pixels" `[b, 3, S, S]` in 0..1 and "ids" `[b, T]`: "loss" and the share of right matches, "accuracy"."""
-        images = self.net.encode_image((batch["pixels"] - self.mean) / self.std)
-        return contrast(images, text_states(self.net, batch["ids"])[1], self.net.logit_scale)
+        """Of "pixels" `[b, 3, S, S]` in 0..1 and "ids" `[b, T]`: "loss" and the share of right matches, "accuracy".
+
+        "image_embeds" `[b, D]` may stand in place of the pixels: those of an image tower that is not trained.
+        """
+        texts = text_states(self.net, _trimmed(batch["ids"]))[1]
+        return contrast(self.image_embeds(batch), texts, self.net.logit_scale)
+
+    def image_embeds(self, batch: Batch) -> Tensor:
+        """The images' embeddings `[b, D]`, computed where the batch has none."""
+        if "image_embeds" in batch:
+            return batch["image_embeds"]
+        return self.net.encode_image((batch["pixels"] - self.mean) / self.std)
+
+
+def _trimmed(ids: Tensor) -> Tensor:
+    """Tokens `[b, T]` up to the end of the longest text; on a GPU, which would be waited for, all of them."""
+    if ids.device.type != "cpu":
+        return ids
+    return ids[:, : int(ids.argmax(dim=1).max()) + 1]
 
 
 class DiffusionObjective(nn.Module):

@@ -41,7 +41,7 @@ def write_result(
         OSError: the disk is full; the folder is then what it was, or lacks only its index.
     """
     tensors = {**target.net.state_dict(), **averages}
-    part = TrainedPart(stage, target.family, target.header, tensors, DTYPES[save_dtype], settings)
+    part = TrainedPart(stage, target.family, target.header, tensors, DTYPES[save_dtype], settings, bool(target.freeze))
     with output_lock(output):
         _writer(base).write_trained(base, output, part)
 
@@ -68,7 +68,8 @@ def check_output(stage: str, target: Target, base: UnclipModel | None, output: P
             f"'{output}' holds a model of the family '{there.family}' already, and this training makes "
             f"a part of the family '{target.family}': name another folder."
         )
-    old = [part for part in ("decoder", "prior") if stage == "clip" and there.has(part)]
+    replaced = stage == "clip" and not target.freeze
+    old = [part for part in ("decoder", "prior") if replaced and there.has(part)]
     if old:
         raise ValueError(
             f"'{output}' holds the parts {old} of another CLIP, which a new one would leave without "

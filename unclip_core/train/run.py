@@ -20,7 +20,7 @@ from .batch_sources import SampledBatches
 from .config import Config, read_config
 from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
 from .embedding_store import EmbeddingStore
-from .embeds import BATCH, Workers, embed_collection
+from .embeds import BATCH, Embedder, Workers, embed_collection
 from .engine import Engine, Hooks
 from .held_out import (
     Chosen,
@@ -33,13 +33,15 @@ from .held_out import (
     split,
     usable,
 )
+from .image_tower import ImageTower
 from .lora import save_lora
+from .new_tokens import fit_new_tokens
 from .objectives import objective_class
 from .processes import make_accelerator
 from .results import check_output, output_lock, write_result
 from .sample_sheets import decoder_sheets, upsampler_sheets
 from .state import RunFiles, clear_leftovers, read_state, settle_config
-from .targets import Target, make_target, open_base
+from .targets import Target, make_target, open_base, vocabulary_of
 from .vocabulary import KEPT, new_vocabulary
 
 TRAINING, EMBEDDINGS = "training", "embeddings"
@@ -71,7 +73,8 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
     base = open_base(stage, config, folder)
     files = RunFiles(folder / TRAINING / stage)
     kept = files.folder / KEPT
-    vocabulary = new_vocabulary(config.vocabulary, config.vocabulary_size, collection, kept)
+    known = vocabulary_of(base) if config.freeze == "towers" else None
+    vocabulary = new_vocabulary(config.vocabulary, config.vocabulary_size, collection, kept, known)
     target = make_target(stage, config, base, folder, vocabulary)
     if config.lora is None:
         check_output(stage, target, base, folder)
@@ -201,7 +204,10 @@ class Run:
         """The stage's samples, and the bad ones that are known already."""
         target, loss = self.target, self._loss
         if self.stage == "clip":
-            return ClipDataset(self.collection, target.clip), {}
+            images = self._image_embeddings() if target.freeze else None
+            if target.known is not None and read_state(self.files) is None:
+                fit_new_tokens(target.clip, target.known, self.collection)
+            return ClipDataset(self.collection, target.clip, images), {} if images is None else images.bad
         if self.stage == "upsampler":
             return UpsamplerDataset(self.collection, target.part, loss), {}
         store = self._embeddings()
@@ -245,7 +251,10 @@ class Run:
 
     def _embeddings(self) -> EmbeddingStore:
         """CLIP's embeddings of the data, computed by all processes, each its share."""
-        accelerator, clip = self.accelerator, self.target.clip
+        return self._embedded(self.target.clip, captions=self.stage == "prior")
+
+    def _embedded(self, clip: Embedder, captions: bool) -> EmbeddingStore:
+        accelerator = self.accelerator
         clip.model.to(accelerator.device)
         workers = Workers(
             accelerator.process_index,
@@ -254,10 +263,14 @@ class Run:
             self.config.training.workers,
         )
         store = embed_collection(
-            self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=self.stage == "prior", workers=workers
+            self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=captions, workers=workers
         )
         clip.model.to("cpu")
         return store
+
+    def _image_embeddings(self) -> EmbeddingStore:
+        """The embeddings of an image tower that is not trained, computed once."""
+        return self._embedded(ImageTower(self.target.clip), captions=True)
 
     def _settle_statistics(self, store: EmbeddingStore) -> None:
         """Have a new prior standardise embeddings by the data's mean and deviation; a trained one keeps its own."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..clip.adapter import ClipAdapter
 from ..families.detect import family_of
@@ -18,7 +19,7 @@ from ..nets.decoder import DecoderNet, DecoderParams
 from ..nets.params import params_from_dict, params_to_dict
 from ..nets.prior import PriorParams, PriorTransformer
 from ..nets.upsampler import UpsamplerNet, UpsamplerParams
-from .clip_target import make_clip
+from .clip_target import known_tokens, make_clip, token_table
 from .config import Config
 from .lora import add_lora
 from .net_shapes import check_channels, net_shape, new_process
@@ -35,6 +36,8 @@ class Target:
         family: whose embeddings it goes with.
         spec: its `DiffusionSpec`; None for CLIP.
         clip: the `ClipAdapter` whose embeddings it reads, or that is trained itself; None for the upsampler.
+        freeze: what of the CLIP that is trained stays as it is, see `Config`.
+        known: with `freeze` "towers" which tokens `[V]` stay as they are.
         part: the `Decoder` or `Upsampler` that the net is sampled as, with its codec, size and settings.
     """
 
@@ -44,6 +47,8 @@ class Target:
     spec: Any = None
     clip: Any = None
     part: Any = None
+    freeze: str = ""
+    known: Tensor | None = None
 
 
 def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
@@ -63,6 +68,14 @@ def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
     return model
 
 
+def vocabulary_of(base: UnclipModel | None) -> Vocabulary | None:
+    """The pairs of the base's CLIP, and its words where they are a closed list; None where it reads no text."""
+    clip = None if base is None else base.clip.adapter
+    if clip is None or clip.tokenizer is None:
+        return None
+    return Vocabulary(tuple(clip.tokenizer.merges), tuple(clip.words))
+
+
 def make_target(
     stage: str, config: Config, base: UnclipModel | None, output: Path, vocabulary: Vocabulary | None = None
 ) -> Target:
@@ -73,7 +86,7 @@ def make_target(
         config: of the training.
         base: the model that the result is built on.
         output: the folder of the result.
-        vocabulary: of a new CLIP; None for OpenAI's.
+        vocabulary: of a new CLIP or text tower; None for OpenAI's, or the base's.
 
     Raises:
         ValueError: there is no base where one is needed, or the shape or process of the new net is wrong.
@@ -86,6 +99,10 @@ def make_target(
     torch.manual_seed(config.training.seed)
     target = _clip(config, base, output, vocabulary) if stage == "clip" else _BUILDERS[stage](config, base, output)
     target.net.train().requires_grad_(True)
+    if target.freeze == "image":
+        target.net.visual.requires_grad_(False)
+    if target.known is not None:
+        _train_new_tokens(target.net, ~target.known)
     if config.lora:
         settings = config.lora
         add_lora(target.net, settings.rank, settings.alpha or None, settings.targets or None)
@@ -94,7 +111,17 @@ def make_target(
 
 def _clip(config: Config, base: UnclipModel | None, output: Path, vocabulary: Vocabulary | None) -> Target:
     adapter, header = make_clip(config, base, vocabulary)
-    return Target(adapter.model, header, config.family or output.resolve().name, clip=adapter)
+    family = config.family or (base.family if base and config.freeze else output.resolve().name)
+    towers: Any = base.clip.adapter if base and config.freeze == "towers" else None
+    known = None if towers is None else known_tokens(towers, adapter)
+    return Target(adapter.model, header, family, clip=adapter, freeze=config.freeze, known=known)
+
+
+def _train_new_tokens(net: Any, new: Tensor) -> None:
+    """Let gradients through to these tokens' embeddings alone."""
+    net.requires_grad_(False)
+    table = token_table(net).weight.requires_grad_(True)
+    table.register_hook(lambda gradient: gradient * new[:, None].to(gradient))
 
 
 def _clip_of(config: Config, base: UnclipModel) -> ClipAdapter:

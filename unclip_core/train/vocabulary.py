@@ -1,17 +1,16 @@
 """The vocabulary of a new CLIP: learned from the captions, or read from a file of words or of byte pairs."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
-from ..clip.tokenizer import END_OF_WORD, ClipTokenizer, byte_vocabulary, joined
+from ..clip.tokenizer import END_OF_WORD, ClipTokenizer, byte_vocabulary, joined, spelled
 from ..data.samples import BadSample, Collection
 from ..parsing import MalformedInput, read_text
+from .config import CAPTIONS
 
-CAPTIONS = "captions"
-"""What the configuration calls the vocabulary that is learned from the data's captions."""
 KEPT = "vocabulary.txt"
 """The file beside the checkpoint that keeps the pairs, so that a training goes on with the same."""
 BYTES = 512 + 2
@@ -37,14 +36,17 @@ class Vocabulary:
         return "\n".join(" ".join(pair) for pair in self.pairs)
 
 
-def new_vocabulary(name: str, size: int, collection: Collection, kept: Path) -> Vocabulary | None:
+def new_vocabulary(
+    name: str, size: int, collection: Collection, kept: Path, known: Vocabulary | None = None
+) -> Vocabulary | None:
     """Make the vocabulary that a configuration names.
 
     Args:
         name: "captions", the file of `read_vocabulary`, or "" for OpenAI's, which is None here.
         size: of the one that is learned from captions, at most.
         collection: whose captions these are.
-        kept: the file of an earlier run of the same training, which is taken as it is where it is there.
+        kept: the file of an earlier run of the same training, whose pairs are taken as they are where it is there.
+        known: a vocabulary that the one of captions goes on from.
 
     Raises:
         ValueError: the file cannot be used, or no caption holds a word.
@@ -53,12 +55,18 @@ def new_vocabulary(name: str, size: int, collection: Collection, kept: Path) -> 
         return None
     if name != CAPTIONS:
         return read_vocabulary(Path(name))
-    if kept.is_file():
+    old = known or Vocabulary(())
+    if kept.is_file() and not old.words:
         return read_vocabulary(kept)
-    counts = word_counts(_captions(collection))
+    counts = word_counts(_captions(collection), old.pairs)
     if not counts:
         raise ValueError("No caption holds a word from which a vocabulary could be learned.")
-    return Vocabulary(tuple(learn_pairs(counts, size - BYTES)))
+    words = tuple(sorted({*old.words, *map(spelled, counts)})) if old.words else ()
+    if kept.is_file():
+        return Vocabulary(read_vocabulary(kept).pairs, words)
+    if size <= old.size:
+        raise ValueError(f"vocabulary_size {size} leaves no room beside the {old.size:,} tokens that there are.")
+    return Vocabulary((*old.pairs, *learn_pairs(counts, size - old.size)), words)
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
@@ -81,11 +89,14 @@ def read_vocabulary(path: Path) -> Vocabulary:
     raise ValueError(f"The vocabulary '{path}' must hold one word a line, or one pair of tokens a line.")
 
 
-def word_counts(texts: Iterable[str]) -> dict[tuple[str, ...], int]:
-    """Count the words of texts as CLIP's tokenizer splits them, each as its bytes' letters, the last ending it."""
-    names = byte_vocabulary([])
+def word_counts(texts: Iterable[str], pairs: Sequence[Pair] = ()) -> dict[tuple[str, ...], int]:
+    """Count the words of texts as CLIP's tokenizer splits them, each as its bytes' letters, the last ending it.
+
+    Letters that `pairs` join are joined.
+    """
+    names = byte_vocabulary(pairs)
     letters = {number: name for name, number in names.items()}
-    tokenizer = ClipTokenizer(names, [], 3)
+    tokenizer = ClipTokenizer(names, pairs, 3)
     counts: Counter[tuple[str, ...]] = Counter()
     pieces = Counter(piece for text in texts for piece in text.lower().split())
     for piece, count in pieces.items():
@@ -147,6 +158,6 @@ def _captions(collection: Collection) -> Iterator[str]:
     """The captions that can be read; training names the others."""
     for index in range(len(collection)):
         try:
-            yield collection.caption(index)
+            yield from collection.captions(index)
         except BadSample:
             continue

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..parsing import MalformedInput, checked, parse_json
 from .dtypes import FLOATS, as_float, is_finite, kind_of, name_of
+from .rows8 import decode_rows
 
 CONFIG_KEY = "config"
 
@@ -107,6 +108,8 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], config: Mappin
 def load_weights(path: str | Path, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file written by `save_weights`: its tensors (floating ones cast to `dtype`) and its configuration.
 
+    Matrices that `rows8` has coded come back as floating ones.
+
     Raises:
         CheckpointError: the file is missing, truncated, corrupt, or carries no configuration.
     """
@@ -120,6 +123,7 @@ def load_weights(path: str | Path, dtype: torch.dtype | None = None) -> tuple[di
     except Exception as error:  # whatever a damaged header makes of the reader
         raise unreadable(path, error) from error
     config = _header_config(path, metadata)
+    tensors = decode_rows(tensors)
     for name, tensor in tensors.items():
         if tensor.dtype not in (*FLOATS, torch.int64):
             raise CheckpointError(

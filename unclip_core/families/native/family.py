@@ -1,6 +1,6 @@
 """This project's own format as a family."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ class NativeFamily(Family):
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
         """Return a `NativeFolder`; there is one convention only."""
         return NativeFolder(folder, dtype)
+
+    def code(self, folder: Path, target: Path, dtype: torch.dtype, parts: Collection[str]) -> Path:
+        """See `Family.code`."""
+        from .coding import code
+
+        return code(folder, target, dtype, parts)
 
     def check_trainable(self, model: UnclipModel, stage: str, new: bool, output: Path) -> None:
         """Everything can be trained, new nets in place of the base's too."""

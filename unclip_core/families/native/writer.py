@@ -24,7 +24,7 @@ def write_trained(base: UnclipModel | None, output: Path, part: TrainedPart) -> 
     BUILDERS[part.stage](part.family, cast, part.config, str(output / f"{part.stage}.safetensors"))
     before, there = _index(None if base is None else base.folder), _index(output)
     save_weights(output / f"{part.stage}.safetensors", cast, part.config)
-    components = _take_over(part.stage, base, before, there, output) | {part.stage: f"{part.stage}.safetensors"}
+    components = _take_over(part, base, before, there, output) | {part.stage: f"{part.stage}.safetensors"}
     settings: dict[str, Any] = {
         stage: asdict(told) for index in (before, there) if index for stage, told in index.settings.items()
     }
@@ -34,13 +34,14 @@ def write_trained(base: UnclipModel | None, output: Path, part: TrainedPart) -> 
 
 
 def _take_over(
-    stage: str, base: UnclipModel | None, before: ModelIndex | None, there: ModelIndex | None, output: Path
+    part: TrainedPart, base: UnclipModel | None, before: ModelIndex | None, there: ModelIndex | None, output: Path
 ) -> dict[str, str]:
     """Copy the base's other components into `output` where it has none yet; returns all but the trained one.
 
     Prior and decoder of another CLIP are left behind: a new CLIP's embeddings mean nothing to them.
     """
-    fitting = set(UPSAMPLERS if stage == "clip" else ("clip", "prior", "decoder", *UPSAMPLERS)) - {stage}
+    new = part.stage == "clip" and not part.locked
+    fitting = set(UPSAMPLERS if new else ("clip", "prior", "decoder", *UPSAMPLERS)) - {part.stage}
     kept = {name: file for name, file in _components(there).items() if name in fitting}
     if base is None:
         return kept

@@ -51,6 +51,11 @@ class World:
         picture = draw_picture(chance, self.sprites, shares)
         return picture, self.captions.caption(picture, caption_language(chance), chance)
 
+    def other_captions(self, seed: int, index: int, picture: Picture, count: int) -> list[str]:
+        """`count` further captions of that picture, each in a language and in words of its own."""
+        chances = [picture_random(seed, index, f"caption {number}") for number in range(count)]
+        return [self.captions.caption(picture, caption_language(chance), chance) for chance in chances]
+
 
 def open_world(folder: Path, packages: Path | None = None) -> World:
     """The world of the packages in `packages` (default: fetched into `folder`); renderings are kept in `folder`.
@@ -74,6 +79,7 @@ def make_data(
     seed: int = 0,
     shares: Shares = SHARES,
     packages: Path | None = None,
+    captions: int = 1,
 ) -> None:
     """Write `small/*.tar` (64 px, for CLIP, prior and decoder), `large/*.tar` (256 px, for the upsampler).
 
@@ -87,21 +93,26 @@ def make_data(
         seed: of all that is chosen.
         shares: of scenes and shapes.
         packages: a folder with the packages' files; None fetches them into `output/packages`.
+        captions: of a picture of 64 px, 1 or more; with more than one each picture has a .json in place of a .txt.
 
     Raises:
-        ValueError: `output` holds data of other settings, or a package is not what it should be.
+        ValueError: `captions` is less than 1, `output` holds data of other settings, or a package is not what it
+            should be.
         OSError: a file or the registry cannot be read.
     """
+    if captions < 1:
+        raise ValueError(f"A picture has 1 caption or more, not {captions}.")
     output.mkdir(parents=True, exist_ok=True)
     world = open_world(output, packages)
-    _write_about(output, {"seed": seed, "scenes": shares.scenes, "shapes": shares.shapes})
+    several = {"captions": captions} if captions > 1 else {}
+    _write_about(output, {"seed": seed, "scenes": shares.scenes, "shapes": shares.shapes} | several)
     _write_sheet(output, world, seed, shares)
-    for name, count, pixels in (("small", small, SMALL), ("large", large, LARGE)):
+    for name, count, pixels, said in (("small", small, SMALL, captions), ("large", large, LARGE, 1)):
         (output / name).mkdir(exist_ok=True)
         for first in range(0, count, SHARD):
             path = output / name / f"{first // SHARD:04}.tar"
             if not path.is_file():
-                _write_shard(path, world, range(first, min(count, first + SHARD)), pixels, seed, shares)
+                _write_shard(path, world, range(first, min(count, first + SHARD)), pixels, seed, shares, said)
 
 
 def _write_sheet(output: Path, world: World, seed: int, shares: Shares) -> None:
@@ -113,13 +124,20 @@ def _write_sheet(output: Path, world: World, seed: int, shares: Shares) -> None:
     (output / "sheet.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _write_shard(path: Path, world: World, numbers: range, pixels: int, seed: int, shares: Shares) -> None:
+def _write_shard(
+    path: Path, world: World, numbers: range, pixels: int, seed: int, shares: Shares, captions: int
+) -> None:
     part = path.with_suffix(".part")
     with tarfile.open(part, "w") as tar:
         for number in tqdm(numbers, desc=f"{path.parent.name}/{path.name}", unit="picture", mininterval=5):
             picture, caption = world.sample(seed, number, shares)
             _add(tar, f"{number:07}.png", _png(draw(picture, world.sprites, pixels)))
-            _add(tar, f"{number:07}.txt", caption.encode())
+            if captions == 1:
+                _add(tar, f"{number:07}.txt", caption.encode())
+            else:
+                every = [caption, *world.other_captions(seed, number, picture, captions - 1)]
+                said = json.dumps({"captions": every}, ensure_ascii=False)
+                _add(tar, f"{number:07}.json", said.encode())
     part.replace(path)
 
 

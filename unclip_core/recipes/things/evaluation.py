@@ -20,8 +20,10 @@ from ...plotting.sheets import levels, tiled
 from ...weights.devices import AUTO
 from ...weights.files import write_whole
 from .dataset import LARGE, World, open_world
+from .edits import edits
 from .judge import JUDGE_FILE, Judge, load_judge
-from .measures import edits, halfway, pictures_as_tensor, upsampling, zero_shot
+from .measures import described, halfway, pictures_as_tensor, upsampling, zero_shot
+from .originality import diversity, memory
 from .questions import ROWS, Question, Scores, questions, score, shares
 
 SHOWN, COLUMNS = 48, 8
@@ -29,9 +31,12 @@ SHOWN, COLUMNS = 48, 8
 BATCH = 8
 STAGES: dict[str, Callable[[UnclipModel, World, Judge, int, int], dict[str, float]]] = {
     "clip": lambda model, world, judge, n, seed: zero_shot(model, world, n, seed),
+    "describe": lambda model, world, judge, n, seed: described(model, world, n, seed),
     "halfway": halfway,
     "edits": edits,
     "upsampler": lambda model, world, judge, n, seed: upsampling(model, world, n, seed),
+    "memory": lambda model, world, judge, n, seed: memory(model, world, n, seed),
+    "diversity": lambda model, world, judge, n, seed: diversity(model, world, n, seed),
 }
 """Measures that start from true pictures, by their names."""
 MEASURES = (*ROWS, *STAGES)
@@ -46,6 +51,7 @@ def evaluate_things(
     rows: Sequence[str] = (),
     output: str | Path | None = None,
     device: str = AUTO,
+    packages: str | Path | None = None,
 ) -> dict[str, Any]:
     """Draw `n` prompts a row at the model's default settings, judge the images, print and return the shares.
 
@@ -58,6 +64,7 @@ def evaluate_things(
         rows: some of MEASURES; none for all.
         output: a folder for `evaluation.json` and a contact sheet a row, written row by row; None writes nothing.
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
+        packages: a folder with the packages' files; None for those in the data's own.
 
     Returns:
         For each row the shares of what is right and `n`; under `true` the same of true pictures, which tells how far
@@ -68,7 +75,7 @@ def evaluate_things(
     """
     if n < 1 or (unknown := set(rows) - set(MEASURES)):
         raise ValueError(f"n must be 1 or more and rows some of {', '.join(MEASURES)}; got {n} and {sorted(unknown)}.")
-    judge, world = load_judge(Path(data) / JUDGE_FILE), open_world(Path(data))
+    judge, world = load_judge(Path(data) / JUDGE_FILE), open_world(Path(data), packages and Path(packages))
     drawn_by, started = placed_model(model, device), time.monotonic()
     figures: dict[str, Any] = {"seed": seed, "true": {}}
     for name in rows or MEASURES:
@@ -127,7 +134,7 @@ def _keep_sheet(
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures as text: shares in percent, the upsampler's in dB; behind them the same of true pictures."""
+    """The figures as text: shares in percent, others as they are; behind them the same of true pictures."""
     lines = []
     for name in MEASURES:
         if name in figures:
@@ -142,6 +149,8 @@ def _cells(row: dict[str, float], name: str) -> str:
     def cell(key: str, value: float) -> str:
         if key == "n":
             return f"n {value}"
+        if name in ("memory", "diversity"):
+            return f"{key} {value:.3f}"
         return f"{key} {value:.2f} dB" if name == "upsampler" else f"{key} {100 * value:.1f} %"
 
     return ", ".join(cell(key, value) for key, value in row.items())

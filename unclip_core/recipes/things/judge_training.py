@@ -125,8 +125,10 @@ class JudgeObjective(nn.Module):
         return {"loss": named + styled, "accuracy": accuracy}
 
 
-def train_judge(sprites: Sprites, folder: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu") -> Judge:
-    """Train the judge into `folder/judge.safetensors`; a run that was stopped goes on.
+def train_judge(
+    sprites: Sprites, folder: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu", minutes: float = 0.0
+) -> Judge:
+    """Train the judge into `folder/judge.safetensors` for so many steps, or minutes; a run that was stopped goes on.
 
     Raises:
         KeyboardInterrupt: interrupted; the checkpoint is written.
@@ -135,7 +137,9 @@ def train_judge(sprites: Sprites, folder: Path, steps: int = STEPS, seed: int = 
     source = JudgeBatches(boxed_sprites(sprites, folder / "judge"), sprites, BATCH, seed)
     torch.manual_seed(seed)
     objective = JudgeObjective(JudgeNet(JudgeParams()))
-    training = Training(steps=steps, batch=BATCH, optimizer="adamw", lr=2e-3, warmup=50, ema=0.995, weight_decay=0.05)
+    training = Training(
+        steps=steps, minutes=minutes, batch=BATCH, optimizer="adamw", lr=2e-3, warmup=50, ema=0.995, weight_decay=0.05
+    )
     files = RunFiles(folder / "judge", "judge")
     engine = Engine(objective, source, training, files, OneProcess(torch.device(device)), Hooks(lambda averages: None))
     if not engine.run():
@@ -147,9 +151,9 @@ def train_judge(sprites: Sprites, folder: Path, steps: int = STEPS, seed: int = 
     return load_judge(folder / JUDGE_FILE)
 
 
-def train_and_measure(sprites: Sprites, folder: Path, steps: int, seed: int, device: str) -> str:
+def train_and_measure(sprites: Sprites, folder: Path, steps: int, seed: int, device: str, minutes: float = 0.0) -> str:
     """Train the judge, and say how well it names augmented drawings that no step saw."""
-    judge = train_judge(sprites, folder, steps, seed, device)
+    judge = train_judge(sprites, folder, steps, seed, device, minutes)
     source = JudgeBatches(boxed_sprites(sprites, folder / "judge"), sprites, BATCH, seed)
     found = measure_judge(judge, source, 40)
     return "The judge, on unseen augmentations: " + ", ".join(f"{name} {100 * v:.1f} %" for name, v in found.items())

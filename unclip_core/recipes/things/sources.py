@@ -106,19 +106,20 @@ def fetch(folder: Path, packages: Mapping[str, Package] = PACKAGES, registry: st
     Args:
         folder: where they go; made if it is not there.
         packages: which.
-        registry: its address; None for the one that npm is set up for.
+        registry: its address; None for the one that npm is set up for, which is looked up where a file is missing.
 
     Raises:
         WrongPackage: a file's hash is another.
+        ValueError: a file is missing, and no registry is set up.
         OSError: the registry does not answer, or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    address = registry or configured_registry(os.environ, _npmrc_files())
     for package in packages.values():
         path = folder / package.file
         if path.is_file():
             check(path.read_bytes(), package, str(path))
         else:
+            address = registry or configured_registry(os.environ, _npmrc_files())
             url = address.rstrip("/") + "/" + package.path
             data = _download(url)
             check(data, package, url)

@@ -21,8 +21,8 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "SHARD", 8)
     monkeypatch.setattr(dataset, "open_world", lambda folder, packages: world)
 
-    def make(seed=1):
-        dataset.make_data(tmp_path / "data", small=12, large=0, seed=seed, shares=SHARES)
+    def make(seed=1, captions=1):
+        dataset.make_data(tmp_path / "data", small=12, large=0, seed=seed, shares=SHARES, captions=captions)
         return tmp_path / "data", world
 
     return make
@@ -56,3 +56,15 @@ def test_about_names_sources_licences_and_what_is_held_out(made):
     assert {"CC-BY-4.0", "Apache-2.0", "MIT", "Unicode-3.0"} == {source["licence"] for source in about["sources"]}
     assert ["circle", "purple"] in about["held_out"]["shapes_and_colors"]
     assert (folder / "sheet.png").is_file() and len((folder / "sheet.txt").read_text().splitlines()) == dataset.SHOWN
+
+
+def test_a_picture_may_have_several_captions_the_first_of_them_as_ever(made):
+    folder, world = made(captions=4)
+    shards = open_images(folder / "small")
+    for number in (0, 11):
+        picture, caption = world.sample(1, number, SHARES)
+        assert shards.caption(number) == caption
+        assert shards.captions(number) == [caption, *world.other_captions(1, number, picture, 3)]
+    assert json.loads((folder / "about.json").read_text())["settings"]["captions"] == 4
+    with pytest.raises(ValueError, match="1 caption or more"):
+        made(captions=0)

@@ -215,7 +215,7 @@ def test_the_table_is_made_row_by_row_with_true_pictures_beside(world, monkeypat
 
     asked = questions(world, "thing", 8, 0)
     monkeypatch.setattr(evaluation, "load_judge", lambda path: judge)
-    monkeypatch.setattr(evaluation, "open_world", lambda path: world)
+    monkeypatch.setattr(evaluation, "open_world", lambda path, packages: world)
     monkeypatch.setattr(evaluation, "placed_model", lambda path, device: None)
     monkeypatch.setattr(evaluation, "text_to_image", true_drawings)
     monkeypatch.setitem(evaluation.STAGES, "clip", lambda *of: {"top1": 0.25, "n": of[3]})

@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 
 from unclip.unclip_core.parsing import MalformedInput
+from unclip.unclip_core.recipes.things import sources
 from unclip.unclip_core.recipes.things.art import read_art
 from unclip.unclip_core.recipes.things.sources import (
     PACKAGES,
@@ -55,6 +56,12 @@ def test_a_package_is_fetched_once_and_checked(tmp_path, registry):
     fetch(tmp_path, {"art": PACKAGE}, address)
     assert asked == ["/npm/@some/art/-/art-1.2.3.tgz"]
     assert (tmp_path / "some-art-1.2.3.tgz").read_bytes() == DATA
+
+
+def test_where_all_files_lie_already_no_registry_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "configured_registry", lambda *_: pytest.fail("nothing is to be fetched"))
+    (tmp_path / PACKAGE.file).write_bytes(DATA)
+    sources.fetch(tmp_path, {"art": PACKAGE})
 
 
 def test_bytes_of_another_hash_are_refused_and_not_kept(tmp_path, registry):

@@ -1,0 +1,44 @@
+"""Writes a model folder anew, with the matrices of some parts in eight bits."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...weights.files import CheckpointError, load_weights, save_weights
+from ...weights.rows8 import SCALE, code_rows
+from ..statistics import STATISTICS
+from .index import read_index, write_index
+from .reader import NativeFolder
+
+
+def code(folder: Path, target: Path, dtype: torch.dtype, parts: Collection[str]) -> Path:
+    """Write the model; see `Family.code`.
+
+    Raises:
+        CheckpointError: the folder is damaged or lacks one of the parts, or the target is not empty.
+        OSError: the disk is full; the folder then lacks its index.
+    """
+    index = read_index(folder)
+    if unknown := sorted(set(parts) - set(index.components)):
+        raise CheckpointError(f"'{folder}' has no part {unknown}; it has {sorted(index.components)}.")
+    if target.exists() and any(target.iterdir()):
+        raise CheckpointError(f"'{target}' is not empty: name a new folder.")
+    reader = NativeFolder(folder, torch.float32)
+    for part in sorted(reader.parts):
+        getattr(reader, part)()  # refuses what could not be read again
+    for component, file in index.components.items():
+        tensors, config = load_weights(folder / file)
+        kept = code_rows(tensors) if component in parts else tensors
+        cast = {name: tensor if _stays(name, tensor) else tensor.to(dtype) for name, tensor in kept.items()}
+        save_weights(target / f"{component}.safetensors", cast, config)
+    files = {component: f"{component}.safetensors" for component in index.components}
+    write_index(target, index.family, files, {stage: asdict(told) for stage, told in index.settings.items()})
+    return target
+
+
+def _stays(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor keeps its dtype: counts, what is coded and its scales, and a prior's statistics."""
+    return not tensor.is_floating_point() or name.endswith((SCALE, *STATISTICS))
