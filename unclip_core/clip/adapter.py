@@ -12,6 +12,21 @@ from .image_input import ImageInput
 from .tokenizer import ClipTokenizer
 
 _WORDS_AND_SIGNS = r"""[\p{L}\p{N}][\p{L}\p{M}\p{N}]*|[^\s\p{L}\p{N}\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Pd}\p{Cc},.;:…'"]+"""
+_PIECES = r"[\p{Han}\p{Hiragana}\p{Katakana}ー]|[^\p{Han}\p{Hiragana}\p{Katakana}ー]+"
+
+
+def words_in(text: str) -> list[str]:
+    """The words and signs of a text in lower case, without what parts them."""
+    import regex
+
+    return regex.findall(_WORDS_AND_SIGNS, text.lower())
+
+
+def pieces_of(word: str) -> list[str]:
+    """What of a word must be on a closed list: in writing without blanks each letter, elsewhere the word."""
+    import regex
+
+    return regex.findall(_PIECES, word)
 
 
 class MissingTower(ValueError):
@@ -157,13 +172,11 @@ class ClipAdapter(ABC):
         token for. Signs that stand together are one ("!!!"). Commas, quotes, brackets, dashes and what ends a sentence
         part words and ask for nothing: they are left out.
         """
-        import regex
-
         if not self.words:
             return self._text_tokenizer.without_tokens(prompt) if self.tokenizer is not None else []
         known = {*self.words, "!", "?"}
-        found = regex.findall(_WORDS_AND_SIGNS, prompt.lower())
-        return list(dict.fromkeys(word for word in found if word not in known))
+        unknown = (word for word in words_in(prompt) if any(piece not in known for piece in pieces_of(word)))
+        return list(dict.fromkeys(unknown))
 
     def encode_text(self, prompts: Sequence[str]) -> TextCondition:
         """Encode `B` prompts, and with them the empty one; an empty string is a valid prompt.

@@ -166,6 +166,8 @@ def text_states(model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
 class OpenClipAdapter(ClipAdapter):
     """A CLIP of open_clip's architectures."""
 
+    tokenizer: ClipTokenizer
+
     def __init__(self, model: nn.Module, config: ClipConfig) -> None:
         """Wrap a model of open_clip, or an `OpenClipVit`; `from_weights` makes one with its weights."""
         super().__init__()

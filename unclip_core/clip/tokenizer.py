@@ -160,13 +160,6 @@ def byte_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     return {token: index for index, token in enumerate(tokens)}
 
 
-def spelled(tokens: Sequence[str]) -> str:
-    """The text that tokens of such a vocabulary stand for, blanks left out."""
-    letters = {letter: byte for byte, letter in enumerate(_BYTES)}
-    text = "".join(token.removesuffix(END_OF_WORD) for token in tokens)
-    return bytes(letters[letter] for letter in text).decode("utf-8", "replace")
-
-
 def openai_merges() -> list[tuple[str, str]]:
     """The 48,894 pairs of OpenAI's CLIP, from open_clip's own copy of them."""
     from importlib.util import find_spec

@@ -16,6 +16,8 @@ from .config import Config
 from .net_shapes import merged
 from .vocabulary import Vocabulary
 
+SIGNS = ", . - '"
+"""What parts words, and is on no list of them."""
 OPENAI_SIZE = 49408
 """Tokens of OpenAI's byte-pair vocabulary."""
 PRESETS: dict[str, Callable[[], dict[str, Any]]] = {"tiny": tiny_clip, "small": small_clip}
@@ -74,7 +76,7 @@ def token_table(model: nn.Module) -> nn.Embedding:
 def known_tokens(old: OpenClipAdapter, new: OpenClipAdapter) -> Tensor:
     """Which tokens `[V]` of the new CLIP the old one has learned: of those it has, all that its words are made of."""
     seen = {number for word in old.words for number in old.tokenizer.encode(word)}
-    seen |= {old.tokenizer.vocabulary[name] for name in (START, END)}
+    seen |= {old.tokenizer.vocabulary[name] for name in (START, END)} | set(old.tokenizer.encode(SIGNS))
     mask = torch.zeros(len(new.tokenizer.vocabulary), dtype=torch.bool)
     for token, number in old.tokenizer.vocabulary.items():
         mask[new.tokenizer.vocabulary[token]] = not old.words or number in seen

@@ -34,7 +34,8 @@ def fit_new_tokens(clip: OpenClipAdapter, known: Tensor, collection: Collection)
         return 0
     sums = torch.stack([wanted for _, wanted in rows])
     pairs = torch.tensor([(row, token) for row, (tokens, _) in enumerate(rows) for token in tokens]).T
-    counts = torch.sparse_coo_tensor(pairs, torch.ones(pairs.shape[1]), (len(rows), len(table))).coalesce()
+    shape = (len(rows), len(table))
+    counts = torch.sparse_coo_tensor(pairs, torch.ones(pairs.shape[1]), shape, check_invariants=True).coalesce()
     met = pairs[1].unique()
     table[met] = ridge(counts, sums)[met].to(table)
     return len(rows)

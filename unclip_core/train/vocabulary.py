@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
-from ..clip.tokenizer import END_OF_WORD, ClipTokenizer, byte_vocabulary, joined, spelled
+from ..clip.adapter import pieces_of, words_in
+from ..clip.tokenizer import END_OF_WORD, ClipTokenizer, byte_vocabulary, joined
 from ..data.samples import BadSample, Collection
 from ..parsing import MalformedInput, read_text
 from .config import CAPTIONS
@@ -61,12 +62,18 @@ def new_vocabulary(
     counts = word_counts(_captions(collection), old.pairs)
     if not counts:
         raise ValueError("No caption holds a word from which a vocabulary could be learned.")
-    words = tuple(sorted({*old.words, *map(spelled, counts)})) if old.words else ()
+    words = _words(old.words, collection) if old.words else ()
     if kept.is_file():
         return Vocabulary(read_vocabulary(kept).pairs, words)
     if size <= old.size:
         raise ValueError(f"vocabulary_size {size} leaves no room beside the {old.size:,} tokens that there are.")
     return Vocabulary((*old.pairs, *learn_pairs(counts, size - old.size)), words)
+
+
+def _words(known: Iterable[str], collection: Collection) -> tuple[str, ...]:
+    """The known words and all of the captions, in writing without blanks their letters."""
+    found = {word for caption in _captions(collection) for word in words_in(caption)}
+    return tuple(sorted({*known, *(piece for word in found for piece in pieces_of(word))}))
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -11,6 +11,7 @@ from unclip.unclip_core.data.center_crop import center_crop
 from unclip.unclip_core.data.opening import open_images
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.train.new_tokens import RIDGE, ridge
+from unclip.unclip_core.train.vocabulary import Vocabulary, new_vocabulary
 from unclip.unclip_core.weights.files import load_weights
 
 WORDS = {"anchor": "çapa", "bell": "zil", "cloud": "bulut"}
@@ -146,3 +147,17 @@ def test_a_word_for_a_word_is_known_without_a_step(base, tmp_path):
     for english, turkish in WORDS.items():
         said = [table[clip.tokenizer.encode(text)].sum(dim=0) for text in (f"a {english}", f"bir {turkish}")]
         assert torch.cosine_similarity(*said, dim=0) > 0.9
+
+
+def test_a_closed_list_of_words_grows_by_the_captions_and_by_letters_where_there_are_no_blanks(tmp_path):
+    files = {
+        "a.png": FILES["a.png"],
+        "a.json": json.dumps({"captions": ["a cat", "красный кот", "3d風の赤い猫"]}).encode(),
+    }
+    data = open_images(str(write_shard(tmp_path / "0.tar", files)))
+    known = Vocabulary((("c", "a"), ("ca", "t</w>")), ("a", "cat"))
+    found = new_vocabulary("captions", 700, data, tmp_path / "none.txt", known)
+    assert found.pairs[:2] == known.pairs and len(found.pairs) > 10
+    assert set(found.words) == {"a", "cat", "красный", "кот", "3d", *"風の赤い猫"}
+    with pytest.raises(ValueError, match="leaves no room"):
+        new_vocabulary("captions", 516, data, tmp_path / "none.txt", known)

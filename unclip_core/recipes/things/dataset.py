@@ -52,9 +52,13 @@ class World:
         return picture, self.captions.caption(picture, caption_language(chance), chance)
 
     def other_captions(self, seed: int, index: int, picture: Picture, count: int) -> list[str]:
-        """`count` further captions of that picture, each in a language and in words of its own."""
+        """`count` further captions of that picture, each in a language and in words of its own.
+
+        The last is English in the fewest words, which others can be compared with.
+        """
         chances = [picture_random(seed, index, f"caption {number}") for number in range(count)]
-        return [self.captions.caption(picture, caption_language(chance), chance) for chance in chances]
+        said = [self.captions.caption(picture, caption_language(chance), chance) for chance in chances[1:]]
+        return [*said, self.captions.caption(picture, "en", chances[0], plain=True)] if count else []
 
 
 def open_world(folder: Path, packages: Path | None = None) -> World:

@@ -75,7 +75,7 @@ def evaluate_things(
     """
     if n < 1 or (unknown := set(rows) - set(MEASURES)):
         raise ValueError(f"n must be 1 or more and rows some of {', '.join(MEASURES)}; got {n} and {sorted(unknown)}.")
-    judge, world = load_judge(Path(data) / JUDGE_FILE), open_world(Path(data), packages and Path(packages))
+    judge, world = load_judge(Path(data) / JUDGE_FILE), open_world(Path(data), Path(packages) if packages else None)
     drawn_by, started = placed_model(model, device), time.monotonic()
     figures: dict[str, Any] = {"seed": seed, "true": {}}
     for name in rows or MEASURES:

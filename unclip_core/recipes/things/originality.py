@@ -57,7 +57,8 @@ def diversity(model: UnclipModel, world: World, count: int, seed: int) -> dict[s
             for at in range(0, len(rows), BATCH)
         ]
     )
-    within, between = [], []
+    within: list[float] = []
+    between: list[float] = []
     for first, second in combinations(range(len(rows)), 2):
         apart = distances(images[first], images[second : second + 1]).item()
         (within if first // VARIATIONS == second // VARIATIONS else between).append(apart)
