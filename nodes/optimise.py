@@ -1,11 +1,11 @@
-"""The node that needs CLIP alone: images by gradient ascent."""
+"""The node that needs CLIP alone, or CLIP and an image codec: images by gradient ascent."""
 
 from typing import Any
 
 from torch import Tensor
 
 from ..unclip_core.diffusion.noise import sample_seeds
-from ..unclip_core.models import Clip
+from ..unclip_core.models import PIXELS, Clip, Decoder
 from ..unclip_core.pipelines import editing
 from ..unclip_core.pipelines.clip_ascent import Ascent
 from . import defaults, host, inputs, sockets
@@ -15,11 +15,12 @@ from .inputs import InputError, Number
 from .sockets import PartValue, TextValue
 
 RATE = Number("learning_rate", 0.001, 1.0, 0.001)
+NO_CODEC = "This decoder draws pixels, without an image codec: pixels were changed."
 SMOOTHNESS = Number("smoothness", 0.0, 10.0, 0.05)
 
 
 class UnclipClipOptimise:
-    """Node: gradient ascent of CLIP's similarity with a text over an image's pixels."""
+    """Node: gradient ascent of CLIP's similarity with a text over an image's pixels, or a codec's latents."""
 
     ID = "UnclipClipOptimise"
     DISPLAY_NAME = "CLIP Optimise (unCLIP)"
@@ -32,6 +33,7 @@ class UnclipClipOptimise:
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The images that CLIP now finds like the texts.",)
+    HAS_INTERMEDIATE_OUTPUT = True
     FUNCTION = "run"
 
     @classmethod
@@ -65,7 +67,16 @@ class UnclipClipOptimise:
                     advanced=True,
                 ),
             },
-            "optional": {"image": ("IMAGE", {"tooltip": "Where to begin. Leave open to begin with noise."})},
+            "optional": {
+                "image": ("IMAGE", {"tooltip": "Where to begin. Leave open to begin with noise."}),
+                "decoder": (
+                    sockets.DECODER,
+                    {
+                        "tooltip": "A decoder whose image codec's codes are changed in place of pixels, as VQGAN+CLIP "
+                        "does: Kandinsky's. Leave open for pixels."
+                    },
+                ),
+            },
         }
 
     VALIDATE_INPUTS = inputs.checking(learning_rate=RATE.check, smoothness=SMOOTHNESS.check)
@@ -82,7 +93,8 @@ class UnclipClipOptimise:
         cutouts: int = defaults.ASCENT_CUTOUTS,
         smoothness: float = defaults.ASCENT_SMOOTHNESS,
         image: Tensor | None = None,
-    ) -> tuple[Tensor]:
+        decoder: PartValue[Decoder] | None = None,
+    ) -> dict[str, Any]:
         """Optimise an image for each prompt, from its start `[B, H, W, C]` or the one for all; image i by seed + i."""
         sockets.require_family(text, "text", clip.family, "CLIP")
         ascent = Ascent(
@@ -110,11 +122,20 @@ class UnclipClipOptimise:
                 seeds=seeds[rows],
                 images=here,
                 size=size,
+                codec=PIXELS if decoder is None else decoder.part.codec,
                 on_step=on_step,
             )
 
-        with host.loaded(host.seeing(clip)):
-            return (host.run_in_chunks(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP"),)
+        with host.loaded_together(host.seeing(clip), *([] if decoder is None else [decoder])):
+            climbed = host.run_in_chunks(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP")
+        return host.with_text((climbed,), what_climbs(decoder))
+
+
+def what_climbs(decoder: PartValue[Decoder] | None) -> str:
+    """Return what the node says of what was changed."""
+    if decoder is None:
+        return "Pixels were changed."
+    return NO_CODEC if decoder.part.codec is PIXELS else "The latents of the decoder's image codec were changed."
 
 
 def check_start(images: Tensor) -> Tensor:

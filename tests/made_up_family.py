@@ -33,7 +33,10 @@ SETTINGS = StageSettings(3, 2.0, "deis")
 class PatchCodec:
     """Mean colour of each 8 x 8 patch, and how much brighter its right half is: decode is a right inverse of encode."""
 
-    channels, factor, module = CHANNELS, FACTOR, None
+    channels, factor, module, limits = CHANNELS, FACTOR, None, None
+
+    def quantised(self, latents):
+        return latents
 
     def encode(self, images):
         means = F.avg_pool2d(images, FACTOR)

@@ -336,7 +336,7 @@ NODES = {
             "cutouts": "INT",
             "smoothness": "FLOAT",
         },
-        {"image": "IMAGE"},
+        {"image": "IMAGE", "decoder": "UNCLIP_DECODER"},
         {"image": "IMAGE"},
     ),
     "UnclipApplyLora": Released(

@@ -85,6 +85,11 @@ class ImageCodec(Protocol):
     """How many times as wide and high as its latents an image is."""
 
     @property
+    def limits(self) -> tuple[Tensor, Tensor] | None:
+        """The least and the greatest number of its codebook in each channel, `[channels]`; None without a codebook."""
+        ...
+
+    @property
     def module(self) -> nn.Module | None:
         """What holds the codec's weights, to be placed beside the decoder's; None where there are none."""
         ...
@@ -97,6 +102,13 @@ class ImageCodec(Protocol):
         """Latents `[B, channels, h, w]` to images `[B, 3, h * factor, w * factor]`, in -1..1 but for overshoot."""
         ...
 
+    def quantised(self, latents: Tensor) -> Tensor:
+        """The nearest vectors of the codebook, the gradient passed straight through; the latents where there is none.
+
+        A diffusion's latents are decoded as they are: this is for what looks for codes.
+        """
+        ...
+
     def preview(self, latents: Tensor) -> Tensor:
         """A rough and cheap `decode` at any size, for live previews: `[B, 3, h', w']`."""
         ...
@@ -105,13 +117,17 @@ class ImageCodec(Protocol):
 class PixelCodec:
     """The codec of decoders that draw pixels: images are their own latents."""
 
-    channels, factor, module = 3, 1, None
+    channels, factor, module, limits = 3, 1, None, None
 
     def encode(self, images: Tensor) -> Tensor:
         """The images as they are."""
         return images
 
     def decode(self, latents: Tensor) -> Tensor:
+        """The latents as they are."""
+        return latents
+
+    def quantised(self, latents: Tensor) -> Tensor:
         """The latents as they are."""
         return latents
 

@@ -20,6 +20,7 @@ from unclip.unclip_core.families.kandinsky22 import random_prior as random_kandi
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.models import MissingPart
 from unclip.unclip_core.pipelines import editing
+from unclip.unclip_core.pipelines.clip_ascent import Ascent
 from unclip.unclip_core.weights.files import CheckpointError
 
 WIDTH = 1280
@@ -434,3 +435,23 @@ def test_small_decoders_are_as_the_published_in_what_they_read():
     assert [random_decoder.small_size(8, beside).decoder.unet.in_channels for beside in (None, "masked", "hint")] == [
         4, 9, 8,
     ]  # fmt: skip
+
+
+# ---- VQGAN+CLIP ----
+
+
+def test_clip_optimise_climbs_over_movqs_codes_and_says_so(kandinsky, mine, text, monkeypatch):
+    settings = {"steps": 2, "cutouts": 2, "width": 40, "height": 32, "seed": 1}
+    returned = call("UnclipClipOptimise", kandinsky.clip, text, decoder=kandinsky.decoder, **settings)
+    (image,) = returned["result"]
+    assert image.shape == (1, 32, 40, 3) and 0 <= image.min() and image.max() <= 1
+    assert returned["ui"]["text"] == ["The latents of the decoder's image codec were changed."]
+    ascent = Ascent(steps=2, cutouts=2)
+    codec = kandinsky.decoder.part.codec
+    expected = editing.optimise_images(
+        kandinsky.clip.part, text.condition.embeds, ascent, seeds=[1], size=(32, 40), codec=codec
+    )
+    torch.testing.assert_close(image, expected, rtol=0, atol=1e-4)
+    pixels = said("UnclipClipOptimise", kandinsky.clip, text, **settings)
+    nothing = said("UnclipClipOptimise", kandinsky.clip, text, decoder=mine.decoder, **settings)
+    assert pixels == "Pixels were changed." and nothing.startswith("This decoder draws pixels")

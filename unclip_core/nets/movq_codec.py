@@ -35,6 +35,16 @@ class MoVQCodec:
         parts = latents.to(self._dtype).split(self._at_once(pixels))
         return torch.cat([self.module.decode(part).float() for part in parts])
 
+    @property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest number of the codebook in each channel, `[C]`."""
+        least, greatest = self.module.codebook.codes.weight.detach().float().aminmax(dim=0)
+        return least, greatest
+
+    def quantised(self, latents: Tensor) -> Tensor:
+        """The nearest code of each place, the gradient passed straight through."""
+        return self.module.codebook(latents.float())
+
     def preview(self, latents: Tensor) -> Tensor:
         """Each place of the latents in the colour that flat latents of its kind decode to: `[B, 3, h, w]`."""
         if self._preview is None:

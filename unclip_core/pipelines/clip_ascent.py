@@ -1,8 +1,7 @@
-"""Images by gradient ascent of CLIP's similarity: no decoder, only CLIP and pixels.
+"""Images by gradient ascent of CLIP's similarity: no diffusion, only CLIP, and pixels or the latents of a codec.
 
 The way of VQGAN+CLIP (Crowson et al. 2022, "VQGAN-CLIP", section 3): what CLIP sees are random cutouts of the
-image, so that it must like all of it. In place of VQGAN's codes, the pixels: as a pyramid, of which the coarse
-levels move large areas at once.
+image, so that it must like all of it.
 """
 
 from dataclasses import dataclass
@@ -14,13 +13,10 @@ from torch.nn import functional as F
 from ..diffusion.loop import OnStep, StepInfo
 from ..diffusion.noise import Noise
 from ..embedding.arithmetic import normalize
-from ..models import Clip
+from ..models import PIXELS, Clip, ImageCodec
+from .climbed import Climbed, Latents, Pixels
 
 __all__ = ["Ascent", "ascend", "cutouts"]
-
-COARSEST = 4
-GREY_LIMIT = 0.02  # a start's pixels are kept this far from 0 and 1, where the sigmoid would hold them
-START_STD = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Ascent:
 
     Attributes:
         steps: 1 or more.
-        learning_rate: of Adam, on the logits of the pixels, > 0.
+        learning_rate: of Adam, on the logits of the pixels or on the latents, > 0.
         cutouts: images that CLIP sees a step, 1 or more.
         smoothness: weight of the total variation against the similarity, 0 or more.
         smallest_cut: share of the shorter edge that a cutout covers at least, in (0, 1].
@@ -66,6 +62,7 @@ def ascend(
     ascent: Ascent,
     noise: Noise,
     *,
+    codec: ImageCodec = PIXELS,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Return images `[B, 3, H, W]` in 0..1 that CLIP finds like their texts `[B, D]`.
@@ -74,21 +71,25 @@ def ascend(
 
     Args:
         start: images `[B, 3, H, W]` in 0..1 to begin with, or None for noise of that ``size`` (height, width).
-        on_step: called after each step, with the images in -1..1 as x and x0.
+        codec: whose latents are changed, in place of pixels.
+        on_step: called after each step, with the images in -1..1 that it began with as x and x0.
     """
-    base, levels = _pyramid(start, len(text_embeds), size, noise, text_embeds.device)
-    optimizer = torch.optim.Adam(levels, lr=ascent.learning_rate)
+    begin = (start, len(text_embeds), size, noise, text_embeds.device)
+    climbed: Climbed = Pixels(*begin) if codec is PIXELS else Latents(codec, *begin)
+    optimizer = torch.optim.Adam(climbed.learned, lr=ascent.learning_rate)
     wanted = normalize(text_embeds)
     for index in range(ascent.steps):
-        images = _render(base, levels)
+        images = climbed.render()
         loss = -_similarity(clip, images, wanted, ascent, noise) + ascent.smoothness * _variation(images)
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
+        climbed.settle()
         if on_step is not None:
-            shown = _render(base, levels).detach() * 2 - 1
+            shown = images.detach() * 2 - 1
             on_step(StepInfo(index, ascent.steps, index, shown, shown))
-    return _render(base, levels).detach()
+    with torch.no_grad():
+        return climbed.render()
 
 
 def cutouts(images: Tensor, side: int, ascent: Ascent, noise: Noise) -> Tensor:
@@ -120,26 +121,3 @@ def _variation(images: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels, `[B]`."""
     down, across = images.diff(dim=-2).abs(), images.diff(dim=-1).abs()
     return sum(d.flatten(1).mean(dim=1) if d.numel() else images.new_zeros(len(images)) for d in (down, across))
-
-
-def _pyramid(
-    start: Tensor | None, count: int, size: tuple[int, int], noise: Noise, device: torch.device
-) -> tuple[Tensor, list[Tensor]]:
-    """Fixed logits `[B, 3, H, W]` and the levels that are added to them, coarse to fine, which are what is learned."""
-    sizes = [size]
-    while min(sizes[0]) >= 2 * COARSEST:
-        sizes.insert(0, (sizes[0][0] // 2, sizes[0][1] // 2))
-    if start is None:
-        base, std = torch.zeros(count, 3, *size, device=device), START_STD / len(sizes) ** 0.5
-        levels = [std * noise.normal((3, *edges), device=device) for edges in sizes]
-    else:
-        base = torch.logit(start.to(device).float(), eps=GREY_LIMIT)
-        levels = [torch.zeros(count, 3, *edges, device=device) for edges in sizes]
-    return base, [level.requires_grad_(True) for level in levels]
-
-
-def _render(base: Tensor, levels: list[Tensor]) -> Tensor:
-    """The images `[B, 3, H, W]` in 0..1 that base and levels make."""
-    size = base.shape[-2:]
-    layers = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels]
-    return torch.sigmoid(base + sum(layers))

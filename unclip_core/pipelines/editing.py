@@ -16,7 +16,7 @@ from ..diffusion.loop import OnStep
 from ..diffusion.noise import NoiseSource
 from ..diffusion.spec import DiffusionSpec
 from ..diffusion.windows import Windowed
-from ..models import PIXELS, Clip, Decoder
+from ..models import PIXELS, Clip, Decoder, ImageCodec
 from ..nets.inference_gradients import enable_gradients, to_normal_tensors
 from . import check_count, check_images, decoder_denoiser, sample_decoder, to_images
 from .clip_ascent import Ascent, ascend
@@ -175,15 +175,17 @@ def optimise_images(
     seeds: Sequence[int],
     images: Tensor | None = None,
     size: tuple[int, int] = (64, 64),
+    codec: ImageCodec = PIXELS,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Images `[B, H, W, 3]` in 0..1 that CLIP finds like their texts, by gradient ascent over their pixels.
+    """Images `[B, H, W, 3]` in 0..1 that CLIP finds like their texts, by gradient ascent over pixels or latents.
 
     Args:
         wanted: CLIP's text embeddings, `[B, D]`.
         seeds: one an image.
         images: where to begin, `[B, H, W, 3]` in 0..1; None begins with noise of `size` (height, width).
-        on_step: called after each step, with the images in -1..1.
+        codec: whose latents are changed, drawn as its codebook has them (VQGAN+CLIP); pixels by default.
+        on_step: called after each step, with the images in -1..1 that it began with.
 
     Raises:
         ValueError: counts differ, or the tensor is not a batch of RGB images.
@@ -193,7 +195,7 @@ def optimise_images(
         check_images(images)
         check_count("images", len(images), len(wanted), "texts")
         size = tuple(images.shape[1:3])
-    with enable_gradients(clip.module):
+    with enable_gradients(clip.module, *([] if codec.module is None else [codec.module])):
         device = next(clip.module.parameters()).device
         start = None if images is None else to_normal_tensors(images).movedim(-1, 1).to(device)
         found = ascend(
@@ -203,6 +205,7 @@ def optimise_images(
             size,
             ascent,
             NoiseSource(seeds, "optimise"),
+            codec=codec,
             on_step=on_step,
         )
         return found.movedim(1, -1).contiguous()
