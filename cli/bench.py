@@ -11,7 +11,7 @@ def add_bench(commands: Commands) -> None:
     """`unclip bench`: a sub-parser for each measure."""
     bench = commands.add_parser("bench", help="measure time and memory of each stage")
     measures = bench.add_measures(required=True, metavar="MEASURE", dest="measure", title="measures")
-    for add in (_add_tiny, _add_karlo, _add_parity, _add_speed, _add_steps, _add_inversion):
+    for add in (_add_tiny, _add_karlo, _add_kandinsky, _add_parity, _add_speed, _add_steps, _add_inversion):
         add(measures)
 
 
@@ -35,6 +35,20 @@ def _add_karlo(measures: Commands) -> None:
     karlo.set_defaults(call=_bench_karlo)
 
 
+def _add_kandinsky(measures: Commands) -> None:
+    kandinsky = measures.add_parser("kandinsky22", help="Kandinsky 2.2 at its real size with random weights")
+    kandinsky.add_argument(
+        "--size", choices=["full", "small"], default="full", help="of the model (default: %(default)s)"
+    )
+    _add_dtype(kandinsky, "bf16")
+    kandinsky.add_argument("--steps", type=int, default=2, help="of each stage (default: %(default)s)")
+    kandinsky.add_argument("--side", type=int, default=768, help="of the image, px (default: %(default)s)")
+    kandinsky.add_argument("--folder", metavar="DIR", help="where the random model is to stay")
+    _add_json(kandinsky)
+    add_device(kandinsky)
+    kandinsky.set_defaults(call=_bench_kandinsky)
+
+
 def _add_parity(measures: Commands) -> None:
     parity = measures.add_parser(
         "parity",
@@ -48,7 +62,7 @@ def _add_parity(measures: Commands) -> None:
 
 def _add_speed(measures: Commands) -> None:
     speed = measures.add_parser("speed", help="time and memory beside diffusers")
-    speed.add_argument("--size", choices=["full", "small"], default="small", help="of Karlo (default: %(default)s)")
+    speed.add_argument("--size", choices=["full", "small"], default="small", help="of the model (default: %(default)s)")
     speed.add_argument(
         "--dtypes", nargs="+", choices=["fp32", "bf16", "fp16"], default=["fp32", "bf16"], help="of the nets"
     )
@@ -57,14 +71,17 @@ def _add_speed(measures: Commands) -> None:
     speed.add_argument(
         "--stage-steps",
         type=int,
-        nargs=3,
-        metavar=("PRIOR", "DECODER", "UPSAMPLER"),
-        help="default: 10 10 4, of size full 25 25 7",
+        nargs="+",
+        metavar="STEPS",
+        help="of prior, decoder and (Karlo) upsampler; default: 10 10 4, of size full 25 25 7 (Kandinsky: 25 50)",
     )
     speed.add_argument("--folder", metavar="DIR", help="where the random models are to stay")
     _add_json(speed)
     _add_plot(speed)
     add_device(speed)
+    speed.add_argument(
+        "--family", choices=["karlo", "kandinsky22"], default="karlo", help="whose shape (default: %(default)s)"
+    )
     speed.set_defaults(call=_bench_speed)
 
 
@@ -121,6 +138,16 @@ def _bench_karlo(options: argparse.Namespace) -> int:
     )
 
 
+def _bench_kandinsky(options: argparse.Namespace) -> int:
+    from ..unclip_core.bench.kandinsky import bench_kandinsky
+
+    return run_and_report(
+        lambda: bench_kandinsky(
+            options.size, options.dtype, options.steps, options.side, options.folder, options.json, options.device
+        )
+    )
+
+
 def _bench_parity(options: argparse.Namespace) -> int:
     from ..unclip_core.bench.parity.table import bench_parity
 
@@ -141,6 +168,7 @@ def _bench_speed(options: argparse.Namespace) -> int:
             options.plot,
             options.stage_steps,
             options.device,
+            options.family,
         )
     )
 

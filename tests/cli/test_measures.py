@@ -52,7 +52,7 @@ def test_a_bench_gets_its_own_options(calls):
     assert calls == [
         ("bench_inversion", (4, "there", False), {"device": "auto"}),
         ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16", "device": "cpu"}),
-        ("bench_speed", ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2], "auto"), {}),
+        ("bench_speed", ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2], "auto", "karlo"), {}),
     ]
 
 

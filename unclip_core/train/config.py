@@ -137,6 +137,8 @@ class Config:
             parts go into the result.
         image_encoder: of prior or decoder, where the base's CLIP has none, as Karlo's published folder for text: a
             folder with the image encoder that goes with it (karlo-v1-alpha-image-variations).
+        prior: of a Kandinsky's decoder whose card names no prior that is there: the folder of its prior, whose CLIP
+            says what embeddings are.
         family: the name of the embeddings' family, where CLIP is trained; "" takes the output folder's name.
         training: see Training.
         loss: see the loss of the stage.
@@ -168,6 +170,7 @@ class Config:
     diffusion: dict[str, Any] = field(default_factory=dict)
     lora: LoraSettings | None = None
     settings: StageSettings | None = None
+    prior: str = ""
 
     def __post_init__(self) -> None:
         require("the configuration", vars(self), 600, 2**20, "vocabulary_size")

@@ -19,6 +19,7 @@ from ..pipelines import enlarge
 from .batch_sampler import Key, generator_of
 from .degradations import degrade
 from .embeds import EmbeddingStore
+from .latents import LatentStore
 from .loss_config import DecoderLoss, PriorLoss, UpsamplerLoss
 from .noise_levels import NoiseLevels
 from .pixels import random_crop, to_net
@@ -134,26 +135,40 @@ class PriorDataset:
 class DecoderDataset:
     """Images with their embeddings, some without the image's and some without their text."""
 
-    def __init__(self, collection: Collection, store: EmbeddingStore, part: Decoder, loss: DecoderLoss) -> None:
-        """For the decoder `part`: images of its size in px, noise in the shape of its latents."""
+    def __init__(
+        self,
+        collection: Collection,
+        store: EmbeddingStore,
+        part: Decoder,
+        loss: DecoderLoss,
+        latents: LatentStore | None = None,
+    ) -> None:
+        """For the decoder `part`: images of its size in px, or their latents; noise in the shape of its latents."""
         self.collection, self.store, self.count, self.loss = collection, store, store.rows, loss
+        self._latents = latents
         self.size, self.noise_shape = part.image_size, tuple(part.latent_shape)
         self._levels, self._null = NoiseLevels(part.diffusion, loss), store.null()
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """ "images" `[3, S, S]` in -1..1, a row of the store, "drop_image", "drop_text" (bool), and a noise level.
 
+        Where latents are kept, "latents" `[C, s, s]` stand for the images.
+
         A dropped text is also replaced by the empty prompt's encoding, for nets without a learned "no text".
         """
-        sample = self.sample(index)
-        images = to_net(center_crop(sample.image, self.size))
+        seen = self._seen(index)
         row = self.store.row(index)
         chances = torch.rand(2, generator=generator)
         drop_image, drop_text = chances[0] < self.loss.drop_image, chances[1] < self.loss.drop_text
         if drop_text:
             row |= self._null
         drops = {"drop_image": drop_image, "drop_text": drop_text}
-        return {"images": images} | row | drops | self._levels.draw_level(generator)
+        return seen | row | drops | self._levels.draw_level(generator)
+
+    def _seen(self, index: int) -> dict[str, Tensor]:
+        if self._latents is not None:
+            return {"latents": self._latents.row(self.store.source(index))}
+        return {"images": to_net(center_crop(self.sample(index).image, self.size))}
 
     def sources(self) -> Sequence[int]:
         """See `StageDataset.sources`."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..lora.delta import check_shapes, stage_of
 from ..lora.files import read_lora, write_lora
 from ..nets.convolutions import Conv3x3
+from ..nets.image_conditioner import ImageConditioner
 from ..nets.layers import AddedKVAttention, ResBlock
 from ..nets.linear import Conv1x1, Linear
 from ..nets.map_conditioner import MapConditioner
@@ -31,7 +32,7 @@ _PLAIN = (nn.Linear, Linear, nn.Conv2d, Conv3x3, Conv1x1)
 _BLOCKS: dict[str, tuple[type[nn.Module], ...]] = {
     "attention": (PriorBlock, AddedKVAttention),
     "mlp": (PriorBlock,),
-    "conditioner": (TokenConditioner, MapConditioner),
+    "conditioner": (TokenConditioner, MapConditioner, ImageConditioner),
     "blocks": (ResBlock,),
 }
 """The modules that a group of targets lies in."""

@@ -43,18 +43,20 @@ def diffusion_loss(raw: Tensor, x0: Tensor, batch: dict[str, Tensor], spec: Diff
     """The weighted squared error of a raw output, and where the variance is learned its bound too.
 
     Args:
-        raw: `[B, C, …]`, or `[B, 2C, …]` with a learned variance.
+        raw: `[B, C, …]`, or `[B, 2C, …]` with a variance; one that sampling replaces by a fixed one is not trained.
         x0: `[B, C, …]`.
         batch: "noise" like x0; "alpha_bar", "weight" and with a learned variance "times", each `[B]`.
         spec: the process.
     """
     learned = spec.variance == "learned_range"
-    mean, fraction = raw.float().chunk(2, dim=1) if learned else (raw.float(), None)
+    mean, fraction = raw.float(), None
+    if learned or spec.spare_variance:
+        mean, fraction = mean.chunk(2, dim=1)
     target = target_of(spec.prediction, x0, batch["noise"], batch["alpha_bar"])
     squared = (mean - target).square().flatten(1).mean(dim=1)
     loss = (batch["weight"] * squared).mean()
     values = {"loss": loss, "mse": squared.detach().mean()}
-    if fraction is not None:
+    if learned and fraction is not None:
         # The mean learns from the simple loss alone (Nichol & Dhariwal 2021, section 3.1, eq. 16 and below).
         bound = variance_bound(mean.detach(), fraction, x0, batch, spec).mean() * (spec.train_steps / 1000)
         values |= {"loss": loss + bound, "bound": bound.detach()}

@@ -107,7 +107,7 @@ class PriorObjective(DiffusionObjective):
 class DecoderObjective(DiffusionObjective):
     """The image from a noisy one, the image embedding and the text (Ramesh et al. 2022, section 2.1).
 
-    The diffusion is one of the codec's latents; the codec itself is not trained.
+    The diffusion is one of the codec's latents, which the batch may bring along; the codec itself is not trained.
     """
 
     net: DecoderNet
@@ -121,7 +121,7 @@ class DecoderObjective(DiffusionObjective):
     def forward(self, batch: Batch) -> Values:
         """Of a batch of a `DecoderDataset`: "loss" and "mse"."""
         with torch.no_grad():
-            x0 = self._codec.encode(batch["images"])
+            x0 = batch["latents"] if "latents" in batch else self._codec.encode(batch["images"])
         condition = self.net.condition(
             batch["image_embeds"],
             batch["text_embeds"],

@@ -1,6 +1,5 @@
 """`unclip train clip | prior | decoder | upsampler` and `unclip embed`: from paths to a model folder."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from ..weights.files import write_whole
 from .batch_sources import SampledBatches
 from .config import Config, read_config
 from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
+from .description import description
 from .embedding_store import EmbeddingStore
 from .embeds import BATCH, Embedder, Workers, embed_collection
 from .engine import Engine, Hooks
@@ -34,6 +34,7 @@ from .held_out import (
     usable,
 )
 from .image_tower import ImageTower
+from .latents import LatentStore, encode_latents
 from .lora import save_lora
 from .new_tokens import fit_new_tokens
 from .objectives import objective_class
@@ -44,7 +45,7 @@ from .state import RunFiles, clear_leftovers, read_state, settle_config
 from .targets import Target, make_target, open_base, vocabulary_of
 from .vocabulary import KEPT, new_vocabulary
 
-TRAINING, EMBEDDINGS = "training", "embeddings"
+TRAINING, EMBEDDINGS, LATENTS = "training", "embeddings", "latents"
 INTERRUPTED = 130
 
 
@@ -80,7 +81,7 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
         check_output(stage, target, base, folder)
     accelerator = make_accelerator(config.training, cpu)
     tell = say if accelerator.is_main_process else _say_nothing
-    tell(_description(stage, config, collection, target, folder, accelerator))
+    tell(description(stage, config, collection, target, folder, accelerator))
     if dry_run:
         tell("Everything fits. Nothing was written: leave out --dry-run to train.")
         return 0
@@ -214,7 +215,7 @@ class Run:
         if self.stage == "prior":
             self._settle_statistics(store)
             return PriorDataset(store, target.spec, loss), store.bad
-        return DecoderDataset(self.collection, store, target.part, loss), store.bad
+        return DecoderDataset(self.collection, store, target.part, loss, self._latents()), store.bad
 
     def _sheets(self, samples: Any, held: Chosen | None) -> Callable[[int], Tensor] | None:
         """What draws sheets of samples, of held-out ones where there are any."""
@@ -249,21 +250,26 @@ class Run:
         target = self.target
         return Prior(target.family, target.net, target.spec, bool(target.header["unit_norm"]))
 
+    @property
+    def _workers(self) -> Workers:
+        crew, readers = self.accelerator, self.config.training.workers
+        return Workers(crew.process_index, crew.num_processes, crew.wait_for_everyone, readers)
+
+    def _latents(self) -> LatentStore | None:
+        """The latents of the data, where a net computes them: once, by all processes, each its share."""
+        part, folder = self.target.part, self.folder / TRAINING / LATENTS
+        if part.codec.module is None:
+            return None
+        return encode_latents(self.collection, part, folder, self.accelerator.device, self._workers)
+
     def _embeddings(self) -> EmbeddingStore:
         """CLIP's embeddings of the data, computed by all processes, each its share."""
         return self._embedded(self.target.clip, captions=self.stage == "prior")
 
     def _embedded(self, clip: Embedder, captions: bool) -> EmbeddingStore:
-        accelerator = self.accelerator
-        clip.model.to(accelerator.device)
-        workers = Workers(
-            accelerator.process_index,
-            accelerator.num_processes,
-            accelerator.wait_for_everyone,
-            self.config.training.workers,
-        )
+        clip.model.to(self.accelerator.device)
         store = embed_collection(
-            self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=captions, workers=workers
+            self.collection, clip, self.folder / TRAINING / EMBEDDINGS, captions=captions, workers=self._workers
         )
         clip.model.to("cpu")
         return store
@@ -277,22 +283,3 @@ class Run:
         if self.config.start == "scratch" and read_state(self.files) is None:
             self.target.net.clip_mean.copy_(store.mean)
             self.target.net.clip_std.copy_(store.std)
-
-
-def _description(
-    stage: str, config: Config, collection: Collection, target: Target, folder: Path, accelerator: Any
-) -> str:
-    count, trained = (
-        sum(p.numel() for p in target.net.parameters() if p.requires_grad or frozen) for frozen in (True, False)
-    )
-    training = config.training
-    times = f", {training.steps * training.batch / len(collection):.1f} times each" if training.steps else ""
-    limit = f" For at most {training.minutes:g} minutes." if training.minutes else ""
-    return "\n".join(
-        [
-            f"Training {stage}: {json.dumps(config.to_dict(), indent=2)}",
-            f"Net: {count:,} parameters, {trained:,} of them trained, family '{target.family}'.",
-            f"Data: {len(collection):,} images{times}.{limit} Result: '{folder}'.",
-            f"Processes: {accelerator.num_processes}, each on {accelerator.device.type}.",
-        ]
-    )

@@ -37,9 +37,10 @@ BEFORE = {
     "training.held_out": 0,
     "vocabulary": "",
     "vocabulary_size": 8192,
+    "prior": "",
 }
 """What trainings did, whose kept configuration is older than the setting."""
-PLACES = ("data", "base", "image_encoder")
+PLACES = ("data", "base", "image_encoder", "prior")
 """Settings that name a file or folder, which can be written in several ways."""
 FORMAT = 3
 """Of checkpoints; the first held AdamW's moments, and the net's weights without the objective's prefix; the second

@@ -63,7 +63,7 @@ def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
     folder = output if config.base == "output" else Path(config.base)
     if config.base == "output" and not (folder / INDEX).is_file():
         return None
-    model = load_model(folder)
+    model = load_model(folder, prior=config.prior or None)
     family_of(folder).check_trainable(model, stage, config.start == "scratch", output)
     return model
 
@@ -126,6 +126,11 @@ def _train_new_tokens(net: Any, new: Tensor) -> None:
 
 def _clip_of(config: Config, base: UnclipModel) -> ClipAdapter:
     """The base's CLIP; where that has no image encoder, with the one of another folder."""
+    if not base.has("clip"):
+        raise ValueError(
+            f"'{base.folder}' has no CLIP, and what it says of your images is needed: name the folder of its prior as "
+            "prior in the configuration."
+        )
     clip = base.clip.adapter
     if config.image_encoder:
         if clip.has_vision:

@@ -17,10 +17,16 @@ from ...output import say
 from ...weights.devices import AUTO, choose_device, describe_device
 from ..parity.oracle import check_installed
 from ..parity.runs import LARGE
+from . import kandinsky
 from .bars import Bar, save_bars
 from .sizes import model_folder
 
-STEPS = {"small": (10, 10, 4), "full": (25, 25, 7)}
+STEPS: dict[str, dict[str, Sequence[int]]] = {
+    "karlo": {"small": (10, 10, 4), "full": (25, 25, 7)},
+    "kandinsky22": {"small": (10, 10), "full": (25, 50)},
+}
+"""Steps of each stage by family and size."""
+NAMES = {"karlo": "Karlo", "kandinsky22": "Kandinsky 2.2"}
 PROGRAMS = ("diffusers", "ours")
 
 
@@ -32,21 +38,23 @@ def bench_speed(
     folder: str | None = None,
     as_json: bool = False,
     plot: str | None = None,
-    steps: tuple[int, int, int] | None = None,
+    steps: Sequence[int] | None = None,
     device: str = AUTO,
+    family: str = "karlo",
 ) -> dict[str, Any]:
     """Measure both programs pair by pair, print the ratios and return all figures.
 
     Args:
-        size: "small" (half Karlo's widths) or "full".
+        size: "small" (half the widths) or "full".
         dtypes: of weights and nets, "fp32", "bf16" or "fp16".
         batches: images drawn together; all figures but `batch_<n>` are of the first.
         rounds: pairs of processes for each dtype and batch, which take turns in going first.
         folder: where the random models are written and left; None for a temporary folder.
         as_json: print JSON in place of text.
         plot: a PNG file for an image of the ratios.
-        steps: of prior, decoder and super-resolution; None for the size's own.
+        steps: of prior, decoder and, of Karlo, super-resolution; None for the size's own.
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
+        family: "karlo" or "kandinsky22".
 
     Returns:
         `ratios.<dtype>`: `load`, `first`, `seconds_per_image` (diffusers' over ours: above 1 ours is faster),
@@ -58,13 +66,14 @@ def bench_speed(
 
     Raises:
         MissingOracle: diffusers is not installed.
-        ValueError: this machine has no such device.
+        ValueError: this machine has no such device, or the family another number of stages.
         RuntimeError: a process failed; the message ends with what it said.
     """
     place_of_nets = choose_device(device)
     check_installed()
-    steps = steps or STEPS[size]
+    steps = _steps(family, size, steps)
     figures: dict[str, Any] = {
+        "family": family,
         "size": size,
         "steps": steps,
         "rounds": rounds,
@@ -78,14 +87,28 @@ def bench_speed(
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()))
         for dtype in dtypes:
-            model = model_folder(place, size, dtype)
-            job = {"folder": str(model), "dtype": dtype, "steps": list(steps), "device": str(place_of_nets)}
+            job = _job(family, place, size, dtype) | {"steps": list(steps), "device": str(place_of_nets)}
             runs = {batch: _rounds(job | {"batch": batch}, rounds, place) for batch in batches}
             _sum_up(figures, dtype, runs)
     say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot:
         _plot(figures, plot)
     return figures
+
+
+def _steps(family: str, size: str, steps: Sequence[int] | None) -> Sequence[int]:
+    own = STEPS[family][size]
+    if steps is not None and len(steps) != len(own):
+        raise ValueError(f"{NAMES[family]} has {len(own)} stages to be given steps, got {len(steps)}.")
+    return own if steps is None else steps
+
+
+def _job(family: str, place: Path, size: str, dtype: str) -> dict[str, Any]:
+    """What a process is told of the model, which is written if it is not there yet."""
+    job: dict[str, Any] = {"family": family, "dtype": dtype}
+    if family == "kandinsky22":
+        return job | {"folder": str(kandinsky.model_folder(place, size, dtype)), "side": kandinsky.SIDES[size]}
+    return job | {"folder": str(model_folder(place, size, dtype))}
 
 
 Run = dict[str, dict[str, Any]]  # figures by program
@@ -174,7 +197,7 @@ def _value(figures: dict[str, Any], key: str) -> float:
 
 def _text(figures: dict[str, Any]) -> str:
     lines = [
-        f"Karlo's shape, size {figures['size']}, {'/'.join(map(str, figures['steps']))} steps, "
+        f"{NAMES[figures['family']]}'s shape, size {figures['size']}, {'/'.join(map(str, figures['steps']))} steps, "
         f"{figures['rounds']} pairs of fresh processes on {figures['device']}, torch {figures['torch']}"
     ]
     for dtype, ratios in figures["ratios"].items():

@@ -19,8 +19,8 @@ from torch import Tensor
 from ...weights.devices import choose_device, device_peak_gib, forget_peak, synchronise
 from ...weights.files import DTYPES
 from ..memory import peak_gib
+from ..stages import PROMPT
 
-PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
 GUIDANCE = (4.0, 8.0)
 
 Draw = Callable[[int], Tensor]
@@ -30,8 +30,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Load and draw as the job says.
 
     Args:
-        job: `program` ("ours", "diffusers"), `folder`, `dtype`, `batch`, `steps` of the three stages, `images` (how
-            many batches), `save_to` (a file for the first batch), `device` (its name).
+        job: `family` ("karlo", "kandinsky22"), `program` ("ours", "diffusers"), `folder`, `dtype`, `batch`, `steps` of
+            the stages, `side` of the images (Kandinsky's), `images` (how many batches), `save_to` (a file for the first
+            batch), `device` (its name).
 
     Returns:
         `load`: seconds; `first`: seconds from the prompt to the first batch, after loading; `per_image`: seconds per
@@ -41,7 +42,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """
     device = choose_device(job["device"])
     forget_peak(device)
-    load = {"ours": load_ours, "diffusers": load_diffusers}[job["program"]]
+    load = loader(job.get("family", "karlo"), job["program"])
     began = time.perf_counter()
     draw = load(job, device)
     synchronise(device)
@@ -62,6 +63,15 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "peak_device_memory": device_peak_gib(device),
         "threads": torch.get_num_threads(),
     }
+
+
+def loader(family: str, program: str) -> Callable[[dict[str, Any], torch.device], Draw]:
+    """What loads a family's model with a program ("ours", "diffusers") and returns how it draws."""
+    if family == "kandinsky22":
+        from . import kandinsky
+
+        return kandinsky.load_ours if program == "ours" else kandinsky.load_diffusers
+    return load_ours if program == "ours" else load_diffusers
 
 
 def load_ours(job: dict[str, Any], device: torch.device) -> Draw:

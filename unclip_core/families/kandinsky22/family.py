@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...models import PartReader, UnclipModel
-from ..registry import Family, Source
+from ..registry import Family, Source, TrainedPart
 
 _KINDS = ("", "Img2Img", "Inpaint", "Controlnet", "ControlnetImg2Img")
 DECODERS = tuple(f"KandinskyV22{kind}Pipeline" for kind in _KINDS)
@@ -69,6 +69,20 @@ class KandinskyFamily(Family):
         if not model.has("decoder"):
             return convert_prior(model, target, dtype)
         return write_decoder(target, model.reader.decoder(), dtype, prior=named_prior(model.folder))
+
+    def check_trainable(self, model: UnclipModel, stage: str, new: bool, output: Path) -> None:
+        """Prior and decoder (of text to image), each from its own folder's weights, into another folder."""
+        from .trained import check_trainable
+
+        check_trainable(model, stage, new, output)
+
+    def write_trained(self, base: UnclipModel | None, output: Path, part: TrainedPart) -> None:
+        """Into a copy of the base's folder; the copy of a large file is a second name of it where the disk can."""
+        from .trained import write_trained
+
+        if base is None:
+            raise ValueError("Kandinsky's parts are trained on from a base, and there is none.")
+        write_trained(base.folder, output, part)
 
 
 FAMILY = KandinskyFamily()

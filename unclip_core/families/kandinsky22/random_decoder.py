@@ -33,14 +33,14 @@ def full_size(beside: Beside = None) -> DecoderSizes:
     """As published: a UNet of 1,253,057,288 numbers for text to image, and a MoVQ of 67,832,495."""
     channels = (384, 768, 1152, 1536)
     shape = {"channels": channels, "blocks": (3,) * 4, "attention": (False, True, True, True)}
-    return DecoderSizes(_params(beside, 1280, 768, 64, **shape), MoVQParams())
+    return DecoderSizes(decoder_params(beside, 1280, 768, 64, **shape), MoVQParams())
 
 
 def small_size(width: int = 16, beside: Beside = None) -> DecoderSizes:
     """Nets for embeddings of `width` numbers and images of 64 px."""
     shape = {"channels": (32, 64), "blocks": (1, 1), "attention": (False, True), "head_dim": 16, "groups": 8}
     movq = MoVQParams((32, 32, 32, 64), blocks=1, groups=8, codes=32)
-    return DecoderSizes(_params(beside, width, 24, 8, **shape), movq)
+    return DecoderSizes(decoder_params(beside, width, 24, 8, **shape), movq)
 
 
 def write_random_decoder(
@@ -82,7 +82,16 @@ class _Numbers:
         return drawn * 0.2 + (1.0 if is_norms and key.endswith("scale.bias") else 0.0) if is_norms else drawn
 
 
-def _params(beside: Beside, width: int, context: int, side: int, **shape: Any) -> DecoderParams:
+def decoder_params(beside: Beside, width: int, context: int, side: int, **shape: Any) -> DecoderParams:
+    """The shape of a decoder that sees `beside` besides its latents.
+
+    Args:
+        beside: what it sees there.
+        width: of the image embeddings.
+        context: of the context tokens.
+        side: of its latents.
+        shape: channels, blocks and so on of its UNet.
+    """
     channels, levels = shape["channels"], len(shape["channels"])
     unet = UNetParams(
         in_channels={None: 4, "masked": 9, "hint": 4 + HINT_LATENT_CHANNELS}[beside],
