@@ -23,6 +23,7 @@ from .vocabulary import (
     COLORS,
     GROUNDS,
     HELD_OUT_SHAPES,
+    LANGUAGES,
     SHAPES,
     concepts,
     held_out_ground,
@@ -54,11 +55,15 @@ class World:
     def other_captions(self, seed: int, index: int, picture: Picture, count: int) -> list[str]:
         """`count` further captions of that picture, each in a language and in words of its own.
 
-        The last is English in the fewest words, which others can be compared with.
+        The last ones are in the fewest words, one a language as far as they go, which others can be compared with.
         """
-        chances = [picture_random(seed, index, f"caption {number}") for number in range(count)]
-        said = [self.captions.caption(picture, caption_language(chance), chance) for chance in chances[1:]]
-        return [*said, self.captions.caption(picture, "en", chances[0], plain=True)] if count else []
+        plain = LANGUAGES[: min(count, len(LANGUAGES))]
+        chances = [picture_random(seed, index, f"caption {number}") for number in range(1, count - len(plain) + 1)]
+        said = [self.captions.caption(picture, caption_language(chance), chance) for chance in chances]
+        for language in plain:
+            chance = picture_random(seed, index, f"plain {language}")
+            said.append(self.captions.caption(picture, language, chance, plain=True))
+        return said
 
 
 def open_world(folder: Path, packages: Path | None = None) -> World:
