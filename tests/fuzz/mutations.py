@@ -191,7 +191,10 @@ def survives(read: Callable[[], Any], *refusals: type[BaseException]) -> Any:
 
 @contextlib.contextmanager
 def bounded(seconds: int = SECONDS, memory: int = MEMORY) -> Iterator[None]:
-    """Raise `Hangs` after `seconds` of the process's own work (others' do not count), and have the system refuse `memory` more bytes (where it can)."""
+    """Raise `Hangs` after `seconds` of the process's own work, which others' does not count in.
+
+    The system refuses `memory` more bytes, where it can.
+    """
     try:
         import resource
     except ImportError:  # Windows has neither limit nor alarm
