@@ -236,7 +236,8 @@ class Server:
 
     def images(self, prompt_id):
         """The images that a prompt saved, through /view."""
-        outputs = sorted(self.history(prompt_id)["outputs"].items(), key=lambda item: int(item[0]))  # run in any order
+        by_number = lambda item: [int(number) for number in item[0].split(":")]  # noqa: E731  # "4:7": in a subgraph
+        outputs = sorted(self.history(prompt_id)["outputs"].items(), key=by_number)  # they run in any order
         return [self.view(entry) for _, output in outputs for entry in output.get("images", [])]
 
     def view(self, entry):
