@@ -61,6 +61,7 @@ def furnished(base):
     picture = Image.linear_gradient("L").convert("RGBA")
     picture.paste((0, 0, 0, 0), (64, 64, 160, 160))  # the hole that a mask is read from
     picture.save(base / "input" / "example.png")
+    picture.rotate(90).save(base / "input" / "other.png")
     return base
 
 
