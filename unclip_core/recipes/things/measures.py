@@ -71,9 +71,9 @@ def upsampling(model: UnclipModel, world: World, count: int, seed: int) -> dict[
     for number in range(count):
         picture = draw_picture(picture_random(seed, number, "measure upsampler"), world.sprites)
         true = pictures_as_tensor(world, [picture], LARGE)
-        small = torch.nn.functional.avg_pool2d(true.permute(0, 3, 1, 2), LARGE // SMALL).permute(0, 2, 3, 1)
-        ours.append(psnr(upscale(model.upsampler, small, seeds=[seed + number]), true))
-        bicubic.append(psnr(enlarge(small, LARGE // SMALL), true))
+        small = torch.nn.functional.avg_pool2d(true.permute(0, 3, 1, 2), LARGE // SMALL)
+        ours.append(psnr(upscale(model.upsampler, small.permute(0, 2, 3, 1), seeds=[seed + number]), true))
+        bicubic.append(psnr(enlarge(small, LARGE // SMALL).permute(0, 2, 3, 1), true))
     found = {"upsampler": sum(ours) / count, "bicubic": sum(bicubic) / count}
     return {**found, "gain": found["upsampler"] - found["bicubic"], "n": count}
 

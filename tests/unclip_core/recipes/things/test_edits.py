@@ -6,7 +6,7 @@ import pytest
 import torch
 from things_world import small_world
 
-from unclip.unclip_core.recipes.things import edits, originality
+from unclip.unclip_core.recipes.things import edits, measures, originality
 from unclip.unclip_core.recipes.things.edits import KINDS, edit_of, is_face, judged
 from unclip.unclip_core.recipes.things.judge import Verdict
 from unclip.unclip_core.recipes.things.measures import pictures_as_tensor
@@ -96,3 +96,13 @@ def test_variations_are_compared_with_each_other_and_with_others(world, monkeypa
     monkeypatch.setattr(originality, "embeds_of", lambda model, world, part: torch.ones(len(part), 8))
     monkeypatch.setattr(originality, "drawn", by_picture)
     assert originality.diversity(None, world, 8, 0) == {"within": 0.0, "between": 1.0, "n": 8}
+
+
+def test_bicubic_enlarging_is_measured_beside_the_upsampler(world, monkeypatch):
+    def blocks(part, small, seeds):
+        return small.repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+    monkeypatch.setattr(measures, "upscale", blocks)
+    found = measures.upsampling(SimpleNamespace(upsampler=None), world, 2, 0)
+    assert 15 < found["upsampler"] < 60 and 15 < found["bicubic"] < 60 and found["n"] == 2
+    assert found["gain"] == pytest.approx(found["upsampler"] - found["bicubic"])
