@@ -39,8 +39,7 @@ class UnclipTextEncode:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs in their released order."""
         tooltip = (
-            "What the image shows. The bundled model draws one or two coloured shapes, for example "
-            "'a small red circle to the left of a big blue star on a white background'."
+            "What the image shows. The bundled model draws things, one at a time: 'a red apple', 'a fox', 'a panda'."
         )
         return {
             "required": {

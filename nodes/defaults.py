@@ -6,8 +6,8 @@ What decides how an image is drawn comes from the model itself, where an input i
 from ..unclip_core.models import DECODER_SETTINGS, StageSettings
 from ..unclip_core.pipelines import settings
 
-MODEL = "bundled (shapes)"
-MODELS = (MODEL,)
+MODEL = "bundled (things)"
+MODELS = (MODEL, "bundled (shapes)")
 EARLIER_MODEL = "bundled (tiny)"
 """How the models that ship with the pack are called in the loader's list, and, as its last entry, how that of shapes
 was called when it was the only one: workflows that were saved then still draw what they drew."""

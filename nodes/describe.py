@@ -69,8 +69,8 @@ class UnclipDescribe:
                     phrase_names(),
                     {
                         "default": AUTOMATIC,
-                        "tooltip": "What there is to say: world for the bundled model, pictures for CLIPs that know "
-                        "more, or a text file of the input folder.",
+                        "tooltip": "What there is to say: things or world for the bundled models, pictures for CLIPs "
+                        "that know more, or a text file of the input folder.",
                     },
                 ),
                 "top_k": inputs.int_widget(
@@ -98,7 +98,7 @@ class UnclipDescribe:
         """Describe `B` embeddings, a caption each."""
         sockets.require_family(embedding, "embedding", clip.family, "CLIP")
         top_k = inputs.check_int("top_k", top_k, 1, defaults.TOP_K_MAX)
-        chosen = choose(phrases, inputs.check_text("custom", custom), bool(clip.part.adapter.words))
+        chosen = choose(phrases, inputs.check_text("custom", custom), clip.part)
         with host.loaded(clip) as part, host.progress(len(embedding.embeds), "Describe") as bar:
             describer = Describer(lambda texts: pipelines.encode_text(part, texts).embeds, chosen)
             told = []
@@ -130,11 +130,11 @@ def description_text(description: Description) -> str:
     return "\n".join(lines)
 
 
-def choose(name: str, custom: str, closed: bool) -> Phrases:
+def choose(name: str, custom: str, clip: Clip) -> Phrases:
     """Read the phrase list to use: `custom` if there is one, else the one called `name`.
 
     Args:
-        closed: whether the CLIP has a closed vocabulary, as the bundled one; the automatic choice depends on it.
+        clip: whose vocabulary the automatic choice depends on.
 
     Raises:
         InputError: there is no list of that name.
@@ -142,4 +142,13 @@ def choose(name: str, custom: str, closed: bool) -> Phrases:
     """
     if custom.strip():
         return parse_phrases(custom, "'custom'")
-    return read_phrases(check_phrases(name) or BUILT_IN["world" if closed else "pictures"])
+    return read_phrases(check_phrases(name) or BUILT_IN[fitting_list(clip)])
+
+
+def fitting_list(clip: Clip) -> str:
+    """The name of the list that goes with a CLIP: of a closed vocabulary "things" if it knows most of them."""
+    if not clip.adapter.words:
+        return "pictures"
+    things = read_phrases(BUILT_IN["things"]).options["thing"][::16]
+    known = sum(not clip.adapter.unknown_words(thing) for thing in things)
+    return "things" if 2 * known > len(things) else "world"

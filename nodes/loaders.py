@@ -41,7 +41,10 @@ class UnclipLoadModel:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs in their released order; the list is read anew at every refresh."""
-        tooltip = "The bundled model, or a model folder in models/unclip or models/diffusers."
+        tooltip = (
+            "The bundled model of things or of shapes (once called tiny), or a model folder in models/unclip or "
+            "models/diffusers."
+        )
         dtype = {
             "default": defaults.DTYPE,
             "advanced": True,

@@ -29,7 +29,8 @@ def is_ignored(path):
      "nodes/web/docs/UnclipLoadModel.md", "nodes/web/js/words.js", "nodes/web/js/pad.js",
      "nodes/web/js/pick.js", "subgraphs/Inpaint (unCLIP).json",
      "workflows/text_to_image.json", "workflows/text_to_image.jpg",
-     "workflows/api/text_to_image.json", "unclip_core/bundled/shapes/decoder.safetensors", "locales/zh/nodeDefs.json",
+     "workflows/api/text_to_image.json", "unclip_core/bundled/shapes/decoder.safetensors",
+     "unclip_core/bundled/things/decoder.safetensors", "NOTICE", "locales/zh/nodeDefs.json",
      "locales/zh/main.json"],
 )  # fmt: skip
 def test_what_the_pack_needs_is_in_the_archive(path):

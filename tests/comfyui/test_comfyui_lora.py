@@ -34,7 +34,8 @@ def file(server):
 
 def prompt(strength=None):
     """Text to image, at a strength with the LoRA between loader and decoder; saved anew each time."""
-    nodes = json.loads((ROOT / "workflows" / "api" / "text_to_image.json").read_text(encoding="utf-8"))
+    text = (ROOT / "workflows" / "api" / "text_to_image.json").read_text(encoding="utf-8")
+    nodes = json.loads(text.replace("(things)", "(shapes)"))
     of = {node["class_type"]: (key, node["inputs"]) for key, node in nodes.items()}
     of["UnclipPriorSample"][1].pop("decoder", None)
     of["SaveImage"][1]["filename_prefix"] = f"lora{next(prefixes)}"

@@ -33,7 +33,8 @@ def resident(server):
 
 def ours(turn):
     """Text to image with another seed, and the model read anew: its dtype changes from one turn to the next."""
-    prompt = json.loads((ROOT / "workflows" / "api" / "text_to_image.json").read_text(encoding="utf-8"))
+    text = (ROOT / "workflows" / "api" / "text_to_image.json").read_text(encoding="utf-8")
+    prompt = json.loads(text.replace("(things)", "(shapes)"))
     for node in prompt.values():
         if "seed" in node["inputs"]:
             node["inputs"]["seed"] = 1000 + turn

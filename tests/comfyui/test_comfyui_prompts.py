@@ -61,6 +61,11 @@ def api(name):
     return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def shapes(name):
+    """A bundled workflow with the model of shapes, which is the faster one."""
+    return with_inputs(api(name), "UnclipLoadModel", model="bundled (shapes)")
+
+
 def with_inputs(prompt, class_type, **inputs):
     """The prompt with these inputs set in every node of a class."""
     changed = copy.deepcopy(prompt)
@@ -76,7 +81,7 @@ def ids(prompt, class_type):
 
 def quick(**decoder):
     """Text to images of 64 px in few steps, with these inputs of the decoder."""
-    changed = with_inputs(api("text_to_image"), "UnclipTextEncode", text=PROMPT)
+    changed = with_inputs(shapes("text_to_image"), "UnclipTextEncode", text=PROMPT)
     changed = with_inputs(changed, "UnclipPriorSample", steps=2, candidates=1, keep=1)
     changed = with_inputs(changed, "UnclipDecoderSample", **{"steps": 2} | decoder)
     changed = with_inputs(changed, "SaveImage", images=[ids(changed, "UnclipDecoderSample")[0], 0])
@@ -177,7 +182,7 @@ def test_each_dtype_draws(server, dtype):
 
 def sampling(seed):
     """A prompt whose prior, decoder and upsampler all have to run, and what each previews: its size in px."""
-    prompt = with_inputs(api("text_to_image"), "UnclipTextEncode", text=PROMPT)
+    prompt = with_inputs(shapes("text_to_image"), "UnclipTextEncode", text=PROMPT)
     prompt = with_inputs(prompt, "UnclipPriorSample", seed=seed, steps=3, candidates=1, keep=1)
     prompt = with_inputs(prompt, "UnclipDecoderSample", seed=seed, steps=4)
     prompt = with_inputs(prompt, "UnclipUpscale", seed=seed, steps=2)

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.comfyui
 
 @pytest.fixture
 def prompt():
-    return json.loads((ROOT / "workflows" / "api" / "text_to_image.json").read_text(encoding="utf-8"))
+    text = (ROOT / "workflows" / "api" / "text_to_image.json").read_text(encoding="utf-8")
+    return json.loads(text.replace("(things)", "(shapes)"))
 
 
 def node_of(prompt, class_type):

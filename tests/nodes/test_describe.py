@@ -1,5 +1,7 @@
 """The describe node: which list it takes, what it tells, and what it refuses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from unclip.nodes import describe, host
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import EmbeddingValue, FamilyError
 from unclip.unclip_core.embedding.phrase_lists import BUILT_IN, PhraseError
+from unclip.unclip_core.families.loading import THINGS, load_model
 
 NODE = NODE_CLASS_MAPPINGS["UnclipDescribe"]
 LIST = "template: a {color} {shape}\ncolor:\nred\nblue\nshape:\ncircle\nsquare\n"
@@ -45,8 +48,9 @@ def test_lists_are_chosen_by_name_file_or_the_models_vocabulary(mine, folder):
     assert describe.phrase_names() == ["automatic", *BUILT_IN, "mine.txt"]
     assert NODE.INPUT_TYPES()["required"]["phrases"][0][-1] == "mine.txt"
     assert told(mine.clip, meaning(mine, "a blue circle"), phrases="mine.txt")[0] == "a blue circle"
-    for closed, name in ((True, "world"), (False, "pictures")):
-        assert describe.choose("automatic", "", closed) == describe.choose(name, "", not closed)
+    pictures = SimpleNamespace(adapter=SimpleNamespace(words=()))
+    for clip, name in ((mine.clip.part, "world"), (pictures, "pictures"), (load_model(THINGS).clip, "things")):
+        assert describe.choose("automatic", "", clip) == describe.choose(name, "", pictures)
     assert NODE.VALIDATE_INPUTS("mine.txt") is True and NODE.VALIDATE_INPUTS(None) is True
 
 

@@ -11,15 +11,16 @@ from ..weights.devices import AUTO, choose_device
 from .detect import family_of
 
 _BUNDLED = Path(__file__).parents[1] / "bundled"
-SHAPES = _BUNDLED / "shapes"
-"""The model that ships: of shapes, for exact measures and for tests."""
+THINGS, SHAPES = _BUNDLED / "things", _BUNDLED / "shapes"
+"""The models that ship: of things, which is what people meet, and of shapes, for exact measures and for tests."""
 BUNDLED = {
+    "bundled (things)": THINGS,
     "bundled (shapes)": SHAPES,
     "bundled (tiny)": SHAPES,
     "bundled": SHAPES,
 }
-"""What the model that ships is called in workflows, configurations and commands; the last two names are from before
-the world was named, and still mean what they meant."""
+"""What the models that ship are called in workflows, configurations and commands; the last two names are from before
+there were two, and still mean what they meant."""
 
 
 def load_model(
@@ -32,7 +33,7 @@ def load_model(
     """Open a model; weights are read when a part is first used.
 
     Args:
-        path: a model folder of any family in `families.registry`, or a name in `BUNDLED`; None is that of shapes.
+        path: a model folder of any family in `families.registry`, or a name in `BUNDLED`; None is that of things.
         dtype: what the weights of prior, decoder and upsampler are cast to; CLIP stays float32.
         conventions: "native" or "diffusers", where the two differ: tables, timesteps, clipping, tokens and preparation
             of images.
@@ -75,4 +76,4 @@ def placed_model(path: str | Path | None = None, device: str = AUTO, parts: Sequ
 
 def model_folder(path: str | Path | None) -> Path:
     """The folder of what `load_model` takes."""
-    return SHAPES if path is None else BUNDLED.get(str(path), Path(path))
+    return THINGS if path is None else BUNDLED.get(str(path), Path(path))

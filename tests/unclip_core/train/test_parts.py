@@ -76,7 +76,7 @@ def test_the_readmes_example_is_one(tmp_path):
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (tmp_path / "decoder.toml").write_text(readme.split("```toml\n")[1].split("```")[0])
     config = read_config(tmp_path / "decoder.toml", "decoder")
-    assert config.base == "bundled (shapes)" and config.loss.weighting == "min_snr"
+    assert config.base == "bundled (things)" and config.loss.weighting == "min_snr"
 
 
 def test_a_file_that_is_no_configuration_is_said(tmp_path):
