@@ -45,8 +45,10 @@ def test_card_and_notice_name_the_sources_and_their_licences():
 def test_words_that_it_does_not_know_are_named_as_they_were_written(model):
     unknown = model.clip.adapter.unknown_words
     assert unknown("a red apple, flat style on a navy background") == []
-    assert unknown("Eine Katze") == ["eine", "katze"]
-    assert unknown("кошка") == ["кошка"] and unknown("一只猫") == ["一只猫"]
+    for known in ("kırmızı elma", "Katzengesicht", "manzana roja", "pomme rouge", "кошка", "고양이"):
+        assert unknown(known) == []
+    assert unknown("Ein Zorbel") == ["zorbel"] and unknown("bir flurble") == ["flurble"]
+    assert unknown("кошка и флурбл") == ["флурбл"]
 
 
 def test_it_knows_what_it_is_said_to_draw(model):
