@@ -148,7 +148,7 @@ class Describe(Embed):
 
         super().__init__(setup)
         clip = self._model.clip
-        phrases = choose(AUTOMATIC, "", bool(clip.adapter.words))
+        phrases = choose(AUTOMATIC, "", clip)
         self._describer = Describer(lambda texts: encode_text(clip, texts).embeds, phrases)
 
     def __call__(self, rows: Sequence[Row]) -> list[Result]:
