@@ -1,10 +1,14 @@
 """`unclip evaluate`: how well a model draws."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ..unclip_core.output import say
 from .exits import run_and_report
-from .parser import Commands, Parser, add_device
+from .parser import Commands, Parser, add_device, add_ray, read_workers
+
+if TYPE_CHECKING:
+    from ..unclip_core.evaluate.evaluation import Spread
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -121,6 +125,7 @@ def _add_drawing_options(own: argparse._ArgumentGroup) -> None:
         help="draw with a LoRA (may be given several times)",
     )
     add_device(own)
+    add_ray(own)
 
 
 def _add_comparing_options(own: argparse._ArgumentGroup) -> None:
@@ -203,11 +208,22 @@ def _evaluate_images(options: argparse.Namespace) -> int:
             clip=options.clip,
             clip_weights=options.clip_weights,
             neighbours=options.neighbours,
-            device=options.device,
+            device="cpu" if options.ray else options.device,
             output=options.output,
             as_json=options.json,
+            spread=_spread(options) if options.ray else None,
         )
     )
+
+
+def _spread(options: argparse.Namespace) -> "Spread":
+    from functools import partial
+
+    from .mapping.engine import Pool
+    from .mapping.shares import evaluate
+
+    workers = read_workers(options.ray_workers, "--ray-workers")
+    return partial(evaluate, Pool(workers, options.gpus_per_worker, options.address))
 
 
 def _strength(text: str) -> float:

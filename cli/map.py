@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..unclip_core.output import say
 from ..unclip_core.weights.files import DTYPES
 from .exits import run_and_report
-from .parser import Commands
+from .parser import Commands, read_workers
 
 if TYPE_CHECKING:
     from .mapping.job import Job
@@ -31,7 +31,12 @@ def add_map(commands: Commands) -> None:
         metavar="PATH",
         help="a table of prompts (.csv, .jsonl, .parquet), or images (a folder, .tar shards, a saved dataset)",
     )
-    command.add_argument("--output", required=True, metavar="DIR", help="a folder, or an address such as s3://…")
+    command.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="a folder, or an address such as s3://…; with --address one that every machine of the cluster reaches",
+    )
     command.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
     command.add_argument("--batch", type=int, default=16, help="rows made together (default: %(default)s)")
     command.add_argument("--workers", default="1", metavar="N or MIN:MAX", help="processes (default: %(default)s)")
@@ -108,17 +113,9 @@ def _job(options: argparse.Namespace) -> "Job":
         data=options.data,
         output=Output(options.output, files=options.images == "files", shards=options.shards),
         batch=options.batch,
-        workers=_workers(options.workers),
+        workers=read_workers(options.workers),
         gpus=options.gpus_per_worker,
         address=options.address,
         seed=options.seed,
         count=options.count,
     )
-
-
-def _workers(text: str) -> tuple[int, int]:
-    low, _, high = text.partition(":")
-    try:
-        return int(low), int(high or low)
-    except ValueError:
-        raise ValueError(f"--workers is '{text}'; it must be a number, or two as in 1:8.") from None

@@ -70,6 +70,36 @@ def add_device(command: Any) -> None:
     )
 
 
+def add_ray(command: Any) -> None:
+    """Add --ray and what goes with it to a parser, or to a group of its options."""
+    command.add_argument(
+        "--ray",
+        action="store_true",
+        help='share the work among processes, or the machines of a cluster, by Ray (pip install "unclip[ray]"); data, '
+        "model and output have to be where every machine finds them",
+    )
+    command.add_argument(
+        "--ray-workers", default="1", metavar="N or MIN:MAX", help="processes of --ray (default: %(default)s)"
+    )
+    command.add_argument(
+        "--gpus-per-worker", type=float, default=0.0, help="0 works on the CPU, 0.5 puts two on a GPU (default: 0)"
+    )
+    command.add_argument("--address", help="of a Ray cluster, or auto (default: Ray is started here and stopped)")
+
+
+def read_workers(text: str, option: str = "--workers") -> tuple[int, int]:
+    """Read "4" or "1:8" as the fewest and the most workers.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    low, _, high = text.partition(":")
+    try:
+        return int(low), int(high or low)
+    except ValueError:
+        raise ValueError(f"{option} is '{text}'; it must be a number, or two as in 1:8.") from None
+
+
 def _value_count(parsers: Sequence[Parser], flag: str, following: Sequence[str]) -> int:
     """How many of the words behind a flag are its values, by the first parser that has such an option."""
     action = next((found for parser in parsers if (found := parser.option(flag)) is not None), None)

@@ -3,7 +3,7 @@
 import argparse
 
 from .exits import run_and_report
-from .parser import Commands, add_device
+from .parser import Commands, add_device, add_ray, read_workers
 
 
 def add_train(commands: Commands) -> None:
@@ -95,12 +95,26 @@ def add_embed(commands: Commands) -> None:
     add_device(embed)
     embed.add_argument("--batch", type=int, default=256, metavar="N", help="samples at once (default: %(default)s)")
     embed.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images (default: none)")
+    add_ray(embed)
     embed.set_defaults(call=_embed)
 
 
 def _embed(options: argparse.Namespace) -> int:
+    return run_and_report(lambda: _embed_shares(options))
+
+
+def _embed_shares(options: argparse.Namespace) -> int:
+    from functools import partial
+
     from ..unclip_core.train.run import embed
 
-    return run_and_report(
-        lambda: embed(options.data, options.output, options.model, options.device, options.batch, options.workers)
-    )
+    device, write = options.device, None
+    if options.ray:
+        from .mapping.engine import Pool
+        from .mapping.shares import write_shards
+
+        workers = read_workers(options.ray_workers, "--ray-workers")
+        pool = Pool(workers, options.gpus_per_worker, options.address)
+        device = "cpu"  # of this process, which computes next to nothing
+        write = partial(write_shards, pool, options.data, options.model, options.batch)
+    return embed(options.data, options.output, options.model, device, options.batch, options.workers, write)

@@ -4,16 +4,18 @@ Nothing but counts comes back to the driver, so that its memory does not grow wi
 ids, which have to be distinct.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .engine import Pool, batches, connected
 from .results import DIGEST, Folder, Output, Result
 from .sources import digests_of, list_collection, read_table, rows_left
 from .tasks import TABLE_TASKS, TASKS, Setup, Task, make_task, run_batch
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 MakeTask = Callable[[Setup], Task]
-HEAD_ROOM = 1  # logical CPUs for reading and naming, beside those of the workers
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,26 @@ class Job:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        low, high = self.workers
-        for name, value in {"batch": self.batch, "workers": low, "count": self.count}.items():
+        for name, value in {"batch": self.batch, "count": self.count}.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
-        if high < low:
-            raise ValueError(f"the most workers, {high}, are fewer than the fewest, {low}")
+        Pool(self.workers, self.gpus, self.address)
+
+    @property
+    def pool(self) -> Pool:
+        """The workers."""
+        return Pool(self.workers, self.gpus, self.address)
+
+    def anywhere(self) -> "Job":
+        """The job with all paths absolute: workers elsewhere have another current folder."""
+        setup = replace(
+            self.setup,
+            task=self.setup.task if self.setup.task in TASKS else _absolute(self.setup.task),
+            model=_model(self.setup.model),
+            data=None if self.setup.data is None else _absolute(self.setup.data),
+        )
+        output = replace(self.output, place=_absolute(self.output.place))
+        return replace(self, setup=setup, data=_absolute(self.data), output=output)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -71,6 +86,15 @@ class Job:
             "task": task, "model": model, "data": self.data, "seed": self.seed, "count": self.count,
             "candidates": self.setup.candidates, "files": self.output.files, "shards": self.output.shards,
         }  # fmt: skip
+
+
+def _model(model: str | None) -> str | None:
+    """A folder's absolute path; a name, such as that of a bundled model, as it is."""
+    return os.path.abspath(model) if model is not None and os.path.isdir(model) else model
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else os.path.abspath(place)
 
 
 @dataclass(frozen=True)
@@ -105,7 +129,7 @@ def run(job: Job, on_progress: Callable[[Counts], None]) -> Counts:
         OSError: the output cannot be written.
     """
     folder = job.output.open()
-    with _alone(job.output), _ray(job):
+    with _alone(job.output), connected(job.pool):
         folder.begin(job.description)
         is_table = job.setup.task in TABLE_TASKS or job.setup.task not in TASKS
         source = partial(read_table if is_table else list_collection, job.data)
@@ -114,7 +138,7 @@ def run(job: Job, on_progress: Callable[[Counts], None]) -> Counts:
         counts = Counts(total=len(ids), before=int(np.isin(ids, done).sum()))
         on_progress(counts)
         if counts.left:
-            counts = _work(job, source(), done, counts, on_progress)
+            counts = _work(job.anywhere(), source(), done, counts, on_progress)
         return _checked(folder, counts)
 
 
@@ -134,7 +158,7 @@ def _work(
         compute=ActorPoolStrategy(min_size=job.workers[0], max_size=job.workers[1]),
     )
     first: tuple[float, int] | None = None
-    for batch in _batches(made):
+    for batch in batches(made):
         if fault := "".join(batch["fault"]):
             raise OSError(fault)
         good, bad = counts.made + int(batch["made"].sum()), counts.failed + int(batch["failed"].sum())
@@ -144,23 +168,6 @@ def _work(
         counts = Counts(counts.total, counts.before, good, bad, rate)
         on_progress(counts)
     return counts
-
-
-def _batches(made: "Dataset") -> Iterator[dict[str, NDArray[Any]]]:
-    """What the workers say, as it comes.
-
-    Raises:
-        OSError: Ray gave up: workers cannot be started, or die again and again.
-    """
-    batches = iter(made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))
-    while True:
-        try:
-            batch = next(batches, None)
-        except Exception as error:  # whose kinds differ from one version of Ray to the next
-            raise OSError(f"Ray gave up: {str(error).strip().splitlines()[0]}") from error
-        if batch is None:
-            return
-        yield batch
 
 
 class Worker:
@@ -230,11 +237,11 @@ def _checked(folder: Folder, counts: Counts) -> Counts:
     """Compare what was counted with what stands in the output.
 
     Raises:
-        RuntimeError: they differ.
+        OSError: they differ.
     """
     done, failed = folder.count()
     if (done, failed) != (counts.before + counts.made, counts.failed):
-        raise RuntimeError(
+        raise OSError(
             f"The output holds {done:,} rows and {failed:,} failed ones, but {counts.before + counts.made:,} and "
             f"{counts.failed:,} were made: it was changed while this ran."
         )
@@ -258,41 +265,3 @@ def _alone(output: Output) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _ray(job: Job) -> Iterator[None]:
-    """Have a Ray: the one that this process is connected to, the cluster at the address, or one of our own for a while.
-
-    Raises:
-        ValueError: it is not installed, or not there.
-    """
-    import logging
-    import os
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ValueError(
-            'unclip map runs on Ray, which is not installed: pip install "unclip[ray]" (or "ray[data]").'
-        ) from error
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield
-        return
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "address": job.address}
-    if job.address is None:
-        cpus = max(os.cpu_count() or 1, job.workers[1] + HEAD_ROOM)
-        settings |= {"num_cpus": cpus, "include_dashboard": False, "address": "local"}
-    try:
-        ray.init(**settings)
-    except (ConnectionError, RuntimeError) as error:
-        raise ValueError(f"There is no Ray cluster at '{job.address}': {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()

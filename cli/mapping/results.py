@@ -119,7 +119,7 @@ class Folder:
 
     def count(self) -> tuple[int, int]:
         """Return how many rows stand in the parts, done and failed."""
-        done, failed = (sum(len(self._ids(part)) for part in self._names(kind)) for kind in (PART, FAILED))
+        done, failed = (sum(map(self._rows, self._names(kind))) for kind in (PART, FAILED))
         return done, failed
 
     def write(self, results: Sequence[Result]) -> None:
@@ -173,6 +173,13 @@ class Folder:
 
         with self._files.open_input_file(self._path(part)) as file:
             return list(parquet.read_table(file, columns=["id"])["id"].to_pylist())
+
+    def _rows(self, part: str) -> int:
+        """How many rows a part says it has, in its last few bytes."""
+        from pyarrow import parquet
+
+        with self._files.open_input_file(self._path(part)) as file:
+            return int(parquet.read_metadata(file).num_rows)
 
     def _names(self, kind: str = "") -> Iterator[str]:
         """Names of the files in the folder; of a `kind`, its tables."""

@@ -55,6 +55,8 @@ def list_collection(path: str) -> "Dataset":
 def rows_left(table: "pa.Table", seed: int, count: int, done: NDArray[np.bytes_]) -> list[Row]:
     """Name the rows of a part of the table (`make_rows`), and leave out those whose digest is in `done`."""
     rows = list(make_rows(_entries(table), seed, count))
+    if not len(done):
+        return rows
     is_done = np.isin(np.array([digest(row.id) for row in rows], DIGEST), done)
     return [row for row, out in zip(rows, is_done, strict=True) if not out]
 

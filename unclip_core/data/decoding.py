@@ -1,6 +1,7 @@
 """Decoding of image and caption files."""
 
 import io
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transpose that undoes each orientation but the upright one (EXIF 2.32, section 4.6.4)."""
+_ADDRESS = re.compile(r" ?<[^<>]* object at 0x[0-9a-fA-F]+>")
+"""How Pillow names what it was given: another one in every process, and nothing to a reader."""
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +53,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=image_formats()) as image:
             return _as_rgb(upright(image))
     except Exception as error:  # a decoder may raise anything
-        raise BadSample(name, f"the image cannot be read ({error or type(error).__name__})") from error
+        reason = _ADDRESS.sub("", str(error)) or type(error).__name__
+        raise BadSample(name, f"the image cannot be read ({reason})") from error
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -1,32 +1,27 @@
 """Evaluate any model on any images: the figures of one run, as a dictionary, a JSON file and a page."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data.opening import open_images
-from ..data.samples import summary
-from ..families.loading import load_model
-from ..lora.files import adapted_model, read_lora
-from ..models import MissingPart, UnclipModel
+from ..data.samples import Collection, summary
+from ..models import UnclipModel
 from ..output import progress_bar, say
 from ..pipelines.settings import Settings
-from ..weights.devices import AUTO, choose_device
+from ..weights.devices import AUTO
 from ..weights.files import write_whole
 from .distances import frechet_distance, kernel_distance
-from .encoders import Encoder, OpenClipEncoder, OwnEncoder
-from .generation import Draw, Pairs, draw_pairs
+from .gathering import Gathered, gather
+from .generation import Draw, draw_pairs
 from .manifolds import precision_recall
+from .measurer import Plan
 from .page import page
-
-SHOWN = 24
-"""Pairs of images on the page."""
 
 CLIP_SCORE_WEIGHT = 2.5
 """w of CLIPScore = w · max(cos, 0) (Hessel et al. 2021, arXiv 2104.08718, section 3)."""
@@ -38,16 +33,8 @@ NOTE = (
 )
 
 
-@dataclass
-class _Gathered:
-    """What is kept of all batches: unit vectors, cosines, and the first images for the page."""
-
-    true: list[Tensor] = field(default_factory=list)
-    drawn: list[Tensor] = field(default_factory=list)
-    texts: list[Tensor] = field(default_factory=list)
-    prior_cosines: list[Tensor] = field(default_factory=list)
-    text_cosines: list[Tensor] = field(default_factory=list)
-    shown: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
+Spread = Callable[[Plan, Collection, int, MutableMapping[str, str]], Gathered]
+"""Gathers the first so many good samples of a collection by other processes, and notes the bad ones."""
 
 
 def evaluate_model(
@@ -63,6 +50,7 @@ def evaluate_model(
     device: str = AUTO,
     output: str | Path | None = None,
     as_json: bool = False,
+    spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Draw images for the captions of `data`, measure them beside the true ones, print and return the figures.
 
@@ -78,22 +66,28 @@ def evaluate_model(
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
         output: a folder for `evaluation.json` and `evaluation.html`.
         as_json: print JSON in place of a table.
+        spread: has other processes draw and measure; None does it here.
 
     Raises:
         ValueError: data or settings are not usable, or too few images are good.
         CheckpointError: the model, a LoRA, or the CLIP to compare with cannot be read, does not fit or lacks a part.
         OSError: the output cannot be written.
     """
-    how, place = how or Draw(), choose_device(device)
-    loaded = load_model(model)
-    loaded = adapted_model(loaded, [(read_lora(path), strength) for path, strength in loras])
-    encoder = _encoder(loaded, clip, clip_weights, place)
-    _place(loaded, how, place)
+    if count < 1:
+        raise ValueError(f"The number of images must be 1 or more, not {count}.")
+    how = how or Draw()
+    kept = tuple((str(path), strength) for path, strength in loras)
+    weights = None if clip_weights is None else str(clip_weights)
+    plan = Plan(str(model), str(data), how, kept, clip, weights, device)
+    loaded, encoder = plan.open()
     collection = open_images(data)
     bad: dict[str, str] = {}
-    pairs = draw_pairs(loaded, collection, count, how, bad)
-    total = -(-min(count, len(collection)) // how.batch)
-    gathered = gather(progress_bar(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
+    if spread is None:
+        pairs = draw_pairs(loaded, collection, count, how, bad)
+        total = -(-min(count, len(collection)) // how.batch)
+        gathered = gather(progress_bar(pairs, desc="evaluate", unit="batch", total=total, disable=None), encoder)
+    else:
+        gathered = spread(plan, collection, count, bad)
     figures = {
         "model": loaded.name,
         "family": loaded.family,
@@ -138,23 +132,7 @@ def settings_of(model: UnclipModel, how: Draw) -> Settings:
     )
 
 
-def gather(batches: Iterable[Pairs], encoder: Encoder) -> _Gathered:
-    """Encode all batches and keep what the measures need, and the images of the page."""
-    kept = _Gathered()
-    for pairs in batches:
-        kept.true.append(encoder.images(pairs.true))
-        kept.drawn.append(encoder.images(pairs.drawn))
-        if pairs.text_embeds is not None:
-            kept.texts.append(encoder.texts(pairs.captions))
-        if pairs.text_embeds is not None and pairs.true_embeds is not None:
-            kept.prior_cosines.append(_cosines(pairs.prior_embeds, pairs.true_embeds))
-            kept.text_cosines.append(_cosines(pairs.text_embeds, pairs.true_embeds))
-        room = SHOWN - len(kept.shown)
-        kept.shown += list(zip(pairs.captions, pairs.true, pairs.drawn, strict=True))[:room]
-    return kept
-
-
-def measured(gathered: _Gathered, neighbours: int = 3) -> dict[str, Any]:
+def measured(gathered: Gathered, neighbours: int = 3) -> dict[str, Any]:
     """Compute the figures.
 
     `clip_fid`, `clip_kid`: of CLIP's vectors scaled to a mean square of 1; `precision`, `recall` with k `neighbours`;
@@ -224,39 +202,9 @@ def lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def save(figures: dict[str, Any], gathered: _Gathered, folder: Path) -> None:
+def save(figures: dict[str, Any], gathered: Gathered, folder: Path) -> None:
     """Write `evaluation.json` and `evaluation.html`, whole or not at all; names that are no UTF-8 are escaped."""
     text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "evaluation.json", text.encode(errors="backslashreplace"))
     html = page(figures, lines(figures), gathered.shown)
     write_whole(folder / "evaluation.html", html.encode(errors="backslashreplace"))
-
-
-def _encoder(model: UnclipModel, clip: str | None, weights: str | Path | None, device: torch.device) -> Encoder:
-    if clip is None and weights is None:
-        return OwnEncoder(model.clip)
-    if clip is None or weights is None:
-        raise ValueError("An architecture of open_clip and the file of its weights go together: give both or neither.")
-    return OpenClipEncoder(clip, weights, device)
-
-
-def _place(model: UnclipModel, how: Draw, device: torch.device) -> None:
-    """Read the parts that are needed and move them to the device, so that a lack is said before anything is drawn.
-
-    Raises:
-        MissingPart: the model has no prior to draw from text with, or no CLIP or decoder.
-    """
-    if how.source == "text" and not model.has("prior"):
-        raise MissingPart(
-            f"The model '{model.name}' has no prior, so it cannot draw from captions: measure its images drawn from "
-            "the true images' own embeddings (--from pictures)."
-        )
-    parts: list[Any] = [model.clip, model.decoder]
-    parts += [model.prior] if how.source == "text" else []
-    parts += [model.upsampler] if how.upsamples(model) else []
-    for part in parts:
-        part.module.to(device)
-
-
-def _cosines(first: Tensor, second: Tensor) -> Tensor:
-    return F.cosine_similarity(first.cpu().double(), second.cpu().double(), dim=-1)

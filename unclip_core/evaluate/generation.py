@@ -81,21 +81,20 @@ def draw_pairs(
         bad: takes the samples that are left out, as name → reason.
 
     Raises:
-        ValueError: the count is not 1 or more, or the model's CLIP lacks an encoder that is needed.
+        ValueError: the model's CLIP lacks an encoder that is needed.
         CheckpointError: the model lacks a part that is needed.
     """
-    if count < 1:
-        raise ValueError(f"The number of images must be 1 or more, not {count}.")
     good = islice(samples(collection, bad, captions=how.source == "text"), count)
     seeds = sample_seeds(how.seed, count)
     start = 0
     while rows := list(islice(good, how.batch)):
-        yield _pairs(model, rows, seeds[start : start + len(rows)], how)
+        yield pairs_of(model, rows, seeds[start : start + len(rows)], how)
         start += len(rows)
 
 
 @torch.no_grad()
-def _pairs(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how: Draw) -> Pairs:
+def pairs_of(model: UnclipModel, rows: Sequence[Sample], seeds: Sequence[int], how: Draw) -> Pairs:
+    """Draw one batch, an image for each sample with its seed."""
     upsampled, captions = how.upsamples(model), [row.caption for row in rows]
     side = model.decoder.image_size * (model.upsampler.scale if upsampled else 1)
     true = torch.stack([center_crop(row.image, side) for row in rows]).float() / 255

@@ -63,6 +63,7 @@ class Workers:
         wait: waits for all of them.
         readers: processes that read and decode images beside this one; 0 for none.
         batch: samples that CLIP reads at once.
+        write: has others write the shards of these numbers into a folder; None does it here.
     """
 
     rank: int = 0
@@ -70,6 +71,7 @@ class Workers:
     wait: Callable[[], None] = lambda: None
     readers: int = 0
     batch: int = BATCH
+    write: Callable[[Path, Sequence[int]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def embed_collection(
     workers.wait()
     if not complete:
         mine = [number for number in shards[workers.rank :: workers.world] if number in missing]
-        _write_shards(collection, clip, folder, mine, workers)
+        if workers.write is None:
+            write_shards(collection, clip, folder, mine, workers)
+        elif mine:
+            workers.write(folder, mine)
         workers.wait()
         if workers.rank == 0:
             _write_index(folder, clip, len(shards))
@@ -121,9 +126,10 @@ def embed_collection(
 
 
 @torch.no_grad()
-def _write_shards(
+def write_shards(
     collection: Collection, clip: Embedder, folder: Path, numbers: Sequence[int], workers: Workers
 ) -> None:
+    """Write the shards of these numbers, each whole or not at all; raises OSError where the disk is full."""
     ranges = [range(number * SHARD, min(len(collection), (number + 1) * SHARD)) for number in numbers]
     total, done = sum(map(len, ranges)), 0
     batches = _batches(collection, clip.image_size, ranges, workers)

@@ -1,6 +1,6 @@
 """`unclip train clip | prior | decoder | upsampler` and `unclip embed`: from paths to a model folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,7 +113,13 @@ def _say_nothing(text: str) -> None:
 
 
 def embed(
-    data: str, output: str, model: str | None = None, device: str = AUTO, batch: int = BATCH, workers: int = 0
+    data: str,
+    output: str,
+    model: str | None = None,
+    device: str = AUTO,
+    batch: int = BATCH,
+    workers: int = 0,
+    write: Callable[[Path, Sequence[int]], None] | None = None,
 ) -> int:
     """Compute CLIP's embeddings of own images and captions into the folder `output`, once.
 
@@ -124,6 +130,7 @@ def embed(
         device: what CLIP runs on.
         batch: samples that CLIP reads at once, 1 or more.
         workers: processes that read images beside this one, 0 or more.
+        write: has others compute the shards of these numbers into a folder; None does it here.
 
     Raises:
         ValueError: data or model cannot be used, or a number is out of range.
@@ -134,7 +141,7 @@ def embed(
     collection = open_images(data)
     clip = load_model(model).clip
     clip.module.to(choose_device(device))
-    crew = Workers(readers=workers, batch=batch)
+    crew = Workers(readers=workers, batch=batch, write=write)
     store = embed_collection(collection, clip.adapter, Path(output), captions=False, workers=crew)
     say(f"{store.rows:,} embeddings stand in '{store.folder}'; {summary(store.bad, collection)}")
     return 0
