@@ -74,6 +74,9 @@ class Family:
     formats: tuple[str, ...] = ()
     """What it reads, as a refusal of an unknown folder lists it."""
 
+    states_settings = False
+    """Whether a trained part's own sampling settings (`TrainedPart.settings`) can be written into its folders."""
+
     sources: Mapping[str, Source] = {}
     """Its public weights, by the name that `unclip download` takes."""
 

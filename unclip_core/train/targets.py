@@ -64,7 +64,13 @@ def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
     if config.base == "output" and not (folder / INDEX).is_file():
         return None
     model = load_model(folder, prior=config.prior or None)
-    family_of(folder).check_trainable(model, stage, config.start == "scratch", output)
+    family = family_of(folder)
+    family.check_trainable(model, stage, config.start == "scratch", output)
+    if config.settings is not None and not family.states_settings:
+        raise ValueError(
+            f"'{folder}' is of the family '{family.name}', whose folders state no sampling settings: "
+            "leave out [settings]."
+        )
     return model
 
 

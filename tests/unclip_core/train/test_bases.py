@@ -15,7 +15,7 @@ from unclip.unclip_core.families.karlo.reader import KarloFolder
 from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.train.config import config_from_dict
 from unclip.unclip_core.train.embeds import EmbeddingStore
-from unclip.unclip_core.train.targets import make_target
+from unclip.unclip_core.train.targets import make_target, open_base
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,13 @@ def test_karlo_goes_on(images, tmp_path, stage):
         old, new = (getattr(model, part).module.state_dict() for model in (before, made))
         same = [name for name in old if torch.equal(old[name], new[name])]
         assert len(same) == len(old) if part != stage else len(same) < len(old), part
+
+
+def test_settings_that_a_folder_cannot_state_are_refused_and_not_dropped(tmp_path):
+    base = write_random_karlo(tmp_path / "karlo", SIZES["small"]())
+    table = {"base": str(base), "training": {"steps": 2}, "settings": {"steps": 9}}
+    with pytest.raises(ValueError, match=r"'karlo', whose folders state no sampling settings: leave out \[settings\]"):
+        open_base("prior", config_from_dict(table, "prior"), tmp_path / "m")
 
 
 def test_a_karlo_for_text_alone_sees_with_the_other_folders_eyes(images, tmp_path):

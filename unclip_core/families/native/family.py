@@ -17,6 +17,7 @@ class NativeFamily(Family):
 
     name = "native"
     formats = (f"the format '{FORMAT}'",)
+    states_settings = True
 
     def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
         """Detect by the index's format; an index that names neither format nor pipeline is refused by the reader."""
