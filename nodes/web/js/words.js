@@ -1,7 +1,7 @@
 // What our nodes say of a run, below their widgets: warnings, scores, the settings that "auto" stood for.
 
 import { app } from '../../../scripts/app.js'
-import { extensionForOutputs, isOurs } from './graph.js'
+import { extensionForOutputs, isOurs, nodeOfRun } from './graph.js'
 
 const WIDGET = 'unclip_words'
 const LINE = 16 // px
@@ -14,6 +14,13 @@ app.registerExtension(extensionForOutputs('unCLIP.Words', isOurs, (node, output)
   const words = [output.text, warnings, output.notes].find((each) => each?.length)
   if (words) say(node, words.join('\n'), new Set(warnings))
 }))
+
+// What a node said of its last run is stale once it runs again; its live preview takes the place.
+app.api.addEventListener('executing', ({ detail }) => {
+  const node = detail && nodeOfRun(detail)
+  const widget = node?.widgets?.find((each) => each.name === WIDGET)
+  if (widget) node.removeWidget(widget)
+})
 
 function say(node, text, warnings) {
   const widget = node.widgets?.find((each) => each.name === WIDGET) ?? addWidget(node)
