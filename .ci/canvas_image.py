@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "comfyui"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "comfyui")]
 
 from comfy_canvas import Canvas, find_chromium, launch  # noqa: E402
 from comfy_server import Server, find_comfyui  # noqa: E402

@@ -6,19 +6,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-WINDOW = {"width": 2600, "height": 1000}
+WINDOW = {"width": 1600, "height": 1000}
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Validation.Workflows": True,
     "Comfy.Minimap.Visible": False,
-    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # the classic canvas leaves small text out otherwise
+    "Comfy.Execution.PreviewMethod": "auto",
 }
+STOCK_TEXT = {"LiteGraph.Canvas.MinFontSizeForLOD": 8}  # px: ComfyUI's own
+EVERY_TEXT = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}  # the classic canvas leaves small text out otherwise
+PREVIEWING = {"UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale", "UnclipInpaint", "UnclipOutpaint",
+              "UnclipClipOptimise", "UnclipDenoisingFilm", "UnclipDdimInversion", "KSampler"}  # fmt: skip
+PREVIEW_SIDE = 512  # px, as the nodes send
+SPEAKING = {*PREVIEWING - {"KSampler"}, "UnclipTextEncode", "UnclipTextEncodeLines", "UnclipDescribe", "UnclipRerank",
+            "UnclipEmbeddingSimilarity", "UnclipPcaFit", "UnclipSaveEmbedding", "UnclipLoadEmbedding", "UnclipSavePca",
+            "UnclipToClipVision", "UnclipFromClipVision"}  # fmt: skip
+WORDS = ["one line", "another", "and a third"]  # as many as a node shows at once
 LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000
 GLIDE = 250  # the view glides to its place; it has come to rest if it is the same after this time
 
 READY = "window.app?.vueAppReady && window.app?.extensionManager"
-LOAD = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name) }"
+LOAD = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name, { openSource: 'template' }) }"
 LISTEN = """() => {
     window.ending = null
     for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
@@ -55,6 +64,47 @@ VUE_NODES = """() => {
         return { id: element.dataset.nodeId, box: [...corner, width / scale, height / scale] }
     })
 }"""
+
+PREVIEW = """async ([types, side]) => {
+    const paper = new OffscreenCanvas(side, side)
+    paper.getContext('2d').fillRect(0, 0, side, side)
+    const blob = await paper.convertToBlob({ type: 'image/jpeg' })
+    window.previewed = app.graph.nodes.filter((node) => types.includes(node.type)).map((node) => String(node.id))
+    for (const id of window.previewed) {
+        const names = { nodeId: id, displayNodeId: id, parentNodeId: id, realNodeId: id, jobId: 'preview' }
+        app.api.dispatchCustomEvent('b_preview_with_metadata', { blob, ...names })
+    }
+}"""
+PREVIEWED = {
+    True: """() => window.previewed.every((id) => [...document.querySelectorAll(`[data-node-id="${id}"] img`)].some(
+        (image) => image.complete && image.naturalWidth))""",
+    False: """() => {
+        app.canvas.draw(true, true)
+        return window.previewed.every((id) => {
+            const node = app.graph.nodes.find((node) => String(node.id) === id)
+            return node.widgets.some((widget) => widget.name === '$$canvas-image-preview')
+        })
+    }""",
+}
+SPEAK = """([types, notes]) => {
+    for (const node of app.graph.nodes.filter((node) => types.includes(node.type))) node.onExecuted({ notes })
+    app.canvas.draw(true, true)
+}"""
+KEEP_PREVIEWED = """() => {
+    window.seen = new Set()
+    app.api.addEventListener('b_preview_with_metadata', ({ detail }) => window.seen.add(detail.displayNodeId))
+}"""
+PLACED = """([x, y, width, height]) => {
+    const { scale, offset } = app.canvas.ds
+    const { left, top } = app.canvas.canvas.getBoundingClientRect()
+    const at = (x, y) => [left + (x + offset[0]) * scale, top + (y + offset[1]) * scale]
+    return [...at(x, y), ...at(x + width, y + height)]
+}"""
+ZOOM = "[app.canvas.ds.scale, app.canvas.low_quality]"
+HIDDEN = """() => Object.fromEntries(app.graph.nodes.filter((node) => node.type === 'MarkdownNote').map((node) => {
+    const text = node.widgets[0].element?.querySelector('.tiptap')
+    return [String(node.id), text ? text.scrollHeight - text.clientHeight : 0]
+}))"""
 
 CLIPPED = """() => {
     const shown = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true })
@@ -104,20 +154,23 @@ def launch(chromium):
 
 
 class Canvas:
-    """ComfyUI's page; requests to any other machine are blocked."""
+    """ComfyUI's page in a window of a usual size; requests to any other machine are blocked.
 
-    def __init__(self, browser, server, vue, language="en"):
+    `settings` of the page are set beside ours; they stay for the pages that the server shows afterwards.
+    """
+
+    def __init__(self, browser, server, vue, language="en", window=WINDOW, settings=None):
         self.vue, self.language = vue, language
-        self.server = server
+        self.server, self.settings = server, settings or {}
         self.errors = []
-        self._context = browser.new_context(viewport=WINDOW)
+        self._context = browser.new_context(viewport=window)
         self._context.route("**/*", self._route)
         self.page = self._context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def __enter__(self):
         chosen = {"Comfy.VueNodes.Enabled": self.vue, "Comfy.Locale": self.language}
-        status, _ = self.server.post("/api/settings", SETTINGS | chosen)
+        status, _ = self.server.post("/api/settings", SETTINGS | chosen | STOCK_TEXT | self.settings)
         assert status == 200
         self.page.goto(self.server.url, timeout=LOAD_LIMIT)
         self.wait_until_ready()
@@ -138,12 +191,17 @@ class Canvas:
         self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
 
     def load(self, workflow, name):
-        """Open a UI workflow and bring all of it into view."""
+        """Open a UI workflow as the template browser does."""
         self.page.evaluate(LOAD, [workflow, name])
-        self.fit()
+        self.come_to_rest()
 
     def fit(self):
+        """Bring all of the workflow into view."""
         self.page.evaluate(FIT)
+        self.come_to_rest()
+
+    def come_to_rest(self):
+        """Wait until the view stays where it is."""
         self.page.wait_for_timeout(GLIDE)
         self.page.wait_for_function(AT_REST, polling=GLIDE)
 
@@ -182,6 +240,37 @@ class Canvas:
         """Each node's box as it is drawn, its title included: `id -> [x, y, width, height]` in the graph's unit."""
         drawn = self.page.evaluate(VUE_NODES) if self.vue else self.nodes()
         return {node["id"]: node["box"] for node in drawn}
+
+    def zoom(self):
+        """(pixels of the window for a unit of the graph, whether the canvas leaves texts out at this zoom)."""
+        return self.page.evaluate(ZOOM)
+
+    def show_previews(self):
+        """Let every node that can show a live preview get one, and wait until it is there."""
+        self.page.evaluate(PREVIEW, [sorted(PREVIEWING), PREVIEW_SIDE])
+        self.page.wait_for_function(PREVIEWED[self.vue], polling=100)
+        self.come_to_rest()
+
+    def keep_previewed(self):
+        """From now on, keep which nodes get a live preview of the server."""
+        self.page.evaluate(KEEP_PREVIEWED)
+
+    def previewed(self):
+        """The ids of the nodes that got a live preview since `keep_previewed`."""
+        return self.page.evaluate("[...window.seen]")
+
+    def in_window(self, box):
+        """Where in the window a box of the graph is: left, top, right, bottom."""
+        return self.page.evaluate(PLACED, box)
+
+    def show_words(self):
+        """Let every node that can say something of a run say as much as it shows at once."""
+        self.page.evaluate(SPEAK, [sorted(SPEAKING), WORDS])
+        self.come_to_rest()
+
+    def hidden_heights(self):
+        """node -> how much of a note its box does not show, in the graph's unit; Vue's notes grow by themselves."""
+        return self.page.evaluate(HIDDEN)
 
     def clipped_texts(self):
         """Texts of fields, notes and titles of which their box shows a part only."""

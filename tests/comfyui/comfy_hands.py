@@ -21,6 +21,8 @@ CLASSIC_SLOT = """([id, kind, index]) => {
 }"""
 THUMBNAIL = """(name) => [...document.querySelectorAll(`[data-testid="template-workflow-${name}"] img`)].some(
     (image) => image.complete && image.naturalWidth)"""
+TEMPLATES = """() => [...document.querySelectorAll('[data-testid^="template-workflow-"]')].map(
+    (card) => card.dataset.testid.slice('template-workflow-'.length))"""
 WIRES = """() => app.graph.nodes.flatMap((node) => (node.inputs ?? []).flatMap((slot) => {
     const link = slot.link == null ? null : app.graph.getLink(slot.link)
     return link ? [[String(link.origin_id), link.origin_slot, String(node.id), slot.name]] : []
@@ -108,14 +110,28 @@ class Hands:
         self.page.get_by_test_id("queue-button").click()
         return self.canvas.ending()
 
-    def open_template(self, name):
-        """Open the pack's template of this name from the template browser; its thumbnail has to be there."""
-        before = self.page.evaluate("app.graph.id")
+    def show_templates(self):
+        """Open the template browser at the pack's templates, and wait for every thumbnail."""
         self.page.get_by_role("button", name="Templates").first.click()
-        self.page.get_by_role("button", name=PLUGIN).click()
+        first = self.page.get_by_test_id("template-workflow-text_to_image")
+        self._until(
+            lambda: self.page.get_by_role("button", name=PLUGIN).click(),
+            lambda: first.wait_for(timeout=BUSY_LIMIT),
+            "templates of the pack",
+        )
+        for name in self.templates():
+            self.page.get_by_test_id(f"template-workflow-{name}").scroll_into_view_if_needed()
+            self.page.wait_for_function(THUMBNAIL, arg=name)
+
+    def templates(self):
+        """The names of the templates that the browser shows, in its order."""
+        return self.page.evaluate(TEMPLATES)
+
+    def open_template(self, name):
+        """Open a template that the template browser shows."""
+        before = self.page.evaluate("app.graph.id")
         card = self.page.get_by_test_id(f"template-workflow-{name}")
         card.scroll_into_view_if_needed()
-        self.page.wait_for_function(THUMBNAIL, arg=name)
         card.click()
         card.wait_for(state="hidden")
         self.page.wait_for_function("(before) => app.graph.id !== before && app.graph.nodes.length > 0", arg=before)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from comfy_canvas import Canvas
 from comfy_hands import Hands
 
 pytestmark = pytest.mark.comfyui
@@ -21,6 +22,15 @@ WIRES = [
     ("decoder", "image", "save", "images"),
 ]  # fmt: skip
 OUTPUTS = {"clip": 0, "prior": 1, "decoder": 2, "text": 0, "embedding": 0, "image": 0}
+
+WIDE = {"width": 2600, "height": 1000}
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def canvas(request, browser, server):
+    """The page in a window in which five nodes stand side by side without moving the view."""
+    with Canvas(browser, server, vue=request.param == "vue", window=WIDE) as canvas:
+        yield canvas
 
 
 def test_a_graph_made_by_hand_draws_what_was_typed(canvas, screenshots):

@@ -178,8 +178,20 @@ def box(node):
     return x, y - TITLE_HEIGHT, x + width, y + height
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_layout_reads_from_left_to_right_without_overlaps(name):
+@pytest.mark.parametrize("name", ALL)
+def test_the_layout_is_folded_into_what_a_usual_window_shows_legibly(name):
+    """ComfyUI fits a template into three quarters of its window, and leaves texts below 8 px out; they have 14."""
+    canvas = read(f"{name}.json")
+    boxes = [box(node) for node in canvas["nodes"]]
+    width = max(a[2] for a in boxes) - min(a[0] for a in boxes)
+    height = max(a[3] for a in boxes) - min(a[1] for a in boxes)
+    assert 1 <= width / height <= 2.2
+    assert min(0.75 * 1600 / (width + 20), 0.75 * 1000 / (height + 20)) >= 8 / 14
+    assert "ds" not in canvas["extra"]  # a view of its own would be that of one window
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_layout_runs_to_the_right_and_down_without_overlaps(name):
     canvas = read(f"{name}.json")
     for one, other in itertools.combinations(canvas["nodes"], 2):
         a, b = box(one), box(other)
@@ -187,10 +199,10 @@ def test_the_layout_reads_from_left_to_right_without_overlaps(name):
     nodes = {node["id"]: node for node in canvas["nodes"]}
     for _, source, _, to, _, _ in canvas["links"]:
         a, b = box(nodes[source]), box(nodes[to])
-        assert a[2] < b[0] or (a[0] == b[0] and a[3] < b[1])
-    for node in drawn(canvas):
+        assert a[2] < b[0] or a[3] < b[1], (source, to)
+    around = [group["bounding"] for group in canvas["groups"]]
+    for node in canvas["nodes"]:
         a = box(node)
-        around = [group["bounding"] for group in canvas["groups"]]
         inside = [x <= a[0] and y <= a[1] and a[2] <= x + w and a[3] <= y + h for x, y, w, h in around]
         assert sum(inside) == 1
 
