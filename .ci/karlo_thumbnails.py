@@ -1,4 +1,4 @@
-"""Draw the thumbnails of workflows of Karlo, Kandinsky and ECLIPSE: diagrams, as the weights are not here.
+"""Draw the thumbnails of workflows with models that are not part of this project: diagrams.
 
 python .ci/karlo_thumbnails.py
 """
@@ -113,6 +113,37 @@ DIAGRAMS = {
             ("Stable Diffusion 2.1 unCLIP-L", "768 px", RED),
         ],
         "needs Karlo and sd21-unclip-l.ckpt",
+    ),
+    "kandinsky_to_sdxl_revision": (
+        "Kandinsky's prior to SDXL",
+        [
+            ("Prompt", "read by SDXL's clip_g", BLUE),
+            ("Kandinsky 2.2's prior", "image embedding, 1280 numbers", GREEN),
+            ("unCLIPConditioning", "ComfyUI's own", VIOLET),
+            ("SDXL", "ReVision, 1024 px", RED),
+        ],
+        "needs Kandinsky's prior and SDXL",
+    ),
+    "sdxl_revision_blend": (
+        "SDXL ReVision: two images",
+        [
+            ("Two images", "yours, read by ViT-bigG", BLUE),
+            ("Embedding Blend", "as you weigh them", GREEN),
+            ("Text Diff", "from one text to another", OCHRE),
+            ("unCLIPConditioning", "ComfyUI's own", VIOLET),
+            ("SDXL", "ReVision, 1024 px", RED),
+        ],
+        "needs SDXL and clip_vision_g",
+    ),
+    "stable_cascade_blend": (
+        "Stable Cascade: two images",
+        [
+            ("Two images", "yours, read by ViT-L", BLUE),
+            ("Embedding Interpolate", "halfway between them", GREEN),
+            ("unCLIPConditioning", "ComfyUI's own", VIOLET),
+            ("Stages C and B", "1024 px", RED),
+        ],
+        "needs Stable Cascade",
     ),
 }
 """Workflow: title, boxes (name, what it does, colour) from top to bottom, and what it needs."""

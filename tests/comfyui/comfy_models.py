@@ -13,7 +13,14 @@ from unclip.unclip_core.families.kandinsky22 import random_prior as random_kandi
 from unclip.unclip_core.families.karlo.random_weights import full_size, small_size, write_random_karlo
 
 STAND_IN = Path(__file__).with_name("stand_in_sd.py")
-SD_UNCLIP = "sd21-unclip-l.ckpt"
+STOCK_FILES = {
+    "checkpoints": [
+        "sd21-unclip-l.ckpt", "sd_xl_base_1.0.safetensors", "stable_cascade_stage_c.safetensors",
+        "stable_cascade_stage_b.safetensors",
+    ],
+    "clip_vision": ["clip_vision_g.safetensors"],
+}  # fmt: skip
+"""What the workflows name of stock models, by its folder."""
 
 
 def wide_size():
@@ -50,13 +57,15 @@ def write_kandinsky(models):
 def furnished(base):
     """The base folder with what the workflows name: small random models, and the image of ComfyUI's own.
 
-    Stable Diffusion's file is an empty one until `write_stable_diffusion`: it is listed, but cannot be loaded.
+    Files of stock models are empty ones until `write_stable_diffusion`: they are listed, but cannot be loaded.
     """
     for name, sizes in KARLO.items():
         write_random_karlo(base / "models" / "unclip" / name, sizes)
     write_kandinsky(base / "models" / "unclip")
-    (base / "models" / "checkpoints").mkdir()
-    (base / "models" / "checkpoints" / SD_UNCLIP).touch()
+    for folder, files in STOCK_FILES.items():
+        (base / "models" / folder).mkdir()
+        for file in files:
+            (base / "models" / folder / file).touch()
     (base / "input").mkdir()
     picture = Image.linear_gradient("L").convert("RGBA")
     picture.paste((0, 0, 0, 0), (64, 64, 160, 160))  # the hole that a mask is read from

@@ -52,7 +52,9 @@ SIZES = {
     "kandinsky_depth": [(SHORT["width"], SHORT["height"])],
     "eclipse_kandinsky": [(SHORT["width"], SHORT["height"])],
 }
-NOT_RUN = {"karlo_to_sd21_unclip"}  # needs Stable Diffusion; test_comfyui_bridge.py goes as far as its conditioning
+NOT_RUN = {
+    "karlo_to_sd21_unclip", "kandinsky_to_sdxl_revision", "sdxl_revision_blend", "stable_cascade_blend"
+}  # fmt: skip  # need stock models; test_comfyui_bridge.py and test_comfyui_stock_workflows.py run them
 PROMPT = "a large red circle in the center on a white background"
 STOP_LIMIT = 10  # seconds from an interrupt to its event; a step of the sampling takes far less
 
