@@ -146,7 +146,13 @@ def draw(name, given, **changes):
     prompt = json.loads(path.read_text(encoding="utf-8"))
     for node in prompt.values():
         node["inputs"] |= QUICK.get(node["class_type"], {}) | changes.get(node["class_type"], {})
-    return execute(prompt, given, list(torch.rand(2, 1, 64, 64, 3, generator=torch.Generator().manual_seed(0))))
+    return execute(prompt, given, pictures())
+
+
+def pictures():
+    """A dark picture and a bright one: to towers of random weights two noises look the same."""
+    dark, bright = 0.3 * torch.rand(2, 1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    return [dark * torch.tensor([1.0, 0.2, 0.2]), 1 - bright * torch.tensor([1.0, 0.2, 0.2])]
 
 
 def told(images):
@@ -162,7 +168,7 @@ with torch.inference_mode():
     found = {
         "sdxl_revision_blend": told([
             draw("sdxl_revision_blend", small),
-            draw("sdxl_revision_blend", small, UnclipEmbeddingBlend={"weight_1": -0.5}),
+            draw("sdxl_revision_blend", small, UnclipEmbeddingBlend={"weight_1": -1.0}),
             draw("sdxl_revision_blend", small, UnclipTextDiff={"theta": 0.9}),
         ]),
         "kandinsky_to_sdxl_revision": told([
