@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from unclip import NODE_CLASS_MAPPINGS
 from unclip.nodes import decoder, defaults, host, prior, upscale
+from unclip.nodes.host import oom_retry
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import BrokenValue, EmbeddingValue, FamilyError, NoiseValue
 from unclip.unclip_core import pipelines
@@ -470,6 +471,10 @@ class Clock:
         return self.now
 
 
+def draws_of(mine, text):
+    return prior.Draws(mine.prior.part, text.condition, [3], {}, {}, slice(0, 1))
+
+
 @pytest.fixture
 def timed(mine, text, monkeypatch):
     """The preview by a clock: (steps of the prior, seconds of one, of a decoder step) -> steps of each preview."""
@@ -485,7 +490,7 @@ def timed(mine, text, monkeypatch):
 
         monkeypatch.setattr(pipelines, "sample_decoder", draw)
         budget = host.PreviewBudget(total, clock)
-        images = prior.previewer(mine.prior.part, mine.decoder.part, text.condition, 3, budget)
+        images = prior.previewer(draws_of(mine, text), mine.decoder.part, budget)
         shown = 0
         for _ in range(total):
             clock.now += step
@@ -518,7 +523,7 @@ def test_no_preview_is_begun_that_the_time_is_too_short_for(timed):
 
 def test_the_priors_preview_is_an_image_of_its_first_embedding(mine, text):
     part = mine.prior.part
-    images = prior.previewer(part, mine.decoder.part, text.condition, 3, Plenty(1))
+    images = prior.previewer(draws_of(mine, text), mine.decoder.part, Plenty(1))
     x0 = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0))
     shown = images(x0)
     assert shown.shape == (1, 3, SIDE, SIDE) and -1 <= float(shown.min()) and float(shown.max()) <= 1
@@ -540,7 +545,7 @@ def test_a_decoder_for_the_preview_changes_nothing_of_the_result(mine, text, mon
     monkeypatch.setattr(host, "wants_preview", lambda: True)
     monkeypatch.setattr(host, "PreviewBudget", Plenty)
     plain = run("UnclipPriorSample", mine.prior, text, seed=1, steps=2)
-    monkeypatch.setattr(host, "progress", Shown)
+    monkeypatch.setattr(oom_retry, "progress", Shown)
     seen = run("UnclipPriorSample", mine.prior, text, seed=1, steps=2, decoder=mine.decoder)
     assert torch.equal(plain.embeds, seen.embeds) and shown == [(1, 3, SIDE, SIDE)] * 2
 
