@@ -39,7 +39,7 @@ SIZES = {
     "inpaint": [(256, 256)],
     "outpaint": [(512, 256)],
     "forward_diffusion": [(512, 82), (640, 400)],  # eight frames under their names, and the plot
-    "denoising_film": [(576, 146)],  # eight steps and the end
+    "denoising_film": [(640, 146)],  # every other of sixteen steps, the last and the end
     "clip_guidance": [(1024, 768)],
     "clip_optimise": [(128, 128)],
     "karlo_text_to_image": [(64, 64)],  # of the small random Karlo that stands for the real one
