@@ -24,7 +24,9 @@ from comfy_server import Server, find_comfyui  # noqa: E402
 DOCS = ROOT / "nodes" / "web" / "docs"
 WORKFLOW = ROOT / "workflows" / "text_to_image.json"
 WIDTH, QUALITY, MARGIN = 1800, 88, 14
-COLUMN, GAP = 980, 40
+WINDOW = {"width": 2400, "height": 1500}
+"""Larger than a usual one, so that what is small in the image can be read."""
+COLUMN, GAP = 1400, 40
 """Height of a column of nodes, and the room between nodes, in the graph's unit."""
 PLACED = """() => {
     const { scale, offset } = app.canvas.ds
@@ -48,7 +50,7 @@ def main() -> None:
         server = Server(*find_comfyui(), Path(folder))
         try:
             server.wait_until_ready()
-            with launch(find_chromium()) as browser, Canvas(browser, server, vue=True) as canvas:
+            with launch(find_chromium()) as browser, Canvas(browser, server, vue=True, window=WINDOW) as canvas:
                 save(canvas, draw_workflow(canvas), DOCS / "canvas.jpg")
                 save(canvas, lay_out_nodes(canvas), DOCS / "nodes.jpg")
         finally:
@@ -60,7 +62,7 @@ Box = list[float]
 
 
 def draw_workflow(canvas: Canvas) -> list[Box]:
-    """Run the workflow on the canvas: the boxes of its groups."""
+    """Run the workflow on the canvas: the boxes of its groups and nodes."""
     # The seed that is shown afterwards is the one that it was drawn from.
     text = WORKFLOW.read_text(encoding="utf-8").replace('"randomize"', '"fixed"')
     workflow = json.loads(text)
@@ -70,7 +72,8 @@ def draw_workflow(canvas: Canvas) -> list[Box]:
         raise RuntimeError(f"The workflow ended with {ending}: {details}")
     canvas.wait_for_image()
     canvas.fit()
-    return [group["bounding"] for group in workflow["groups"]]
+    # What a node has to show can make it longer than its group.
+    return [*(group["bounding"] for group in workflow["groups"]), *canvas.boxes().values()]
 
 
 def lay_out_nodes(canvas: Canvas) -> list[Box]:
