@@ -7,7 +7,7 @@ from comfy_hands import Hands
 
 pytestmark = pytest.mark.comfyui
 
-PROMPT = "a large red circle in the center on a white background"
+PROMPT = "a red apple"
 # what is typed into the search box, the node that is picked of what it finds, where it is laid down (px of the window)
 NODES = {
     "model": ("karlo", "Load unCLIP Model", (250, 130)),
@@ -50,7 +50,7 @@ def test_a_graph_made_by_hand_draws_what_was_typed(canvas, screenshots):
     assert image.size == (64, 64) and PROMPT in image.text["prompt"]
     levels = np.asarray(image.convert("RGB"), dtype=np.float32)
     red, green, blue = levels[24:40, 24:40].mean((0, 1))
-    assert red > 150 and green < 120 and blue < 120  # the circle
+    assert red > 150 and green < 120 and blue < 120  # the apple
     assert levels[:6, :6].mean() > 200  # the background
 
 
