@@ -4,6 +4,7 @@ import { app } from '../../../scripts/app.js'
 import { extensionForOutputs, isOurs, nodeOfRun } from './graph.js'
 
 const WIDGET = 'unclip_words'
+const PREVIEW = '$$canvas-image-preview' // ComfyUI's own widget on the classic canvas
 const LINE = 16 // px
 const PADDING = 10
 const LETTER = 6.2 // about
@@ -12,6 +13,7 @@ const LINES_SHOWN = 3 // the rest by the wheel, or in a taller node
 app.registerExtension(extensionForOutputs('unCLIP.Words', isOurs, (node, output) => {
   const warnings = output.warnings ?? []
   const words = [output.text, warnings, output.notes].find((each) => each?.length)
+  if (!output.images?.length) dropPreview(node)
   if (words) say(node, words.join('\n'), new Set(warnings))
 }))
 
@@ -21,6 +23,17 @@ app.api.addEventListener('executing', ({ detail }) => {
   const widget = node?.widgets?.find((each) => each.name === WIDGET)
   if (widget) node.removeWidget(widget)
 })
+
+// The live preview of a run that has ended: the words take its room, and the image itself is with what saves it.
+function dropPreview(node) {
+  const index = node.widgets?.findIndex((widget) => widget.name === PREVIEW) ?? -1
+  if (index < 0) return
+  const [preview] = node.widgets.splice(index, 1)
+  preview.onRemove?.()
+  if (app.nodePreviewImages) delete app.nodePreviewImages[node.id]
+  node.imgs = undefined
+  node.setSize([node.size[0], Math.max(node.size[1] - (preview.computedHeight ?? 0), node.computeSize()[1])])
+}
 
 function say(node, text, warnings) {
   const widget = node.widgets?.find((each) => each.name === WIDGET) ?? addWidget(node)
