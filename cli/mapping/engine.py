@@ -142,8 +142,6 @@ def spread(pool: Pool, shares: Sequence[Any], make: Callable[[], Handler]) -> It
         ValueError: Ray is missing, or `make` or a handler raised; the message is theirs.
         OSError: Ray gave up.
     """
-    import pickle
-
     with connected(pool):
         import ray
         from ray.data import ActorPoolStrategy
@@ -162,10 +160,10 @@ def spread(pool: Pool, shares: Sequence[Any], make: Callable[[], Handler]) -> It
             )
         )
         for batch in batches(done):
-            for number, data, fault in zip(batch["number"], batch["data"], batch["fault"], strict=True):
+            for number, result, fault in zip(batch["number"], batch["result"], batch["fault"], strict=True):
                 if fault:
                     raise ValueError(str(fault))
-                yield int(number), pickle.loads(data)  # noqa: S301  # of our own workers
+                yield int(number), result
 
 
 class _Spread:
@@ -181,16 +179,14 @@ class _Spread:
             self._fault = str(error) or type(error).__name__
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        import pickle
-
-        number, data = int(batch["id"][0]), b""
+        number, result = int(batch["id"][0]), np.array([None], dtype=object)
         if not self._fault:
             try:
-                data = pickle.dumps(self._handler(self._shares[number]))
+                result[0] = self._handler(self._shares[number])
             except Exception as error:
                 self._fault = str(error) or type(error).__name__
         return {
             "number": np.array([number]),
-            "data": np.array([data], dtype=object),
+            "result": result,
             "fault": np.array([self._fault], dtype=object),
         }

@@ -145,9 +145,7 @@ def test_text_to_image_runs_on_the_canvas(canvas, screenshots):
     canvas.screenshot(screenshots / f"text_to_image-{mode(canvas)}-run.png")
     assert canvas.complaints() == []
     boxes = canvas.boxes()
-    assert overlapping(boxes) == []
-    if not canvas.vue:  # Vue keeps a live preview beside the words: its nodes then reach out of their groups' frames
-        assert sticking_out(boxes, workflow["groups"]) == []
+    assert overlapping(boxes) == [] and sticking_out(boxes, workflow["groups"]) == []
     (image,) = canvas.server.images(details["prompt_id"])
     assert image.size == (256, 256)
     # Dropped on a canvas, the image brings its workflow back.

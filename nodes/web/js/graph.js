@@ -21,6 +21,9 @@ export function nodeOfOutputs(locator) {
   return nodeIn(parts.length ? rootGraph().subgraphs?.get(parts[0]) : rootGraph(), last)
 }
 
+// The other way.
+export const locatorOf = ({ graph, id }) => (graph === rootGraph() ? String(id) : `${graph.id}:${id}`)
+
 function nodeIn(graph, id) {
   return graph?.getNodeById(id) ?? graph?.getNodeById(Number(id)) ?? undefined
 }

@@ -1,7 +1,7 @@
 // What our nodes say of a run, below their widgets: warnings, scores, the settings that "auto" stood for.
 
 import { app } from '../../../scripts/app.js'
-import { extensionForOutputs, isOurs, nodeOfRun } from './graph.js'
+import { extensionForOutputs, isOurs, locatorOf, nodeOfRun } from './graph.js'
 
 const WIDGET = 'unclip_words'
 const PREVIEW = '$$canvas-image-preview' // ComfyUI's own widget on the classic canvas
@@ -26,13 +26,18 @@ app.api.addEventListener('executing', ({ detail }) => {
 
 // The live preview of a run that has ended: the words take its room, and the image itself is with what saves it.
 function dropPreview(node) {
+  previews()?.revokePreviewsByLocatorId?.(locatorOf(node))
   const index = node.widgets?.findIndex((widget) => widget.name === PREVIEW) ?? -1
   if (index < 0) return
   const [preview] = node.widgets.splice(index, 1)
   preview.onRemove?.()
-  if (app.nodePreviewImages) delete app.nodePreviewImages[node.id]
   node.imgs = undefined
   node.setSize([node.size[0], Math.max(node.size[1] - (preview.computedHeight ?? 0), node.computeSize()[1])])
+}
+
+// ComfyUI's store of live previews, for which it gives extensions no way; without it they stay.
+function previews() {
+  return document.getElementById('vue-app')?.__vue_app__?.config.globalProperties.$pinia?._s.get('nodeOutput')
 }
 
 function say(node, text, warnings) {

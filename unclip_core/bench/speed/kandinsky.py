@@ -17,6 +17,7 @@ from ...nets.prior import PriorParams
 from ...weights.files import DTYPES
 from ..random_kandinsky import PRIOR, random_kandinsky
 from ..stages import PROMPT
+from .parts import read_parts
 
 GUIDANCE = 4.0
 SIDES = {"small": 384, "full": 768}
@@ -50,22 +51,9 @@ def model_folder(folder: Path, size: str, dtype: str) -> Path:
 
 
 def load_ours(job: dict[str, Any], device: torch.device) -> Draw:
-    """Our program: on a CPU loading reads every part once, and drawing holds no more than the part that runs.
-
-    On a device all parts are kept there, as diffusers keeps them.
-    """
-    from ...families.loading import load_model
-
-    reader = load_model(Path(job["folder"]), DTYPES[job["dtype"]], conventions="diffusers").reader
-    read = {name: getattr(reader, name) for name in ("clip", "prior", "decoder")}
-    if device.type != "cpu":
-        kept = {name: make() for name, make in read.items()}
-        for part in kept.values():
-            part.module.to(device)
-        return lambda seed: _draw_ours(kept.__getitem__, job, seed)
-    for make in read.values():
-        make()
-    return lambda seed: _draw_ours(lambda name: read[name](), job, seed)
+    """Our program, see `read_parts`."""
+    part = read_parts(job, device, ("clip", "prior", "decoder"))
+    return lambda seed: _draw_ours(part, job, seed)
 
 
 def _draw_ours(part: Callable[[str], Any], job: dict[str, Any], seed: int) -> Tensor:

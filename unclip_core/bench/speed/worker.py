@@ -9,7 +9,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from ...weights.devices import choose_device, device_peak_gib, forget_peak, sync
 from ...weights.files import DTYPES
 from ..memory import peak_gib
 from ..stages import PROMPT
+from .parts import read_parts
 
 GUIDANCE = (4.0, 8.0)
 
@@ -75,22 +75,9 @@ def loader(family: str, program: str) -> Callable[[dict[str, Any], torch.device]
 
 
 def load_ours(job: dict[str, Any], device: torch.device) -> Draw:
-    """Our program: on a CPU loading reads every part once, and drawing holds no more than the part that runs.
-
-    On a device all parts are kept there, as diffusers keeps them.
-    """
-    from ...families.loading import load_model
-
-    reader = load_model(Path(job["folder"]), DTYPES[job["dtype"]], conventions="diffusers").reader
-    read = {name: getattr(reader, name) for name in ("clip", "prior", "decoder", "upsampler")}
-    if device.type != "cpu":
-        kept = {name: make() for name, make in read.items()}
-        for part in kept.values():
-            part.module.to(device)
-        return lambda seed: _draw_ours(kept.__getitem__, job, seed)
-    for make in read.values():
-        make()
-    return lambda seed: _draw_ours(lambda name: read[name](), job, seed)
+    """Our program, see `read_parts`."""
+    part = read_parts(job, device, ("clip", "prior", "decoder", "upsampler"))
+    return lambda seed: _draw_ours(part, job, seed)
 
 
 def _draw_ours(part: Callable[[str], Any], job: dict[str, Any], seed: int) -> Tensor:
