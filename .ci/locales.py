@@ -2,7 +2,8 @@
 
 `phrases.json` holds sentences (English -> the language; `{n}` stands for a number), `words.json` the names of inputs
 and outputs. What these two lack stays English, and is listed: after a change of the nodes run this, translate what it
-lists, and run it again. `--untranslated` lists without writing, and is no failure.
+lists, and run it again. `--untranslated` lists without writing, and is no failure. The help pages that a language has
+not are listed too: docs/<node's id>/<language>.md.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCALES = ROOT / "locales"
+DOCS = ROOT / "nodes" / "web" / "docs"
 NUMBER = re.compile(r"_(\d+)\b")
 SUFFIX = " (unCLIP)"
 QUOTES = {"zh": "“”", "ja": "「」", "ko": "‘’", "fr": "«»", "es": "«»", "de": "„“", "ru": "«»"}
@@ -102,6 +104,11 @@ def definitions(language: Language) -> dict[str, Any]:
     return {key: language.node(node, names[key], names.values()) for key, node in NODE_CLASS_MAPPINGS.items()}
 
 
+def without_page(code: str, nodes: Iterable[str]) -> list[str]:
+    """The ids of the nodes whose help page is not there in the language: ComfyUI shows the English one."""
+    return [key for key in nodes if code != "en" and not (DOCS / key / f"{code}.md").is_file()]
+
+
 def main() -> None:
     """Write all languages, or none, and list what they lack."""
     parser = argparse.ArgumentParser(description="Write the nodes' words in every language.")
@@ -115,6 +122,8 @@ def main() -> None:
             (folder / "nodeDefs.json").write_text(text, encoding="utf-8")
         for missing in dict.fromkeys(language.missing):
             print(f"{language.code}, not translated: {missing}")
+        for key in without_page(language.code, nodes):
+            print(f"{language.code}, no help page: {key}")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def is_ignored(path):
 @pytest.mark.parametrize(
     "path",
     ["__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "nodes/loaders.py", "icon.svg",
-     "nodes/web/docs/UnclipLoadModel.md", "nodes/web/js/words.js", "nodes/web/js/pad.js",
-     "nodes/web/js/pick.js", "subgraphs/Inpaint (unCLIP).json",
+     "nodes/web/docs/UnclipLoadModel.md", "nodes/web/docs/UnclipLoadModel/de.md", "nodes/web/js/words.js",
+     "nodes/web/js/pad.js", "nodes/web/js/pick.js", "subgraphs/Inpaint (unCLIP).json",
      "workflows/text_to_image.json", "workflows/text_to_image.jpg",
      "workflows/api/text_to_image.json", "unclip_core/bundled/shapes/decoder.safetensors",
      "unclip_core/bundled/things/decoder.safetensors", "NOTICE", "locales/zh/nodeDefs.json",

@@ -126,6 +126,15 @@ def test_the_list_is_of_what_the_files_have_in_english(language):
     assert set(sentences) <= set(listed.missing)
 
 
+def test_help_pages_that_are_missing_are_listed(tmp_path, monkeypatch):
+    without_page = runpy.run_path(str(ROOT / ".ci" / "locales.py"))["without_page"]
+    monkeypatch.setitem(without_page.__globals__, "DOCS", tmp_path)
+    (tmp_path / "Here").mkdir()
+    (tmp_path / "Here" / "de.md").touch()
+    assert without_page("de", ["Here", "There"]) == ["There"]
+    assert without_page("fr", ["Here"]) == ["Here"] and without_page("en", ["Here"]) == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_quoted_names_of_inputs_and_numbers_survive(language):
     """A sentence that quotes 'known' or says 0.25 has to say so in every language."""
