@@ -43,11 +43,16 @@ def outline(text):
     }
 
 
+def numbers(text):
+    """Every run of digits of a page; of 1,231 all at once, however a language parts the thousands."""
+    return set(re.findall(r"\d+", re.sub(r"(?<=\d)[,.\u00a0\u202f](?=\d{3}\b)", "", text)))
+
+
 def lags(english, page):
     """What of the English page the other does not have, or has otherwise."""
     ours, theirs = outline(english), outline(page)
     wrong = {part: (ours[part], theirs[part]) for part in ours if ours[part] != theirs[part]}
-    missing = set(re.findall(r"\d+", english)) - set(re.findall(r"\d+", page))
+    missing = numbers(english) - numbers(page)
     return {**wrong, "numbers": sorted(missing)} if missing else wrong
 
 
@@ -99,5 +104,6 @@ def test_a_page_that_lags_behind_is_told(part, old, new):
 
 def test_a_number_that_changed_is_told():
     """But not how a language writes it."""
-    assert lags("1,231 things, 0.25 to 1\n", "1.231 Dinge, 0,25 bis 1\n") == {}
+    for written in ("1.231 Dinge, 0,25 bis 1", "1\u00a0231 Dinge, 0.25 bis 1", "1231 Dinge, 0.25 bis 1"):
+        assert lags("1,231 things, 0.25 to 1\n", f"{written}\n") == {}
     assert lags("1 to 128\n", "1 bis 64\n") == {"numbers": ["128"]}
