@@ -2,9 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .linear import linear
+from .memory_formats import Conv2d
 from .winograd import winograd
 
 # Below any of these Winograd's transforms (of pixels, of kernels, of both) cost what its products save.
@@ -12,7 +13,7 @@ MIN_CHANNELS, MIN_PIXELS, MIN_ELEMENTS = 128, 1024, 400_000
 IM2COL_OUTPUTS_PER_PIXEL = 8  # fewer output channels for each pixel than this: im2col is the slower way
 
 
-class Conv3x3(nn.Conv2d):
+class Conv3x3(Conv2d):
     """nn.Conv2d(…, 3, padding=1); takes a faster way where there is one, never while gradients are recorded."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .group_norm import fused
 from .pooled_statistics import part_of, pooled
 
 Shape = tuple[int, int, int, int]
@@ -52,7 +53,13 @@ class Rows:
         waiting: tuple[int, Tensor] | None = None
         for first, strip in self.strips():
             if into is None:
-                into = strip.new_empty(self.shape)
+                last = strip.stride(1) == 1 < strip.shape[1]  # channels last, be it a part of something larger
+                into = torch.empty(
+                    self.shape,
+                    dtype=strip.dtype,
+                    device=strip.device,
+                    memory_format=torch.channels_last if last else torch.contiguous_format,
+                )
             if waiting is not None:
                 _write(into, *waiting)
             waiting = first, strip
@@ -101,7 +108,8 @@ class Statistics(NamedTuple):
 def group_norm(norm: nn.GroupNorm, x: Tensor, strip: Strip | None) -> Tensor:
     """Normalise features, or a strip of them by the statistics of the whole."""
     if strip is None:
-        return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        made = fused(norm, x, silu=False)
+        return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps) if made is None else made
     repeats = x.shape[1] // norm.num_groups
     mean, scale = (value.repeat_interleave(repeats, 1) for value in (strip.mean, strip.scale))
     scale = scale * norm.weight

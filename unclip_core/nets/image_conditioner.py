@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .conditioning import Condition, replace_dropped
+from .memory_formats import Conv2d, following
 from .params import require_positive
 
 HINT_CHANNELS = (16, 16, 32, 32, 96, 96, 256)
@@ -102,7 +103,7 @@ class ImageConditioner(nn.Module):
         Returns:
             `[B, HINT_LATENT_CHANNELS, H / 8, W / 8]`.
         """
-        return self.hint(images.to(self.embed.weight))
+        return self.hint(following(images.to(self.embed.weight), self.hint[0].weight))
 
 
 def hint_encoder() -> nn.Sequential:
@@ -111,5 +112,5 @@ def hint_encoder() -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in zip(widths[:-1], widths[1:], strict=True):
         stride = 2 if before != after and before != 3 else 1
-        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.SiLU()]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], HINT_LATENT_CHANNELS, 3, padding=1))
+        layers += [Conv2d(before, after, 3, stride=stride, padding=1), nn.SiLU()]
+    return nn.Sequential(*layers, Conv2d(widths[-1], HINT_LATENT_CHANNELS, 3, padding=1))

@@ -76,7 +76,7 @@ def _run(block: ResBlock, attentions: nn.ModuleList, index: int, h: Tensor, sign
 
 def _add_map(h: Tensor, lift: nn.Module | None, feature_map: Tensor | None) -> Tensor:
     """Add the lifted feature map, where the level has one."""
-    return h if lift is None or feature_map is None else h + lift(feature_map.to(h.dtype))
+    return h if lift is None or feature_map is None else h + lift(feature_map)
 
 
 class DownLevel(nn.Module):

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .memory_formats import Conv2d
+
 MIN_MULTIPLICATIONS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves
 
 
@@ -19,7 +21,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-class Conv1x1(nn.Conv2d):
+class Conv1x1(Conv2d):
     """nn.Conv2d(in, out, 1); without gradients, an image that is channels last goes through `linear`.
 
     Arguments are nn.Conv2d's, as peft makes others of the same class.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .feature_rows import Rows
+from .memory_formats import Conv2d, following
 from .movq_layers import EPS, Attention, Block, Down, Head, MakeNorm, Norm, SpatialNorm, Stem, Up
 from .movq_params import SPATIAL_GROUPS, MoVQParams
 
@@ -78,7 +79,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Encode."""
         stages = [self.stem, *(s for level in self.levels for s in level.stages()), *self.middle.stages(), self.head]
-        return run(stages, images, None)
+        return run(stages, following(images, self.stem.weight), None)
 
 
 class Decoder(nn.Module):
@@ -108,6 +109,7 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor, code: Tensor) -> Tensor:
         """Decode."""
         stages = [self.stem, *self.middle.stages(), *(s for level in self.levels for s in level.stages()), self.head]
+        latents, code = (following(given, self.stem.weight) for given in (latents, code))
         return run(stages, latents, code)
 
 
@@ -141,9 +143,9 @@ class MoVQ(nn.Module):
         super().__init__()
         self.params = params
         self.encoder = Encoder(params)
-        self.to_code = nn.Conv2d(params.latent_channels, params.latent_channels, 1)
+        self.to_code = Conv2d(params.latent_channels, params.latent_channels, 1)
         self.codebook = Codebook(params)
-        self.from_code = nn.Conv2d(params.latent_channels, params.latent_channels, 1)
+        self.from_code = Conv2d(params.latent_channels, params.latent_channels, 1)
         self.decoder = Decoder(params)
 
     def encode(self, images: Tensor) -> Tensor:

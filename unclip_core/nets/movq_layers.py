@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .feature_rows import Rows, Shape, Statistics, Strip, conv_rows, group_norm
 from .layers import attend
+from .memory_formats import Conv2d
 
 EPS = 1e-6
 QUERIES_AT_ONCE = 1024  # of attention over an image, whose scores would else take a gigabyte at 1024 px
@@ -31,8 +32,8 @@ class SpatialNorm(nn.Module):
         """Make the normalisation and the projections of the latents."""
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, EPS)
-        self.scale = nn.Conv2d(code_dim, channels, 1)
-        self.shift = nn.Conv2d(code_dim, channels, 1)
+        self.scale = Conv2d(code_dim, channels, 1)
+        self.shift = Conv2d(code_dim, channels, 1)
 
     @property
     def num_groups(self) -> int:
@@ -54,7 +55,7 @@ class SpatialNorm(nn.Module):
         return maps[:, :, rows][:, :, :, columns]
 
 
-class Stem(nn.Conv2d):
+class Stem(Conv2d):
     """The first 3x3 convolution."""
 
     recomputed = False
@@ -86,9 +87,9 @@ class Block(nn.Module):
         """Make the layers; the input goes through a 1x1 convolution where the width changes."""
         super().__init__()
         self.norm1, self.norm2 = norm(in_channels), norm(out_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> `[B, C', H, W]`; code: the latents, in a decoder."""
@@ -135,7 +136,7 @@ class Down(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the weights."""
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> `[B, C, H / 2, W / 2]`."""
@@ -164,7 +165,7 @@ class Up(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the weights."""
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> `[B, C, 2 H, 2 W]`."""
@@ -195,7 +196,7 @@ class Head(nn.Module):
         """Make the layers."""
         super().__init__()
         self.norm = norm(in_channels)
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv = Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> `[B, C', H, W]`."""

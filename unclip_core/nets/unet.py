@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .group_norm import norm_silu
 from .layers import AddedKVAttention, KeysValues, TimeEmbedding, TimeTable, make_norm
 from .levels import BlockFactory, DownLevel, LevelConditioning, LightUpLevel, Middle, UpLevel
+from .memory_formats import Conv2d, laid_out
 from .unet_params import UNetParams
 from .winograd import shared_buffers
 
@@ -23,12 +25,12 @@ class UNet(nn.Module):
         make = BlockFactory(params)
         cells = params.patch_size**2
         self.time_embed = TimeEmbedding(params.time_channels, params.time_embed_dim)
-        self.stem = nn.Conv2d(params.in_channels * cells, params.channels[0], 3, padding=1)
+        self.stem = Conv2d(params.in_channels * cells, params.channels[0], 3, padding=1)
         self.down = nn.ModuleList(DownLevel(make, i) for i in range(len(params.channels)))
         self.middle = Middle(make)
         self.up = nn.ModuleList(_up_levels(make, self.down))
         self.out_norm = make_norm(params.norm, params.groups, params.channels[0], params.eps)
-        self.out_conv = nn.Conv2d(params.channels[0], params.out_channels * cells, 3, padding=1)
+        self.out_conv = Conv2d(params.channels[0], params.out_channels * cells, 3, padding=1)
         nn.init.zeros_(self.out_conv.weight)
         nn.init.zeros_(self.out_conv.bias)
         for slot, attention in enumerate(self._attentions()):
@@ -74,14 +76,16 @@ class UNet(nn.Module):
             self._check_context(context, context_mask)
             context_bias = self._bias(context_mask)
         signals = self._signals(t, embed, context, context_bias, times)._replace(context_read=context_read)
-        h = self.stem(_laid_out(F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size)))
+        maps = {index: laid_out(given.to(signals.embed.dtype), self.stem.weight) for index, given in maps.items()}
+        seen = F.pixel_unshuffle(x.to(signals.embed.dtype), self.params.patch_size)
+        h = self.stem(laid_out(seen, self.stem.weight))
         kept = [h] if self.params.layout == "full" else []
         for index, level in enumerate(self.down):
             h = level(h, signals, kept, maps.get(index))
         h = self.middle(h, signals)
         for level in self.up:
             h = level(h, signals, kept, maps.get(level.index))
-        return F.pixel_shuffle(self.out_conv(F.silu(self.out_norm(h))), self.params.patch_size)
+        return F.pixel_shuffle(self.out_conv(norm_silu(self.out_norm, h)), self.params.patch_size)
 
     @property
     def stride(self) -> int:
@@ -152,16 +156,6 @@ class UNet(nn.Module):
             if channels and (level not in maps or tuple(maps[level].shape[1:]) != wanted):
                 got = tuple(maps[level].shape[1:]) if level in maps else "none"
                 raise ValueError(f"UNet: level {level} needs a map of shape {wanted} for this image, got {got}")
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """x [B, C, H, W], channels last on a CPU that only infers: all layers keep to it, and weights may stay as they are.
-
-    Training keeps the plain layout, in which the backward pass is faster.
-    """
-    if torch.is_grad_enabled() or x.device.type != "cpu":
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
