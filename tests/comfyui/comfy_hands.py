@@ -135,3 +135,28 @@ class Hands:
         card.click()
         card.wait_for(state="hidden")
         self.page.wait_for_function("(before) => app.graph.id !== before && app.graph.nodes.length > 0", arg=before)
+
+    def show_app(self):
+        """Turn to app mode: the words of its form, from top to bottom."""
+        self.page.get_by_role("button", name="Enter app mode").click()
+        form = self.page.get_by_test_id("linear-widgets")
+        form.wait_for()
+        skip = self.page.get_by_role("button", name="Skip")  # of the tour, which comes once
+        if skip.count():
+            skip.click()
+            skip.wait_for(state="hidden")
+        return [line for line in form.inner_text().splitlines() if line]
+
+    def show_graph(self):
+        """Turn back to the graph."""
+        self.page.get_by_role("button", name="Enter node graph").click()
+        self.page.get_by_test_id("linear-widgets").wait_for(state="hidden")
+
+    def run_app(self, text):
+        """Type over the form's first text, press its Run, wait for the image: (the event of the end, its data)."""
+        self.canvas.listen()
+        self.page.get_by_test_id("linear-widgets").locator("textarea").first.fill(text)
+        self.page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click()
+        ending = self.canvas.ending()
+        self.page.get_by_test_id("linear-image-output").locator("visible=true").first.wait_for()
+        return ending

@@ -216,6 +216,19 @@ def test_a_note_explains_it(name):
     assert "`" not in notes[0]["widgets_values"][0]  # blue on the note's brown, which nobody can read
 
 
+def test_five_open_as_a_form_too_and_as_a_graph_first():
+    """ComfyUI's app mode: which widgets its form shows, each with a sentence, and whose images."""
+    extras = {name: read(f"{name}.json")["extra"] for name in ALL}
+    apps = {name for name, extra in extras.items() if extra}
+    assert apps == {"text_to_image", "variations", "blend", "text_diff", "inpaint"}
+    for name in apps:
+        api, form = read("api", f"{name}.json"), extras[name]["linearData"]
+        assert extras[name]["linearMode"] is False
+        assert not any(isinstance(api[str(node)]["inputs"][widget], list) for node, widget, _ in form["inputs"])
+        assert all(len(more["description"]) > 10 for _, _, more in form["inputs"])
+        assert [api[str(node)]["class_type"] for node in form["outputs"]] == ["SaveImage"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_advanced_input_that_is_set_is_not_folded_away(name):
     api = read("api", f"{name}.json")
