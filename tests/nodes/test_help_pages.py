@@ -45,7 +45,7 @@ def outline(text):
 
 def numbers(text):
     """Every run of digits of a page; of 1,231 all at once, however a language parts the thousands."""
-    return set(re.findall(r"\d+", re.sub(r"(?<=\d)[,.\u00a0\u202f](?=\d{3}\b)", "", text)))
+    return set(re.findall(r"\d+", re.sub(r"(?<=\d)[,.\u00a0\u202f](?=\d{3}(?!\d))", "", text)))
 
 
 def lags(english, page):
