@@ -33,24 +33,6 @@ MODEL = ("--model", "bundled (shapes)")
 PROMPTS = ["a red circle on a white background", "a blue square", "a large green star"]
 
 
-@pytest.fixture(scope="module")
-def python_path():
-    """Ray's workers are processes of their own, which import `map_tasks` by its name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        yield
-
-
-@pytest.fixture(scope="module")
-def ray(python_path):
-    """One Ray for all tests but those that see it start and stop."""
-    import ray
-
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def write_table(path, count):
     path.write_text("id,prompt\n" + "".join(f"row{i},a cat {i}\n" for i in range(count)) + ",\n")
     return str(path)
@@ -106,7 +88,7 @@ run(job, lambda counts: print(counts.made, flush=True))
 """
 
 
-def test_workers_and_the_command_itself_killed_at_any_moment(python_path, tmp_path):
+def test_workers_and_the_command_itself_killed_at_any_moment(ray_environment, tmp_path):
     """SIGKILL to workers while it runs, then to the whole; the same command makes the rest: none lost, none twice."""
     table, out, rng = write_table(tmp_path / "t.csv", 120), tmp_path / "out", random.Random(0)
     child = subprocess.Popen([sys.executable, "-c", CHILD, table, str(out)], stdout=subprocess.PIPE, text=True)

@@ -2,7 +2,6 @@
 
 import json
 import operator
-import os
 import sys
 from functools import partial
 
@@ -16,19 +15,7 @@ pytest.importorskip("ray", reason="--ray needs the extra [ray], which is not ins
 from unclip.__main__ import main
 from unclip.cli.mapping.engine import Pool, spread
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    """One Ray for all tests; its workers find this package as this process does."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray")]
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,9 @@ def test_it_runs_where_an_event_loop_runs_already(comfy, tmp_path):
     async def notebook():
         return go(3, [comfy], tmp_path)
 
-    with ThreadPoolExecutor(1) as thread:  # of its own: a browser's test before may have left a loop running in this one
+    with ThreadPoolExecutor(
+        1
+    ) as thread:  # of its own: a browser's test before may have left a loop running in this one
         assert thread.submit(asyncio.run, notebook()).result().exit_code == 0
     assert seeds(tmp_path) == expected(3)
 

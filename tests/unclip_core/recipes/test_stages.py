@@ -266,17 +266,17 @@ def test_the_second_upsampler_asks_for_the_first(tmp_path):
 
 @pytest.mark.slow
 def test_both_upsamplers_are_trained_into_one_model(tmp_path, monkeypatch):
-    """On an image or two each, as a step and a measure of 32 say no more about where the figures go."""
+    """On small images, one or two each, as a step and a measure of 32 say no more about where the figures go."""
     for stage in ("upsampler", "second_upsampler"):
-        small = [replace(phase, training=replace(phase.training, batch=2)) for phase in PHASES[stage]]
+        small = [replace(phase, size=256, training=replace(phase.training, batch=2)) for phase in PHASES[stage]]
         monkeypatch.setitem(PHASES, stage, tuple(small))
     measure = tiny.measure_upsampler
     monkeypatch.setattr(tiny, "measure_upsampler", lambda part, n, seed, **size: measure(part, 1, seed, **size))
     tiny.train_tiny(tmp_path, ["upsampler", "second_upsampler"], steps=1)
     first = load_model(tmp_path).upsampler
-    assert first.fitting(255, 300) is first
-    assert first.fitting(256, 300) is first.second
-    assert first.second.from_size == 256
+    assert first.fitting(63, 70) is first
+    assert first.fitting(64, 70) is first.second
+    assert first.second.from_size == 64
     measured = json.loads((tmp_path / "second_upsampler-measure.json").read_text())
     assert measured["upsampler"] == pytest.approx(measured["bicubic"], abs=1.0)  # after one step each
 
