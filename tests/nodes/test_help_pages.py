@@ -104,6 +104,11 @@ def test_a_page_that_lags_behind_is_told(part, old, new):
 
 def test_a_number_that_changed_is_told():
     """But not how a language writes it."""
-    for written in ("1.231 Dinge, 0,25 bis 1", "1\u00a0231 Dinge, 0.25 bis 1", "1231 Dinge, 0.25 bis 1"):
+    for written in (
+        "1.231 Dinge, 0,25 bis 1",
+        "1\u00a0231 Dinge, 0.25 à 1",
+        "1231 Dinge, 0.25 to 1",
+        "1,231가지, 0.25~1",
+    ):
         assert lags("1,231 things, 0.25 to 1\n", f"{written}\n") == {}
     assert lags("1 to 128\n", "1 bis 64\n") == {"numbers": ["128"]}
