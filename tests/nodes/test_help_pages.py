@@ -69,11 +69,37 @@ def test_a_page_says_what_the_english_one_says(language):
     assert {node: wrong for node, english, page in pages(language) if (wrong := lags(english, page))} == {}
 
 
+def canvas(language):
+    """What the canvas shows of each node in a language."""
+    return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_page_calls_its_node_as_the_canvas_does(language):
-    names = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    names = canvas(language)
     titles = {node: page.splitlines()[0] for node, _, page in pages(language)}
     assert titles == {node: f"# {names[node]['display_name']}" for node in titles}
+
+
+def labels(node, shown):
+    """name -> label of a node's inputs and outputs, where the label says more than the name."""
+    outputs = unclip.NODE_CLASS_MAPPINGS[node].RETURN_NAMES
+    named = [(name, said["name"]) for name, said in shown["inputs"].items()]
+    named += [(name, shown["outputs"][str(slot)]["name"]) for slot, name in enumerate(outputs)]
+    return {name: label for name, label in named if label.casefold() != name.replace("_", " ").casefold()}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_page_tells_the_labels_that_the_canvas_shows(language):
+    """In brackets behind each name: **image** (Bild, optional)."""
+    shown = canvas(language)
+    wrong = [
+        (node, name, label)
+        for node, _, page in pages(language)
+        for name, label in labels(node, shown[node]).items()
+        if not re.search(rf"^- \*\*{name}\*\* ?[(（]{re.escape(label)}[,，、)）]", page, re.MULTILINE)
+    ]
+    assert wrong == []
 
 
 def test_every_page_is_of_a_node_and_a_language():
