@@ -14,6 +14,7 @@ import torch
 
 from ...unclip_core.lora import delta
 from ...unclip_core.models import Clip
+from ...unclip_core.nets import step_graphs
 from ...unclip_core.weights import devices, files
 from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
@@ -121,11 +122,15 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
             # ComfyUI ignores `force_full_load` under --novram; where it has done its work this moves nothing.
             base.part.module.to(_load_device(base))
         with ExitStack() as changed:
+            if any(value.changes for value in values):
+                changed.enter_context(step_graphs.not_recorded())
             for value in values:
                 if value.base is not None:
                     changed.enter_context(delta.filled(value.part.net, value.base.part.net, value.changes))
             yield tuple(value.part for value in values)
     finally:
+        if not _weights_stay():
+            step_graphs.GRAPHS.release(*(value.part.module for value in bases))
         _put_back(bases)
 
 
@@ -176,6 +181,16 @@ def _load_device(value: PartValue[Any]) -> torch.device:
     return device() if value.patcher is None else value.patcher.load_device
 
 
+def _weights_stay() -> bool:
+    """Whether weights stay on the device between stages, so that recorded steps serve the next run, too."""
+    if not in_comfyui():
+        return False
+    from comfy import model_management
+
+    state = getattr(model_management, "vram_state", None)
+    return getattr(state, "name", "") == "HIGH_VRAM"
+
+
 def _put_back(values: Sequence[PartValue[Any]]) -> None:
     """Move parts off the device that ComfyUI would not unload: those without a patcher, or not loaded by theirs."""
     for value in values:
@@ -195,7 +210,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def free_cache() -> None:
-    """Give unused memory back to the accelerator."""
+    """Give unused memory back to the accelerator, that of recorded steps too."""
+    step_graphs.GRAPHS.release()
     if in_comfyui():
         from comfy import model_management
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .conditioners import conditioner_params_from_dict
 from .conditioning import Condition, ConditionerParams
-from .layers import TimeTable
+from .layers import Times
 from .params import check_keys, params_from_dict, params_to_dict, require_positive
 from .unet import UNet
 from .unet_params import UNetParams
@@ -145,7 +145,7 @@ class DecoderNet(nn.Module):
         """Whether a text makes a difference to what is drawn."""
         return self.conditioner.reads_text
 
-    def forward(self, x: Tensor, t: Tensor, condition: Condition, times: TimeTable | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, times: Times | None = None) -> Tensor:
         """Run the UNet under a condition.
 
         Args:

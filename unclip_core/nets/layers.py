@@ -12,6 +12,8 @@ from .group_norm import fused, norm_silu
 from .linear import Conv1x1, Linear
 
 KeysValues = tuple[Tensor, Tensor]
+Times = Callable[[Tensor], Tensor]
+"""Times `[B]` to their embeddings: a `TimeEmbedding`, or a `TimeTable`."""
 
 MAX_PERIOD = 10000.0
 TIME_SHIFTS = ("scale_shift", "add")

@@ -1,16 +1,18 @@
-"""Matmuls with weights on a CPU, by MKL or oneDNN, whichever is faster there."""
+"""Matmuls with weights on a CPU, by MKL or oneDNN, whichever is faster there: measured, see `cpu_timing`."""
 
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .cpu_timing import Probe, is_faster
 from .memory_formats import Conv2d
 
-MIN_MULTIPLICATIONS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves
+MIN_MULTIPLICATIONS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves (AMD's Zen 5)
+MEASURED_MULTIPLICATIONS = 2**20  # nor does it pay below this anywhere, and nothing is measured
 
 
 class Linear(nn.Linear):
@@ -37,9 +39,12 @@ class Conv1x1(Conv2d):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear(x, weight, bias): x `[..., K]`, weight `[N, K]`, bias `[N]` -> `[..., N]`."""
-    if _by_onednn(x, weight):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
+    return onednn(x, weight, bias) if _by_onednn(x, weight) else F.linear(x, weight, bias)
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same by oneDNN, in float32."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -50,16 +55,39 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
-    plain = x.dtype == weight.dtype == torch.float32
-    return plain and x.numel() * len(weight) >= MIN_MULTIPLICATIONS and mkl_is_slow()
+    if not (x.dtype == weight.dtype == torch.float32):
+        return False
+    count = x.numel() * len(weight)
+    if count >= MEASURED_MULTIPLICATIONS and has_both():
+        measured = is_faster("products", (count,), product_probes)
+        if measured is not None:
+            return measured
+    return count >= MIN_MULTIPLICATIONS and mkl_is_slow()
+
+
+def product_probes() -> list[Probe]:
+    """Products of more and more multiplications."""
+    probes = []
+    for rows, width in ((16, 256), (64, 256), (64, 512), (256, 512), (256, 1024)):
+        given = (torch.randn(rows, width), torch.randn(width, width), torch.randn(width))
+        probes.append(Probe((rows * width**2,), partial(F.linear, *given), partial(onednn, *given)))
+    return probes
+
+
+@cache
+def has_both() -> bool:
+    """Whether torch has both libraries."""
+    have = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return bool(have and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
 @cache
 def mkl_is_slow() -> bool:
     """Whether this is an AMD processor with AVX-512, and torch has both libraries."""
-    have = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    if not have or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
+    return has_both() and _is_amd_with_avx512()
+
+
+def _is_amd_with_avx512() -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and "AuthenticAMD" in _processor()
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import TimeEmbedding, TimeTable, attend, merge_heads, small_numbers, split_heads
+from .layers import TimeEmbedding, Times, attend, merge_heads, small_numbers, split_heads
 from .linear import Linear
 from .params import require_positive
 
@@ -178,7 +178,7 @@ class PriorTransformer(nn.Module):
             shared[f"keys.{index}"], shared[f"values.{index}"] = own
         return shared
 
-    def step(self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor], times: TimeTable | None = None) -> Tensor:
+    def step(self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor], times: Times | None = None) -> Tensor:
         """Predict the clean embedding as `forward` does, from what `prefix` returned.
 
         Args:
@@ -212,7 +212,7 @@ class PriorTransformer(nn.Module):
         dtype = self.image_in.weight.dtype
         return [self.text_states_in(text_states.to(dtype)), self.text_embed_in(text_embeds.to(dtype))[:, None]]
 
-    def _step_tokens(self, x: Tensor, t: Tensor, times: TimeTable | None = None) -> list[Tensor]:
+    def _step_tokens(self, x: Tensor, t: Tensor, times: Times | None = None) -> list[Tensor]:
         noised = self.image_in(x.to(self.image_in.weight.dtype))
         return [(times or self.time_embed)(t)[:, None], noised[:, None], self.query.expand(len(x), -1, -1)]
 

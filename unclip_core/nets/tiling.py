@@ -9,14 +9,14 @@ function of what it sees, and two tiles agree where both see enough.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from .batch_chunks import ConditionedNet, chunked, elements_per_image
-from .layers import TimeTable
+from .layers import Times
 from .pooled_statistics import Part, part_of, pooled
+from .step_graphs import stepped
 from .upsampler import UpsamplerNet
 
 MAX_TILE_ELEMENTS = 2**25
@@ -33,7 +33,7 @@ start from the statistics of the step before.
 
 
 def tiled_if_large(
-    net: UpsamplerNet, height: int, width: int, tile: int | None = None, times: TimeTable | None = None
+    net: UpsamplerNet, height: int, width: int, tile: int | None = None, times: Times | None = None
 ) -> ConditionedNet:
     """The net (x, t, low) for images of that size: as it is, or in tiles of `tile` px.
 
@@ -50,7 +50,7 @@ def tiled_if_large(
     if tile < 0:
         raise ValueError(f"a tile has a side of 1 px or more (0: no tiles), got {tile}")
     if tile == 0 or (height <= tile and width <= tile):
-        return chunked(partial(net, times=times), net.params)  # type: ignore[misc]  # torch's types are not read
+        return chunked(stepped(net, net, times), net.params)
     return Tiled(net, tile, times=times)
 
 
@@ -102,9 +102,7 @@ def spans(length: int, own: int, overlap: int, stride: int) -> list[Span]:
 class Tiled:
     """An upsampler's net (x `[B, C, H, W]`, t `[B]`, low) -> raw output, run tile by tile, image by image."""
 
-    def __init__(
-        self, net: UpsamplerNet, tile: int, overlap: int | None = None, times: TimeTable | None = None
-    ) -> None:
+    def __init__(self, net: UpsamplerNet, tile: int, overlap: int | None = None, times: Times | None = None) -> None:
         """`tile`: side of a tile's own part, px; `overlap`: None for OVERLAP.
 
         Raises:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .group_norm import norm_silu
-from .layers import AddedKVAttention, KeysValues, TimeEmbedding, TimeTable, make_norm
+from .layers import AddedKVAttention, KeysValues, TimeEmbedding, Times, make_norm
 from .levels import BlockFactory, DownLevel, LevelConditioning, LightUpLevel, Middle, UpLevel
 from .memory_formats import Conv2d, laid_out
 from .unet_params import UNetParams
@@ -48,7 +48,7 @@ class UNet(nn.Module):
         maps: Mapping[int, Tensor] | None = None,
         context_read: Mapping[int, KeysValues] | None = None,
         context_bias: Tensor | None = None,
-        times: TimeTable | None = None,
+        times: Times | None = None,
     ) -> Tensor:
         """Run the net in the dtype of its weights.
 
@@ -117,7 +117,7 @@ class UNet(nn.Module):
         return None if mask is None else _mask_bias(mask, self.stem.weight.dtype)
 
     def _signals(
-        self, t: Tensor, embed: Tensor | None, context: Tensor | None, bias: Tensor | None, times: TimeTable | None
+        self, t: Tensor, embed: Tensor | None, context: Tensor | None, bias: Tensor | None, times: Times | None
     ) -> LevelConditioning:
         time = (times or self.time_embed)(t)
         if embed is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import TimeTable
+from .layers import Times
 from .params import require_count
 from .unet import UNet
 from .unet_params import UNetParams
@@ -65,7 +65,7 @@ class UpsamplerNet(nn.Module):
         self.residual, self.reach = params.residual, params.reach
         self.unet = UNet(params.inner)
 
-    def forward(self, x: Tensor, t: Tensor, low_res: Tensor, times: TimeTable | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, low_res: Tensor, times: Times | None = None) -> Tensor:
         """Predict the large image's raw output.
 
         Args:

@@ -1,7 +1,6 @@
 """From an image embedding to a small image."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from ..nets.batch_chunks import chunked
 from ..nets.conditioning import Condition
 from ..nets.inference_gradients import to_normal_tensors
 from ..nets.layers import TimeTable
+from ..nets.step_graphs import stepped
 from .arguments import WHOLE_RUN, Interval, check_count, placed, text_arguments, text_rows
 from .canvas import Canvas, cropped, no_beside, spread
 from .images import to_images
@@ -124,7 +124,7 @@ def decoder_denoiser(
         blank = _negative(decoder, text, negative_embeds, len(image_embeds))
         null = to_normal_tensors(decoder.net.prepare(blank) | extra)
     times = None if plan is None else TimeTable(decoder.net.unet.time_embed, plan.timesteps)
-    net = chunked(partial(decoder.net, times=times), decoder.net.params.unet)
+    net = chunked(stepped(decoder.net, decoder.net, times), decoder.net.params.unet)
     model = Guided(
         net,
         to_normal_tensors(decoder.net.prepare(condition) | extra),

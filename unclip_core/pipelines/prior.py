@@ -1,7 +1,6 @@
 """From a text to the image embeddings that it may have."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from ..embedding.arithmetic import normalize
 from ..embedding.ranking import check_keep, rank
 from ..models import Prior
 from ..nets.layers import TimeTable
+from ..nets.step_graphs import stepped
 from .arguments import WHOLE_RUN, Interval, candidates_noise, check_count, null_arguments, placed, text_arguments
 
 
@@ -96,7 +96,7 @@ def sample_prior(
         if start is not None:
             plan = part_of(plan, strength, truncated=diffusion.compatible)
             state = _noised(prior, _rows(start.to(device), len(text.embeds), candidates), state, plan)
-        step = partial(prior.net.step, times=TimeTable(prior.net.time_embed, plan.timesteps))
+        step = stepped(prior.net, prior.net.step, TimeTable(prior.net.time_embed, plan.timesteps))
         model = Guided(step, every, null, chosen.guidance_scale, guidance_interval, train_steps=diffusion.train_steps)
         denoiser = diffusion.denoiser(model, model_dtype)
         embeds = prior_embeds(prior, sample(chosen.sampler, denoiser, state, plan, noise, eta=eta, on_step=on_step))

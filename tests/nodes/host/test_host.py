@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import types
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.lora.delta import Lora
 from unclip.unclip_core.models import Clip, Prior
+from unclip.unclip_core.nets import step_graphs
 from unclip.unclip_core.nets.prior import PriorParams, PriorTransformer
 from unclip.unclip_core.weights import devices
 
@@ -231,6 +233,30 @@ def test_a_lora_changes_weights_while_a_stage_runs_under_the_patcher_of_the_orig
     assert changed.net.blocks[0].to_v.weight is lent
     # The weight that is made anew has 4 numbers of 4 bytes; ComfyUI is asked for them beside what a run takes.
     assert comfyui.loads == [([value.patcher] * 2, {"force_full_load": True, "memory_required": 1016})]
+
+
+def test_recorded_steps_end_with_the_stage_that_moves_weights(comfyui, monkeypatch):
+    """They hold memory, and the places of weights: kept only where ComfyUI leaves weights where they are."""
+    freed = []
+    monkeypatch.setattr(step_graphs.GRAPHS, "release", lambda *modules: freed.append(modules))
+    value = host.manage(a_part())
+    with host.loaded(value):
+        assert not freed
+    assert freed == [(value.part.module,)]
+    monkeypatch.setattr(
+        sys.modules["comfy.model_management"], "vram_state", SimpleNamespace(name="HIGH_VRAM"), raising=False
+    )
+    with host.loaded(value):
+        pass
+    assert len(freed) == 1
+
+
+def test_steps_under_a_lora_are_not_recorded():
+    value = host.manage(a_prior())
+    net = value.part.net
+    for lent, plain in ((value, False), (host.adapted(value, *a_lora()), True)):
+        with host.loaded(lent):
+            assert isinstance(step_graphs.stepped(net, net.step), partial) == plain
 
 
 def test_a_lora_computes_where_the_original_lies():
