@@ -32,11 +32,14 @@ def canvas_inputs() -> dict[str, inputs.Widget]:
             "How far the image may change: the share of the steps that are taken. Without an image it has no effect.",
         ),
         "hint": ("IMAGE", {"tooltip": "A picture of the depth, of Depth Hint, for a decoder that reads one."}),
-        "negative": (
-            sockets.EMBEDDING,
-            {"tooltip": "What guidance leads away from. Leave open for the model's own: no image at all."},
-        ),
+        "negative": negative_input(),
     }
+
+
+def negative_input() -> inputs.Widget:
+    """Return the optional input of the negative embedding."""
+    tooltip = "What guidance leads away from. Leave open for the model's own: no image at all."
+    return (sockets.EMBEDDING, {"tooltip": tooltip})
 
 
 def check_sides(width: Any = defaults.OWN_SIZE, height: Any = defaults.OWN_SIZE) -> None:
@@ -91,8 +94,7 @@ class CanvasInputs:
         images, hints = (None if picture is None else to_rgb(picture) for picture in (image, hint))
         check_hint(decoder, hints)
         size = size_of(decoder, width, height, hints if images is None else images)
-        if negative is not None:
-            sockets.require_family(negative, "negative embedding", decoder.family, "decoder")
+        check_negative(decoder, negative)
         return cls(
             size,
             None if images is None else filling(images, *size),
@@ -174,6 +176,12 @@ def check_hint(decoder: Decoder, hint: Tensor | None) -> None:
             "This decoder was trained for inpainting alone, and Decoder Sample has no mask: take Inpaint or Outpaint, "
             "or load a decoder for text to image."
         )
+
+
+def check_negative(decoder: Decoder, negative: sockets.EmbeddingValue | None) -> None:
+    """Refuse a negative embedding of another family than the decoder; raises FamilyError."""
+    if negative is not None:
+        sockets.require_family(negative, "negative embedding", decoder.family, "decoder")
 
 
 def unread(decoder: Decoder, guidance_scale: float, text: bool, negative: bool) -> list[str]:

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from ..unclip_core.diffusion.noise import sample_seeds
 from ..unclip_core.models import Decoder
 from ..unclip_core.pipelines import editing
-from . import defaults, host, inputs, sampling, sockets
+from . import canvas, defaults, host, inputs, sampling, sockets
 from .batches import common_count, expand_batch
-from .canvas import READS_NO_TEXT, check_drawable
+from .canvas import check_drawable, check_negative, negative_input
 from .drawing import decoder_input, rows_of, sampling_inputs, text_input, text_rows
 from .images import to_rgb
 from .inputs import InputError
@@ -83,7 +83,7 @@ class UnclipInpaint:
                 "mask": ("MASK", {"tooltip": "Where to draw: of the mask editor (right-click on Load Image)."}),
                 **filling_inputs(),
             },
-            "optional": {"text": text_input()},
+            "optional": {"text": text_input(), "negative": negative_input()},
         }
 
     VALIDATE_INPUTS = inputs.checking(guidance_scale=sampling.GUIDANCE.check)
@@ -99,6 +99,7 @@ class UnclipInpaint:
         guidance_scale: float = defaults.AUTO_GUIDANCE,
         resamples: int = defaults.RESAMPLES,
         text: TextValue | None = None,
+        negative: EmbeddingValue | None = None,
     ) -> dict[str, Any]:
         """Fill the mask of each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
         images = to_rgb(image)
@@ -107,9 +108,9 @@ class UnclipInpaint:
         small, small_holes = fit_decoder(decoder.part, images, holes)
         check_canvas(small, decoder.part)
         chosen = choose(decoder, steps, guidance_scale)
-        filled = fill(decoder, embedding, small, small_holes, text, seed, chosen, resamples, "Inpaint")
+        filled = fill(decoder, embedding, small, small_holes, text, seed, chosen, resamples, "Inpaint", negative)
         whole = editing.in_own_size(filled, images, holes)
-        said = [*(warnings or [extent]), chosen.text, *unread(decoder.part, text)]
+        said = [*(warnings or [extent]), chosen.text, *unread(decoder.part, chosen, text, negative)]
         return host.with_text((whole, filled), "\n".join(said), warnings)
 
 
@@ -155,7 +156,7 @@ class UnclipOutpaint:
                 },
                 **filling_inputs(),
             },
-            "optional": {"text": text_input()},
+            "optional": {"text": text_input(), "negative": negative_input()},
         }
 
     VALIDATE_INPUTS = inputs.checking(check_margin_widgets, guidance_scale=sampling.GUIDANCE.check)
@@ -174,21 +175,23 @@ class UnclipOutpaint:
         guidance_scale: float = defaults.AUTO_GUIDANCE,
         resamples: int = defaults.RESAMPLES,
         text: TextValue | None = None,
+        negative: EmbeddingValue | None = None,
     ) -> dict[str, Any]:
         """Add the margins to each image `[B, H, W, C]`, under its embedding or the one for all; all by seed + i."""
         margins = check_margins(left=left, top=top, right=right, bottom=bottom)
         large = to_rgb(image)
         small, _ = fit_decoder(decoder.part, large, None)
-        canvas, holes = pad(small, margins)
-        check_canvas(canvas, decoder.part)
+        padded, holes = pad(small, margins)
+        check_canvas(padded, decoder.part)
         scale = min(large.shape[1:3]) / min(small.shape[1:3])
         known, mask = pad(large, {name: round(margin * scale) for name, margin in margins.items()})
         chosen = choose(decoder, steps, guidance_scale)
-        filled = fill(decoder, embedding, canvas, holes, text, seed, chosen, resamples, "Outpaint")
+        filled = fill(decoder, embedding, padded, holes, text, seed, chosen, resamples, "Outpaint", negative)
         place = host.intermediate_device()
         known, mask = known.to(place), mask.to(place)
         whole = editing.in_own_size(filled, known, mask)
-        return host.with_text((whole, known, mask, filled), "\n".join([chosen.text, *unread(decoder.part, text)]))
+        said = [chosen.text, *unread(decoder.part, chosen, text, negative)]
+        return host.with_text((whole, known, mask, filled), "\n".join(said))
 
 
 def choose(decoder: PartValue[Decoder], steps: int, guidance_scale: float) -> Chosen:
@@ -212,22 +215,27 @@ def fill(
     chosen: Chosen,
     resamples: int,
     title: str,
+    negative: EmbeddingValue | None = None,
 ) -> Tensor:
     """Draw the `holes` `[N, H, W]` of `images` `[N, H, W, 3]`; batches are of one size or 1."""
     sockets.require_family(embedding, "embedding", decoder.family, "decoder")
+    check_negative(decoder.part, negative)
     settings = {
         **chosen.settings,
         "resamples": inputs.check_int("resamples", resamples, 1, defaults.RESAMPLES_MAX),
     }
-    count = common_count(image=len(images), mask=len(holes), embedding=len(embedding.embeds))
+    sizes = {"image": len(images), "mask": len(holes), "embedding": len(embedding.embeds)}
+    count = common_count(**sizes, **({} if negative is None else {"negative": len(negative.embeds)}))
     images, holes, embeds = (expand_batch(batch, count) for batch in (images, holes, embedding.embeds))
+    away = None if negative is None else expand_batch(negative.embeds, count)
     seeds = sample_seeds(inputs.check_seed(seed), count)
     condition = text_rows(text, decoder, count)
 
     def draw(rows: slice, on_step: host.OnStep) -> Tensor:
         here = (batch[rows].to(host.device()) for batch in (images, holes, embeds))
         said = rows_of(condition, rows)
-        return editing.inpaint_decoder(decoder.part, *here, text=said, seeds=seeds[rows], on_step=on_step, **settings)
+        more = {**settings, "negative_embeds": None if away is None else away[rows]}
+        return editing.inpaint_decoder(decoder.part, *here, text=said, seeds=seeds[rows], on_step=on_step, **more)
 
     squares = images[0, :, :, 0].numel() / decoder.part.image_size**2
     at_once = max(1, int(defaults.IMAGES_AT_ONCE / squares))
@@ -296,7 +304,7 @@ def check_canvas(images: Tensor, decoder: Decoder) -> None:
         )
 
 
-def unread(decoder: Decoder, text: TextValue | None) -> list[str]:
-    """Return a sentence for each input that has no effect with this decoder."""
-    said = [READS_NO_TEXT] if text is not None and not decoder.net.reads_text else []
+def unread(decoder: Decoder, chosen: Chosen, text: TextValue | None, negative: EmbeddingValue | None) -> list[str]:
+    """Return a sentence for each input that has no effect in this run."""
+    said = canvas.unread(decoder, chosen.settings["guidance_scale"], text is not None, negative is not None)
     return [*said, MADE_ONCE] if decoder.reads_beside == "masked" else said

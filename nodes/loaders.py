@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from ..unclip_core.families.detect import family_of
 from ..unclip_core.families.loading import load_model
 from ..unclip_core.listing import files_below
 from ..unclip_core.models import PARTS, UnclipModel
+from ..unclip_core.weights.files import CheckpointError
 from . import defaults, host, sockets
 from .inputs import InputError
 
@@ -99,7 +101,8 @@ def hand_out(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets.
     """Return one of the `PARTS`, read now where that is quick; one that the model lacks raises once a stage uses it."""
     if model.reader.small and model.has(name):
         return read_part(model, name, clip_dtype)
-    return sockets.LateValue(model.family, partial(read_part, model, name, clip_dtype))
+    codec = (lambda: model.codec) if name == "decoder" else None
+    return sockets.LateValue(model.family, partial(read_part, model, name, clip_dtype), codec)
 
 
 def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets.PartValue:
@@ -115,6 +118,17 @@ def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets
 
 
 def weight_files(model: str, prior: str = defaults.PRIOR) -> list[Path]:
-    """List every file of the model that is called `model`, and of the prior's folder, each sorted."""
-    folders = [Path(host.model_path(name)) for name in (model, prior) if name != defaults.PRIOR]
+    """List every file of the model that is called `model`, and of the prior's folder, each sorted.
+
+    A folder that either is joined with by itself, as a decoder's card names its prior's, counts too.
+    """
+    named = [Path(host.model_path(name)) for name in (model, prior) if name != defaults.PRIOR]
+    folders = [each for folder in named for each in (folder, *_beside(folder))]
     return [path for folder in folders for path in files_below(folder) if path.is_file()]
+
+
+def _beside(folder: Path) -> list[Path]:
+    try:
+        return family_of(folder).beside(folder)
+    except CheckpointError:
+        return []  # the run says what is wrong with it

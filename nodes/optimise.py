@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from ..unclip_core.diffusion.noise import sample_seeds
-from ..unclip_core.models import PIXELS, Clip, Decoder
+from ..unclip_core.models import PIXELS, Clip, CodecPart, Decoder, ImageCodec
 from ..unclip_core.pipelines import editing
 from ..unclip_core.pipelines.clip_ascent import Ascent
 from . import defaults, host, inputs, sockets
@@ -113,6 +113,8 @@ class UnclipClipOptimise:
         wanted, start = expand_batch(wanted, count), None if start is None else expand_batch(start, count)
         seeds = sample_seeds(inputs.check_seed(seed), count)
 
+        codec = PIXELS if decoder is None else decoder.codec
+
         def climb(rows: slice, on_step: host.OnStep) -> Tensor:
             here = None if start is None else start[rows].to(host.device())
             return editing.optimise_images(
@@ -122,20 +124,21 @@ class UnclipClipOptimise:
                 seeds=seeds[rows],
                 images=here,
                 size=size,
-                codec=PIXELS if decoder is None else decoder.part.codec,
+                codec=codec,
                 on_step=on_step,
             )
 
-        with host.loaded_together(host.seeing(clip), *([] if decoder is None else [decoder])):
+        drawing = PartValue(CodecPart(clip.family, codec))  # a small part of the decoder, moved by hand
+        with host.loaded_together(host.seeing(clip), drawing):
             climbed = host.run_in_chunks(climb, count, defaults.ASCENTS_AT_ONCE, steps, "CLIP")
-        return host.with_text((climbed,), what_climbs(decoder))
+        return host.with_text((climbed,), what_climbs(decoder is not None, codec))
 
 
-def what_climbs(decoder: PartValue[Decoder] | None) -> str:
-    """Return what the node says of what was changed."""
-    if decoder is None:
+def what_climbs(connected: bool, codec: ImageCodec) -> str:
+    """Return what the node says of what was changed; connected: whether there is a decoder."""
+    if not connected:
         return "Pixels were changed."
-    return NO_CODEC if decoder.part.codec is PIXELS else "The latents of the decoder's image codec were changed."
+    return NO_CODEC if codec is PIXELS else "The latents of the decoder's image codec were changed."
 
 
 def check_start(images: Tensor) -> Tensor:

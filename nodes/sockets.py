@@ -11,7 +11,7 @@ from torch import Tensor
 from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.embedding.pca import PcaBasis
 from ..unclip_core.lora.delta import Change
-from ..unclip_core.models import Clip, Decoder, Prior, StageSettings, Upsampler
+from ..unclip_core.models import Clip, CodecPart, Decoder, ImageCodec, Prior, StageSettings, Upsampler
 
 CLIP = "UNCLIP_CLIP"
 PRIOR = "UNCLIP_PRIOR"
@@ -30,7 +30,7 @@ STOCK_CLIP, STOCK_VISION = "CLIP", "CLIP_VISION"
 STOCK_EMBEDS = "EMBEDS"
 """Image embeddings `[B, D]` as packs of IP-Adapter pass them."""
 
-Part = TypeVar("Part", Clip, Prior, Decoder, Upsampler)
+Part = TypeVar("Part", Clip, Prior, Decoder, Upsampler, CodecPart)
 
 
 class FamilyError(ValueError):
@@ -63,6 +63,11 @@ class PartValue(Generic[Part]):
         """The model family that the part belongs to."""
         return self.part.family
 
+    @property
+    def codec(self) -> ImageCodec:
+        """Of a decoder, its image codec."""
+        return self.part.codec  # type: ignore[union-attr]  # asked of decoders alone
+
 
 class LateValue(Generic[Part]):
     """A part that is read lazily, when a stage first uses it: variations of an image need no prior.
@@ -70,9 +75,12 @@ class LateValue(Generic[Part]):
     It stands in for a `PartValue`. Parts that cannot be had are such values too: reading them raises.
     """
 
-    def __init__(self, family: str, read: Callable[[], PartValue[Part]]) -> None:
+    def __init__(
+        self, family: str, read: Callable[[], PartValue[Part]], codec: Callable[[], ImageCodec] | None = None
+    ) -> None:
+        """codec: of a decoder, reads its image codec alone."""
         self.family = family
-        self._read = read
+        self._read, self._codec = read, codec
 
     @cached_property
     def value(self) -> PartValue[Part]:
@@ -83,6 +91,11 @@ class LateValue(Generic[Part]):
     def part(self) -> Part:
         """The core's part, read at the first access."""
         return self.value.part
+
+    @property
+    def codec(self) -> ImageCodec:
+        """Of a decoder, its image codec; the decoder is not read for it."""
+        return self.value.codec if "value" in self.__dict__ or self._codec is None else self._codec()
 
     @property
     def patcher(self) -> Any:

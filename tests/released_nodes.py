@@ -281,7 +281,7 @@ NODES = {
             "guidance_scale": "FLOAT",
             "resamples": "INT",
         },
-        {"text": "UNCLIP_TEXT"},
+        {"text": "UNCLIP_TEXT", "negative": "UNCLIP_EMBEDDING"},
         {"image": "IMAGE", "small": "IMAGE"},
     ),
     "UnclipOutpaint": Released(
@@ -299,7 +299,7 @@ NODES = {
             "guidance_scale": "FLOAT",
             "resamples": "INT",
         },
-        {"text": "UNCLIP_TEXT"},
+        {"text": "UNCLIP_TEXT", "negative": "UNCLIP_EMBEDDING"},
         {"image": "IMAGE", "known": "IMAGE", "mask": "MASK", "small": "IMAGE"},
     ),
     "UnclipForwardDiffusion": Released(

@@ -252,6 +252,19 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class CodecPart:
+    """The image codec of a decoder alone, as what is placed on a device."""
+
+    family: str
+    codec: ImageCodec
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """What holds the weights; empty where there are none."""
+        return nn.Identity() if self.codec.module is None else self.codec.module
+
+
+@dataclass(frozen=True)
 class Upsampler:
     """A small image to one `scale` times as large.
 
@@ -332,6 +345,8 @@ class PartReader(Protocol):
         """Read the upsampler."""
         ...
 
+    # A reader may also have `codec() -> ImageCodec`, where the decoder's codec can be read without the decoder.
+
 
 @dataclass(frozen=True, eq=False)
 class UnclipModel:
@@ -372,6 +387,12 @@ class UnclipModel:
     def upsampler(self) -> Upsampler:
         """The upsampler."""
         return self._read("upsampler")
+
+    @cached_property
+    def codec(self) -> ImageCodec:
+        """The decoder's image codec, for what needs nothing else of it; read alone where the family's reader can."""
+        alone = getattr(self.reader, "codec", None)
+        return self.decoder.codec if alone is None or "decoder" in vars(self) else alone()
 
     def _read(self, part: str) -> Any:
         if not self.has(part):

@@ -116,7 +116,8 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
     """Give the core parts of several `values`, all loaded at once, for a stage that needs them together."""
     values = tuple(value.value if isinstance(value, LateValue) else value for value in values)
     bases = tuple(value.base or value for value in values)
-    _ask_for(bases, sum(delta.changed_bytes(value.base.part.net, value.changes) for value in values if value.base))
+    changed_bytes = sum(delta.changed_bytes(value.base.part.net, value.changes) for value in values if value.base)
+    _ask_for(bases, changed_bytes + sum(_size(base) for base in bases if base.patcher is None))
     try:
         for base in bases:
             # ComfyUI ignores `force_full_load` under --novram; where it has done its work this moves nothing.
@@ -150,7 +151,7 @@ def seeing(value: PartValue[Clip] | LateValue[Clip]) -> PartValue[Clip]:
 
 
 def _ask_for(values: Sequence[PartValue[Any]], beside: int) -> None:
-    """Have ComfyUI load the parts that it manages, with room for `beside` bytes of weights changed by LoRAs."""
+    """Have ComfyUI load the parts that it manages, with room for `beside` bytes of other weights."""
     patchers = [value.patcher for value in values if value.patcher is not None]
     if not patchers:
         return
@@ -175,6 +176,10 @@ def adapted(value: PartValue[Part] | LateValue[Part], adapter: delta.Lora, stren
     delta.check_fits(adapter, base.part)
     part = replace(base.part, net=delta.shared_copy(base.part.net))
     return PartValue(part, base.patcher, (*value.changes, (adapter, strength)), base)
+
+
+def _size(value: PartValue[Any]) -> int:
+    return sum(tensor.nbytes for tensor in value.part.module.state_dict().values())
 
 
 def _load_device(value: PartValue[Any]) -> torch.device:

@@ -253,6 +253,48 @@ def test_its_auto_steps_are_its_own_and_repaints_are_the_nodes(kandinsky, inpain
     assert totals == [25, inpaint.decoder.part.settings.steps] == [25, 50]
 
 
+@pytest.mark.parametrize("name", [DECODER, INPAINT])
+def test_a_hole_is_led_away_from_a_negative_embedding(kandinsky_models, embedding, picture, name):
+    parts = load(kandinsky_models, name)
+    away = EmbeddingValue(-embedding.embeds, embedding.family, "prior")
+    inputs = {"resamples": 1, "guidance_scale": 3.0, **FAST}
+    _, small = run("UnclipInpaint", parts.decoder, embedding, picture, hole(), negative=away, **inputs)
+    expected = editing.inpaint_decoder(
+        parts.decoder.part, picture, hole(), embedding.embeds, seeds=[3], steps=2, guidance_scale=3.0,
+        negative_embeds=away.embeds,
+    )  # fmt: skip
+    torch.testing.assert_close(small, expected, rtol=0, atol=1e-5)
+    _, plain = run("UnclipInpaint", parts.decoder, embedding, picture, hole(), **inputs)
+    assert (small - plain).abs().max() > 1e-3
+
+
+def test_margins_are_led_away_from_a_negative_embedding_and_what_it_cannot_be_is_said(
+    kandinsky, kandinsky_models, embedding, picture
+):
+    inputs = {"left": 16, "top": 0, "right": 0, "bottom": 0, "resamples": 1, **FAST}
+    two = EmbeddingValue(torch.cat([-embedding.embeds, embedding.embeds.flip(1)]), embedding.family, "prior")
+
+    def outpaint(**more):
+        return run("UnclipOutpaint", kandinsky.decoder, embedding, picture, **inputs, **more)[0]
+
+    drawn = outpaint(negative=two)
+    assert drawn.shape == (2, 70, 106, 3) and (drawn[0] - drawn[1]).abs().max() > 1e-3
+    alone = outpaint(negative=EmbeddingValue(two.embeds[:1], embedding.family, "prior"))
+    torch.testing.assert_close(drawn[:1], alone, rtol=0, atol=1e-4)
+    assert (alone - outpaint()).abs().max() > 1e-3
+    told = said("UnclipOutpaint", kandinsky.decoder, embedding, picture, negative=two, guidance_scale=1.0, **inputs)
+    assert "Without guidance the negative embedding has no effect." in told
+    karlos = EmbeddingValue(torch.ones(1, 16), "karlo-16", "prior")
+    for node, where in (("UnclipInpaint", {"resamples": 1, **FAST}), ("UnclipOutpaint", inputs)):
+        masks = [hole()] if node == "UnclipInpaint" else []
+        with pytest.raises(FamilyError, match="negative embedding belongs to the model family 'karlo-16'"):
+            run(node, kandinsky.decoder, embedding, picture, *masks, negative=karlos, **where)
+        with pytest.raises(
+            FamilyError, match="embedding belongs to the model family 'karlo-16', the decoder to 'kandi"
+        ):
+            run(node, kandinsky.decoder, karlos, picture, *masks, **where)
+
+
 def test_a_very_large_image_is_drawn_smaller_and_comes_back_in_its_own_size(kandinsky, embedding, monkeypatch):
     from unclip.nodes import defaults
 
@@ -316,6 +358,23 @@ def test_a_change_of_the_priors_folder_is_a_change_of_the_model(kandinsky_models
     assert before == UnclipLoadModel.IS_CHANGED(DECODER, "auto", ECLIPSE) != UnclipLoadModel.IS_CHANGED(DECODER)
     (tmp_path / ECLIPSE / "more.txt").write_text("new")
     assert UnclipLoadModel.IS_CHANGED(DECODER, "auto", ECLIPSE) != before
+
+
+def test_a_change_of_the_prior_that_the_card_names_is_a_change_of_the_model(kandinsky_models, tmp_path, monkeypatch):
+    for name in (DECODER, PRIOR, ECLIPSE):
+        shutil.copytree(kandinsky_models / name, tmp_path / name)
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path))
+    for chosen in ("auto", ECLIPSE):  # CLIP, and "no image", stay those of the folder that the card names
+        before = UnclipLoadModel.IS_CHANGED(DECODER, "auto", chosen)
+        assert before == UnclipLoadModel.IS_CHANGED(DECODER, "auto", chosen)
+        rewritten = next((tmp_path / PRIOR / "prior").glob("*.safetensors"))
+        rewritten.write_bytes(rewritten.read_bytes() + b" ")
+        assert UnclipLoadModel.IS_CHANGED(DECODER, "auto", chosen) != before
+    before = UnclipLoadModel.IS_CHANGED(DECODER)
+    (tmp_path / PRIOR).rename(tmp_path / "elsewhere")
+    assert UnclipLoadModel.IS_CHANGED(DECODER) != before
+    (tmp_path / DECODER / "model_index.json").write_text("{")
+    assert UnclipLoadModel.IS_CHANGED(DECODER)  # what is wrong with it is the run's to say
 
 
 # ---- what is refused, each in a sentence ----
@@ -438,6 +497,19 @@ def test_small_decoders_are_as_the_published_in_what_they_read():
 
 
 # ---- VQGAN+CLIP ----
+
+
+def test_clip_optimise_reads_and_places_the_codec_alone(kandinsky_models, text):
+    parts = load(kandinsky_models, DECODER)
+    settings = {"steps": 1, "cutouts": 1, "width": 32, "height": 32, "seed": 1}
+    (alone,) = run("UnclipClipOptimise", parts.clip, text, decoder=parts.decoder, **settings)
+    assert "value" not in vars(parts.decoder)  # what holds the UNet
+    codec = parts.decoder.codec
+    assert {type(codec.module).__name__} == {"MoVQ"} and parts.decoder.codec is codec
+    whole = parts.decoder.part.codec
+    assert parts.decoder.codec is whole  # once it is there, it is not read again
+    (again,) = run("UnclipClipOptimise", parts.clip, text, decoder=parts.decoder, **settings)
+    torch.testing.assert_close(again, alone, rtol=0, atol=1e-5)
 
 
 def test_clip_optimise_climbs_over_movqs_codes_and_says_so(kandinsky, mine, text, monkeypatch):

@@ -96,6 +96,10 @@ class Family:
         """
         raise NotImplementedError
 
+    def beside(self, folder: Path) -> list[Path]:
+        """Return the other folders that a model's folder is joined with by itself, as far as they are there."""
+        return []
+
     def with_prior(self, reader: PartReader, chosen: PartReader, folder: Path) -> PartReader:
         """Return what reads `reader`'s model with the prior of another `folder`, which `chosen` reads.
 

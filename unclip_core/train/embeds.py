@@ -44,6 +44,10 @@ class Embedder(Protocol):
         """Tokens of a text."""
         ...
 
+    def read_vision(self) -> None:
+        """Read the image encoder now, where it was put off."""
+        ...
+
     def encode_image(self, images: Tensor) -> Tensor:
         """Images `[B, S, S, 3]` in 0..1 to embeddings `[B, D]`."""
         ...
@@ -106,6 +110,7 @@ def embed_collection(
         OSError: the disk is full; what is written so far is whole.
     """
     workers = workers or Workers()
+    clip.read_vision()  # else another image encoder beside the same text encoder would go by the same name
     name = digest([collection.fingerprint(), weights_fingerprint(clip.model), str(SHARD)])
     folder = folder / name
     shards = range(-(-len(collection) // SHARD))

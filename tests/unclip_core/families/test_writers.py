@@ -10,6 +10,9 @@ from factories import write_model
 from kakao_files import write_kakao
 
 from unclip.unclip_core.families.convert import convert
+from unclip.unclip_core.families.kandinsky22 import decoder_writer
+from unclip.unclip_core.families.kandinsky22.random_decoder import small_size as small_decoder
+from unclip.unclip_core.families.kandinsky22.random_decoder import write_random_decoder
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.families.native.family import FAMILY as NATIVE
@@ -40,6 +43,34 @@ def full_after(monkeypatch, count):
         sync(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", limited)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    """A decoder of Kandinsky 2.2, whose card names a prior that is not there."""
+    place = tmp_path_factory.mktemp("models")
+    return write_random_decoder(place / "decoder", small_decoder(), prior="kandinsky-community/kandinsky-2-2-prior")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 6])
+def test_a_decoder_on_a_full_disk_leaves_nothing_and_does_not_block_the_next(decoder, tmp_path, monkeypatch, count):
+    """Seven files: the weights and configurations of two nets, scheduler, card, index."""
+    target = tmp_path / "new" / "folder"
+    with monkeypatch.context() as patch:
+        full_after(patch, count)
+        with pytest.raises(OSError, match="No space left"):
+            convert(decoder, target)
+    assert names(tmp_path) == []
+    convert(decoder, target)
+    assert names(tmp_path / "new") == ["folder"] and names(target) == names(decoder)
+    load_model(target).reader.check()
+
+
+def test_a_decoder_that_its_own_reader_refuses_is_not_written(decoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder_writer.decoder_config, "movq_config", lambda params: {"latent_channels": 4})
+    with pytest.raises(CheckpointError):
+        convert(decoder, tmp_path / "new")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 15])

@@ -116,6 +116,9 @@ class MadeUpClip:
         torch.nn.init.zeros_(self.model.bias)
         self.image_size, self.context_length, self.batches = 8, 4, []
 
+    def read_vision(self):
+        pass
+
     def encode_image(self, images):
         self.batches.append(len(images))
         return torch.stack([images.mean(dim=(1, 2, 3)), images[..., 0].mean(dim=(1, 2))], dim=1)

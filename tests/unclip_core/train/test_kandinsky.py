@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 pytest.importorskip("accelerate")
@@ -25,6 +26,7 @@ from unclip.unclip_core.lora.files import read_lora
 from unclip.unclip_core.train.config import config_from_dict
 from unclip.unclip_core.train.datasets import DecoderDataset, KeyedDataset, PriorDataset, collate
 from unclip.unclip_core.train.embedding_store import EmbeddingStore
+from unclip.unclip_core.train.embeds import embed_collection
 from unclip.unclip_core.train.latents import encode_latents
 from unclip.unclip_core.train.losses import diffusion_loss
 from unclip.unclip_core.train.noise_levels import noise_of
@@ -130,6 +132,23 @@ def test_latents_are_the_codecs_and_a_damaged_image_is_named(images, models, tmp
     (tmp_path / "data" / "bell.png").write_bytes((images / "bell.png").read_bytes())
     encode_latents(open_images(str(tmp_path / "data")), part, tmp_path / "kept", torch.device("cpu"))
     assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 2
+
+
+def test_another_image_encoder_has_embeddings_of_its_own(models, tmp_path):
+    """The same text encoder beside it, and the image encoder not read before the embeddings' name is made."""
+    write_images(tmp_path / "data", count=2, size=40)
+    collection = open_images(str(tmp_path / "data"))
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        folder = write_random_prior(tmp_path / name, small_prior())
+        if seed:
+            (weights,) = (folder / "image_encoder").glob("*.safetensors")
+            save_file({key: value * 1.5 for key, value in load_file(weights).items()}, weights.with_suffix(".new"))
+            weights.with_suffix(".new").replace(weights)
+        embed_collection(collection, load_model(folder).clip.adapter, tmp_path / "kept", captions=False)
+        kept = list((tmp_path / "kept").iterdir())
+        assert len(kept) == (2 if seed else 1)
+    stores = [EmbeddingStore(folder, captions=False).row(0)["image_embeds"] for folder in kept]
+    assert (stores[0] - stores[1]).abs().max() > 1e-3
 
 
 def test_a_variance_that_sampling_replaces_is_not_trained():

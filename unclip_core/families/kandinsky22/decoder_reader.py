@@ -71,7 +71,6 @@ class DecoderFolder:
         """
         net: Any = load_net(lambda: DecoderNet(self.params), decoder_key_map, self.files.tensors(UNET), self.dtype)
         net.conditioner.find_null = find_null
-        movq: Any = load_net(lambda: MoVQ(self.movq_params), movq_key_map, self.files.tensors(MOVQ), self.dtype)
         channels = self.movq_params.latent_channels
         scheduler = self._scheduler()
         return Decoder(
@@ -79,11 +78,16 @@ class DecoderFolder:
             net,
             self._of_scheduler(lambda: scheduler.diffusion(self.params.unet.out_channels == 2 * channels)),
             self.params.image_size * self.movq_params.factor,
-            codec=MoVQCodec(movq),
+            codec=self.codec(),
             settings=self._of_scheduler(lambda: decoder_settings(scheduler)),
             any_size=True,
             reads_beside=self.reads_beside,
         )
+
+    def codec(self) -> MoVQCodec:
+        """Read the MoVQ alone."""
+        movq: Any = load_net(lambda: MoVQ(self.movq_params), movq_key_map, self.files.tensors(MOVQ), self.dtype)
+        return MoVQCodec(movq)
 
     def _scheduler(self) -> decoder_config.SchedulerConfig:
         if SCHEDULER not in self.files.components:

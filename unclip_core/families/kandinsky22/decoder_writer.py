@@ -1,36 +1,51 @@
-"""Write a decoder's folder of Kandinsky 2.2 in diffusers' layout: safetensors, the index last."""
+"""Write a decoder's folder of Kandinsky 2.2 in diffusers' layout."""
 
-import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ...models import Decoder
-from ...nets.decoder import DecoderNet
-from ...nets.movq import MoVQ
-from ...weights.files import CheckpointError, Entry, stream_weights, write_whole
-from ...weights.key_map import CheckpointKey
-from ..registry import INDEX
+from ...weights.files import write_whole
+from ..detect import read_any_index
+from ..diffusers_writer import DIFFUSERS, DiffusersWriter, Make, as_it_is
 from . import decoder_config
-from .decoder_reader import MOVQ, SCHEDULER, UNET, decoder_key_map, movq_key_map
+from .decoder_reader import MOVQ, SCHEDULER, UNET, DecoderFolder, decoder_key_map, movq_key_map
 
 PIPELINES: dict[decoder_config.Beside, str] = {
     None: "KandinskyV22Pipeline",
     "masked": "KandinskyV22InpaintPipeline",
     "hint": "KandinskyV22ControlnetPipeline",
 }
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
-Make = Callable[[str, Tensor], Tensor]
-"""(key, the net's tensor) -> what is written in its place."""
+
+class DecoderFolderWriter(DiffusersWriter):
+    """Writes a decoder's folder."""
+
+    pipeline = ""
+    """Known once the decoder is written."""
+
+    def decoder(self, decoder: Decoder) -> None:
+        """Write UNet, MoVQ and scheduler."""
+        movq: Any = decoder.codec.module
+        unet, codes = decoder_config.unet_config(decoder.net.params), decoder_config.movq_config(movq.params)
+        self.net(UNET, decoder.net, lambda key: decoder_key_map(key).key, unet, (DIFFUSERS, "UNet2DConditionModel"))
+        self.net(MOVQ, movq, lambda key: movq_key_map(key).key, codes, (DIFFUSERS, "VQModel"))
+        scheduler = decoder_config.scheduler_config(decoder.diffusion, decoder.settings.sampler)
+        self.json(SCHEDULER, "scheduler_config.json", scheduler, (DIFFUSERS, scheduler["_class_name"]))
+        self.pipeline = PIPELINES[decoder.reads_beside]
+
+    def card(self, prior: str) -> None:
+        """Write the card, which names the repository "owner/name" of the prior."""
+        write_whole(self.folder / "README.md", f"---\nprior:\n- {prior}\n---\n".encode())
+
+    def check(self) -> None:
+        """Have the reader of a decoder's folder check what was written; raises CheckpointError."""
+        DecoderFolder(self.folder, read_any_index(self.folder), self.dtype).check()
 
 
 def write_decoder(
-    folder: Path, decoder: Decoder, dtype: torch.dtype, make: Make | None = None, prior: str | None = None
+    folder: Path, decoder: Decoder, dtype: torch.dtype, make: Make = as_it_is, prior: str | None = None
 ) -> Path:
     """Write UNet, MoVQ and scheduler of the decoder to the new folder; returns the folder.
 
@@ -42,44 +57,11 @@ def write_decoder(
         prior: the repository "owner/name" of its prior, for the card.
 
     Raises:
-        CheckpointError: the folder is not empty.
-        OSError: the disk is full; the folder is then no model, as it has no index.
+        CheckpointError: the folder is not empty, or its own reader refuses what was written.
+        OSError: the disk is full. Nothing is left behind.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"'{folder}' is there already and not empty: name a new folder.")
-    net: DecoderNet = decoder.net
-    movq: Any = decoder.codec.module
-    _write_net(folder / UNET, net, decoder_key_map, dtype, make, decoder_config.unet_config(net.params))
-    _write_net(folder / MOVQ, movq, movq_key_map, dtype, make, decoder_config.movq_config(movq.params))
-    scheduler = decoder_config.scheduler_config(decoder.diffusion, decoder.settings.sampler)
-    _write_json(folder / SCHEDULER / "scheduler_config.json", scheduler)
-    if prior is not None:
-        write_whole(folder / "README.md", f"---\nprior:\n- {prior}\n---\n".encode())
-    classes = {MOVQ: "VQModel", SCHEDULER: scheduler["_class_name"], UNET: "UNet2DConditionModel"}
-    index = {"_class_name": PIPELINES[decoder.reads_beside]}
-    _write_json(folder / INDEX, index | {name: ["diffusers", kind] for name, kind in classes.items()})
+    with DecoderFolderWriter(folder, dtype, make) as writer:
+        writer.decoder(decoder)
+        if prior is not None:
+            writer.card(prior)
     return folder
-
-
-def _write_net(
-    folder: Path,
-    net: DecoderNet | MoVQ | nn.Module,
-    key_map: Callable[[str], CheckpointKey],
-    dtype: torch.dtype,
-    make: Make | None,
-    config: dict[str, Any],
-) -> None:
-    entries = [
-        Entry(key_map(key).key, dtype, tuple(value.shape), partial(make or _as_it_is, key, value))
-        for key, value in net.state_dict().items()
-    ]
-    stream_weights(folder / WEIGHTS, entries)
-    _write_json(folder / "config.json", config)
-
-
-def _as_it_is(key: str, tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=2).encode())

@@ -50,6 +50,14 @@ class KandinskyFamily(Family):
         prior = find_prior(folder)
         return KandinskyFolder(own, None if prior is None else family_of(prior).read(prior, dtype, conventions))
 
+    def beside(self, folder: Path) -> list[Path]:
+        """Return the prior's folder that a decoder's card names."""
+        from ..detect import read_any_index
+        from .reader import find_prior
+
+        prior = None if read_any_index(folder).get("_class_name") in PRIORS else find_prior(folder)
+        return [] if prior is None else [prior]
+
     def with_prior(self, reader: PartReader, chosen: PartReader, folder: Path) -> PartReader:
         """As every family, and a decoder's "no image" is seen by the CLIP that it is then used with."""
         from ..other_prior import check_prior

@@ -1,8 +1,7 @@
 """Read the prior's folder of Kandinsky 2.2: prior, the two towers of its CLIP, tokenizer. It has no decoder."""
 
-import copy
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from ...clip.tokenizer import read_tokenizer
 from ...clip.tower_adapter import LateVision, TowerAdapter
 from ...diffusion.spec import DiffusionSpec
 from ...models import Clip, Decoder, MissingPart, Prior, StageSettings, Upsampler
-from ...nets.clip_towers import TextTower, TextTowerParams, VisionTower, VisionTowerParams
+from ...nets.clip_towers import TextTower, TextTowerParams, TowerBlock, VisionTower, VisionTowerParams
 from ...nets.prior import PriorParams, PriorTransformer
 from ...weights.config_checks import Config
 from ...weights.files import CheckpointError
+from ...weights.meta_init import meta_init
 from ...weights.net_weights import load_net, match_keys
 from ...weights.weak_cached_property import weak_cached_property
 from .. import clip_config, prior_config
@@ -159,16 +159,16 @@ class PriorFolder:
             vision = LateVision(self.vision_params, self.image_input(), self._vision)
         return TowerAdapter(text, vision, tokenizer, None, str(self.files.folder))
 
-    def _vision(self, dtype: torch.dtype | None) -> VisionTower:
-        """Read the image encoder; with None in the dtype of its file."""
+    def _vision(self, dtype: torch.dtype) -> VisionTower:
+        """Read the image encoder."""
         return self._tower(VISION, VisionTower, self.vision_params, karlo_names.VISION_TOWER, dtype)
 
     @torch.no_grad()
     def empty_picture(self) -> Tensor:
         """CLIP's embedding `[D]` of a picture that is 0 once it is normalised, float32 on the CPU.
 
-        It stands for "no image" in the decoder's guidance. The image encoder is read for it and not kept, its blocks
-        widened to float32 one after the other: half of its size suffices where the file holds halves.
+        It stands for "no image" in the decoder's guidance. The image encoder's blocks are read for it one after the
+        other, in float32, and not kept: beside the decoder's weights there is room for one of them, not for all.
 
         Raises:
             CheckpointError: the folder has no image encoder.
@@ -178,14 +178,24 @@ class PriorFolder:
                 f"'{self.files.folder}' has no '{VISION}', which the decoder's guidance needs once: take a prior's "
                 "folder that has one, or set guidance_scale to 1."
             )
-        tower = self._vision(None)
-        blocks = nn.ModuleList(_Widened(block) for block in tower.blocks)
-        tower.blocks = nn.ModuleList()
-        tower.float().blocks = blocks
-        side = self.vision_params.image_size
-        return tower(torch.zeros(1, self.vision_params.channels, side, side))[0]
+        params = self.vision_params
+        self._planned(VISION, VisionTower, params, karlo_names.VISION_TOWER, POSITION_IDS)
+        tower: Any = self._vision_piece(lambda: _without_blocks(params), "")
+        tower.blocks = nn.ModuleList(
+            _LateBlock(partial(self._vision_piece, lambda: TowerBlock(params), f"blocks.{index}."))
+            for index in range(params.layers)
+        )
+        return tower(torch.zeros(1, params.channels, params.image_size, params.image_size))[0]
 
-    def _tower(self, name: str, build: Any, params: Any, rules: karlo_names.Rules, dtype: torch.dtype | None) -> Any:
+    def _vision_piece(self, build: Callable[[], nn.Module], prefix: str) -> nn.Module:
+        """Read a piece of the image encoder in float32, the one whose keys begin so."""
+        key_map = karlo_names.diffusers_key_map(karlo_names.VISION_TOWER)
+        with meta_init():
+            wanted = {key_map(prefix + key).key for key in build().state_dict()}
+        tensors = self.files.tensors(VISION).only(wanted.__contains__)  # opened anew, so that it is unmapped with these
+        return load_net(build, lambda key: key_map(prefix + key), tensors, torch.float32)
+
+    def _tower(self, name: str, build: Any, params: Any, rules: karlo_names.Rules, dtype: torch.dtype) -> Any:
         key_map = karlo_names.diffusers_key_map(rules)
         return load_net(lambda: build(params), key_map, self.files.tensors(name), dtype, ignored=POSITION_IDS)
 
@@ -208,12 +218,19 @@ def diffusion_spec(config: Config, compatible: bool) -> DiffusionSpec:
     return spec
 
 
-class _Widened(nn.Module):
-    """A block that computes in float32, and holds its weights so only while it runs."""
+def _without_blocks(params: VisionTowerParams) -> VisionTower:
+    tower = VisionTower(params)
+    tower.blocks = nn.ModuleList()
+    return tower
 
-    def __init__(self, block: nn.Module) -> None:
+
+class _LateBlock(nn.Module):
+    """A block that is read whenever it runs, and held no longer."""
+
+    def __init__(self, read: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.block = block
+        self.read = read
 
     def forward(self, x: Tensor) -> Tensor:
-        return copy.deepcopy(self.block).float()(x)
+        y: Tensor = self.read()(x)
+        return y

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...models import Clip, Decoder, MissingPart, PartReader, Prior, Upsampler
+from ...models import Clip, Decoder, ImageCodec, MissingPart, PartReader, Prior, Upsampler
 from ...weights.files import CheckpointError
 from ..registry import INDEX
 from .decoder_reader import DecoderFolder
@@ -50,6 +50,10 @@ class KandinskyFolder:
     def decoder(self) -> Decoder:
         """The decoder."""
         return self.own.decoder(self.empty_picture if "clip" in self.parts else None)
+
+    def codec(self) -> ImageCodec:
+        """The decoder's image codec alone."""
+        return self.own.codec()
 
     def upsampler(self) -> Upsampler:
         """There is none."""
