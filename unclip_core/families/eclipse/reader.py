@@ -92,6 +92,8 @@ class EclipseFolder:
             )
         if any(key.startswith("embedding_control.") for key in keys):
             raise CheckpointError(
-                f"'{self.folder}' holds a prior of lambda-ECLIPSE (it has an 'embedding_control'), which reads images "
-                "of subjects beside the text: that is not supported. Take ECLIPSE_KandinskyV22_Prior."
+                f"'{self.folder}' holds a prior of lambda-ECLIPSE (it has an 'embedding_control'), which reads "
+                "pictures of the text's subjects and a Canny edge map: that is not supported. Take "
+                "ECLIPSE_KandinskyV22_Prior (`unclip download eclipse-kandinsky-2-2`) for texts, blend an image's "
+                "embedding into its own for a subject, and kandinsky-2-2-controlnet-depth for a given outline."
             )

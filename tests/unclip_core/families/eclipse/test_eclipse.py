@@ -117,7 +117,10 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, change, told):
 
 @pytest.mark.parametrize(
     ("key", "told"),
-    [("time_embedding.linear_1.weight", "by diffusion"), ("embedding_control.weight", "lambda-ECLIPSE")],
+    [
+        ("time_embedding.linear_1.weight", "by diffusion"),
+        ("embedding_control.weight", "lambda-ECLIPSE.*not supported.*download eclipse-kandinsky-2-2.*controlnet-depth"),
+    ],
 )
 def test_priors_of_other_kinds_are_told_by_their_keys(tmp_path, key, told):
     path = random_prior(tmp_path / "prior") / "diffusion_pytorch_model.safetensors"
