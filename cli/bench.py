@@ -11,7 +11,7 @@ def add_bench(commands: Commands) -> None:
     """`unclip bench`: a sub-parser for each measure."""
     bench = commands.add_parser("bench", help="measure time and memory of each stage")
     measures = bench.add_measures(required=True, metavar="MEASURE", dest="measure", title="measures")
-    for add in (_add_tiny, _add_karlo, _add_kandinsky, _add_parity, _add_speed, _add_steps, _add_inversion):
+    for add in (_add_tiny, _add_karlo, _add_kandinsky, _add_parity, _add_speed, _add_steps, _add_inversion, _add_map):
         add(measures)
 
 
@@ -104,6 +104,25 @@ def _add_inversion(measures: Commands) -> None:
     inversion.set_defaults(call=_bench_inversion)
 
 
+def _add_map(measures: Commands) -> None:
+    mapped = measures.add_parser(
+        "map",
+        help="what Ray costs, how `unclip map` scales, and whether killed workers cost an image",
+        description="Measure `unclip map`: workers beside one process with the same batches of a model, Ray's overhead "
+        "a row, and a worker that takes 10 ms a row beside what would be ideal; or, with --kill-every, whether a run "
+        "whose workers are killed makes the images of one process (exit code 1 if not).",
+    )
+    mapped.add_argument("--rows", type=int, help="of the model (default: 128; with --kill-every 500)")
+    mapped.add_argument("--fake-rows", type=int, default=10_000, help="of 10 ms (default: %(default)s)")
+    mapped.add_argument("--empty-rows", type=int, default=6_400, help="to measure the overhead (default: %(default)s)")
+    mapped.add_argument("--batch", type=int, default=16, help="rows made together (default: %(default)s)")
+    mapped.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    mapped.add_argument("--kill-every", type=float, metavar="SECONDS", help="kill a worker so often")
+    mapped.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
+    _add_json(mapped)
+    mapped.set_defaults(call=_bench_map)
+
+
 def _add_json(measure: Parser) -> None:
     measure.add_argument("--json", action="store_true", help="print the figures as JSON")
 
@@ -185,3 +204,19 @@ def _bench_inversion(options: argparse.Namespace) -> int:
     from ..unclip_core.bench.inversion import bench_inversion
 
     return run_and_report(lambda: bench_inversion(options.n, options.folder, options.json, device=options.device))
+
+
+def _bench_map(options: argparse.Namespace) -> int:
+    return run_and_report(lambda: _bench_map_or_kills(options))
+
+
+def _bench_map_or_kills(options: argparse.Namespace) -> object:
+    from .mapping.bench import Sizes, bench_kills, bench_map
+
+    if options.kill_every is None:
+        sizes = Sizes(options.rows or 128, options.fake_rows, options.empty_rows, options.batch, options.workers)
+        return bench_map(sizes, options.model, options.json)
+    if options.kill_every <= 0:
+        raise ValueError(f"--kill-every is {options.kill_every:g}; it must be above 0.")
+    sizes = Sizes(batch=options.batch, workers=options.workers)
+    return bench_kills(options.rows or 500, options.kill_every, sizes, options.model, options.json)

@@ -1,0 +1,56 @@
+"""`unclip bench map`: its figures, small, and its run whose workers are killed."""
+
+import json
+import os
+import sys
+
+import pytest
+
+pytest.importorskip("ray", reason="unclip bench map needs the extra [ray], which is not installed")
+
+from unclip.__main__ import main
+from unclip.cli.mapping.bench import Clock
+from unclip.cli.mapping.job import Counts
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    """One Ray for all tests; its workers find this package as this process does."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def test_the_clock_counts_what_comes_after_the_first_batches():
+    now = iter([0.0, 3.0, 4.0, 5.0, 9.0])
+    clock = Clock(warm=8, time=lambda: next(now))
+    for made in (0, 8, 12, 28):
+        clock(Counts(28, 0, made=made))
+    assert (clock.start, clock.rate) == (4.0, 4.0)
+
+
+def test_figures(capsys):
+    arguments = ["--rows", "12", "--batch", "4", "--fake-rows", "160", "--empty-rows", "64", "--workers", "2"]
+    assert main(["bench", "map", *arguments, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["fake"]["ideal"] == 200 and 0 < figures["fake"]["rate"] <= 240
+    assert figures["scaling"]["times"] == pytest.approx(figures["scaling"]["workers"] / figures["scaling"]["one"])
+    assert -0.05 < figures["overhead"]["seconds_a_row"] < 0.2
+
+
+def test_a_run_whose_workers_are_killed_has_every_image_once(capsys):
+    assert main(["bench", "map", "--kill-every", "4", "--rows", "48", "--batch", "4", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["kills"] >= 1 and figures["made"] == figures["same_ids"] == figures["distinct_images"] == 48
+    assert figures["largest_difference"] <= 1 and figures["missing"] == figures["failed"] == 0
+
+
+def test_too_few_rows_are_refused(capsys):
+    assert main(["bench", "map", "--rows", "20"]) == 1
+    assert "rows must be 48 or more, not 20" in capsys.readouterr().err
