@@ -118,7 +118,8 @@ def _add_map(measures: Commands) -> None:
     mapped.add_argument("--batch", type=int, default=16, help="rows made together (default: %(default)s)")
     mapped.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     mapped.add_argument("--kill-every", type=float, metavar="SECONDS", help="kill a worker so often")
-    mapped.add_argument("--model", metavar="DIR", help="a model folder (default: the bundled model)")
+    shapes = "bundled (shapes)"
+    mapped.add_argument("--model", metavar="DIR", default=shapes, help="a model folder (default: %(default)s)")
     _add_json(mapped)
     mapped.set_defaults(call=_bench_map)
 
