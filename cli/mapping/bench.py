@@ -193,9 +193,9 @@ def bench_kills(rows: int, every: float, sizes: Sizes, model: str | None = None,
         (folder / "pids").mkdir()
         make = partial(_noted, folder / "pids")
         job = Job(setup, str(table), Output(str(folder / "killed")), sizes.batch, (sizes.workers,) * 2, make_task=make)
-        began = time.monotonic()
-        with _killing(folder / "pids", every) as kills:
-            counts = run(job, lambda counts: None)
+        began, progress = time.monotonic(), threading.Event()
+        with _killing(folder / "pids", every, progress) as kills:
+            counts = run(job, lambda counts: progress.set())
         seconds = time.monotonic() - began
         _alone(setup, make_task, table, folder / "alone", sizes.batch)
         compared = _compared(_images(folder / "killed"), _images(folder / "alone"))
@@ -216,20 +216,26 @@ def _noted(pids: Path, setup: Setup) -> Task:
 
 
 @contextmanager
-def _killing(pids: Path, every: float) -> Iterator[list[int]]:
-    """Kill a process of those in a folder every so many seconds; the list grows by each."""
+def _killing(pids: Path, every: float, progress: threading.Event) -> Iterator[list[int]]:
+    """Kill a process of those in a folder every so many seconds; the list grows by each.
+
+    Before each there is a batch made, or else no run would end whose workers take longer than that to read the model.
+    """
     killed: list[int] = []
     ended, chance = threading.Event(), random.Random(0)
 
     def kill() -> None:
         while not ended.wait(every):
+            if not progress.is_set():
+                continue
+            progress.clear()
             alive = [int(path.name) for path in pids.iterdir() if int(path.name) not in killed]
             if alive:
                 pid = chance.choice(sorted(alive))
                 try:
                     os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
                 except ProcessLookupError:  # it had ended by itself
-                    (pids / str(pid)).unlink()
+                    (pids / str(pid)).unlink(missing_ok=True)
                 else:
                     killed.append(pid)
 

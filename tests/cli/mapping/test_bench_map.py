@@ -1,8 +1,6 @@
 """`unclip bench map`: its figures, small, and its run whose workers are killed."""
 
 import json
-import os
-import sys
 
 import pytest
 
@@ -12,19 +10,7 @@ from unclip.__main__ import main
 from unclip.cli.mapping.bench import Clock
 from unclip.cli.mapping.job import Counts
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    """One Ray for all tests; its workers find this package as this process does."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray")]
 
 
 def test_the_clock_counts_what_comes_after_the_first_batches():
@@ -45,9 +31,9 @@ def test_figures(capsys):
 
 
 def test_a_run_whose_workers_are_killed_has_every_image_once(capsys):
-    assert main(["bench", "map", "--kill-every", "4", "--rows", "48", "--batch", "4", "--json"]) == 0
+    assert main(["bench", "map", "--kill-every", "1", "--rows", "24", "--batch", "4", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["kills"] >= 1 and figures["made"] == figures["same_ids"] == figures["distinct_images"] == 48
+    assert figures["kills"] >= 1 and figures["made"] == figures["same_ids"] == figures["distinct_images"] == 24
     assert figures["largest_difference"] <= 1 and figures["missing"] == figures["failed"] == 0
 
 
