@@ -1,7 +1,8 @@
 """Ray itself: started or found, and shares of some work given to a pool of workers. Imported late."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +52,17 @@ class Pool:
 def connected(pool: Pool) -> Iterator[None]:
     """Have a Ray: the one that this process is connected to, the cluster at the address, or one of our own for a while.
 
+    What is printed meanwhile goes to stderr: Ray tells of killed workers on stdout, which is for results.
+
     Raises:
         ValueError: it is not installed or not there, or this machine has less than the workers need.
     """
+    with redirect_stdout(sys.stderr), _connected(pool):
+        yield
+
+
+@contextmanager
+def _connected(pool: Pool) -> Iterator[None]:
     import logging
     import os
 
