@@ -127,6 +127,15 @@ def test_no_circle_of_imports_between_rooms():
     assert circles(HOUSE.room_graph) == []
 
 
+def test_triton_is_imported_by_its_kernels_alone_and_these_late():
+    """It is there on few machines, and takes its time."""
+    kernels = "unclip_core/nets/triton_group_norm.py"
+    assert set(offenders(lambda path: outside(path) & {"triton"}, HOUSE.sources)) == {kernels}
+    name = module_name(Path(kernels))
+    for path in HOUSE.sources:
+        assert not [i for i in HOUSE.imports(path) if i.inside and not i.deferred and i.target.startswith(name)]
+
+
 def test_every_room_of_the_core_has_its_place():
     rooms = {room_of(path) for path in below("unclip_core")} - {"unclip_core"}
     assert rooms == {f"unclip_core/{name}" for name in MAY_IMPORT}

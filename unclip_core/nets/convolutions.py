@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cpu_timing import Probe, is_faster
+from .cpu_timing import Probe, drawn, is_faster
 from .linear import linear
 from .memory_formats import Conv2d
 from .winograd import shared_buffers, winograd
@@ -126,8 +126,8 @@ def _name(x: Tensor) -> str:
 def _probe(size: tuple[float, ...], other: Callable[..., Tensor], dtype: torch.dtype, *sides: int) -> Probe:
     """A square image of so many channels, outputs and pixels a side, by `other` and by torch's own way."""
     channels, outputs, side = sides
-    x = torch.randn(1, channels, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
-    weight = (torch.randn(outputs, channels, 3, 3) / (3 * channels**0.5)).to(dtype)
+    x = drawn(1, channels, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = (drawn(outputs, channels, 3, 3) / (3 * channels**0.5)).to(dtype)
     given = (x, weight, torch.zeros(outputs, dtype=dtype))
     return Probe(size, partial(direct, *given), partial(other, *given))
 

@@ -90,6 +90,11 @@ def winning_sizes(probes: Sequence[Probe], clock: Callable[[], float] | None = N
     return [size for size in won if not any(_reaches(larger, size) for larger in lost)]
 
 
+def drawn(*shape: int) -> torch.Tensor:
+    """Numbers to measure with; the process's own random numbers stay as they are."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
 def cache_folder() -> Path:
     """Where measurements are kept: `unclip` in the user's folder for caches."""
     home = Path.home()
@@ -116,13 +121,13 @@ def machine() -> dict[str, str]:
 def _winning(subject: str, threads: int, probes: Callable[[], Sequence[Probe]]) -> list[Size] | None:
     of = machine() | {"threads": str(threads)}
     name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_folder() / f"{subject}-{name}.json"
     with _LOCK:
         try:
+            path = cache_folder() / f"{subject}-{name}.json"
             if not (path.is_file() and _read(path) is not _DAMAGED):
                 _measure_into(path, of, probes)
             kept = _read(path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter where the user has no home
             log.warning("Nothing is measured on this processor, as it could not be kept: %s", error)
             return None
     return None if kept is _DAMAGED else kept

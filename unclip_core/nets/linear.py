@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cpu_timing import Probe, is_faster
+from .cpu_timing import Probe, drawn, is_faster
 from .memory_formats import Conv2d
 
 MIN_MULTIPLICATIONS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves (AMD's Zen 5)
@@ -69,7 +69,7 @@ def product_probes() -> list[Probe]:
     """Products of more and more multiplications."""
     probes = []
     for rows, width in ((16, 256), (64, 256), (64, 512), (256, 512), (256, 1024)):
-        given = (torch.randn(rows, width), torch.randn(width, width), torch.randn(width))
+        given = (drawn(rows, width), drawn(width, width), drawn(width))
         probes.append(Probe((rows * width**2,), partial(F.linear, *given), partial(onednn, *given)))
     return probes
 

@@ -50,16 +50,23 @@ class CudaGraphs:
         return torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], Tensor], device: torch.device, pool: Any) -> tuple[Callable[[], None], Tensor]:
-        """Run `work` once aside, where libraries set themselves up, and record it."""
+        """Run `work` once aside, where libraries set themselves up, and record it there.
+
+        `torch.cuda.graph` would collect garbage of the whole process first, which in ComfyUI takes as long as a step.
+        """
         with torch.cuda.device(device):
-            aside = torch.cuda.Stream()
+            aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 work()
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()  # while it is recorded, nothing can be given back
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                try:
+                    result = work()
+                finally:
+                    graph.capture_end()
             torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                result = work()
         return graph.replay, result
 
 

@@ -159,6 +159,14 @@ def test_where_nothing_can_be_kept_nothing_is_measured(measuring, caplog):
     assert len([record for record in caplog.records if "could not be kept" in record.getMessage()]) == 1
 
 
+def test_a_user_without_a_home_has_the_constants(measuring, monkeypatch, caplog):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(cpu_timing, "cache_folder", homeless)
+    assert is_faster("some", (4,), always(0.0)) is None and "Could not determine" in caplog.text
+
+
 def test_the_environment_leaves_it_out(monkeypatch, measuring):
     monkeypatch.setenv(cpu_timing.VARIABLE, "0")
     assert is_faster("some", (4,), always(0.0)) is None and not measuring.exists()
@@ -187,7 +195,9 @@ def test_layers_go_the_way_that_was_measured(measuring, monkeypatch, wins):
 def test_probes_compare_ways_that_are_equal():
     found = 0
     for make in (*convolutions._PROBES.values(), *([linear.product_probes] if linear.has_both() else [])):
+        state = torch.get_rng_state()
         probes = make()
+        assert torch.equal(state, torch.get_rng_state())  # a user's seed goes on as if nothing had been measured
         for probe in probes[:1] if probes[0].plain.args[0].dtype == torch.float32 else []:
             found += 1
             plain, other = probe.plain(), probe.other()

@@ -78,6 +78,23 @@ def test_kernels_compile_for_a_gpu(kind):
         assert made.asm["cubin"] and made.metadata.shared < 48 * 1024
 
 
+@pytest.mark.parametrize("kind", BOUNDS)
+@torch.no_grad()
+def test_on_a_gpu_the_kernels_equal_the_norm_in_float64(kind):
+    if not torch.cuda.is_available() or find_spec("triton") is None:
+        pytest.skip("there is no GPU, or no triton: the kernels are not run here")
+    dtype = getattr(torch, kind)
+    for shape, groups in (((2, 320, 64, 64), 32), ((1, 192, 33, 17), 32), ((3, 10, 5, 7), 2)):
+        norm = randomise(torch.nn.GroupNorm(groups, shape[1])).to("cuda", dtype)
+        x = draw(*shape).to("cuda", dtype).contiguous(memory_format=torch.channels_last)
+        shift = draw(shape[0], 2 * shape[1], seed=2).to("cuda", dtype)
+        made = group_norm.fused(norm, x, shift)
+        y = F.group_norm(x.double(), groups, norm.weight.double(), norm.bias.double())
+        scale, more = shift.double()[:, :, None, None].chunk(2, dim=1)
+        assert made is not None and made.is_contiguous(memory_format=torch.channels_last)
+        assert error(made.double(), F.silu(y * (1 + scale) + more)) < BOUNDS[kind]
+
+
 @torch.no_grad()
 def test_the_plain_way_is_the_formula():
     norm, x, shift = randomise(torch.nn.GroupNorm(2, 8)), draw(2, 8, 3, 4), draw(2, 16, seed=3)
