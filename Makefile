@@ -4,6 +4,7 @@
 # make fuzz    two thousand damaged files and more, other ones each time (DAMAGES a test)
 # make rooms   files, lines and imports of every room
 # make test-comfyui COMFYUI=/path/to/ComfyUI    the plugin inside a real ComfyUI server
+# make test-gpu   on the GPU of this machine (UNCLIP_GPU_TEST_DEVICE names another device; COMFYUI as above)
 # make clean   what the other targets made, without the environment
 
 PYTHON  ?= python3
@@ -19,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfil
 
 DAMAGES ?= 60
 
-.PHONY: demo test quick fuzz lint rooms test-comfyui clean
+.PHONY: demo test quick fuzz lint rooms test-comfyui test-gpu clean
 
 demo: $(READY)
 	@echo "== Running workflows/api/text_to_image.json; pictures go to $(OUTPUT)/"
@@ -47,6 +48,11 @@ rooms: $(READY)
 
 test-comfyui: $(READY)
 	@$(if $(COMFYUI),COMFYUI_PATH="$(COMFYUI)") $(PYTEST) -m comfyui
+
+# One process, as the card's memory is one; without a card what cannot be tested is said.
+test-gpu: $(READY)
+	@$(if $(COMFYUI),COMFYUI_PATH="$(COMFYUI)") UNCLIP_GPU_TEST_DEVICE="$${UNCLIP_GPU_TEST_DEVICE:-auto}" \
+		$(BIN)/python -m pytest -q -m gpu --durations=10
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

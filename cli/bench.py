@@ -16,11 +16,14 @@ def add_bench(commands: Commands) -> None:
 
 
 def _add_tiny(measures: Commands) -> None:
-    tiny = measures.add_parser("tiny", help="the bundled model of shapes, warm and from a cold start")
+    tiny = measures.add_parser("tiny", help="a bundled model, warm and from a cold start")
     tiny.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
     _add_dtype(tiny, "fp32")
     _add_json(tiny)
     add_device(tiny)
+    tiny.add_argument(
+        "--model", choices=["things", "shapes"], default="things", help="which bundled one (default: %(default)s)"
+    )
     tiny.set_defaults(call=_bench_tiny)
 
 
@@ -82,6 +85,10 @@ def _add_speed(measures: Commands) -> None:
     speed.add_argument(
         "--family", choices=["karlo", "kandinsky22"], default="karlo", help="whose shape (default: %(default)s)"
     )
+    speed.add_argument(
+        "--offload", action="store_true", help="models wait in main memory and are on the device while they run"
+    )
+    speed.add_argument("--profile", action="store_true", help="also tell where the time goes, by torch's profiler")
     speed.set_defaults(call=_bench_speed)
 
 
@@ -144,7 +151,9 @@ def _bench_tiny(options: argparse.Namespace) -> int:
     from ..unclip_core.bench.tiny import bench_tiny
 
     return run_and_report(
-        lambda: bench_tiny(options.repeats, as_json=options.json, dtype=options.dtype, device=options.device)
+        lambda: bench_tiny(
+            options.repeats, as_json=options.json, dtype=options.dtype, device=options.device, model=options.model
+        )
     )
 
 
@@ -189,6 +198,8 @@ def _bench_speed(options: argparse.Namespace) -> int:
             options.stage_steps,
             options.device,
             options.family,
+            offload=options.offload,
+            profile=options.profile,
         )
     )
 

@@ -47,7 +47,7 @@ def add_map(commands: Commands) -> None:
     command.add_argument("--seed", type=int, default=0, help="mixed into every row's seed (default: %(default)s)")
     command.add_argument("--count", type=int, default=1, help="images a row (default: %(default)s)")
     command.add_argument("--candidates", type=int, default=1, help="embeddings a prompt; CLIP keeps the best image")
-    command.add_argument("--dtype", choices=list(DTYPES), help="of the nets (default: fp16 on a GPU, else fp32)")
+    command.add_argument("--dtype", choices=list(DTYPES), help="of the nets (default: the device's own; fp32 on a CPU)")
     command.add_argument("--images", choices=["table", "files"], default="table", help="where images go")
     command.add_argument("--shards", action="store_true", help="write webdataset shards beside the table")
     command.add_argument("--json", action="store_true", help="print the counts as JSON")
@@ -84,6 +84,7 @@ def run_map(options: argparse.Namespace) -> int:
 def _job(options: argparse.Namespace) -> "Job":
     from pathlib import Path
 
+    from ..unclip_core.weights.devices import AUTO
     from .mapping.job import Job
     from .mapping.results import Output
     from .mapping.tasks import TABLE_TASKS, TASKS, Setup
@@ -105,7 +106,7 @@ def _job(options: argparse.Namespace) -> "Job":
         data=None if options.task in TABLE_TASKS or options.task not in TASKS else options.data,
         candidates=options.candidates,
         device="cuda" if on_gpu else "cpu",
-        dtype=options.dtype or ("fp16" if on_gpu else "fp32"),
+        dtype=options.dtype or AUTO,
         threads=0 if on_gpu else 1,
     )
     return Job(

@@ -1,8 +1,27 @@
-"""What every test's report needs, and what makes tests come out alike on all machines."""
+"""What every test's report needs, and what makes tests come out alike on all machines: the CPU, and plain ways of it."""
 
 import os
 
 import pytest
+import torch
+
+GPU = "UNCLIP_GPU_TEST_DEVICE"
+"""Names the device of tests marked `gpu`, which `make test-gpu` sets; without it accelerators are hidden from all."""
+
+HIDDEN = os.environ.get(GPU, "cpu") == "cpu"
+
+if HIDDEN:
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}  # for the processes that tests start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_accelerator():
+    """Tests compare with numbers of the CPU's, in float32; a card would be taken by itself, in float16."""
+    with pytest.MonkeyPatch.context() as patch:
+        if HIDDEN:
+            for kind in ("cuda", "xpu", "mps"):
+                patch.setattr(getattr(torch, kind), "is_available", lambda: False)
+        yield
 
 os.environ["UNCLIP_MEASURE_CPU"] = "0"  # for the programs that tests start, too: the constants decide
 
@@ -12,3 +31,12 @@ def pytest_runtest_makereport(item, call):
     """Escape what no stream can encode, such as half a character in a log: reports travel between processes."""
     report = (yield).get_result()
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say aloud what was not tested."""
+    reports = terminalreporter.stats.get("skipped", [])
+    for reason in sorted({report.longrepr[2] for report in reports if "NOT TESTED" in str(report.longrepr)}):
+        _, what, why = reason.removeprefix("Skipped: ").split(": ", 2)
+        terminalreporter.section(f"NOT TESTED: {what}", red=True, bold=True)
+        terminalreporter.line(f"{what} was not tested: {why}.", red=True)

@@ -31,7 +31,7 @@ class Setup:
         data: the collection of images that rows name by "index"; None where rows are prompts.
         candidates: embeddings a prompt, as of `Settings`.
         device: a torch device.
-        dtype: of the nets, a name in `DTYPES`.
+        dtype: of the nets, a name in `DTYPES`; "auto" is what the device computes in by itself.
         threads: of torch; 0 leaves them.
     """
 
@@ -40,7 +40,7 @@ class Setup:
     data: str | None = None
     candidates: int = 1
     device: str = "cpu"
-    dtype: str = "fp32"
+    dtype: str = "auto"
     threads: int = 0
 
 
@@ -186,7 +186,8 @@ class Workflow:
 
         with tempfile.TemporaryDirectory() as folder:
             inputs = (".", Path(self.setup.task).parent)
-            report = run_workflow(self._workflow, self._seeds(row) | dict(row.values), folder, input_dirs=inputs)
+            values = self._seeds(row) | dict(row.values)
+            report = run_workflow(self._workflow, values, folder, input_dirs=inputs, device=self.setup.device)
             if report.errors:
                 raise ValueError("; ".join(str(problem) for problem in report.errors))
             saved = [output.path for output in report.outputs]
@@ -220,13 +221,15 @@ TABLE_TASKS = ("text-to-image",)
 def _load(setup: Setup) -> "UnclipModel":
     from ...unclip_core.families.loading import load_model
     from ...unclip_core.models import PARTS
+    from ...unclip_core.weights.devices import AUTO, own_dtype
     from ...unclip_core.weights.files import DTYPES
 
-    model = load_model(setup.model, dtype=DTYPES[setup.dtype])
-    if setup.device != "cpu":
+    device = torch.device(setup.device)
+    model = load_model(setup.model, own_dtype(device) if setup.dtype == AUTO else DTYPES[setup.dtype])
+    if device.type != "cpu":
         for part in PARTS:
             if model.has(part):
-                getattr(model, part).module.to(setup.device)
+                getattr(model, part).module.to(device)
     return model
 
 

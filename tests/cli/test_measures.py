@@ -48,11 +48,15 @@ def test_each_measure_has_its_own_number_of_scenes(calls):
 def test_a_bench_gets_its_own_options(calls):
     assert main(["bench", "inversion", "--n", "4", "--folder", "there"]) == 0
     assert main(["bench", "tiny", "--dtype", "bf16", "--device", "cpu"]) == 0
-    assert main(["bench", "speed", "--batches", "1", "--stage-steps", "4", "4", "2"]) == 0
+    assert main(["bench", "speed", "--batches", "1", "--stage-steps", "4", "4", "2", "--offload"]) == 0
     assert calls == [
         ("bench_inversion", (4, "there", False), {"device": "auto"}),
-        ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16", "device": "cpu"}),
-        ("bench_speed", ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2], "auto", "karlo"), {}),
+        ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16", "device": "cpu", "model": "things"}),
+        (
+            "bench_speed",
+            ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2], "auto", "karlo"),
+            {"offload": True, "profile": False},
+        ),
     ]
 
 

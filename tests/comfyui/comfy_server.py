@@ -151,8 +151,8 @@ class Watch:
 class Server:
     """ComfyUI's server on a free port, with a new base folder in which the pack is the only custom node."""
 
-    def __init__(self, folder, python, base):
-        self.base, self._folder, self._python = base, folder, python
+    def __init__(self, folder, python, base, arguments=("--cpu",)):
+        self.base, self._folder, self._python, self._arguments = base, folder, python, arguments
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = base / "server.log"
@@ -163,7 +163,15 @@ class Server:
 
     def start(self):
         """Start it, or start it again after `stop` or `kill`."""
-        command = [self._python, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(self.base)]
+        command = [
+            self._python,
+            "main.py",
+            *self._arguments,
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(self.base),
+        ]
         command += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-auto-launch"]
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(

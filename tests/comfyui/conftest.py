@@ -15,14 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from comfy_canvas import Canvas, NoBrowser, find_chromium, launch  # noqa: E402
 from comfy_models import furnished, write_stable_diffusion  # noqa: E402
 from comfy_server import ROOT, NoComfyUI, Server, find_comfyui  # noqa: E402
+from not_tested import skip  # noqa: E402
 
 WEIGHTS = ["model_index.json", "clip.safetensors", "prior.safetensors", "decoder.safetensors", "upsampler.safetensors"]
 LOG_SHOWN = 6000
 running = pytest.StashKey()
-
-
-def skip(what, reason):
-    pytest.skip(f"NOT TESTED: {what}: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -86,12 +83,3 @@ def pytest_runtest_makereport(item, call):
     server = item.config.stash.get(running, None)
     if report.failed and server is not None and item.path.parent == Path(__file__).parent:
         report.sections.append(("ComfyUI's log", server.log(LOG_SHOWN)))
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Say aloud what was not tested."""
-    reports = terminalreporter.stats.get("skipped", [])
-    for reason in sorted({report.longrepr[2] for report in reports if "NOT TESTED" in str(report.longrepr)}):
-        _, what, why = reason.removeprefix("Skipped: ").split(": ", 2)
-        terminalreporter.section(f"NOT TESTED: {what}", red=True, bold=True)
-        terminalreporter.line(f"{what} was not tested: {why}.", red=True)

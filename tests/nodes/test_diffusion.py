@@ -32,6 +32,17 @@ def run(node_id, *values, **widgets):
     return returned["result"] if isinstance(returned, dict) else returned
 
 
+def core(pipeline, *values):
+    """What `pipeline(*parts)` of the core gives with the parts where a node has them: in its dtype, on its device."""
+    with host.loaded_together(*values) as parts:
+        return pipeline(*parts).cpu()
+
+
+def there(value):
+    """A tensor on the device that nodes run on."""
+    return value.to(host.device())
+
+
 def images(*shape, seed=1):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -274,6 +285,7 @@ def test_outpaint_refuses(mine, margins, words):
         run("UnclipOutpaint", mine.decoder, embedding(), images(1, SIDE, SIDE, 3), **margins)
 
 
+@pytest.mark.gpu
 def test_two_upscales_in_a_row_take_the_two_nets_of_one_loader(mine, with_second):
     """The second node goes through the second net, whatever the images' shape; a model without one uses its first."""
     upscaler = with_second.upsampler
@@ -283,12 +295,16 @@ def test_two_upscales_in_a_row_take_the_two_nets_of_one_loader(mine, with_second
     assert large.shape == (1, 16 * SIDE, 16 * (SIDE + 4), 3)
     settings = {"seeds": [3], "steps": 2, "sampler": "ddim"}
     first, second = upscaler.part, upscaler.part.second
-    torch.testing.assert_close(middle, pipelines.upscale(first, small, **settings), rtol=0, atol=1e-6)
-    torch.testing.assert_close(large, pipelines.upscale(second, middle, **settings), rtol=0, atol=1e-6)
-    assert (large - pipelines.upscale(first, middle, **settings)).abs().max() > 0.1
+
+    def upscaled(image, value=upscaler, net=lambda part: part):
+        return core(lambda part: pipelines.upscale(net(part), there(image), **settings), value)
+
+    torch.testing.assert_close(middle, upscaled(small), rtol=0, atol=1e-6)
+    torch.testing.assert_close(large, upscaled(middle, net=lambda part: part.second), rtol=0, atol=1e-6)
+    assert (large - upscaled(middle)).abs().max() > 0.1
     assert {id(p) for p in second.net.parameters()} < {id(p) for p in first.module.parameters()}
     plain = run("UnclipUpscale", mine.upsampler, middle, seed=3, steps=2)[0]
-    torch.testing.assert_close(plain, pipelines.upscale(mine.upsampler.part, middle, **settings), rtol=0, atol=1e-6)
+    torch.testing.assert_close(plain, upscaled(middle, mine.upsampler), rtol=0, atol=1e-6)
 
 
 def test_upscale_keeps_known_pixels_at_full_size(mine):
@@ -399,6 +415,7 @@ def test_the_film_refuses(mine, widgets, words):
 # ---- CLIP's gradient ----
 
 
+@pytest.mark.gpu
 def test_clip_guides_the_decoder_inside_inference_mode(mine, text):
     settings = {"steps": 3, "seed": 2}
     free = run("UnclipDecoderSample", mine.decoder, embedding(2), **settings)[0]
@@ -411,15 +428,10 @@ def test_clip_guides_the_decoder_inside_inference_mode(mine, text):
         clip_strength=50.0,
         **settings,
     )[0]
-    expected = editing.guided_decoder(
-        mine.decoder.part,
-        mine.clip.part,
-        text.condition.embeds,
-        50.0,
-        embedding(2).embeds,
-        seeds=[2, 2],
-        steps=3,
-        guidance_scale=DECODER_SETTINGS.guidance_scale,
+    how = {"seeds": [2, 2], "steps": 3, "guidance_scale": DECODER_SETTINGS.guidance_scale}
+    wanted, given = there(text.condition.embeds), there(embedding(2).embeds)
+    expected = core(
+        lambda decoder, clip: editing.guided_decoder(decoder, clip, wanted, 50.0, given, **how), mine.decoder, mine.clip
     )
     torch.testing.assert_close(guided, expected, rtol=0, atol=1e-4)
     assert (guided - free).abs().max() > 1e-4
@@ -445,6 +457,7 @@ def test_clip_guidance_refuses(mine, other, text):
     run("UnclipDecoderSample", mine.decoder, embedding(), steps=1, **guide)
 
 
+@pytest.mark.gpu
 def test_clip_optimise_climbs_with_progress_and_preview(mine, text, monkeypatch):
     shown = []
     monkeypatch.setattr(host.Progress, "show_step", lambda self, x0: shown.append((self.total, tuple(x0.shape))))
@@ -454,7 +467,9 @@ def test_clip_optimise_climbs_with_progress_and_preview(mine, text, monkeypatch)
     assert shown == [(3, (1, 3, 16, 20))] * 3
     again = run("UnclipClipOptimise", mine.clip, text, **widgets)[0]
     other = run("UnclipClipOptimise", mine.clip, text, seed=1, **widgets)[0]
-    assert torch.equal(image, again) and (image - other).abs().max() > 1e-3
+    # A device sums gradients in no fixed order, and the ascent's steps are as long for a small one as for a large.
+    assert (image - again).abs().mean() <= (0 if host.device().type == "cpu" else 0.01)
+    assert (image - other).abs().mean() > 0.02
     start = images(2, 24, 18, 3)
     changed = run("UnclipClipOptimise", mine.clip, text, image=start, steps=2, cutouts=2)[0]
     assert changed.shape == start.shape and (changed - start).abs().mean() < 0.2

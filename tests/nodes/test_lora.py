@@ -58,28 +58,36 @@ def apply(*arguments, **named):
     return UnclipApplyLora().run(*arguments, **named)
 
 
+def merged(value, file, strength):
+    """The part with a LoRA added where its stage adds it, on the device: another one rounds the products otherwise."""
+    with host.loaded(value) as part:
+        return PartValue(apply_lora(part, read_lora(file), strength))
+
+
 def test_the_list_holds_what_lies_in_the_folders(loras):
     (loras / "notes.txt").write_text("no LoRA")
     names, options = UnclipApplyLora.INPUT_TYPES()["required"]["lora_name"]
     assert names == [NONE, "decoder.safetensors", "mine/prior.safetensors"] and options["default"] == NONE
 
 
+@pytest.mark.gpu
 def test_a_prior_samples_with_its_lora_and_the_original_without(mine, loras):
     plain = embed(mine.prior, mine).embeds
     prior, decoder = apply("mine/prior.safetensors", 0.3, 1.0, mine.prior, mine.decoder)
     adapted = embed(prior, mine).embeds
-    merged = apply_lora(mine.prior.part, read_lora(loras / "mine" / "prior.safetensors"), 0.3)
-    assert torch.equal(adapted, embed(PartValue(merged), mine).embeds)
+    own = merged(mine.prior, loras / "mine" / "prior.safetensors", 0.3)
+    assert torch.equal(adapted, embed(own, mine).embeds)
     assert not torch.allclose(adapted, plain, atol=1e-3)
     assert torch.equal(embed(mine.prior, mine).embeds, plain)
     assert decoder is mine.decoder and prior.family == "test"
 
 
+@pytest.mark.gpu
 def test_a_decoder_draws_with_its_lora(mine, loras):
     plain = draw(mine.decoder, mine)
     prior, decoder = apply("decoder.safetensors", 1.0, 0.5, mine.prior, mine.decoder)
-    merged = apply_lora(mine.decoder.part, read_lora(loras / "decoder.safetensors"), 0.5)
-    assert torch.equal(draw(decoder, mine), draw(PartValue(merged), mine))
+    own = merged(mine.decoder, loras / "decoder.safetensors", 0.5)
+    assert torch.equal(draw(decoder, mine), draw(own, mine))
     assert not torch.allclose(draw(decoder, mine), plain, atol=1e-3)
     assert torch.equal(draw(mine.decoder, mine), plain) and prior is mine.prior
 

@@ -52,7 +52,7 @@ def bench_inversion(
     """
     if count < 1:
         raise ValueError(f"inversion cannot be measured on {count} images: at least 1 is needed")
-    model = placed_model(folder or SHAPES, device, ("clip", "decoder"))
+    model = placed_model(folder or SHAPES, device, ("clip", "decoder"), torch.float32)
     images = held_out(count, model.decoder.image_size, seed)
     embeds = encode_image(model.clip, images)
     rows = [_measure(model, images, embeds, number, times) for times in iterations for number in steps]

@@ -1,4 +1,4 @@
-"""`unclip bench tiny`: how long the bundled model of shapes takes, stage by stage, and how much memory."""
+"""`unclip bench tiny`: how long a bundled model takes, stage by stage, and how much memory."""
 
 import json
 import statistics
@@ -9,20 +9,25 @@ from typing import Any
 import torch
 
 from ..diffusion.noise import sample_seeds
-from ..families.loading import SHAPES, load_model
+from ..families.loading import load_model
 from ..models import UnclipModel
 from ..output import say
 from ..pipelines import text_to_image
 from ..weights.devices import AUTO, choose_device, describe_device, device_peak_gib, forget_peak, synchronise
 from ..weights.files import DTYPES
 from .memory import peak_gib
-from .speed.cold import PROMPT, cold_seconds
+from .speed.cold import MODELS, PROMPT, cold_seconds
 
 
 def bench_tiny(
-    repeats: int = 5, batch: int = 16, as_json: bool = False, dtype: str = "fp32", device: str = AUTO
+    repeats: int = 5,
+    batch: int = 16,
+    as_json: bool = False,
+    dtype: str = "fp32",
+    device: str = AUTO,
+    model: str = MODELS[0],
 ) -> dict[str, Any]:
-    """Time the bundled model of shapes with default settings, print the figures and return them.
+    """Time a bundled model with default settings, print the figures and return them.
 
     Args:
         repeats: runs after one that warms up; medians are given.
@@ -30,9 +35,11 @@ def bench_tiny(
         as_json: print JSON in place of text.
         dtype: of the nets, a name in `DTYPES` (on a CPU "bf16" is faster only where it has instructions for it).
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
+        model: "things" or "shapes".
 
     Returns:
-        `seconds` by stage and in all for batch 1, `batch_seconds` by stage and in all for `batch`, `batch_over_one`
+        `model`, `side` of its images (px), `seconds` by stage and in all for batch 1,
+        `batch_seconds` by stage and in all for `batch`, `batch_over_one`
         the ratio of both in all, `cold_seconds` from a command's start to its first image (see `cold_seconds`; in
         fp32, on the CPU), `peak_memory_gib` of this process, `peak_device_gib` of the device's memory (None for a CPU),
         `device`, `threads`.
@@ -41,18 +48,20 @@ def bench_tiny(
         ValueError: this machine has no such device.
     """
     place = choose_device(device)
-    model = load_model(SHAPES, dtype=DTYPES[dtype])
-    for part in (model.clip, model.prior, model.decoder, model.upsampler):
+    loaded = load_model(f"bundled ({model})", dtype=DTYPES[dtype])
+    for part in (loaded.clip, loaded.prior, loaded.decoder, loaded.upsampler):
         part.module.to(place)
     forget_peak(place)
-    one = _median_stages(lambda: _stage_seconds(model, 1, place), repeats)
-    many = _median_stages(lambda: _stage_seconds(model, batch, place), max(1, repeats // 2))
+    one = _median_stages(lambda: _stage_seconds(loaded, 1, place), repeats)
+    many = _median_stages(lambda: _stage_seconds(loaded, batch, place), max(1, repeats // 2))
     figures = {
+        "model": model,
+        "side": loaded.decoder.image_size * loaded.upsampler.scale,
         "seconds": one,
         "batch": batch,
         "batch_seconds": many,
         "batch_over_one": many["all"] / one["all"],
-        "cold_seconds": cold_seconds(),
+        "cold_seconds": cold_seconds(model=model),
         "dtype": dtype,
         "peak_memory_gib": peak_gib(),
         "peak_device_gib": device_peak_gib(place),
@@ -87,7 +96,8 @@ def _median_stages(run: Callable[[], dict[str, float]], repeats: int) -> dict[st
 def _text(figures: dict[str, Any]) -> str:
     one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
     return (
-        f"prompt to 256 px, warm, {figures['device']}, {figures['threads']} threads, {figures['dtype']}: {one}\n"
+        f"bundled model of {figures['model']}, prompt to {figures['side']} px, warm, {figures['device']}, "
+        f"{figures['threads']} threads, {figures['dtype']}: {one}\n"
         f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
         f"cold, a fresh process: {cold}\n"
         f"peak memory: {figures['peak_memory_gib']:.2f} GiB{_of_device(figures['peak_device_gib'])}"

@@ -19,7 +19,7 @@ from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text, sample_decoder
 from ..pipelines.editing import invert_decoder
 from ..pipelines.settings import Settings, arguments
-from ..weights.devices import AUTO
+from ..weights.devices import AUTO, computing_on
 from ..world.captions import caption
 from ..world.judge import judge, score
 from ..world.render import render
@@ -89,6 +89,7 @@ def evaluate_edits(
         "n": n,
         "seed": seed,
         "inverted": inverted,
+        **computing_on(device),
         "halfway": shares(halfway, KEPT),
         "text_diff": {theta: shares(judged, EDITED) for theta, judged in edits.items()},
     }

@@ -14,7 +14,7 @@ from ..data.samples import Collection, summary
 from ..models import UnclipModel
 from ..output import progress_bar, say
 from ..pipelines.settings import Settings
-from ..weights.devices import AUTO
+from ..weights.devices import AUTO, computing_on
 from ..weights.files import write_whole
 from .distances import frechet_distance, kernel_distance
 from .gathering import Gathered, gather
@@ -96,6 +96,7 @@ def evaluate_model(
         "fingerprint": collection.fingerprint(),
         "left_out": dict(sorted(bad.items())),
         **_drawing_figures(how, loaded),
+        **({} if spread else computing_on(device)),  # other processes have devices of their own
         "compared_by": encoder.name,
         **measured(gathered, neighbours),
         "note": NOTE,

@@ -11,7 +11,7 @@ from ..data.opening import open_images
 from ..families.loading import load_model
 from ..lora.files import adapted_model, read_lora
 from ..models import MissingPart, UnclipModel
-from ..weights.devices import AUTO, choose_device
+from ..weights.devices import AUTO, choose_device, own_dtype
 from .encoders import Encoder, OpenClipEncoder, OwnEncoder
 from .gathering import Gathered
 from .generation import Draw, pairs_of
@@ -42,11 +42,13 @@ class Plan:
     def open(self) -> tuple[UnclipModel, Encoder]:
         """Read what is needed of the model, and the CLIP that compares, onto the device.
 
+        What draws computes there in the device's own dtype, see `own_dtype`; CLIP, which compares, in float32.
+
         Raises:
             CheckpointError: one of them cannot be read, does not fit or lacks a part.
         """
         device = choose_device(self.device)
-        model = load_model(self.model)
+        model = load_model(self.model, own_dtype(device))
         model = adapted_model(model, [(read_lora(path), strength) for path, strength in self.loras])
         encoder = _encoder(model, self.clip, self.clip_weights, device)
         _place(model, self.how, device)

@@ -12,7 +12,7 @@ from ..families.loading import SHAPES, placed_model
 from ..output import progress_bar, say
 from ..pipelines import text_to_image
 from ..pipelines.settings import Settings
-from ..weights.devices import AUTO
+from ..weights.devices import AUTO, computing_on
 from ..weights.files import write_whole
 from ..world.evaluation import FRACTIONS, Tally, evaluation_scenes
 from .contact_sheet import ContactSheets
@@ -65,6 +65,7 @@ def evaluate_tiny(
         "seed": seed,
         "seconds": round(time.monotonic() - started, 1),
         "threads": torch.get_num_threads(),
+        **computing_on(device),
     }
     if output is not None:
         sheets.save(Path(output))

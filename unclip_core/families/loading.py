@@ -7,7 +7,7 @@ import torch
 
 from ..clip.tokenizer import CONVENTIONS
 from ..models import PARTS, UnclipModel
-from ..weights.devices import AUTO, choose_device
+from ..weights.devices import AUTO, choose_device, own_dtype
 from .detect import family_of
 
 _BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -54,20 +54,26 @@ def load_model(
     return UnclipModel(name=folder.name, folder=folder, reader=reader)
 
 
-def placed_model(path: str | Path | None = None, device: str = AUTO, parts: Sequence[str] = PARTS) -> UnclipModel:
+def placed_model(
+    path: str | Path | None = None,
+    device: str = AUTO,
+    parts: Sequence[str] = PARTS,
+    dtype: torch.dtype | None = None,
+) -> UnclipModel:
     """Open a model and put some of its parts, those of them that it has, on a device.
 
     Args:
         path: as of `load_model`.
         device: such as "cpu" or "cuda:1"; "auto" is the machine's best.
         parts: of `PARTS`.
+        dtype: as of `load_model`; None is what the device computes in by itself, see `own_dtype`.
 
     Raises:
         CheckpointError: as `load_model`.
         ValueError: this machine has no such device.
     """
     place = choose_device(device)
-    model = load_model(path)
+    model = load_model(path, own_dtype(place) if dtype is None else dtype)
     for name in parts:
         if model.has(name):
             getattr(model, name).module.to(place)

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from .files import DTYPES
+
 AUTO = "auto"
 KINDS = ("cuda", "xpu", "mps")
 """Accelerators in the order in which they are taken; AMD's call themselves cuda."""
@@ -51,6 +53,17 @@ def own_dtype(device: torch.device) -> torch.dtype:
     card = _module("cuda").get_device_properties(device)
     bad = card.major < 7 or (card.major == 7 and any(name in card.name for name in _BAD_HALVES))
     return torch.float32 if bad else torch.float16
+
+
+def computing_on(name: str) -> dict[str, str]:
+    """What a report says of the nets: `device`, in words, and `dtype`, the device's own, as `files.DTYPES` names it.
+
+    Raises:
+        ValueError: as of `choose_device`.
+    """
+    device = choose_device(name)
+    own = own_dtype(device)
+    return {"device": describe_device(device), "dtype": next(short for short, each in DTYPES.items() if each == own)}
 
 
 def describe_device(device: torch.device) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip.unclip_core.bench.speed import bars, sizes, steps, table, worker
+from unclip.unclip_core.bench.speed import bars, parts, sizes, steps, table, worker
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 
 STEPS = [3, 3, 2]
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
     return write_random_karlo(tmp_path_factory.mktemp("speed") / "karlo", small_size(), vision=False)
 
 
-def measured(program, folder, tmp_path, dtype="fp32"):
+def measured(program, folder, tmp_path, dtype="fp32", **more):
     images = tmp_path / f"{program}.pt"
     figures = worker.measure(
         {
@@ -29,13 +29,14 @@ def measured(program, folder, tmp_path, dtype="fp32"):
             "images": 2,
             "device": "cpu",
             "save_to": str(images),
+            **more,
         }
     )
     assert len(figures["per_image"]) == 1 and min(figures["load"], figures["first"], figures["peak_memory"]) > 0
     assert len(figures["cpu_per_image"]) == 1 and figures["cpu_per_image"][0] > 0
     assert figures["peak_device_memory"] is None
     json.dumps(figures)
-    return torch.load(images, weights_only=True)
+    return figures if more else torch.load(images, weights_only=True)
 
 
 def test_both_programs_draw_the_same_images(folder, tmp_path):
@@ -43,6 +44,20 @@ def test_both_programs_draw_the_same_images(folder, tmp_path):
     assert ours.shape == theirs.shape == (2, 64, 64, 3)
     assert theirs.std() > 0.1
     assert (ours - theirs).abs().mean() < 4e-5
+
+
+@pytest.mark.parametrize(("program", "asked"), [("diffusers", "count"), ("ours", "rate")])
+def test_a_program_is_looked_into_after_it_is_timed(program, asked, folder, tmp_path):
+    found = measured(program, folder, tmp_path, profile=True, **{asked: True})
+    assert found["profile"]["steps"] == STEPS and found["profile"]["calls"] > 1000
+    assert {"convolutions", "products", "norms", "elementwise"} <= set(found["profile"]["seconds"])
+    assert found[{"count": "flop", "rate": "matrix_rate"}[asked]] > 1e6
+    assert ("flop" in found, "matrix_rate" in found) == (asked == "count", asked == "rate")
+
+
+def test_what_there_is_to_offload_is_said(monkeypatch):
+    with pytest.raises(ValueError, match="name a --device other than the CPU"):
+        table.bench_speed(device="cpu", offload=True)
 
 
 @pytest.mark.slow
@@ -98,6 +113,67 @@ def test_ratios_by_definition():
     assert figures["range"]["fp32"]["seconds_per_image"] == [2.0, 4.0]
     assert figures["difference"]["fp32"] == 0.25
     assert figures["medians"]["fp32"]["ours"]["per_image"] == 3.0
+
+
+def test_a_bench_asks_each_program_once_for_what_it_alone_can_tell(monkeypatch, tmp_path, capsys):
+    """FLOP of diffusers, the rate beside ours, both in the first round of the first batch; profiles of every batch."""
+    jobs = []
+
+    def process(job):
+        jobs.append(job)
+        torch.save(torch.full((1, 2, 2, 3), 0.5), job["save_to"])
+        found = {"load": 2.0, "first": 2.0, "per_image": [2.0], "cpu_per_image": [2.0], "peak_memory": 1.0}
+        found |= {"peak_device_memory": 4.0} | ({"flop": 4e12} if job["count"] else {})
+        found |= {"matrix_rate": 8e12} if job["rate"] else {}
+        profile = {"seconds": {"norms": 1.0}, "busy": 1.0, "wall": 2.0, "idle_share": 0.5, "calls": 3, "launches": 2,
+                   "launch_seconds": 0.1, "steps": [3, 3, 2]}  # fmt: skip
+        return found | ({"profile": profile} if job["profile"] else {})
+
+    monkeypatch.setattr(table, "_process", process)
+    monkeypatch.setattr(table, "model_folder", lambda *_: tmp_path)
+    how = {"dtypes": ["fp16"], "batches": [1, 4], "rounds": 2, "device": "cpu", "profile": True}
+    figures = table.bench_speed(folder=str(tmp_path), as_json=True, **how)
+    assert json.loads(capsys.readouterr().out) == figures
+    asked = [(job["program"], job["batch"], job["count"], job["rate"], job["profile"]) for job in jobs]
+    first = {("diffusers", 1, True, False, True), ("ours", 1, False, True, True)}
+    plain = {("diffusers", 1, False, False, False), ("ours", 1, False, False, False)}
+    assert set(asked[:2]) == first and set(asked[2:4]) == plain
+    assert {row[2:] for row in asked[4:]} == {(False, False, True), (False, False, False)}
+    found = figures["efficiency"]["fp16"]
+    assert found["flop_per_image"] == 4e12 and found["matrix_rate"] == 8e12
+    row = {"per_image": 2.0, "peak_memory": 1.0, "peak_device_memory": 4.0, "of_matrix_rate": 0.25}
+    assert found["batches"] == {batch: {"diffusers": row, "ours": row} for batch in ("1", "4")}
+    assert set(figures["profiles"]["fp16"]) == {"1", "4"}
+    table.bench_speed(folder=str(tmp_path), **how)
+    said = capsys.readouterr().out
+    assert "25.0% of the matrix rate" in said and "(50% idle)" in said and "norms" in said
+
+
+class Placed:
+    """A part, or a pipeline of diffusers, that writes down where it is put."""
+
+    def __init__(self, name, places):
+        self.name, self.places, self.module = name, places, self
+
+    def to(self, device):
+        self.places.append((self.name, str(device)))
+
+    def enable_model_cpu_offload(self, device):
+        self.places.append((self.name, "as it runs", str(device)))
+
+
+def test_an_offloaded_part_is_on_the_device_alone():
+    places = []
+    part = parts.Offloaded({name: Placed(name, places) for name in "abc"}, torch.device("cuda"))
+    assert [part(name).name for name in "aabc"] == ["a", "a", "b", "c"]
+    assert places == [("a", "cuda"), ("a", "cpu"), ("b", "cuda"), ("b", "cpu"), ("c", "cuda")]
+
+
+@pytest.mark.parametrize(("job", "placed"), [({}, ("p", "cuda")), ({"offload": True}, ("p", "as it runs", "cuda"))])
+def test_diffusers_is_placed_as_its_documentation_says(job, placed):
+    places = []
+    parts.place_pipeline(Placed("p", places), job, torch.device("cuda"))
+    assert places == [placed]
 
 
 def test_bars_are_as_long_as_their_values(tmp_path):

@@ -1,5 +1,7 @@
 """Which device is taken, and what it computes in, on machines that are made up."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +25,13 @@ def machine(monkeypatch):
             monkeypatch.setattr(torch, kind, made)
 
     return with_accelerators
+
+
+def test_tests_mean_the_same_on_every_machine():
+    """Here and in the processes that they start: a card is for `make test-gpu`."""
+    program = "import torch; print(torch.cuda.is_available())"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert devices.available() == ["cpu"] and said == "False\n"
 
 
 @pytest.mark.parametrize(

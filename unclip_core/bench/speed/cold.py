@@ -21,15 +21,21 @@ laps.append(time.perf_counter())
 import {ROOT}
 laps.append(time.perf_counter())
 from {HERE} import first_image
-first_image(laps)
+first_image(laps, sys.argv[1])
 print(json.dumps(laps))
 """
 PHASES = ("torch", "pack", "load", "draw")
+MODELS = ("things", "shapes")
+"""The bundled models, of which the first is the default."""
 PROMPT = "a large red circle above a small blue square on a white background"
 
 
-def cold_seconds(repeats: int = 3) -> dict[str, float]:
-    """Time fresh processes that draw one image with the bundled model and its own settings.
+def cold_seconds(repeats: int = 3, model: str = MODELS[0]) -> dict[str, float]:
+    """Time fresh processes that draw one image with a bundled model and its own settings, in fp32 on the CPU.
+
+    Args:
+        repeats: processes, of which the medians count.
+        model: one of `MODELS`.
 
     Returns:
         Seconds by phase, medians over `repeats` processes: "interpreter" (Python's own start and end), "torch" and
@@ -38,16 +44,16 @@ def cold_seconds(repeats: int = 3) -> dict[str, float]:
     Raises:
         RuntimeError: a process failed; the message ends with what it printed.
     """
-    runs = [_cold_run() for _ in range(repeats)]
+    runs = [_cold_run(model) for _ in range(repeats)]
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
-def first_image(laps: list[float]) -> None:
-    """Load the bundled model of shapes and draw with it; appends the time after each to `laps`."""
-    from ...families.loading import SHAPES, load_model
+def first_image(laps: list[float], name: str = MODELS[0]) -> None:
+    """Load the bundled model of that name and draw with it; appends the time after each to `laps`."""
+    from ...families.loading import load_model
     from ...pipelines import text_to_image
 
-    model = load_model(SHAPES)
+    model = load_model(f"bundled ({name})")
     for part in (model.clip, model.prior, model.decoder, model.upsampler):
         part.module.eval()
     laps.append(time.perf_counter())
@@ -55,10 +61,11 @@ def first_image(laps: list[float]) -> None:
     laps.append(time.perf_counter())
 
 
-def _cold_run() -> dict[str, float]:
+def _cold_run(model: str) -> dict[str, float]:
     environment: dict[str, Any] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", PROGRAM, model]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     whole = time.perf_counter() - began
     if done.returncode:
         raise RuntimeError(f"a fresh process failed with exit code {done.returncode}: {done.stderr[-2000:]}")

@@ -17,7 +17,7 @@ from ...nets.prior import PriorParams
 from ...weights.files import DTYPES
 from ..random_kandinsky import PRIOR, random_kandinsky
 from ..stages import PROMPT
-from .parts import read_parts
+from .parts import place_pipeline, read_parts
 
 GUIDANCE = 4.0
 SIDES = {"small": 384, "full": 768}
@@ -73,9 +73,10 @@ def load_diffusers(job: dict[str, Any], device: torch.device) -> Draw:
     from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
     folder, dtype = Path(job["folder"]), DTYPES[job["dtype"]]
-    prior = KandinskyV22PriorPipeline.from_pretrained(folder.parent / PRIOR, torch_dtype=dtype).to(device)
-    decoder = KandinskyV22Pipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
+    prior = KandinskyV22PriorPipeline.from_pretrained(folder.parent / PRIOR, torch_dtype=dtype)
+    decoder = KandinskyV22Pipeline.from_pretrained(folder, torch_dtype=dtype)
     for pipeline in (prior, decoder):
+        place_pipeline(pipeline, job, device)
         pipeline.set_progress_bar_config(disable=True)
     return lambda seed: _draw_diffusers(prior, decoder, job, seed)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -61,7 +62,7 @@ def bench_steps(
         `accuracy.<sampler>.<steps>`, the share of the decoder's images that the judge finds right in everything.
     """
     scenes = evaluation_scenes(-(-n // 2), 0)[:n]
-    bundled = placed_model(SHAPES, device)
+    bundled = placed_model(SHAPES, device, dtype=torch.float32)
     tiny = Study(
         bundled,
         [scene[3] for scene in scenes],
@@ -70,7 +71,8 @@ def bench_steps(
     figures: dict[str, Any] = {"n": n, "reference_steps": reference, "tiny": tiny.run(counts, reference, scenes)}
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
-        karlo = Study(placed_model(random_karlo(place, small_size()), device), ["the red cat"] * n, (4.0, 8.0))
+        random = placed_model(random_karlo(place, small_size()), device, dtype=torch.float32)
+        karlo = Study(random, ["the red cat"] * n, (4.0, 8.0))
         figures["karlo"] = karlo.run(counts, reference)
     say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot_to:

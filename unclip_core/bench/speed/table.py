@@ -19,6 +19,8 @@ from ..parity.oracle import check_installed
 from ..parity.runs import LARGE
 from . import kandinsky
 from .bars import Bar, save_bars
+from .efficiency import efficiency, efficiency_text
+from .profiles import profile_text
 from .sizes import model_folder
 
 STEPS: dict[str, dict[str, Sequence[int]]] = {
@@ -41,6 +43,8 @@ def bench_speed(
     steps: Sequence[int] | None = None,
     device: str = AUTO,
     family: str = "karlo",
+    offload: bool = False,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Measure both programs pair by pair, print the ratios and return all figures.
 
@@ -55,23 +59,31 @@ def bench_speed(
         steps: of prior, decoder and, of Karlo, super-resolution; None for the size's own.
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
         family: "karlo" or "kandinsky22".
+        offload: the models wait in main memory and are on the device while they run, as ComfyUI has them where room is
+            short, and diffusers by `enable_model_cpu_offload`; else all stay on the device.
+        profile: also run a batch of each program under torch's profiler.
 
     Returns:
         `ratios.<dtype>`: `load`, `first`, `seconds_per_image` (diffusers' over ours: above 1 ours is faster),
         `peak_memory` (ours over diffusers'), `peak_device_memory` (the same of the device's, unless that is a CPU),
         `batch_<n>` (diffusers' seconds per image over ours at that batch) and `batch_<n>_over_one` (ours per image over
         ours at batch 1); those with `cpu_` before them count a CPU's work in place of the time that passes. Under
-        `range` their least and greatest by pair. `difference.<dtype>`: mean difference of the images (0..1). `seconds`
-        and `memory`: the medians themselves.
+        `range` their least and greatest by pair. `difference.<dtype>`: mean difference of the images (0..1).
+        `medians`: the medians themselves. `efficiency.<dtype>`: FLOP of an image, the device's matrix rate, and by
+        batch what each program makes of it, see `efficiency`. `profiles.<dtype>`, if asked for: by batch and program
+        where the time goes, see `profiles.profiled`.
 
     Raises:
         MissingOracle: diffusers is not installed.
-        ValueError: this machine has no such device, or the family another number of stages.
+        ValueError: this machine has no such device, or the family another number of stages, or a CPU is to be offloaded
+            from.
         RuntimeError: a process failed; the message ends with what it said.
     """
     place_of_nets = choose_device(device)
+    if offload and place_of_nets.type == "cpu":
+        raise ValueError("--offload moves models between main memory and a device: name a --device other than the CPU.")
     check_installed()
-    steps = _steps(family, size, steps)
+    steps = list(_steps(family, size, steps))
     figures: dict[str, Any] = {
         "family": family,
         "size": size,
@@ -79,17 +91,25 @@ def bench_speed(
         "rounds": rounds,
         "torch": torch.__version__,
         "device": describe_device(place_of_nets),
+        "offload": offload,
         "ratios": {},
         "range": {},
         "difference": {},
         "medians": {},
+        "efficiency": {},
+        "profiles": {},
     }
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()))
         for dtype in dtypes:
-            job = _job(family, place, size, dtype) | {"steps": list(steps), "device": str(place_of_nets)}
-            runs = {batch: _rounds(job | {"batch": batch}, rounds, place) for batch in batches}
+            job = _job(family, place, size, dtype) | {"steps": steps, "device": str(place_of_nets)}
+            job |= {"offload": offload, "profile": profile}
+            runs = {
+                batch: _rounds(job | {"batch": batch, "count": batch == batches[0]}, rounds, place) for batch in batches
+            }
             _sum_up(figures, dtype, runs)
+            figures["efficiency"][dtype] = efficiency(runs)
+            figures["profiles"][dtype] = _profiles(runs)
     say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot:
         _plot(figures, plot)
@@ -115,14 +135,31 @@ Run = dict[str, dict[str, Any]]  # figures by program
 
 
 def _rounds(job: dict[str, Any], rounds: int, scratch: Path) -> list[Run]:
-    return [_pair(job, scratch, number % 2 == 1) for number in range(rounds)]
+    return [_pair(job if number == 0 else _timed(job), scratch, number % 2 == 1) for number in range(rounds)]
+
+
+def _timed(job: dict[str, Any]) -> dict[str, Any]:
+    """The job of a later round, for times and memory alone."""
+    return job | {"count": False, "profile": False}
+
+
+def _profiles(runs: dict[int, list[Run]]) -> dict[str, Any]:
+    """By batch and program, of the first round."""
+    found: dict[str, Any] = {}
+    for batch, (first, *_) in runs.items():
+        found[str(batch)] = {
+            program: first[program].pop("profile") for program in PROGRAMS if "profile" in first[program]
+        }
+    return {batch: programs for batch, programs in found.items() if programs}
 
 
 def _pair(job: dict[str, Any], scratch: Path, turned: bool) -> Run:
     run: Run = {}
     for program in reversed(PROGRAMS) if turned else PROGRAMS:
         images = scratch / f"{program}.pt"
-        run[program] = _process({**job, "program": program, "images": 2, "save_to": str(images)})
+        # FLOP are counted in torch's own operations, which diffusers keeps to; the rate belongs to the device.
+        own = {"count": job["count"] and program == "diffusers", "rate": job["count"] and program == "ours"}
+        run[program] = _process({**job, **own, "program": program, "images": 2, "save_to": str(images)})
         run[program]["image"] = torch.load(images, weights_only=True)
         images.unlink()
         say(
@@ -212,6 +249,11 @@ def _text(figures: dict[str, Any]) -> str:
                 f"  {program}: load {row['load']:.2f} s, first {row['first']:.2f} s, then "
                 f"{_per_image(row)} an image, peak {row['peak_memory']:.2f} GiB"
             )
+        lines += efficiency_text(figures["efficiency"][dtype])
+        for batch, programs in figures["profiles"][dtype].items():
+            for program, found in programs.items():
+                lines.append(f"  profile of batch {batch}, {program}, {'/'.join(map(str, found['steps']))} steps:")
+                lines += profile_text(found)
     return "\n".join(lines)
 
 

@@ -19,9 +19,13 @@ from ...weights.devices import choose_device, device_peak_gib, forget_peak, sync
 from ...weights.files import DTYPES
 from ..memory import peak_gib
 from ..stages import PROMPT
-from .parts import read_parts
+from .efficiency import count_flops, matrix_rate
+from .parts import place_pipeline, read_parts
+from .profiles import profiled
 
 GUIDANCE = (4.0, 8.0)
+PROFILED_STEPS = 5
+"""Steps of a stage under the profiler, at most: it keeps every kernel."""
 
 Draw = Callable[[int], Tensor]
 
@@ -32,14 +36,17 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     Args:
         job: `family` ("karlo", "kandinsky22"), `program` ("ours", "diffusers"), `folder`, `dtype`, `batch`, `steps` of
             the stages, `side` of the images (Kandinsky's), `images` (how many batches), `save_to` (a file for the first
-            batch), `device` (its name).
+            batch), `device` (its name). May have `offload` (parts wait in main memory and are on the device while they
+            run), `count` (FLOP), `rate` (of matrices), `profile` (where the time goes).
 
     Returns:
         `load`: seconds; `first`: seconds from the prompt to the first batch, after loading; `per_image`: seconds per
         image of each further batch; `cpu_per_image`: the same in seconds that a CPU worked for it, which others'
         work on the machine hardly changes (waiting threads count too: compare with one thread); `peak_memory`: GiB, of
-        the whole process; `peak_device_memory`: GiB of the device's, None for a CPU.
+        the whole process; `peak_device_memory`: GiB of the device's, None for a CPU. If asked for: `flop` of an image,
+        see `count_flops`; `matrix_rate`; `profile` of a batch in fewer steps, see `profiled`.
     """
+    job = dict(job)
     device = choose_device(job["device"])
     forget_peak(device)
     load = loader(job.get("family", "karlo"), job["program"])
@@ -54,7 +61,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - busy)
     torch.save(images[0], job["save_to"])
-    return {
+    figures = {
         "load": loaded - began,
         "first": seconds[0],
         "per_image": [s / job["batch"] for s in seconds[1:]],
@@ -63,6 +70,21 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "peak_device_memory": device_peak_gib(device),
         "threads": torch.get_num_threads(),
     }
+    return figures | _looked_into(draw, job, device)
+
+
+def _looked_into(draw: Draw, job: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """What the job asks for beside times and memory; it comes after them, for it needs both itself."""
+    found: dict[str, Any] = {}
+    if job.get("count"):
+        found["flop"] = count_flops(lambda: draw(0)) / job["batch"]
+    if job.get("rate"):
+        found["matrix_rate"] = matrix_rate(device, DTYPES[job["dtype"]])
+    if job.get("profile"):
+        job["steps"] = [min(steps, PROFILED_STEPS) for steps in job["steps"]]  # `draw` reads them of this very job
+        draw(0)
+        found["profile"] = profiled(lambda: draw(0).cpu(), device) | {"steps": job["steps"]}
+    return found
 
 
 def loader(family: str, program: str) -> Callable[[dict[str, Any], torch.device], Draw]:
@@ -100,7 +122,7 @@ def load_diffusers(job: dict[str, Any], device: torch.device) -> Draw:
     unclip.pipeline_unclip.F = _Functional()
     pipelines.unclip = unclip  # where published folders say that the text projection lies; it has moved since
     pipeline = unclip.UnCLIPPipeline.from_pretrained(job["folder"], torch_dtype=DTYPES[job["dtype"]])
-    pipeline.to(device)
+    place_pipeline(pipeline, job, device)
     pipeline.set_progress_bar_config(disable=True)
     return lambda seed: _draw_diffusers(pipeline, job, seed)
 

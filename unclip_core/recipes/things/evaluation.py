@@ -17,7 +17,7 @@ from ...models import UnclipModel
 from ...output import say
 from ...pipelines import text_to_image
 from ...plotting.sheets import levels, tiled
-from ...weights.devices import AUTO
+from ...weights.devices import AUTO, computing_on
 from ...weights.files import write_whole
 from .dataset import LARGE, World, open_world
 from .edits import edits
@@ -77,7 +77,7 @@ def evaluate_things(
         raise ValueError(f"n must be 1 or more and rows some of {', '.join(MEASURES)}; got {n} and {sorted(unknown)}.")
     judge, world = load_judge(Path(data) / JUDGE_FILE), open_world(Path(data), Path(packages) if packages else None)
     drawn_by, started = placed_model(model, device), time.monotonic()
-    figures: dict[str, Any] = {"seed": seed, "true": {}}
+    figures: dict[str, Any] = {"seed": seed, **computing_on(device), "true": {}}
     for name in rows or MEASURES:
         if name in STAGES:
             figures[name] = STAGES[name](drawn_by, world, judge, n, seed)
