@@ -39,10 +39,12 @@ def running(device):
 
 
 @pytest.fixture
-def exact(device):
+def exact():
     """float32 products and convolutions are computed in float32, and not in ten bits of it."""
-    cuda = torch.backends.cuda.matmul, torch.backends.cudnn
-    with pytest.MonkeyPatch.context() as patch:
-        for backend in cuda:
-            patch.setattr(backend, "allow_tf32", False)
-        yield
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ def _seconds_of(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def efficiency(runs: dict[int, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+def efficiency(runs: Mapping[int, Sequence[dict[str, Any]]]) -> dict[str, Any]:
     """Sum up runs by batch, each a dictionary of figures by program, of which some hold `flop` and `matrix_rate`.
 
     Returns:
@@ -97,7 +97,7 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _found(runs: dict[int, Sequence[dict[str, Any]]], program: str, key: str) -> float | None:
+def _found(runs: Mapping[int, Sequence[dict[str, Any]]], program: str, key: str) -> float | None:
     return next((pair[program][key] for pairs in runs.values() for pair in pairs if key in pair[program]), None)
 
 
