@@ -56,7 +56,12 @@ class UnclipRerank:
                 f"Cannot keep {keep} images a prompt: there are {len(images)} images for {prompts} prompts. "
                 "Draw more, or lower 'keep'."
             )
-        with host.loaded(host.seeing(clip)) as part:
-            ranking = rank(pipelines.encode_image(part, images), text.condition.embeds, keep)
+
+        def encode(rows: slice, on_step: host.OnStep) -> Tensor:
+            return pipelines.encode_image(clip.part, images[rows])
+
+        with host.loaded(host.seeing(clip)):
+            embeds = host.run_in_chunks(encode, len(images), defaults.IMAGES_AT_ONCE, 1, "CLIP")
+        ranking = rank(embeds, text.condition.embeds, keep)
         scores = scores_text(ranking, text.prompts)
         return host.with_text((images[ranking.rows.to(images.device)], scores), scores)

@@ -1,4 +1,4 @@
-"""What every test's report needs, and what makes tests come out alike on all machines: the CPU, and plain ways of it."""
+"""What every test's report needs, and what makes tests come out alike on all machines: the CPU, unmeasured."""
 
 import os
 
@@ -13,6 +13,8 @@ HIDDEN = os.environ.get(GPU, "cpu") == "cpu"
 if HIDDEN:
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}  # for the processes that tests start
 
+os.environ["UNCLIP_MEASURE_CPU"] = "0"  # for the programs that tests start, too: the constants decide
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_accelerator():
@@ -22,8 +24,6 @@ def _no_accelerator():
             for kind in ("cuda", "xpu", "mps"):
                 patch.setattr(getattr(torch, kind), "is_available", lambda: False)
         yield
-
-os.environ["UNCLIP_MEASURE_CPU"] = "0"  # for the programs that tests start, too: the constants decide
 
 
 @pytest.hookimpl(hookwrapper=True)

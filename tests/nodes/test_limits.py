@@ -12,6 +12,7 @@ from unclip.nodes import defaults
 from unclip.nodes.inputs import InputError
 from unclip.nodes.masks import check_mask, fit_mask
 from unclip.nodes.sockets import EmbeddingValue, NoiseValue, TextValue
+from unclip.unclip_core import pipelines
 from unclip.unclip_core.clip.adapter import TextCondition
 
 WIDTH = 16
@@ -35,6 +36,27 @@ def text(count):
         torch.randn(count, WIDTH, generator=generator), torch.zeros(count, 2, 4), torch.ones(count, 2)
     )
     return TextValue(condition, "test", ("a prompt",) * count)
+
+
+# ---- images ----
+
+
+@pytest.mark.parametrize("node_id", ["UnclipRerank", "UnclipImageEncode"])
+def test_images_that_do_not_fit_into_memory_together_are_read_in_parts(node_id, mine, monkeypatch, caplog):
+    images = torch.rand(5, 16, 16, 3, generator=torch.Generator().manual_seed(3))
+    words = run("UnclipTextEncode", mine.clip, "a red circle")[0]
+    asked = (mine.clip, words, images, 3) if node_id == "UnclipRerank" else (mine.clip, images)
+    whole, encode = run(node_id, *asked)[0], pipelines.encode_image
+
+    def of_two(clip, images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("full")
+        return encode(clip, images)
+
+    monkeypatch.setattr(pipelines, "encode_image", of_two)
+    parts = run(node_id, *asked)[0]
+    assert caplog.messages == [f"CLIP: out of memory, trying again with {n} at a time." for n in (3, 2)]
+    torch.testing.assert_close(getattr(parts, "embeds", parts), getattr(whole, "embeds", whole), rtol=0, atol=1e-5)
 
 
 # ---- prompts ----

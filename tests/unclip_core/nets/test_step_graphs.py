@@ -190,6 +190,7 @@ def test_only_a_gpu_records():
         assert not step_graphs.pays(draw(1))
 
 
+@pytest.mark.gpu
 @torch.no_grad()
 def test_on_a_gpu_replayed_steps_equal_plain_ones():
     if not torch.cuda.is_available():
