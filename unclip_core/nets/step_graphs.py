@@ -88,7 +88,9 @@ class _Graph:
     result: Tensor
 
     def __call__(self, given: list[Tensor]) -> Tensor:
-        torch._foreach_copy_(self.inputs, given)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in given):  # of mixed ones each is copied by itself
+            into = [tensor for tensor in self.inputs if tensor.dtype == dtype]
+            torch._foreach_copy_(into, [tensor for tensor in given if tensor.dtype == dtype])
         self.replay()
         return self.result.clone()  # the next replay writes over it
 
