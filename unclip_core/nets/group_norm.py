@@ -6,16 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .memory_formats import triton_is_there
+from .memory_formats import Triton, triton_serves
 
 log = logging.getLogger("unclip")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-class _Fused:
-    """Whether the kernels have failed on this machine; they are not tried again then."""
-
-    failed = False
 
 
 def norm_silu(norm: nn.Module, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
@@ -45,15 +39,15 @@ def fused(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None = None, silu
     torch's own takes one block of threads a group, so that a batch of two leaves most of a large GPU idle: a third of a
     picture's time (Karlo, fp16, on an H200); and it turns features that are channels last to plain ones.
     """
-    if not fits(norm, x) or _Fused.failed:
+    if not fits(norm, x):
         return None
-    from .triton_group_norm import normalised
-
     out = torch.empty_like(x)
     try:
+        from .triton_group_norm import normalised
+
         normalised(norm, x, scale_shift, silu, out)
     except Exception as error:  # whatever triton and the compiler behind it raise
-        _Fused.failed = True
+        Triton.failed = True
         log.warning("triton cannot compile here: norms take torch's way, which is slower. It said: %s", error)
         return None
     return out
@@ -64,7 +58,7 @@ def fits(norm: nn.GroupNorm, x: Tensor) -> bool:
 
     A norm with hooks (those of `tiling`) has to be called itself.
     """
-    if torch.is_grad_enabled() or x.device.type != "cuda" or not triton_is_there():
+    if torch.is_grad_enabled() or x.device.type != "cuda" or not triton_serves():
         return False
     if norm.weight is None or norm._forward_hooks or norm._forward_pre_hooks:
         return False

@@ -54,9 +54,20 @@ def channels_last_pays(device: torch.device) -> bool:
 
     On AMD's, torch's convolutions turn such features back unless they are told not to.
     """
-    if device.type != "cuda" or torch.version.hip is not None or not triton_is_there():
+    if device.type != "cuda" or torch.version.hip is not None or not triton_serves():
         return False
     return torch.cuda.get_device_capability(device)[0] >= 7
+
+
+class Triton:
+    """Whether it has failed on this machine; it is not tried again then."""
+
+    failed = False
+
+
+def triton_serves() -> bool:
+    """Whether kernels are to be made by triton."""
+    return not Triton.failed and triton_is_there()
 
 
 @cache

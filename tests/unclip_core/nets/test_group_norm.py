@@ -114,7 +114,7 @@ class OnAGpu(torch.Tensor):
 
 
 def test_kernels_are_for_gpus_and_channels_last_while_nothing_is_recorded(monkeypatch):
-    monkeypatch.setattr(group_norm, "triton_is_there", lambda: True)
+    monkeypatch.setattr(memory_formats, "triton_is_there", lambda: True)
     norm = torch.nn.GroupNorm(2, 8)
     plain = draw(2, 8, 3, 4)
     last = plain.contiguous(memory_format=torch.channels_last).as_subclass(OnAGpu)
@@ -129,7 +129,7 @@ def test_kernels_are_for_gpus_and_channels_last_while_nothing_is_recorded(monkey
         assert not group_norm.fits(norm, last)  # tiles count their statistics by hooks
         hook.remove()
         assert group_norm.fits(norm, last)
-        monkeypatch.setattr(group_norm, "triton_is_there", lambda: False)
+        monkeypatch.setattr(memory_formats, "triton_is_there", lambda: False)
         assert not group_norm.fits(norm, last)
 
 
@@ -141,9 +141,9 @@ def test_a_machine_that_cannot_compile_says_so_once_and_goes_the_plain_way(monke
     def fail(*_):
         raise RuntimeError("no C compiler")
 
-    tried = []
-    monkeypatch.setattr(group_norm, "fits", lambda norm, x: tried.append(1) or True)
-    monkeypatch.setattr(group_norm._Fused, "failed", False)
+    monkeypatch.setattr(group_norm, "fits", lambda norm, x: memory_formats.triton_serves())
+    monkeypatch.setattr(memory_formats, "triton_is_there", lambda: True)
+    monkeypatch.setattr(memory_formats.Triton, "failed", False)
     monkeypatch.setattr(triton_group_norm, "normalised", fail)
     norm, x = randomise(torch.nn.GroupNorm(2, 8)), draw(2, 8, 3, 4)
     with torch.no_grad():
@@ -152,6 +152,19 @@ def test_a_machine_that_cannot_compile_says_so_once_and_goes_the_plain_way(monke
     assert [record.getMessage() for record in caplog.records if "no C compiler" in record.getMessage()] == [
         "triton cannot compile here: norms take torch's way, which is slower. It said: no C compiler"
     ]
+
+
+def test_a_triton_that_cannot_be_imported_is_done_without(monkeypatch, caplog):
+    """One of another version than torch's, say."""
+    monkeypatch.setattr(group_norm, "fits", lambda norm, x: memory_formats.triton_serves())
+    monkeypatch.setattr(memory_formats, "triton_is_there", lambda: True)
+    monkeypatch.setattr(memory_formats.Triton, "failed", False)
+    monkeypatch.setitem(sys.modules, "unclip.unclip_core.nets.triton_group_norm", None)
+    norm, x = randomise(torch.nn.GroupNorm(2, 8)), draw(2, 8, 3, 4)
+    with torch.no_grad():
+        for _ in range(2):
+            assert error(group_norm.norm_silu(norm, x), F.silu(norm(x))) < 1e-6
+    assert len(caplog.records) == 1 and not memory_formats.channels_last_pays(torch.device("cuda"))
 
 
 def test_the_environment_can_ask_for_the_plain_ways(monkeypatch):
