@@ -68,31 +68,34 @@ class Part:
     rows: tuple[tuple[tuple[Block, ...], ...], ...]
 
 
-def fold(groups: Sequence[Sequence[Node]], links: Sequence[tuple[int, int]]) -> list[Block]:
+def fold(groups: Sequence[Sequence[Node]], titles: Sequence[float], links: Sequence[tuple[int, int]]) -> list[Block]:
     """Lay groups out, in their order, as large as the window shows them.
 
     Args:
         groups: each group's nodes, in their order.
+        titles: the width that each group's title takes.
         links: `(from, to)` ids of the nodes of every wire.
 
     Returns:
         A block for each group, its places in the graph's coordinates (`frame` tells where its frame is).
 
     Raises:
-        ValueError: no fold is between square and 2.2 : 1.
+        ValueError: no fold is between square and 2.2 : 1 with every wire to the right or down.
     """
     used = sum(node.width * node.grown for nodes in groups for node in nodes)
-    rated = [(score, part) for part, cost in folds(groups) for score in rating(part, used, cost)]
-    if not rated:
-        raise ValueError("No fold of the groups is between square and 2.2 : 1.")
-    best = max(score for score, _ in rated)
-    near = [placed(part) for score, part in rated if score >= best - NEAR]
+    rated = [(score, part) for part, cost in folds(groups, titles) for score in rating(part, used, cost)]
+    rated.sort(key=lambda each: -each[0])
+    forward = ((score, blocks) for score, part in rated if runs_forward(blocks := placed(part), links))
+    first = next(forward, None)
+    if first is None:
+        raise ValueError("No fold of the groups is between square and 2.2 : 1, its wires to the right or down.")
+    near = [first[1], *(blocks for _, blocks in itertools.takewhile(lambda each: each[0] >= first[0] - NEAR, forward))]
     return min(near, key=lambda blocks: wire_length(blocks, links))
 
 
-def folds(groups: Sequence[Sequence[Node]]) -> Iterator[tuple[Part, float]]:
+def folds(groups: Sequence[Sequence[Node]], titles: Sequence[float]) -> Iterator[tuple[Part, float]]:
     """Folds, with what each costs: the last group, the result, may stand at the end of the first row."""
-    options = [arrangements(index, nodes) for index, nodes in enumerate(groups)]
+    options = [arrangements(index, nodes, titles[index]) for index, nodes in enumerate(groups)]
     last = len(groups)
     rows = {(a, b): row(options, a, b) for a in range(last) for b in range(a + 1, last + 1)}
     for count in range(1, ROWS + 1):
@@ -160,10 +163,10 @@ def best(parts: Iterable[Part]) -> list[Part]:
     return kept
 
 
-def arrangements(group: int, nodes: Sequence[Node]) -> list[Block]:
+def arrangements(group: int, nodes: Sequence[Node], title: float) -> list[Block]:
     """A group's nodes in columns, those whose frame is not half empty; the fullest if all are."""
     cuts = [balanced(nodes, columns) for columns in range(1, min(COLUMNS, len(nodes)) + 1)]
-    blocks = [block(group, nodes, each) for each in cuts]
+    blocks = [block(group, nodes, each, title) for each in cuts]
     return [each for each in blocks if each.fullness >= FULL] or [max(blocks, key=lambda each: each.fullness)]
 
 
@@ -179,11 +182,13 @@ def tall(nodes: Sequence[Node]) -> float:
     return sum(node.grown + GAP for node in nodes) - GAP
 
 
-def block(group: int, nodes: Sequence[Node], cuts: Sequence[int]) -> Block:
-    """The nodes in columns, each as wide as its widest node."""
+def block(group: int, nodes: Sequence[Node], cuts: Sequence[int], title: float) -> Block:
+    """The nodes in columns, each as wide as its widest node; all wider alike where the title needs it."""
+    widths = [max(node.width for node in nodes[a:b]) for a, b in itertools.pairwise(cuts)]
+    more = max(0.0, title - sum(widths) - GAP * (len(widths) - 1) - 2 * SIDE) / len(widths)
     x, bottom, deepest, used, places = float(SIDE), 0.0, 0.0, 0.0, []
-    for a, b in itertools.pairwise(cuts):
-        y, width = float(HEAD), max(node.width for node in nodes[a:b])
+    for (a, b), needed in zip(itertools.pairwise(cuts), widths, strict=True):
+        y, width = float(HEAD), needed + more
         for node in nodes[a:b]:
             places.append((node.id, x, y, width, node.height))
             bottom = max(bottom, y + node.height)
@@ -247,3 +252,13 @@ def wire_length(blocks: Sequence[Block], links: Sequence[tuple[int, int]]) -> fl
         across = to_x - x - width
         total += abs(across) * (1 if across > 0 else 2) + abs(to_y - y)
     return total
+
+
+def runs_forward(blocks: Sequence[Block], links: Sequence[tuple[int, int]]) -> bool:
+    """Whether every wire ends to the right of its node, or below it."""
+    boxes = {place[0]: place[1:] for part in blocks for place in part.places}
+    for source, target in links:
+        (x, y, width, height), (to_x, to_y, _, _) = boxes[source], boxes[target]
+        if x + width >= to_x and y + height >= to_y:
+            return False
+    return True

@@ -25,7 +25,7 @@ from comfy_server import Server, find_comfyui  # noqa: E402
 WORKFLOWS = ROOT / "workflows"
 WIDTH = 248
 WIDTHS = {"MarkdownNote": 300, "SaveImage": 380, "PreviewImage": 380, "ImageCompare": 400, "PreviewAny": 380,
-          "UnclipTextEncodeLines": 440, "LoadImage": 300}  # fmt: skip
+          "UnclipTextEncodeLines": 440}  # fmt: skip
 HEIGHTS = {"SaveImage": 360, "PreviewImage": 360, "ImageCompare": 400, "UnclipTextEncode": 150, "CLIPTextEncode": 130}
 """Of nodes that take any height; other such nodes keep theirs."""
 ELASTIC = {*HEIGHTS, "MarkdownNote", "PreviewAny", "UnclipTextEncodeLines", "LoadImage"}
@@ -54,8 +54,18 @@ def main(names: list[str]) -> None:
 def lay_out(names: list[str], browser: Any, server: Any) -> None:
     """Measure the workflows in both modes of the canvas, fold them, and write them back."""
     read = {name: json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+    titles = measure_titles(read, browser, server)
     for name, sizes in measure_all(read, browser, server).items():
-        write(name, refold(read[name], sizes))
+        write(name, refold(read[name], sizes, titles[name]))
+
+
+def measure_titles(workflows: dict[str, Workflow], browser: Any, server: Any) -> dict[str, list[float]]:
+    """Measure the room that the titles of workflows' groups take: the same in both modes."""
+    with Canvas(browser, server, vue=False) as canvas:
+        return {
+            name: canvas.title_widths([group["title"] for group in workflow["groups"]], FONT)
+            for name, workflow in workflows.items()
+        }
 
 
 def measure_all(workflows: dict[str, Workflow], browser: Any, server: Any) -> dict[str, Sizes]:
@@ -99,13 +109,13 @@ def shrunk(workflow: Workflow) -> Workflow:
     return small
 
 
-def refold(workflow: Workflow, sizes: Sizes) -> Workflow:
+def refold(workflow: Workflow, sizes: Sizes, titles: list[float]) -> Workflow:
     """The workflow with new positions, sizes and frames."""
     members = [inside(group["bounding"], workflow["nodes"]) for group in workflow["groups"]]
     groups = [[Node(node["id"], *map(round, sizes[node["id"]])) for node in nodes] for nodes in members]
     if sorted(node.id for nodes in groups for node in nodes) != sorted(node["id"] for node in workflow["nodes"]):
         raise ValueError("Some node lies in no group, or in two.")
-    blocks = fold(groups, [(link[1], link[3]) for link in workflow["links"]])
+    blocks = fold(groups, titles, [(link[1], link[3]) for link in workflow["links"]])
     by_id = {node["id"]: node for node in workflow["nodes"]}
     for part in blocks:
         workflow["groups"][part.group]["font_size"] = FONT

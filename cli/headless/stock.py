@@ -205,6 +205,29 @@ class PreviewAny:
         return {"ui": {"text": (text,)}, "result": (text,)}
 
 
+class ImageCompare:
+    """Two images under a slider on the canvas; here there is none to look at, and nothing is written."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The stock node's inputs; the last is what its slider shows."""
+        return {
+            "required": {"compare_view": ("IMAGECOMPARE",)},
+            "optional": {"image_a": ("IMAGE",), "image_b": ("IMAGE",)},
+        }
+
+    RETURN_TYPES = ()
+    FUNCTION = "execute"
+    CATEGORY = "image"
+    OUTPUT_NODE = True
+
+    def execute(
+        self, compare_view: Any = None, image_a: Tensor | None = None, image_b: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Take both, and show nothing."""
+        return {"ui": {}, "result": ()}
+
+
 def _as_text(value: Any) -> str:
     try:
         return json.dumps(value, indent=4, ensure_ascii=False)
@@ -286,6 +309,7 @@ STOCK_NODES: dict[str, type] = {
     "SaveImage": SaveImage,
     "PreviewImage": PreviewImage,
     "PreviewAny": PreviewAny,
+    "ImageCompare": ImageCompare,
     "SolidMask": SolidMask,
     "MaskComposite": MaskComposite,
 }

@@ -9,7 +9,7 @@ from typing import Any
 from ...unclip_core.parsing import checked
 from .problems import cut
 
-WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGECOMPARE"})
 _CHOICES_SHOWN = 20
 _LEAST, _MOST = -(2**63), 2**64 - 1  # of a whole number: what a node can hand on to a tensor or a seed
 
@@ -87,6 +87,8 @@ def convert(value: Any, spec: InputSpec) -> Any:
     if not spec.is_widget:
         raise ValueError(f"takes a link from a node that gives {spec.type}, not {_shown(value)}.")
     converters = {"INT": _integer, "FLOAT": _real, "STRING": _text, "BOOLEAN": _truth}
+    if spec.type == "IMAGECOMPARE":
+        return value  # what a slider on the canvas last showed: nothing that a node reads
     for kind in spec.type.split(","):
         if kind.strip() in converters:
             return converters[kind.strip()](value)

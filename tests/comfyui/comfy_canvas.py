@@ -101,6 +101,12 @@ PLACED = """([x, y, width, height]) => {
     return [...at(x, y), ...at(x + width, y + height)]
 }"""
 ZOOM = "[app.canvas.ds.scale, app.canvas.low_quality]"
+TITLE_MARGIN = 10  # px beside a group's title: ComfyUI writes it 4 px from the frame
+TITLES = """([titles, size, margin]) => {
+    const pen = document.createElement('canvas').getContext('2d')
+    pen.font = `${size}px ${LiteGraph.GROUP_FONT}`
+    return titles.map((title) => Math.ceil(pen.measureText(title).width) + margin)
+}"""
 HIDDEN = """() => Object.fromEntries(app.graph.nodes.filter((node) => node.type === 'MarkdownNote').map((node) => {
     const text = node.widgets[0].element?.querySelector('.tiptap')
     return [String(node.id), text ? text.scrollHeight - text.clientHeight : 0]
@@ -240,6 +246,10 @@ class Canvas:
         """Each node's box as it is drawn, its title included: `id -> [x, y, width, height]` in the graph's unit."""
         drawn = self.page.evaluate(VUE_NODES) if self.vue else self.nodes()
         return {node["id"]: node["box"] for node in drawn}
+
+    def title_widths(self, titles, size):
+        """The room that titles of groups take in a font of this size, in the graph's unit."""
+        return self.page.evaluate(TITLES, [titles, size, TITLE_MARGIN])
 
     def zoom(self):
         """(pixels of the window for a unit of the graph, whether the canvas leaves texts out at this zoom)."""

@@ -83,6 +83,15 @@ def fullness(frame, boxes):
     return sum(width * height for _, _, width, height in inside) / ((right - left) * (frame[3] - TITLE))
 
 
+def too_narrow(canvas, groups):
+    """Titles of groups that are wider than their frame."""
+    sizes = sorted({group["font_size"] for group in groups})
+    of_size = {size: [group for group in groups if group["font_size"] == size] for size in sizes}
+    measured = [(g, w) for size, some in of_size.items()
+                for g, w in zip(some, canvas.title_widths([g["title"] for g in some], size), strict=True)]  # fmt: skip
+    return [group["title"] for group, width in measured if width > group["bounding"][2]]
+
+
 def out_of_window(canvas, boxes):
     """Nodes that the window does not show whole as the workflow opens."""
     corners = {key: canvas.in_window(box) for key, box in boxes.items()}
@@ -112,6 +121,7 @@ def test_a_template_opens_legible_and_apart_and_is_its_api_twin(canvas, screensh
     assert out_of_window(canvas, boxes) == []
     assert overlapping(boxes) == [] and sticking_out(boxes, workflow["groups"]) == []
     assert canvas.clipped_texts() == []
+    assert too_narrow(canvas, workflow["groups"]) == []
     if not canvas.vue:
         assert {node["id"]: (node["size"], node["needs"]) for node in canvas.nodes() if is_short(node)} == {}
     canvas.show_previews()
