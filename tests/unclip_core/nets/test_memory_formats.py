@@ -86,7 +86,7 @@ def hint():
 def codec(way):
     net = randomise(movq.MoVQ(MoVQParams((32, 32, 64), (False, False, True), blocks=1, groups=4, codes=7)))
     given = draw(2, *((3, 32, 24) if way == "encode" else (4, 8, 6)))
-    return net, lambda: getattr(net, way)(given)
+    return net, lambda: getattr(net, way)(given.to(net.to_code.weight))
 
 
 NETS = {
@@ -99,6 +99,7 @@ NETS = {
     "encoder": lambda: codec("encode"),
     "decoder of latents": lambda: codec("decode"),
 }
+CLOSE_IN_FLOAT64 = 1e-12  # rounding alone leaves 1e-15 or so, a number out of its place 1
 FIRST_ONES = {"decoder of latents": 1}
 """Convolutions that are given what the caller gave: `from_code` reads the latents."""
 
@@ -107,10 +108,13 @@ FIRST_ONES = {"decoder of latents": 1}
 @torch.no_grad()
 def test_every_net_in_channels_last_equals_the_plain_one_and_turns_nothing(name, like_a_gpu):
     net, run = NETS[name]()
-    plain = run()
     with LayoutChanges() as before:
-        run()
+        plain = run()
+    net.double()
+    exact = run()
     turned(net)
+    assert error(run(), exact) < CLOSE_IN_FLOAT64
+    net.float()
     with LayoutChanges() as after:
         made = run()
     assert error(made, plain) < 2e-5
