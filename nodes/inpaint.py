@@ -279,7 +279,13 @@ def fit_decoder(decoder: Decoder, images: Tensor, holes: Tensor | None) -> tuple
     height, width = images.shape[1:3]
     share = min(1.0, defaults.SIZE_MAX / max(height, width))
     size = round(height * share), round(width * share)
-    check_drawable(*size)
+    if share == 1:
+        check_drawable(*size)
+    elif min(size) < defaults.SIZE_MIN:
+        raise InputError(
+            f"The image is {width} × {height} pixels, of which {size[1]} × {size[0]} are drawn, as no side may be "
+            f"longer than {defaults.SIZE_MAX:,}, nor shorter than {defaults.SIZE_MIN}: cut a part of it out first."
+        )
     return editing.resize_image(images, size), holes if holes is None or share == 1 else editing.resize_mask(
         holes, size
     )
@@ -294,7 +300,11 @@ def check_canvas(images: Tensor, decoder: Decoder) -> None:
     """
     height, width = images.shape[1:3]
     if decoder.any_size:
-        check_drawable(height, width)
+        if max(height, width) > defaults.SIZE_MAX:
+            raise InputError(
+                f"With its margins the image is {width} × {height} pixels in the decoder's scale, which draws sides of "
+                f"up to {defaults.SIZE_MAX:,}: take smaller margins, or scale the image down first."
+            )
         return
     side = decoder.image_size
     if height * width > defaults.CANVAS_SIDES_MAX * side**2:

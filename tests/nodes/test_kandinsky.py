@@ -412,6 +412,10 @@ def test_karlos_embedding_into_kandinskys_decoder_is_refused(kandinsky, kandinsk
 def test_a_missing_movq_is_refused(kandinsky_models, tmp_path):
     folder = shutil.copytree(kandinsky_models / DECODER, tmp_path / DECODER)
     shutil.copytree(kandinsky_models / PRIOR, tmp_path / PRIOR)
+    (weights,) = (folder / "movq").glob("*.safetensors")
+    weights.rename(tmp_path / weights.name)
+    with pytest.raises(CheckpointError, match=r"movq' holds no weights: neither a \.safetensors nor a \.bin"):
+        load(tmp_path, DECODER)
     shutil.rmtree(folder / "movq")
     with pytest.raises(CheckpointError, match="has no 'movq': there is no folder"):
         load(tmp_path, DECODER)
@@ -466,6 +470,30 @@ def test_pictures_out_of_range_are_refused(kandinsky, embedding, size):
     if min(size) == 1:
         with pytest.raises(InputError, match="The image is 1 × 1 pixels"):
             run("UnclipInpaint", kandinsky.decoder, embedding, image, torch.ones(1, *size), **FAST)
+
+
+def test_pictures_too_narrow_and_margins_too_wide_are_refused_by_their_own_size(kandinsky, embedding, monkeypatch):
+    from unclip.nodes import defaults
+
+    margins = {"top": 0, "right": 0, "bottom": 0, "resamples": 1, **FAST}
+    for size in ((64, 4096), (4096, 64)):
+        image = torch.rand(1, *size, 3)
+        told = f"The image is {size[1]} × {size[0]} pixels, of which {size[1] // 2} × {size[0] // 2} are drawn"
+        with pytest.raises(InputError, match=told):
+            run("UnclipInpaint", kandinsky.decoder, embedding, image, torch.ones(1, *size), resamples=1, **FAST)
+        with pytest.raises(InputError, match=told):
+            run("UnclipOutpaint", kandinsky.decoder, embedding, image, left=16, **margins)
+    monkeypatch.setattr(defaults, "SIZE_MAX", 128)
+    for image in (torch.rand(1, 128, 128, 3), torch.rand(1, 256, 256, 3)):
+        with pytest.raises(InputError, match="With its margins the image is 136 × 128 pixels.*take smaller margins"):
+            run("UnclipOutpaint", kandinsky.decoder, embedding, image, left=8, **margins)
+
+
+@pytest.mark.parametrize("kind", ["inpaint", "depth"])
+def test_an_inversion_by_a_decoder_that_sees_more_than_the_latents_is_refused(request, kind, embedding):
+    parts, told = request.getfixturevalue(kind), {"inpaint": "inpainting alone", "depth": "picture of the depth"}[kind]
+    with pytest.raises(ValueError, match=told):
+        run("UnclipDdimInversion", parts.decoder, embedding, torch.rand(1, 64, 64, 3), steps=1)
 
 
 def test_a_size_that_a_decoder_of_one_size_does_not_draw_is_refused(mine):
