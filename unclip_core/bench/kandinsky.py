@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..output import say
 from ..pipelines import Canvas, encode_text, sample_decoder, sample_prior
 from ..weights.devices import AUTO, choose_device
 from ..weights.files import DTYPES
+from .memory import apart
 from .random_kandinsky import random_kandinsky
 from .stages import PROMPT, Stages, conditions, text_of
 
@@ -64,7 +66,8 @@ def bench_kandinsky(
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()))
         began = time.perf_counter()
         prior, decoder = SIZES[size]
-        model = random_kandinsky(place, prior(), decoder(), dtype)
+        write = partial(apart, random_kandinsky) if size == "full" else random_kandinsky
+        model = write(place, prior(), decoder(), dtype)
         written = time.perf_counter() - began
         figures = _run(load_model(model, DTYPES[dtype]).reader, steps, side, where) | conditions(
             dtype, steps, written, where

@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..output import say
 from ..pipelines import encode_text, sample_decoder, sample_prior, upscale
 from ..weights.devices import AUTO, choose_device
 from ..weights.files import DTYPES
+from .memory import apart
 from .random_karlo import random_karlo
 from .stages import PROMPT, Stages, conditions, text_of
 
@@ -52,7 +54,8 @@ def bench_karlo(
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()) + "/karlo")
         began = time.perf_counter()
-        random_karlo(place, SIZES[size](), dtype)
+        write = partial(apart, random_karlo) if size == "full" else random_karlo
+        write(place, SIZES[size](), dtype)
         written = time.perf_counter() - began
         figures = _run(load_model(place, DTYPES[dtype]), steps, where) | conditions(dtype, steps, written, where)
     say(json.dumps(figures, indent=2) if as_json else text_of(figures))
