@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .batch_chunks import ConditionedNet
 from .layers import Times
@@ -216,10 +217,15 @@ def stepped(net: nn.Module, forward: Callable[..., Tensor], times: Times | None 
 
 
 def pays(x: Tensor) -> bool:
-    """Whether a step of this input can be recorded."""
-    if x.device.type != "cuda" or torch.version.hip is not None or torch.is_grad_enabled():
+    """Whether a step of this input can be recorded: on CUDA, where nothing has to see its operations."""
+    if x.device.type != "cuda" or torch.version.hip is not None or is_watched():
         return False
     return not torch.is_autocast_enabled("cuda") and not torch.cuda.is_current_stream_capturing()
+
+
+def is_watched() -> bool:
+    """Whether operations are recorded for gradients or seen by a `TorchDispatchMode`, which sees none in a replay."""
+    return torch.is_grad_enabled() or _get_current_dispatch_mode() is not None
 
 
 def _has_hooks(net: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from factories import draw, error, randomise, unet_params
 from step_recorder import Recorder
+from torch.utils.flop_counter import FlopCounterMode
 
 from unclip.unclip_core.nets import step_graphs
 from unclip.unclip_core.nets.layers import TimeTable
@@ -163,6 +164,17 @@ def test_inputs_of_inference_mode_serve(recorder):
 def test_only_a_gpu_records():
     with torch.no_grad():
         assert not step_graphs.pays(draw(1))
+
+
+def test_what_counts_operations_sees_them():
+    """A counter of FLOP sees none in a replay."""
+    assert step_graphs.is_watched()
+    with torch.no_grad():
+        assert not step_graphs.is_watched()
+        with FlopCounterMode(display=False) as counter:
+            assert step_graphs.is_watched()
+            torch.ones(2, 3) @ torch.ones(3, 4)
+        assert counter.get_total_flops() == 48 and not step_graphs.is_watched()
 
 
 @pytest.mark.gpu
