@@ -16,7 +16,7 @@ BIN   := .venv/bin
 READY := .venv/.unclip-ready
 
 # A process a core, with one thread each: tests are small, and threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 DAMAGES ?= 60
 

@@ -1,4 +1,4 @@
-"""What every test's report needs, and what makes tests come out alike on all machines: the CPU, unmeasured."""
+"""What every test's report needs, what makes tests come out alike on all machines, and who runs which test."""
 
 import os
 
@@ -12,8 +12,6 @@ HIDDEN = os.environ.get(GPU, "cpu") == "cpu"
 
 if HIDDEN:
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}  # for the processes that tests start
-
-os.environ["UNCLIP_MEASURE_CPU"] = "0"  # for the programs that tests start, too: the constants decide
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,3 +38,26 @@ def pytest_terminal_summary(terminalreporter):
         _, what, why = reason.removeprefix("Skipped: ").split(": ", 2)
         terminalreporter.section(f"NOT TESTED: {what}", red=True, bold=True)
         terminalreporter.line(f"{what} was not tested: {why}.", red=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, so that all processes end at about the same time: `--no-loadscope-reorder` keeps the order."""
+    long = {file(item.nodeid) for item in items if any(map(item.get_closest_marker, ("slow", "comfyui")))}
+    items.sort(key=lambda item: file(item.nodeid) not in long)
+
+
+def file(nodeid):
+    return nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file in one process, and in another those of the canvas that Vue draws."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            parameters = nodeid.partition("[")[2].rstrip("]").split("-")
+            return f"{file(nodeid)} in Vue" if "vue" in parameters else file(nodeid)
+
+    return Scheduling(config, log)
