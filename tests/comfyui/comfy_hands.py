@@ -94,6 +94,16 @@ class Hands:
         self.page.mouse.move(*self.slot(target, "in", entry), steps=12)
         self.page.mouse.up()
 
+    def let_go(self, source, output, at):
+        """Pull a wire from an output, let it go on empty ground: what the menu there offers, from top to bottom."""
+        self.page.mouse.move(*self.slot(source, "out", output))
+        self.page.mouse.down()
+        self.page.mouse.move(*at, steps=12)
+        self.page.mouse.up()
+        menu = self.page.locator(".litecontextmenu")
+        menu.wait_for()
+        return menu.locator(".litemenu-entry").all_inner_texts()
+
     def wires(self):
         """Every wire: (node, number of its output, node, name of its input)."""
         return {tuple(wire) for wire in self.page.evaluate(WIRES)}

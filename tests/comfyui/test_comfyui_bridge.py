@@ -113,3 +113,24 @@ def test_the_workflow_runs_through_stable_diffusion_and_shows_what_the_prior_dre
     assert changed == {"UnclipPriorSample", "UnclipToClipVision", "unCLIPConditioning", "KSampler", "VAEDecode",
                        "SaveImage"}  # fmt: skip
     assert drawn[0] != drawn[1]  # the conditioning reaches the UNet
+
+
+def test_pad_and_pick_stand_between_the_prior_and_stable_diffusion(server, stable_diffusion):
+    """The picked one of two embeddings, which the pad made: a corner's image is that of it alone."""
+    stable_diffusion("sd21-unclip-l")
+    prompt = quick(1)
+    (prior,) = [key for key, node in prompt.items() if node["class_type"] == "UnclipPriorSample"]
+    (output,) = [key for key, node in prompt.items() if node["class_type"] == "UnclipToClipVision"]
+    more = {"inputs": prompt[prior]["inputs"] | {"seed": 2}, "class_type": "UnclipPriorSample"}
+    inputs = {"embedding_1": [prior, 0], "embedding_2": ["50", 0], "x": 1.0, "y": 0.0}
+    pad = {"inputs": inputs, "class_type": "UnclipEmbeddingPad"}
+    batch = {"inputs": {"embedding_1": [prior, 0], "embedding_2": ["51", 0]}, "class_type": "UnclipEmbeddingBatch"}
+    pick = {"inputs": {"embedding": ["52", 0], "indices": "1"}, "class_type": "UnclipPick"}
+    drawn = []
+    for source in ("53", "50"):  # the second of the batch, which is the pad's second corner; that corner itself
+        prompt[output]["inputs"]["embedding"] = [source, 0 if source == "50" else 1]
+        run = server.run(prompt | {"50": more, "51": pad, "52": batch, "53": pick})
+        assert run.ending == "execution_success", run.details
+        (image,) = server.images(run.prompt_id)
+        drawn.append(image.convert("RGB").tobytes())
+    assert drawn[0] == drawn[1]

@@ -63,3 +63,13 @@ def test_a_wire_between_sockets_of_two_kinds_does_not_hold(canvas):
     assert hands.wires() == set()
     hands.wire(model, "clip", text, "clip")
     assert hands.wires() == {(model, 0, text, "clip")}
+
+
+def test_a_wire_of_an_embedding_let_go_offers_the_usual_nodes(canvas):
+    hands = Hands(canvas)
+    hands.begin()
+    prior = hands.add(*NODES["prior"])
+    offered = hands.let_go(prior, "embedding", (1500, 600))
+    usual = ["DecoderSample", "EmbeddingInterpolate", "EmbeddingBlend", "TextDiff", "Describe", "Inpaint"]
+    assert [name.removeprefix("Unclip") for name in offered if name.startswith("Unclip")][:6] == usual
+    canvas.page.keyboard.press("Escape")
