@@ -3,6 +3,7 @@
 # gpu-results) as it goes, so that a session that ends early leaves what it has. Each step has a limit of its own.
 #
 # PYTHON           with what pyproject.toml's [test] asks for (default: .venv/bin/python)
+# MODELS           a folder to keep the benchmarks' random models in (default: a temporary one)
 # DEVICE           cuda, cuda:1, xpu, mps; cpu rehearses (default: auto)
 # SIZE             of the benchmarks' Karlo: full or small (default: full; rehearse with small)
 # DTYPES, BATCHES  of the benchmarks (default: "bf16 fp16" and "1 4 16")
@@ -19,6 +20,11 @@ dtypes=${DTYPES:-bf16 fp16}
 batches=${BATCHES:-1 4 16}
 steps=${STEPS:+--stage-steps $STEPS}
 mkdir -p "$out"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+ln -s "$PWD" "$scratch/unclip" # a clone's folder may have another name, and PYTHON none of the package
+PYTHONPATH=$scratch${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH
 
 # step NAME COMMAND...: its output goes to NAME.txt, errors to NAME.err, its time and exit code to steps.txt.
 step() {
@@ -34,8 +40,8 @@ speed() {
     name=$1
     shift
     # shellcheck disable=SC2086  # lists of words
-    step "$name" "$python" -m unclip bench speed --device "$device" --size "${SIZE:-full}" --folder "$out/models" \
-        --rounds 1 $steps --json "$@"
+    step "$name" "$python" -m unclip bench speed --device "$device" --size "${SIZE:-full}" \
+        --folder "${MODELS:-$scratch/models}" --rounds 1 $steps --json "$@"
 }
 
 UNCLIP_GPU_TEST_DEVICE=$device
