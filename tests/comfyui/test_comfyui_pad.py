@@ -80,6 +80,7 @@ def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, s
     queued = last["prompt"][2]["30"]["inputs"]
     assert (queued["x"], queued["y"]) == (values["x"], values["y"])  # the point where the mouse was let go
     assert "32" in last["outputs"] and "41" not in last["outputs"]
+    assert last["prompt"][3]["preview_method"] == "auto"  # the image is seen before it is done
     assert len(page.evaluate("window.queued")) < 16  # not one for each move: the next when the last is done
     widgets = [w for w in page.evaluate("app.graph.serialize().nodes") if w["type"] == "UnclipEmbeddingPad"]
     assert list(widgets[0]["widgets_values"]) == [values["x"], values["y"]]

@@ -47,7 +47,10 @@ export async function runBelow(node) {
 // Without the canvas' own queueing: that draws new seeds, and the images would not follow the mouse alone.
 async function run(outputs) {
   const prompt = await app.graphToPrompt()
-  const { prompt_id: id } = await app.api.queuePrompt(0, prompt, { partialExecutionTargets: outputs })
+  const { prompt_id: id } = await app.api.queuePrompt(0, prompt, {
+    partialExecutionTargets: outputs,
+    previewMethod: app.extensionManager.setting.get('Comfy.Execution.PreviewMethod') // as Run asks for them
+  })
   if (id && !ended.has(id)) await new Promise((resolve) => waiting.set(id, resolve))
   waiting.delete(id)
   ended.clear()
