@@ -20,6 +20,7 @@ QUEUED = """() => {
 }"""
 CORNERS = {"red": (0, 0), "blue": (1, 0), "green": (0, 1), "yellow": (1, 1)}
 STEPS = 2
+PAUSE, WAITS = 300, 100  # ms, and how often: a busy machine takes seconds for a run
 
 
 def model_and_prior(*texts, **prior):
@@ -74,11 +75,9 @@ def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, s
     page.mouse.up()
     values = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
     assert (values["x"], values["y"]) == (pytest.approx(0.1, abs=0.03), pytest.approx(0.8, abs=0.03))
-    last = last_run(canvas)
+    last = last_run(canvas, values["x"], values["y"])
     canvas.screenshot(screenshots / f"pad-{mode(canvas)}-after.png")
     page.evaluate("window.giveBack()")
-    queued = last["prompt"][2]["30"]["inputs"]
-    assert (queued["x"], queued["y"]) == (values["x"], values["y"])  # the point where the mouse was let go
     assert "32" in last["outputs"] and "41" not in last["outputs"]
     assert last["prompt"][3]["preview_method"] == "auto"  # the image is seen before it is done
     assert len(page.evaluate("window.queued")) < 16  # not one for each move: the next when the last is done
@@ -87,14 +86,15 @@ def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, s
     assert canvas.complaints() == []
 
 
-def last_run(canvas):
-    """The history's row of the last prompt that the pad has queued, once no other follows."""
-    count = -1
-    while count != (count := len(canvas.page.evaluate("window.queued"))):
-        prompt_id = canvas.page.evaluate("window.queued.at(-1)")
-        row = canvas.server.history(prompt_id)
-        canvas.page.wait_for_timeout(700)
-    return row
+def last_run(canvas, x, y):
+    """The history's row of the last prompt that the pad has queued, once that is of this point."""
+    for _ in range(WAITS):
+        row = canvas.server.history(canvas.page.evaluate("window.queued.at(-1)"))
+        queued = row["prompt"][2]["30"]["inputs"]
+        if (queued["x"], queued["y"]) == (x, y):
+            return row
+        canvas.page.wait_for_timeout(PAUSE)
+    raise AssertionError(f"the last run is of {queued}, not of ({x}, {y}), where the mouse was let go")
 
 
 def test_the_pad_without_a_run_below_it_only_moves(canvas):
