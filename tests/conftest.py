@@ -4,9 +4,7 @@ import os
 
 import pytest
 import torch
-
-GPU = "UNCLIP_GPU_TEST_DEVICE"
-"""Names the device of tests marked `gpu`, which `make test-gpu` sets; without it accelerators are hidden from all."""
+from not_tested import GPU
 
 HIDDEN = os.environ.get(GPU, "cpu") == "cpu"
 

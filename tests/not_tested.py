@@ -2,6 +2,9 @@
 
 import pytest
 
+GPU = "UNCLIP_GPU_TEST_DEVICE"
+"""Names the device of tests marked `gpu`, which `make test-gpu` sets; without it accelerators are hidden from all."""
+
 
 def skip(what, reason):
     """Skip the test that runs; `what` was not tested for this reason."""

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GPU
-from not_tested import skip
+from not_tested import GPU, skip
 
 from unclip.nodes import host
 from unclip.unclip_core.weights import devices
