@@ -46,7 +46,7 @@ speed() {
 
 UNCLIP_GPU_TEST_DEVICE=$device
 export UNCLIP_GPU_TEST_DEVICE
-step test-gpu "$python" -m pytest -q -x -m "gpu and not comfyui" --durations=10 tests
+step test-gpu "$python" -m pytest -q --maxfail=12 -m "gpu and not comfyui" --durations=10 tests
 set -- $dtypes
 speed speed-first --dtypes "$1" --batches 1 --profile
 speed speed --dtypes $dtypes --batches $batches
