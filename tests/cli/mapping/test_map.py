@@ -101,12 +101,13 @@ def test_workers_and_the_command_itself_killed_at_any_moment(ray_environment, tm
             if count >= 60:
                 break
     finally:
+        workers = workers_of(child.pid)
         child.kill()
         child.wait()
     assert killed == 2
     before = len(rows_of(out))
     assert 0 < before < 120
-    wait_for_end(child.pid)
+    wait_for_end(workers)
     counts, _ = run(table, out, batch=4, workers=(2, 2))
     assert counts.before >= before and counts.before + counts.made == 120
     assert made(out) == expected(120)
@@ -114,10 +115,13 @@ def test_workers_and_the_command_itself_killed_at_any_moment(ray_environment, tm
 
 def kill_a_worker(driver, rng):
     """SIGKILL one of the actors of the Ray that `driver` started; 1 if there was one."""
-    workers = [pid for pid, text in processes() if "ray::MapWorker" in text and driver in ancestors(pid)]
-    if workers:
+    if workers := workers_of(driver):
         os.kill(rng.choice(workers), signal.SIGKILL)
     return int(bool(workers))
+
+
+def workers_of(driver):
+    return [pid for pid, text in processes() if "ray::MapWorker" in text and driver in ancestors(pid)]
 
 
 def processes():
@@ -139,11 +143,11 @@ def ancestors(pid):
     return found
 
 
-def wait_for_end(driver, seconds=60):
+def wait_for_end(workers, seconds=60):
     """Until nothing of the killed run writes any more."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if not any("ray::MapWorker" in text for _, text in processes()):
+        if not any("ray::MapWorker" in text for pid, text in processes() if pid in workers):
             return
         time.sleep(0.5)
     raise AssertionError("the workers outlived their driver")
