@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,14 +138,27 @@ def run_batch(
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end in an event loop of its own."""
+    """Run `work` to its end in an event loop of its own; an interrupt ends it early, as it does `asyncio.run`."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         asyncio.run(work)
         return
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None] | None]] = Future()
+
+    async def told() -> None:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        await work
+
     with ThreadPoolExecutor(1) as thread:  # one thread has one running loop, and the caller's has this one
-        thread.submit(asyncio.run, work).result()
+        ended = thread.submit(asyncio.run, told())
+        try:
+            ended.result()
+        except KeyboardInterrupt:  # reaches the caller's thread alone
+            loop, task = begun.result()
+            if task and not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def _is_done(journal: Journal, folder: Path, row: int) -> bool:

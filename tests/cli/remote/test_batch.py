@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fake_comfy import FakeComfy, prompt_in
@@ -83,11 +82,7 @@ def test_it_runs_where_an_event_loop_runs_already(comfy, tmp_path):
     async def notebook():
         return go(3, [comfy], tmp_path)
 
-    with ThreadPoolExecutor(
-        1
-    ) as thread:  # of its own: a browser's test before may have left a loop running in this one
-        assert thread.submit(asyncio.run, notebook()).result().exit_code == 0
-    assert seeds(tmp_path) == expected(3)
+    assert asyncio.run(notebook()).exit_code == 0 and seeds(tmp_path) == expected(3)
 
 
 @pytest.mark.parametrize("depth", [1, 3])

@@ -3,6 +3,7 @@
 Beside a healthy one no row is lost or done twice; alone, the run ends with a sentence a row or one for the server.
 """
 
+import asyncio
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -342,8 +344,13 @@ def start(tmp_path, *comfies):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="another way to interrupt")
-@pytest.mark.parametrize("name", ["drips", "drips files", "503", "busy", "silent", "no such host"])
-def test_an_interrupt_is_obeyed_at_once(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "notebook"),
+    [(name, False) for name in ("drips", "drips files", "503", "busy", "silent", "no such host")]
+    + [("busy", True), ("silent", True)],
+)
+def test_an_interrupt_is_obeyed_at_once(tmp_path, monkeypatch, name, notebook):
+    """In a notebook's cell too, which runs inside an event loop."""
     monkeypatch.setattr(worker, "PROBE_WAIT", 60)
     if name == "no such host":  # a name server that does not answer
         monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: time.sleep(20))
@@ -357,8 +364,15 @@ def test_an_interrupt_is_obeyed_at_once(tmp_path, monkeypatch, name):
             signalled.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
+        async def cell():
+            return run_batch(Batch(WORKFLOW, count=2), [ComfyServer(url)], tmp_path)
+
         threading.Timer(0.5, interrupt).start()
-        report = run_batch(Batch(WORKFLOW, count=2), [ComfyServer(url)], tmp_path)
+        if notebook:
+            with closing(asyncio.new_event_loop()) as loop:
+                report = loop.run_until_complete(cell())
+        else:
+            report = run_batch(Batch(WORKFLOW, count=2), [ComfyServer(url)], tmp_path)
         assert time.monotonic() - signalled[0] < 1
     assert report.interrupted and report.exit_code == 130 and report.missing == [1, 2]
     assert not list(tmp_path.glob(".*"))
