@@ -84,7 +84,8 @@ from unclip.cli.mapping.results import Output
 from unclip.cli.mapping.tasks import Setup
 setup, output = Setup("text-to-image"), Output(sys.argv[2])
 job = Job(setup, sys.argv[1], output, batch=4, workers=(2, 2), make_task=map_tasks.DrawsSlowly)
-run(job, lambda counts: print(counts.made, flush=True))
+stdout = sys.stdout  # which goes to stderr while Ray runs
+run(job, lambda counts: print(counts.made, file=stdout, flush=True))
 """
 
 

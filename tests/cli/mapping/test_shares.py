@@ -74,6 +74,7 @@ def test_figures_are_those_of_one_process(images, tmp_path, capsys, source):
     assert one["left_out"] == two["left_out"] and "2.png" in one["left_out"]
     assert ("5.png" in one["left_out"]) == (source == "text")
     assert flat(two) == pytest.approx(flat(one), rel=2e-3, abs=2e-4)
+    assert (one.pop("device"), one.pop("dtype")) == ("cpu", "fp32")  # workers have devices of their own
     same = [key for key in one if not isinstance(one[key], (float, dict))]
     assert {key: one[key] for key in same} == {key: two[key] for key in same}
     assert (tmp_path / "ray" / "evaluation.html").read_text().count("<img") == 14
