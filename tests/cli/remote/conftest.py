@@ -1,8 +1,17 @@
 """What the tests of this folder need of the thread that they run in."""
 
 import asyncio
+import signal
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def interrupts():
+    """Ctrl-C is obeyed, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
