@@ -89,7 +89,7 @@ def test_a_processor_too_slow_to_measure_keeps_the_constants():
 
 
 def always(seconds):
-    """Probes by the true clock: the other way takes no time, or all of it; time of the processor, which is what counts."""
+    """Probes by the true clock: the other way takes no time, or all of it, of the processor: sleep would not count."""
 
     def work(seconds):
         end = time.thread_time() + seconds
