@@ -8,6 +8,7 @@ from not_tested import GPU
 
 HIDDEN = os.environ.get(GPU, "cpu") == "cpu"
 
+os.environ["UNCLIP_MEASURE_CPU"] = "0"  # for the programs that tests start, too: the constants decide
 if HIDDEN:
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}  # for the processes that tests start
 
