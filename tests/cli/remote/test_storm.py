@@ -169,7 +169,7 @@ def test_alone_it_ends_with_a_sentence_and_the_next_run_goes_on(tmp_path, name):
         assert len(report.results) + len(report.missing) == 2 and "Traceback" not in summary(report, rows, tmp_path)
         assert all(result.files for result in report.results.values() if not result.error)
         comfy.odd, comfy.judge, comfy.renames = (lambda *_: False), (lambda prompt: None), (lambda prompt_id: prompt_id)
-        assert go(tmp_path, comfy, rows=2).exit_code == 0 and seeds(tmp_path) == expected(2)
+        assert go(tmp_path, comfy, rows=2, timeout=5).exit_code == 0 and seeds(tmp_path) == expected(2)
 
 
 def test_all_of_them_at_once_beside_a_healthy_one(tmp_path):
@@ -232,7 +232,7 @@ def test_the_suffix_is_that_of_the_real_format(tmp_path, form, suffix):
         comfy._end = lambda prompt_id, prompt: comfy.history.update(
             {prompt_id: {"outputs": {"1": {"images": [{"filename": "../x.exe", "type": "output"}]}}}}
         )
-        assert go(tmp_path, comfy, rows=1).exit_code == 0
+        assert go(tmp_path, comfy, rows=1, timeout=5).exit_code == 0
     assert [path.name for path in tmp_path.glob("row*")] == [f"row00001-1.{suffix}"]
 
 
@@ -427,7 +427,7 @@ def test_the_end_may_come_before_or_after_any_line_of_the_journal(tmp_path, monk
         with pytest.raises(Killed):
             go(tmp_path, comfy, rows=4)
         monkeypatch.setattr(journals.Journal, "_write", write)
-        assert go(tmp_path, comfy, rows=4).exit_code == 0
+        assert go(tmp_path, comfy, rows=4, timeout=5).exit_code == 0
         assert seeds(tmp_path) == expected(4) and len(comfy.ran) == 4
 
 
