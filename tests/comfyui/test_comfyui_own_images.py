@@ -83,11 +83,16 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def uploaded(server):
+    """The photo is there before the page is opened, which lists what can be loaded."""
+    server.upload("photo.png", photo())
+
+
 @pytest.mark.parametrize("canvas", ["classic"], indirect=True)  # how nodes are drawn changes no prompt
 @pytest.mark.parametrize("case", CASES)
 def test_a_bypassed_node_passes_on_what_fits(canvas, case):
     name, modes, sizes = CASES[case]
-    canvas.server.upload("photo.png", photo())
     workflow = quick(name, modes)
     canvas.load(workflow, case)
     used = {str(node["id"]) for node in workflow["nodes"] if node["mode"] == 0 and node["type"] != "MarkdownNote"}
