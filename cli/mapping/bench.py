@@ -1,6 +1,6 @@
 """`unclip bench map`: what Ray costs, how it scales, and whether killed workers cost an image.
 
-Every figure is of rows after the first batch of every worker, so that starting Ray and reading the model, which a long
+Every figure is of rows after the first task of every worker, so that starting Ray and reading the model, which a long
 run pays once, is told apart ("start").
 """
 
@@ -68,7 +68,7 @@ class Clock:
     """Times of a run; it is told of every batch.
 
     Attributes:
-        warm: rows after which the time counts: the first batch of every worker.
+        warm: rows after which the time counts: the first task of every worker.
         start: seconds until these were done.
         rate: rows a second from then on.
     """
@@ -126,7 +126,8 @@ def _scaling(folder: Path, sizes: Sizes, model: str | None) -> dict[str, Any]:
     """Several workers beside this process alone, with the same batches of the model."""
     table, setup = write_prompts(folder / "prompts.jsonl", sizes.rows), Setup(TASK, model=model, threads=1)
     alone = _alone(setup, make_task, table, folder / "alone", sizes.batch)
-    clock = _on_ray(Job(setup, str(table), Output(str(folder / "scaling")), sizes.batch, (sizes.workers,) * 2))
+    job = Job(setup, str(table), Output(str(folder / "scaling")), sizes.batch, (sizes.workers,) * 2)
+    clock = _on_ray(job, sizes.rows)
     return {"one": alone.rate, "workers": clock.rate, "times": clock.rate / alone.rate, "start": clock.start}
 
 
@@ -135,7 +136,8 @@ def _overhead(folder: Path, sizes: Sizes) -> dict[str, Any]:
     table, setup = write_prompts(folder / "empty.jsonl", sizes.empty_rows), Setup(TASK)
     task = partial(_sleeping, 0.0)
     alone = _alone(setup, task, table, folder / "empty-alone", sizes.batch)
-    clock = _on_ray(Job(setup, str(table), Output(str(folder / "empty")), sizes.batch, make_task=task))
+    job = Job(setup, str(table), Output(str(folder / "empty")), sizes.batch, make_task=task)
+    clock = _on_ray(job, sizes.empty_rows)
     return {"seconds_a_row": 1 / clock.rate - 1 / alone.rate, "start": clock.start}
 
 
@@ -143,7 +145,8 @@ def _fake(folder: Path, sizes: Sizes) -> dict[str, Any]:
     """Workers that take 10 ms a row beside what would be ideal."""
     table = write_prompts(folder / "fake.jsonl", sizes.fake_rows)
     task, pool = partial(_sleeping, FAKE_SECONDS), (sizes.workers, sizes.workers)
-    clock = _on_ray(Job(Setup(TASK), str(table), Output(str(folder / "fake")), sizes.batch, pool, make_task=task))
+    job = Job(Setup(TASK), str(table), Output(str(folder / "fake")), sizes.batch, pool, make_task=task)
+    clock = _on_ray(job, sizes.fake_rows)
     ideal = sizes.workers / FAKE_SECONDS
     return {"rate": clock.rate, "ideal": ideal, "over_ideal": ideal / clock.rate - 1, "start": clock.start}
 
@@ -152,8 +155,8 @@ def _sleeping(seconds: float, setup: Setup) -> Task:
     return Sleeps(seconds)
 
 
-def _on_ray(job: Job) -> Clock:
-    clock = Clock(warm=job.batch * job.workers[1])
+def _on_ray(job: Job, rows: int) -> Clock:
+    clock = Clock(warm=job.rows_a_task(rows) * job.workers[1])
     if failed := run(job, clock).failed:
         raise ValueError(
             f"{failed} rows failed: the column 'error' of failed-*.parquet in '{job.output.place}' says why."

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 MakeTask = Callable[[Setup], Task]
 
+MOST_BATCHES = 4
+"""Of a Ray task. A task costs Ray some 15 ms, and a killed worker loses what it has not written of one."""
+
+TASKS_A_WORKER = 64
+"""At the least, where there are so many batches: enough to see how far a run is, and for workers to end together."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -66,6 +72,11 @@ class Job:
     def pool(self) -> Pool:
         """The workers."""
         return Pool(self.workers, self.gpus, self.address)
+
+    def rows_a_task(self, rows: int) -> int:
+        """How many of so many rows a worker takes at a time: a batch, or several of a long table."""
+        batches = rows // (self.batch * self.workers[1] * TASKS_A_WORKER)
+        return self.batch * min(max(batches, 1), MOST_BATCHES)
 
     def anywhere(self) -> "Job":
         """The job with all paths absolute: workers elsewhere have another current folder."""
@@ -148,11 +159,12 @@ def _work(
     import ray
     from ray.data import ActorPoolStrategy
 
-    made = source.repartition(target_num_rows_per_block=job.batch).map_batches(
+    share = job.rows_a_task(counts.left)
+    made = source.repartition(target_num_rows_per_block=share).map_batches(
         Worker,
         fn_constructor_args=(job, [ray.put(done)]),
         batch_format="pyarrow",
-        batch_size=job.batch,
+        batch_size=share,
         num_cpus=1,
         num_gpus=job.gpus or None,
         compute=ActorPoolStrategy(min_size=job.workers[0], max_size=job.workers[1]),

@@ -167,6 +167,19 @@ def test_a_table_in_two_workers_with_failures_and_then_again(ray, tmp_path):
     assert (again.before, again.made, again.failed) == (29, 0, 1), "what failed is tried again, and nothing else"
 
 
+def test_long_tables_go_to_workers_in_several_batches_at_a_time():
+    job = mapping.Job(Setup("text-to-image"), "t.csv", Output("out"), batch=16, workers=(1, 2))
+    shares = {rows: job.rows_a_task(rows) for rows in (1, 500, 4_095, 4_096, 6_200, 10_000, 1_000_000)}
+    assert shares == {1: 16, 500: 16, 4_095: 16, 4_096: 32, 6_200: 48, 10_000: 64, 1_000_000: 64}
+
+
+def test_several_batches_at_a_time_make_the_same_rows(ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapping, "TASKS_A_WORKER", 1)
+    counts, seen = run(write_table(tmp_path / "t.csv", 21), tmp_path / "out", batch=2)
+    assert (counts.made, counts.failed) == (21, 0) and made(tmp_path / "out") == expected(21)
+    assert [c.made for c in seen] == sorted(c.made for c in seen) and len(seen) <= 5
+
+
 def test_a_full_disk_ends_the_run_with_its_sentence(ray, tmp_path):
     with pytest.raises(OSError, match="No space left on device"):
         run(write_table(tmp_path / "t.csv", 8), tmp_path / "out", map_tasks.FindsTheDiskFull, batch=4)
