@@ -1,8 +1,10 @@
 """Tasks for `unclip map` that draw nothing, in a module of their own: Ray's workers import it by its name."""
 
 import time
+from pathlib import Path
 
 from unclip.cli.mapping.results import Result
+from unclip.cli.mapping.rows import row_seed
 
 DRAWN = b"an image of row "
 
@@ -33,3 +35,24 @@ class FindsTheDiskFull(Draws):
 
     def __call__(self, rows):
         raise OSError(28, "No space left on device")
+
+
+def write_table(path, count):
+    path.write_text("id,prompt\n" + "".join(f"row{i},a cat {i}\n" for i in range(count)) + ",\n")
+    return str(path)
+
+
+def rows_of(folder):
+    from pyarrow import parquet
+
+    found = [row for path in Path(folder).glob("part-*.parquet") for row in parquet.read_table(path).to_pylist()]
+    return sorted(found, key=lambda row: row["id"])
+
+
+def expected(count):
+    names = sorted(f"row{i}" for i in range(count))
+    return [(name, DRAWN + f"{name} {row_seed(name)}".encode()) for name in names]
+
+
+def made(folder):
+    return [(row["id"], row["image"]) for row in rows_of(folder)]

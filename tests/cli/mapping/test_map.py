@@ -17,6 +17,7 @@ from PIL import Image
 pytest.importorskip("ray", reason="unclip map needs the extra [ray], which is not installed")
 
 import map_tasks
+from map_tasks import expected, made, rows_of, write_table
 from pyarrow import parquet
 
 from unclip.__main__ import main
@@ -31,25 +32,6 @@ from unclip.unclip_core.pipelines.settings import Settings
 pytestmark = pytest.mark.slow
 MODEL = ("--model", "bundled (shapes)")
 PROMPTS = ["a red circle on a white background", "a blue square", "a large green star"]
-
-
-def write_table(path, count):
-    path.write_text("id,prompt\n" + "".join(f"row{i},a cat {i}\n" for i in range(count)) + ",\n")
-    return str(path)
-
-
-def rows_of(folder):
-    found = [row for path in Path(folder).glob("part-*.parquet") for row in parquet.read_table(path).to_pylist()]
-    return sorted(found, key=lambda row: row["id"])
-
-
-def expected(count):
-    names = sorted(f"row{i}" for i in range(count))
-    return [(name, map_tasks.DRAWN + f"{name} {row_seed(name)}".encode()) for name in names]
-
-
-def made(folder):
-    return [(row["id"], row["image"]) for row in rows_of(folder)]
 
 
 def run(table, folder, task=map_tasks.Draws, **settings):
