@@ -1,11 +1,9 @@
 """Write a folder in diffusers' layout, whole or not at all: safetensors, one tensor at a time, the index last."""
 
-import contextlib
 import json
-import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..weights.files import CheckpointError, Entry, stream_weights, write_whole
+from ..weights.files import Entry, stream_weights, whole_folder, write_whole
 from .registry import INDEX
 from .statistics import STATISTICS
 
@@ -43,11 +41,9 @@ class DiffusersWriter(ABC):
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype, make: Make = as_it_is) -> None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise CheckpointError(f"'{folder}' is there already and not empty: name a new folder.")
-        self.target, self.dtype, self.make = folder, dtype, make
-        self.folder = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        self.dtype, self.make = dtype, make
         self.index: dict[str, Any] = {}
+        self._whole, self._aside = ExitStack(), whole_folder(folder)
 
     @property
     @abstractmethod
@@ -59,18 +55,15 @@ class DiffusersWriter(ABC):
         """Have the reader of such folders check what was written; raises CheckpointError."""
 
     def __enter__(self: Own) -> Own:
-        self._new_parents = [path for path in self.folder.parents if not path.exists()]
+        self.folder = self._whole.enter_context(self._aside)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        done = False
-        try:
-            if kind is None:
-                self._finish()
-                done = True
-        finally:
-            if not done:
-                self._clean_up()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is not None:
+            self._whole.__exit__(kind, error, trace)
+            return
+        with self._whole:
+            self._finish()
 
     def net(
         self,
@@ -109,16 +102,7 @@ class DiffusersWriter(ABC):
         self.index[name] = list(owner)
 
     def _finish(self) -> None:
-        """Write the index, have the reader check the folder, and give it its name."""
+        """Write the index, and have the reader check the folder."""
         index = {"_class_name": self.pipeline, "_diffusers_version": VERSION, **dict(sorted(self.index.items()))}
         write_whole(self.folder / INDEX, json.dumps(index, indent=2).encode())
         self.check()
-        if self.target.is_dir():
-            self.target.rmdir()  # it is empty; some systems rename no folder over another
-        self.folder.rename(self.target)
-
-    def _clean_up(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for path in self._new_parents:
-            with contextlib.suppress(OSError):  # something else lies in it by now
-                path.rmdir()

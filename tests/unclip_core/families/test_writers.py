@@ -14,7 +14,7 @@ from unclip.unclip_core.families.kandinsky22 import decoder_writer
 from unclip.unclip_core.families.kandinsky22.random_decoder import small_size as small_decoder
 from unclip.unclip_core.families.kandinsky22.random_decoder import write_random_decoder
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
-from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.families.native.family import FAMILY as NATIVE
 from unclip.unclip_core.families.native.index import read_index
 from unclip.unclip_core.families.registry import TrainedPart
@@ -158,3 +158,25 @@ def test_byte_order_marks_before_index_and_configurations_are_passed_over(karlo,
     index = tmp_path / "model_index.json"
     index.write_bytes(b"\xef\xbb\xbf" + index.read_bytes())
     assert read_index(tmp_path).family == "test" and load_model(tmp_path).prior is not None
+
+
+@pytest.mark.parametrize("count", [0, 2, 5])
+def test_a_coded_model_on_a_full_disk_leaves_nothing_and_does_not_block_the_next(tmp_path, monkeypatch, count):
+    """Six files: five parts and the index."""
+    target = tmp_path / "new" / "small"
+    with monkeypatch.context() as patch:
+        full_after(patch, count)
+        with pytest.raises(OSError, match="No space left"):
+            convert(SHAPES, target, "fp16", ["decoder"])
+    assert names(tmp_path) == []
+    convert(SHAPES, target, "fp16", ["decoder"])
+    assert len(names(target)) == 6 and load_model(target).decoder.net is not None
+
+
+def test_a_folder_that_is_written_whole_may_be_there_empty_and_holds_nothing_yet(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with files.whole_folder(tmp_path / "empty") as aside:
+        files.write_whole(aside / "a", b"1")
+    assert names(tmp_path / "empty") == ["a"] and names(tmp_path) == ["empty"]
+    with pytest.raises(CheckpointError, match="not empty: name a new folder"), files.whole_folder(tmp_path / "empty"):
+        raise AssertionError("it was entered")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...weights.files import CheckpointError, load_weights, save_weights
+from ...weights.files import CheckpointError, load_weights, save_weights, whole_folder
 from ...weights.rows8 import SCALE, code_rows
 from ..statistics import STATISTICS
 from .index import read_index, write_index
@@ -19,23 +19,22 @@ def code(folder: Path, target: Path, dtype: torch.dtype, parts: Collection[str])
 
     Raises:
         CheckpointError: the folder is damaged or lacks one of the parts, or the target is not empty.
-        OSError: the disk is full; the folder then lacks its index.
+        OSError: the disk is full. Whatever fails, nothing is left behind.
     """
     index = read_index(folder)
     if unknown := sorted(set(parts) - set(index.components)):
         raise CheckpointError(f"'{folder}' has no part {unknown}; it has {sorted(index.components)}.")
-    if target.exists() and any(target.iterdir()):
-        raise CheckpointError(f"'{target}' is not empty: name a new folder.")
     reader = NativeFolder(folder, torch.float32)
     for part in sorted(reader.parts):
         getattr(reader, part)()  # refuses what could not be read again
-    for component, file in index.components.items():
-        tensors, config = load_weights(folder / file)
-        kept = code_rows(tensors) if component in parts else tensors
-        cast = {name: tensor if _stays(name, tensor) else tensor.to(dtype) for name, tensor in kept.items()}
-        save_weights(target / f"{component}.safetensors", cast, config)
-    files = {component: f"{component}.safetensors" for component in index.components}
-    write_index(target, index.family, files, {stage: asdict(told) for stage, told in index.settings.items()})
+    with whole_folder(target) as aside:
+        for component, file in index.components.items():
+            tensors, config = load_weights(folder / file)
+            kept = code_rows(tensors) if component in parts else tensors
+            cast = {name: tensor if _stays(name, tensor) else tensor.to(dtype) for name, tensor in kept.items()}
+            save_weights(aside / f"{component}.safetensors", cast, config)
+        files = {component: f"{component}.safetensors" for component in index.components}
+        write_index(aside, index.family, files, {stage: asdict(told) for stage, told in index.settings.items()})
     return target
 
 
