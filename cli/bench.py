@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..unclip_core.weights.files import DTYPES
+from ..unclip_core.weights.choices import DTYPE_NAMES
 from .exits import run_and_report
 from .parser import Commands, Parser, add_device
 
@@ -144,7 +144,7 @@ def _add_count(measure: Parser) -> None:
 
 
 def _add_dtype(measure: Parser, default: str) -> None:
-    measure.add_argument("--dtype", choices=list(DTYPES), default=default, help="of the nets (default: %(default)s)")
+    measure.add_argument("--dtype", choices=DTYPE_NAMES, default=default, help="of the nets (default: %(default)s)")
 
 
 def _bench_tiny(options: argparse.Namespace) -> int:

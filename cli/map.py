@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ..unclip_core.output import say
-from ..unclip_core.weights.files import DTYPES
+from ..unclip_core.weights.choices import AUTO, DTYPE_NAMES
 from .exits import run_and_report
 from .parser import Commands, read_workers
 
@@ -47,7 +47,7 @@ def add_map(commands: Commands) -> None:
     command.add_argument("--seed", type=int, default=0, help="mixed into every row's seed (default: %(default)s)")
     command.add_argument("--count", type=int, default=1, help="images a row (default: %(default)s)")
     command.add_argument("--candidates", type=int, default=1, help="embeddings a prompt; CLIP keeps the best image")
-    command.add_argument("--dtype", choices=list(DTYPES), help="of the nets (default: the device's own; fp32 on a CPU)")
+    command.add_argument("--dtype", choices=DTYPE_NAMES, help="of the nets (default: the device's own; fp32 on a CPU)")
     command.add_argument("--images", choices=["table", "files"], default="table", help="where images go")
     command.add_argument("--shards", action="store_true", help="write webdataset shards beside the table")
     command.add_argument("--json", action="store_true", help="print the counts as JSON")
@@ -84,7 +84,6 @@ def run_map(options: argparse.Namespace) -> int:
 def _job(options: argparse.Namespace) -> "Job":
     from pathlib import Path
 
-    from ..unclip_core.weights.devices import AUTO
     from .mapping.job import Job
     from .mapping.results import Output
     from .mapping.tasks import TABLE_TASKS, TASKS, Setup

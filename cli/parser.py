@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from ..unclip_core.weights.devices import AUTO
+from ..unclip_core.weights.choices import AUTO
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 """Where a sub-command is added."""

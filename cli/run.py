@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..unclip_core.output import say
-from ..unclip_core.weights.devices import AUTO
+from ..unclip_core.weights.choices import AUTO
 from .exits import run_and_report
 from .headless.problems import InvalidWorkflow
 from .headless.report import Report
-from .headless.run import run_workflow
 from .headless.terminal import complaint, summary, tell_progress
 from .headless.workflow_file import canvas_twin, read_overrides, read_workflow
 from .parser import Commands, add_device
@@ -63,6 +62,8 @@ def run_file(
         as_json: print the whole report as one JSON object in place of times and paths.
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
     """
+    from .headless.run import run_workflow
+
     path = Path(path)
     try:
         workflow = read_workflow(path)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..unclip_core.weights.files import DTYPES
+from ..unclip_core.weights.choices import DTYPE_NAMES
 from .exits import run_and_report
 from .parser import Commands
 
@@ -21,7 +21,7 @@ def add_convert(commands: Commands) -> None:
     )
     convert.add_argument("source", metavar="SRC", help="the folder with the files")
     convert.add_argument("target", metavar="DST", help="a new folder, for example ComfyUI/models/unclip/karlo")
-    convert.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="(default: %(default)s)")
+    convert.add_argument("--dtype", choices=DTYPE_NAMES, default="fp32", help="(default: %(default)s)")
     convert.add_argument(
         "--int8",
         nargs="+",

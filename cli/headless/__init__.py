@@ -6,9 +6,10 @@ and `cache` (execution), `report` (what came of it), `stock` and `load_image` (s
 `canvas` (the UI workflow that travels in the images), `terminal` (a report as text).
 """
 
+from typing import Any
+
 from .problems import InvalidWorkflow, Problem
 from .report import Event, NodeRun, Report, SavedImage
-from .run import run_workflow
 
 __all__ = [
     "Event",
@@ -19,3 +20,12 @@ __all__ = [
     "SavedImage",
     "run_workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`run_workflow`, once it is asked for: reading a workflow takes neither torch nor the nodes."""
+    if name != "run_workflow":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from .run import run_workflow
+
+    return run_workflow

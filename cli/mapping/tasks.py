@@ -1,4 +1,9 @@
-"""What is made of a batch of rows. A task loads its model once and knows nothing of Ray."""
+"""What is made of a batch of rows. A task loads its model once and knows nothing of Ray.
+
+The driver knows the tasks by name alone: what they need, torch first of all, is imported once one is made.
+"""
+
+from __future__ import annotations
 
 import io
 import tempfile
@@ -7,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
-
 from .results import Result
 from .rows import Row
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...unclip_core.models import UnclipModel
 
 PROMPT = "prompt"
@@ -59,6 +63,8 @@ def make_task(setup: Setup) -> Task:
         ValueError: the task, the model or the workflow is none.
     """
     if setup.threads:
+        import torch
+
         torch.set_num_threads(setup.threads)
     return TASKS[setup.task](setup) if setup.task in TASKS else Workflow(setup)
 
@@ -116,6 +122,8 @@ class Embed:
         return [Result(row.id, row.seed, row.values, embedding=e.tolist()) for row, e in zip(rows, embeds, strict=True)]
 
     def _embeds(self, rows: Sequence[Row]) -> Tensor:
+        import torch
+
         from ...unclip_core.pipelines import encode_image
 
         size = self._model.clip.adapter.image_size
@@ -218,10 +226,13 @@ TASKS: dict[str, Callable[[Setup], Task]] = {
 TABLE_TASKS = ("text-to-image",)
 
 
-def _load(setup: Setup) -> "UnclipModel":
+def _load(setup: Setup) -> UnclipModel:
+    import torch
+
     from ...unclip_core.families.loading import load_model
     from ...unclip_core.models import PARTS
-    from ...unclip_core.weights.devices import AUTO, own_dtype
+    from ...unclip_core.weights.choices import AUTO
+    from ...unclip_core.weights.devices import own_dtype
     from ...unclip_core.weights.files import DTYPES
 
     device = torch.device(setup.device)
@@ -254,6 +265,7 @@ def _square(image: Any, size: int) -> Tensor:
 
 def _png(image: Tensor) -> bytes:
     """An image `[H, W, 3]` in 0..1 as PNG."""
+    import torch
     from PIL import Image
 
     levels = (image.detach().float().clamp(0, 1).cpu() * 255).round().to(torch.uint8)

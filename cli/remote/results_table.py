@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...unclip_core.weights.files import write_whole
 from .journal import Result
 from .rows import Row
 
@@ -24,6 +23,8 @@ def write_results(folder: Path, results: Iterable[Result], rows: Mapping[int, Ro
     Raises:
         OSError: it cannot be written; one that stood there before still does.
     """
+    from ...unclip_core.weights.files import write_whole
+
     entries = [_entry(result, rows[result.row]) for result in sorted(results, key=lambda result: result.row)]
     try:
         data, name, other = _parquet(entries), PARQUET, JSONL

@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from ...nodes.defaults import SEED_MAX
 from ...unclip_core.parsing import parse_json
 from ..headless.problems import no_such_input
 from ..headless.prompt import Node, as_api, override, parse
-from ..headless.run import node_classes
 from ..headless.values import InputSpec, convert, input_specs
 
 NAME = "name"
@@ -107,6 +105,8 @@ class Batch:
                     yield Row(next(numbers), values | counted, entry.get(NAME, ""))
 
     def _seeds(self, values: Mapping[str, Any], turn: int) -> dict[str, int]:
+        from ...nodes.defaults import SEED_MAX
+
         nodes = self._set(self._nodes, values)
         taken = {self._place(target) for target in values}
         seeds = {
@@ -162,6 +162,8 @@ def _fitted(node: Node, field: str, before: Any, value: Any, target: str) -> Any
 @cache
 def _specs(class_type: str) -> dict[str, InputSpec]:
     """The inputs of a class that this package knows; none of one that only the servers know."""
+    from ..headless.run import node_classes
+
     node_class = node_classes().get(class_type)
     return input_specs(node_class) if node_class else {}
 

@@ -1,5 +1,6 @@
 """The pack as ComfyUI meets it: ids, inputs and their order, defaults, words, help pages, import."""
 
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -193,6 +194,74 @@ def test_the_help_page_has_an_image(node_id):
 def test_no_help_page_is_left_over():
     pages = {path.stem for path in (ROOT / unclip.WEB_DIRECTORY / "docs").glob("*.md")}
     assert pages == set(CLASSES)
+
+
+def load_as_comfyui(folder):
+    """A pack's module, executed as ComfyUI's `load_custom_node` does: under its folder's path as a name."""
+    name = str(folder).replace(".", "_x_")
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def pack(tmp_path, monkeypatch):
+    """Makes a pack of the real door and other nodes, and loads it."""
+
+    def make(nodes):
+        monkeypatch.setattr(sys, "modules", dict(sys.modules))
+        (tmp_path / "nodes").mkdir()
+        (tmp_path / "nodes" / "__init__.py").write_text(nodes)
+        (tmp_path / "__init__.py").write_bytes((ROOT / "__init__.py").read_bytes())
+        return load_as_comfyui(tmp_path)
+
+    return make
+
+
+def test_the_door_gives_the_nodes_once_they_are_asked_for(pack):
+    asked = "NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = {'A': dict}, {'A': 'the A'}"
+    door = pack(asked)
+    assert f"{door.__name__}.nodes" not in sys.modules and not hasattr(door, "comfy_entrypoint")
+    assert hasattr(door, "NODE_CLASS_MAPPINGS") and f"{door.__name__}.nodes" in sys.modules
+    assert (door.NODE_CLASS_MAPPINGS, door.NODE_DISPLAY_NAME_MAPPINGS) == ({"A": dict}, {"A": "the A"})
+    assert door.NODE_CLASS_MAPPINGS is door.NODE_CLASS_MAPPINGS
+
+
+@pytest.mark.parametrize(
+    "fault", ["import not_installed", "raise ValueError('odd')", "raise AttributeError('odd')", ""]
+)
+def test_nodes_that_cannot_be_imported_are_not_taken_for_none(pack, fault):
+    """ComfyUI asks by `hasattr`, which swallows AttributeError: it would say that there are no nodes, and not why."""
+    with pytest.raises((ImportError, ValueError), match="not_there|odd|cannot import name"):
+        hasattr(pack(fault), "NODE_CLASS_MAPPINGS")
+
+
+def test_the_command_and_rays_workers_start_without_torch():
+    """In a fresh process: every sub-command's parser, a batch for `unclip queue`, and what the driver of `unclip map`
+    and its workers import before one makes a task.
+    """
+    code = f"""if True:
+        import pickle, sys
+        from pathlib import Path
+        import unclip.__main__, unclip.cli.mapping.progress, unclip.cli.mapping.sources
+        from unclip.cli.headless.workflow_file import read_workflow
+        from unclip.cli.mapping.job import Job, Worker
+        from unclip.cli.mapping.results import Output
+        from unclip.cli.mapping.tasks import Setup
+        from unclip.cli.remote.rows import Batch
+        assert Batch(read_workflow(Path({str(ROOT / "workflows/api/text_to_image.json")!r}))).rows
+        pickle.loads(pickle.dumps((Worker, Job(Setup("text-to-image"), "t.csv", Output("out")))))
+        try:
+            unclip.__main__.main(["train", "--help"])
+        except SystemExit:
+            pass
+        heavy = {{"torch", "PIL", "ray", "unclip.nodes"}}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_the_pack_is_light():

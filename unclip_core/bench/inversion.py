@@ -15,7 +15,7 @@ from ..models import UnclipModel
 from ..output import say
 from ..pipelines import encode_image, sample_decoder
 from ..pipelines.editing import invert_decoder
-from ..weights.devices import AUTO
+from ..weights.choices import AUTO
 from ..world.render import render
 from ..world.scenes import sample_scenes
 

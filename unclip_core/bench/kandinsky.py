@@ -20,7 +20,8 @@ from ..families.kandinsky22.random_prior import small_size as small_prior
 from ..families.loading import load_model
 from ..output import say
 from ..pipelines import Canvas, encode_text, sample_decoder, sample_prior
-from ..weights.devices import AUTO, choose_device
+from ..weights.choices import AUTO
+from ..weights.devices import choose_device
 from ..weights.files import DTYPES
 from .memory import apart
 from .random_kandinsky import random_kandinsky

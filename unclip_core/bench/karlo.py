@@ -15,7 +15,8 @@ from ..families.loading import load_model
 from ..models import UnclipModel
 from ..output import say
 from ..pipelines import encode_text, sample_decoder, sample_prior, upscale
-from ..weights.devices import AUTO, choose_device
+from ..weights.choices import AUTO
+from ..weights.devices import choose_device
 from ..weights.files import DTYPES
 from .memory import apart
 from .random_karlo import random_karlo

@@ -13,7 +13,8 @@ from ..families.loading import load_model
 from ..models import UnclipModel
 from ..output import say
 from ..pipelines import text_to_image
-from ..weights.devices import AUTO, choose_device, describe_device, device_peak_gib, forget_peak, synchronise
+from ..weights.choices import AUTO
+from ..weights.devices import choose_device, describe_device, device_peak_gib, forget_peak, synchronise
 from ..weights.files import DTYPES
 from .memory import peak_gib
 from .speed.cold import MODELS, PROMPT, cold_seconds

@@ -15,7 +15,7 @@ from ..families.loading import SHAPES, placed_model
 from ..models import Clip
 from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text
-from ..weights.devices import AUTO
+from ..weights.choices import AUTO
 from ..world.evaluation import Prompt, evaluation_scenes
 from ..world.render import render
 from ..world.scenes import SPLITS, Scene, Thing

@@ -19,7 +19,8 @@ from ..output import progress_bar, say
 from ..pipelines import encode_image, encode_text, sample_decoder
 from ..pipelines.editing import invert_decoder
 from ..pipelines.settings import Settings, arguments
-from ..weights.devices import AUTO, computing_on
+from ..weights.choices import AUTO
+from ..weights.devices import computing_on
 from ..world.captions import caption
 from ..world.judge import judge, score
 from ..world.render import render

@@ -14,7 +14,8 @@ from ..data.samples import Collection, summary
 from ..models import UnclipModel
 from ..output import progress_bar, say
 from ..pipelines.settings import Settings
-from ..weights.devices import AUTO, computing_on
+from ..weights.choices import AUTO
+from ..weights.devices import computing_on
 from ..weights.files import write_whole
 from .distances import frechet_distance, kernel_distance
 from .gathering import Gathered, gather

@@ -11,7 +11,8 @@ from ..data.opening import open_images
 from ..families.loading import load_model
 from ..lora.files import adapted_model, read_lora
 from ..models import MissingPart, UnclipModel
-from ..weights.devices import AUTO, choose_device, own_dtype
+from ..weights.choices import AUTO
+from ..weights.devices import choose_device, own_dtype
 from .encoders import Encoder, OpenClipEncoder, OwnEncoder
 from .gathering import Gathered
 from .generation import Draw, pairs_of

@@ -12,7 +12,8 @@ from ..families.loading import SHAPES, placed_model
 from ..output import progress_bar, say
 from ..pipelines import text_to_image
 from ..pipelines.settings import Settings
-from ..weights.devices import AUTO, computing_on
+from ..weights.choices import AUTO
+from ..weights.devices import computing_on
 from ..weights.files import write_whole
 from ..world.evaluation import FRACTIONS, Tally, evaluation_scenes
 from .contact_sheet import ContactSheets

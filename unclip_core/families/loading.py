@@ -7,7 +7,8 @@ import torch
 
 from ..clip.tokenizer import CONVENTIONS
 from ..models import PARTS, UnclipModel
-from ..weights.devices import AUTO, choose_device, own_dtype
+from ..weights.choices import AUTO
+from ..weights.devices import choose_device, own_dtype
 from .detect import family_of
 
 _BUNDLED = Path(__file__).parents[1] / "bundled"

@@ -13,7 +13,8 @@ from ..data.samples import Collection, summary
 from ..families.loading import load_model
 from ..models import Prior, UnclipModel
 from ..output import legible, say
-from ..weights.devices import AUTO, choose_device
+from ..weights.choices import AUTO
+from ..weights.devices import choose_device
 from ..weights.files import write_whole
 from .batch_sources import SampledBatches
 from .config import Config, read_config

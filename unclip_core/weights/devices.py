@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
+from .choices import AUTO
 from .files import DTYPES
 
-AUTO = "auto"
 KINDS = ("cuda", "xpu", "mps")
 """Accelerators in the order in which they are taken; AMD's call themselves cuda."""
 

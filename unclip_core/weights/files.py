@@ -17,13 +17,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..parsing import MalformedInput, checked, parse_json
+from .choices import DTYPE_NAMES
 from .dtypes import FLOATS, as_float, is_finite, kind_of, name_of
 from .rows8 import decode_rows
 
 CONFIG_KEY = "config"
 
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = dict(zip(DTYPE_NAMES, (torch.float32, torch.float16, torch.bfloat16), strict=True))
 """The dtypes of weights, as commands and configurations name them."""
 
 

@@ -23,7 +23,7 @@ from ...output import say
 from ...pipelines import encode_text, sample_decoder, sample_prior
 from ...plotting.plots import Curve, plot
 from ...plotting.sheets import levels
-from ...weights.devices import AUTO
+from ...weights.choices import AUTO
 from ...world.evaluation import Tally, evaluation_scenes
 from ..random_karlo import random_karlo
 

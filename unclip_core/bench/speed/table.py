@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from ...output import say
-from ...weights.devices import AUTO, choose_device, describe_device
+from ...weights.choices import AUTO
+from ...weights.devices import choose_device, describe_device
 from ..parity.oracle import check_installed
 from ..parity.runs import LARGE
 from . import kandinsky

@@ -17,7 +17,8 @@ from ...models import UnclipModel
 from ...output import say
 from ...pipelines import text_to_image
 from ...plotting.sheets import levels, tiled
-from ...weights.devices import AUTO, computing_on
+from ...weights.choices import AUTO
+from ...weights.devices import computing_on
 from ...weights.files import write_whole
 from .dataset import LARGE, World, open_world
 from .edits import edits
