@@ -1,5 +1,5 @@
 # make demo    a picture from a sentence, with the bundled model
-# make test    the test suite (JOBS=2)    make quick   the same without the tests marked slow
+# make test    the tests, but for those marked slow (JOBS=2)    make test-slow   those
 # make lint    style, format, types, and what is not translated yet
 # make fuzz    two thousand damaged files and more, other ones each time (DAMAGES a test)
 # make rooms   files, lines and imports of every room
@@ -20,17 +20,17 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfil
 
 DAMAGES ?= 60
 
-.PHONY: demo test quick fuzz lint rooms test-comfyui test-gpu clean
+.PHONY: demo test test-slow fuzz lint rooms test-comfyui test-gpu clean
 
 demo: $(READY)
 	@echo "== Running workflows/api/text_to_image.json; pictures go to $(OUTPUT)/"
 	@$(BIN)/python -m unclip run workflows/api/text_to_image.json --output "$(OUTPUT)"
 
 test: $(READY)
-	@$(PYTEST)
+	@$(PYTEST) -m "not slow"
 
-quick: $(READY)
-	@$(PYTEST) -m "not slow and not comfyui"
+test-slow: $(READY)
+	@$(PYTEST) -m slow
 
 fuzz: $(READY)
 	@UNCLIP_FUZZ=$(DAMAGES) $(BIN)/python -m pytest -q tests/fuzz

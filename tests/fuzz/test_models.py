@@ -133,6 +133,7 @@ def test_headers_of_native_weights(folders, data):
     try_with(folders, "native", path, save(tensors, {"config": header}))
 
 
+@pytest.mark.slow
 @fuzzed
 @given(data=st.data())
 def test_yaml(folders, data):
@@ -148,6 +149,7 @@ def test_yaml(folders, data):
 KINDS = [torch.int8, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e4m3fn, torch.uint8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", WITH_JSON)
 @fuzzed
 @given(data=st.data())

@@ -329,6 +329,7 @@ def test_karlo_takes_eclipses_prior_and_keeps_the_rest(kandinsky_models):
     assert karlo.upscaler.part.scale == 4
 
 
+@pytest.mark.slow
 def test_a_decoder_without_a_card_takes_clip_and_prior_of_the_folder_that_is_chosen(
     kandinsky_models, tmp_path, embedding, kandinsky
 ):

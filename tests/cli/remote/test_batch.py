@@ -231,6 +231,7 @@ def test_a_server_that_refuses_everything_spoils_nothing(comfy, other, tmp_path)
 # ---- crashes of this side ----
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_queues_nothing_twice(tmp_path):
     """The client dies without a chance to tidy up; the server works on, and what it holds is taken over."""
     with FakeComfy(seconds=0.05) as comfy:

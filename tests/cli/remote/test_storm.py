@@ -172,6 +172,7 @@ def test_alone_it_ends_with_a_sentence_and_the_next_run_goes_on(tmp_path, name):
         assert go(tmp_path, comfy, rows=2, timeout=5).exit_code == 0 and seeds(tmp_path) == expected(2)
 
 
+@pytest.mark.slow
 def test_all_of_them_at_once_beside_a_healthy_one(tmp_path):
     names = list(FAULTS)[::3]
     comfies = [broken(name) for name in names]
@@ -431,6 +432,7 @@ def test_the_end_may_come_before_or_after_any_line_of_the_journal(tmp_path, monk
         assert seeds(tmp_path) == expected(4) and len(comfy.ran) == 4
 
 
+@pytest.mark.slow
 def test_a_journal_cut_at_any_byte_is_taken_up(tmp_path):
     with FakeComfy(seconds=0) as comfy:
         go(tmp_path, comfy, rows=3)

@@ -1,11 +1,14 @@
 """The figures of inversion on the bundled model: images come back, better with more steps."""
 
+import pytest
+
 from unclip.unclip_core.bench.inversion import bench_inversion, held_out, redrawn
 from unclip.unclip_core.diffusion.inversion import psnr
 from unclip.unclip_core.families.loading import SHAPES, load_model
 from unclip.unclip_core.pipelines import encode_image, sample_decoder
 
 
+@pytest.mark.slow
 def test_more_steps_bring_images_back_better(capsys):
     rows = bench_inversion(2, steps=(5, 20, 50), iterations=(1,))
     few, more, many = (row.mean for row in rows)

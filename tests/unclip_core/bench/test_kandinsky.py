@@ -15,6 +15,7 @@ from unclip.unclip_core.families.kandinsky22.random_prior import small_size as s
 from unclip.unclip_core.families.loading import load_model
 
 
+@pytest.mark.slow
 def test_it_runs_every_stage_in_the_asked_precision(tmp_path, capsys):
     figures = bench_kandinsky("small", "bf16", steps=2, side=128, folder=str(tmp_path), as_json=True)
     said = json.loads(capsys.readouterr().out)

@@ -77,6 +77,7 @@ def test_the_reference_makes_little_of_last_bits(pairs, name, steps):
     assert all((a - b).abs().mean() < 1e-5 for a, b in zip(calm, moved, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", table.COUNTS)
 @pytest.mark.parametrize("run", [runs.text_run, runs.native_run])
 def test_odd_step_counts(pairs, count, run):

@@ -39,6 +39,7 @@ def measured(program, folder, tmp_path, dtype="fp32", **more):
     return figures if more else torch.load(images, weights_only=True)
 
 
+@pytest.mark.slow
 def test_both_programs_draw_the_same_images(folder, tmp_path):
     ours, theirs = (measured(program, folder, tmp_path) for program in ("ours", "diffusers"))
     assert ours.shape == theirs.shape == (2, 64, 64, 3)
@@ -46,6 +47,7 @@ def test_both_programs_draw_the_same_images(folder, tmp_path):
     assert (ours - theirs).abs().mean() < 4e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "asked"), [("diffusers", "count"), ("ours", "rate")])
 def test_a_program_is_looked_into_after_it_is_timed(program, asked, folder, tmp_path):
     found = measured(program, folder, tmp_path, profile=True, **{asked: True})
@@ -194,6 +196,7 @@ def test_the_small_size_has_karlos_shape():
     assert small.super_res.time_shift == full.super_res.time_shift
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_more_steps_come_nearer(folder):
     model = steps.placed_model(folder, "cpu")

@@ -34,7 +34,8 @@ def test_the_default_is_what_people_meet(monkeypatch):
     assert figures["model"] == "things" and asked == ["things"] and figures["side"] == 256
 
 
-@pytest.mark.parametrize("model", [pytest.param("things", marks=pytest.mark.slow), "shapes"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["things", "shapes"])
 def test_the_phases_of_a_cold_start_sum_up(model):
     seconds = cold_seconds(repeats=1, model=model)
     assert list(seconds) == ["interpreter", "torch", "pack", "load", "draw", "all"] and min(seconds.values()) > 0

@@ -188,6 +188,7 @@ def test_inpainting_keeps_what_is_known_to_the_bit(model):
     assert not torch.equal(drawn[:, : side // 2], images[:, : side // 2])
 
 
+@pytest.mark.slow
 def test_an_image_comes_back_from_its_noise(model):
     decoder, embeds = model.decoder, embeds_of(model, 1)
     text = text_of(model, 1)

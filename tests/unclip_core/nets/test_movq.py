@@ -87,6 +87,7 @@ def test_gradients_pass_straight_through_the_codebook():
     assert float(latents.grad.abs().max()) > 1
 
 
+@pytest.mark.slow
 def test_the_codec_takes_batches_apart_and_keeps_float32(monkeypatch):
     ours, _ = pair(SHAPES["as published, thin"])
     codec = MoVQCodec(ours)

@@ -55,6 +55,7 @@ def test_weights_of_a_side_sum_to_one(length, own, overlap):
     torch.testing.assert_close(total, torch.ones(length))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_tiles_equal_the_whole_when_they_see_enough(net):
     """With the net's whole reach as overlap nothing differs: statistics are swept for until they are right."""
@@ -64,6 +65,7 @@ def test_tiles_equal_the_whole_when_they_see_enough(net):
     assert (made - whole).abs().max() < 1e-5 * whole.abs().max()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_as_many_sweeps_as_norms_are_enough(net, monkeypatch):
     """Each makes one more norm's statistics exact, whatever they were before."""

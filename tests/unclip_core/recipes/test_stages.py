@@ -152,6 +152,7 @@ def test_prior_overfits_a_batch(adapter):
     assert found[-1] < 0.1 * found[0]
 
 
+@pytest.mark.slow
 def test_decoder_overfits_a_batch(adapter):
     batches = WorldBatches(adapter, 4, seed=0, pair_fraction=0.5, empty_captions=0.0)
     torch.manual_seed(0)
@@ -224,6 +225,7 @@ def test_a_phase_starts_from_the_weights_of_the_one_before(tmp_path, monkeypatch
         torch.testing.assert_close(found[name].float(), tensor.float(), rtol=2**-7, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_upsampler_overfits_a_batch():
     torch.manual_seed(0)
     params = UpsamplerParams(**asdict(unet(6, (0, 0))) | {"patch_size": 4, "norm": "none"}, residual=True, reach=1)
@@ -281,6 +283,7 @@ def test_both_upsamplers_are_trained_into_one_model(tmp_path, monkeypatch):
     assert measured["upsampler"] == pytest.approx(measured["bicubic"], abs=1.0)  # after one step each
 
 
+@pytest.mark.slow
 def test_nothing_is_built_on_a_clip_that_fails_its_gate(tmp_path, monkeypatch):
     small = [replace(phase, training=replace(phase.training, batch=2)) for phase in PHASES["clip"]]
     monkeypatch.setitem(PHASES, "clip", (small[0], small[-1]))

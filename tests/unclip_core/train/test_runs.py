@@ -206,6 +206,7 @@ def float32(model, images, tmp_path_factory):
     return curve(output, "decoder")
 
 
+@pytest.mark.slow
 def test_float16_scales_its_loss_and_keeps_the_scale(model, images, tmp_path, monkeypatch, another_precision):
     """As on a GPU: accelerate leaves fp16 out on a CPU, though torch computes it there too."""
     make, scale = run_module.make_accelerator, 2.0**22

@@ -45,7 +45,10 @@ def blur(image, sigma):
 
 
 @pytest.mark.parametrize("split", ["trained", "held_out"])
-@pytest.mark.parametrize(("size", "sigma", "count"), [(64, 0.0, 100), (64, 12 / 255, 200), (256, 12 / 255, 40)])
+@pytest.mark.parametrize(
+    ("size", "sigma", "count"),
+    [(64, 0.0, 100), pytest.param(64, 12 / 255, 200, marks=pytest.mark.slow), (256, 12 / 255, 40)],
+)
 def test_reads_every_render_right(split, size, sigma, count):
     scenes = sample_scenes(random.Random(size + count), count, split)
     images = render(scenes, size)

@@ -303,6 +303,7 @@ def draw_images(folder):
     return upscale(model.upsampler, small, **run)
 
 
+@pytest.mark.slow
 def test_converted_it_loads_without_them_and_draws_the_same(kakao, tmp_path):
     before, held = draw_images(kakao), weights(load_model(kakao))
     moved = Path(shutil.copytree(kakao, tmp_path / "moved"))
@@ -316,6 +317,7 @@ def test_converted_it_loads_without_them_and_draws_the_same(kakao, tmp_path):
     assert (draw_images(target) - before).abs().mean() < 4e-5
 
 
+@pytest.mark.slow
 def test_native_mode_clips_the_prior_at_ten_in_either_format(kakao, tmp_path):
     target = convert(kakao, tmp_path / "converted")
     for folder in (kakao, target):

@@ -92,7 +92,7 @@ def test_it_draws(drawn):
 def test_every_sampler_runs_in_both_modes(karlo, sampler, mode):
     model = load_model(karlo, conventions=mode)
     text = encode_text(model.clip, ["cat"])
-    for steps in (1, 2, 21, 23, 31):  # from 21 on those where the two modes visit other timesteps
+    for steps in (1, 2, 21):  # the last is the first count at which the two modes visit other timesteps
         embeds = sample_prior(model.prior, text, steps=steps, guidance_scale=4.0, seeds=[1], sampler=sampler)
         small = sample_decoder(
             model.decoder, embeds, text=text, steps=steps, guidance_scale=8.0, seeds=[1], sampler=sampler, eta=0.5

@@ -68,6 +68,7 @@ def test_the_upsamplers_bring_out_what_bicubic_enlargement_blurs(model, reduced)
     assert max(first["upsampler_edge"], second["upsampler_edge"]) <= 1.1
 
 
+@pytest.mark.slow
 def test_what_the_decoder_draws_comes_out_sharp(drawn):
     prompts, drawing = drawn
     widths = [
@@ -78,12 +79,14 @@ def test_what_the_decoder_draws_comes_out_sharp(drawn):
     assert sorted(widths)[len(widths) // 2] <= 1.5
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_its_batch(model, drawn):
     prompts, drawing = drawn
     alone = text_to_image(model, [prompts[3][3]], sample_seeds(5, len(prompts))[3:4])
     torch.testing.assert_close(alone.large, drawing.large[3:4], rtol=0, atol=2 / 255)
 
 
+@pytest.mark.slow
 def test_seeds_and_prompts_change_the_image(model):
     prompts = ["a small red circle on a white background"] * 2 + ["a large blue star on a black background"]
     large = text_to_image(model, prompts, [1, 2, 1]).large
