@@ -229,9 +229,7 @@ def test_the_door_gives_the_nodes_once_they_are_asked_for(pack):
     assert door.NODE_CLASS_MAPPINGS is door.NODE_CLASS_MAPPINGS
 
 
-@pytest.mark.parametrize(
-    "fault", ["import not_there", "raise ValueError('odd')", "raise AttributeError('odd')", ""]
-)
+@pytest.mark.parametrize("fault", ["import not_there", "raise ValueError('odd')", "raise AttributeError('odd')", ""])
 def test_nodes_that_cannot_be_imported_are_not_taken_for_none(pack, fault):
     """ComfyUI asks by `hasattr`, which swallows AttributeError: it would say that there are no nodes, and not why."""
     with pytest.raises((ImportError, ValueError), match="not_there|odd|cannot import name"):
