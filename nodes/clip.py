@@ -121,13 +121,16 @@ class UnclipTextEncodeLines:
 
 def encode_in_chunks(clip: Clip, prompts: Sequence[str]) -> TextCondition:
     """Encode `B` prompts, `PROMPTS_AT_ONCE` at a time, to one condition on the intermediate device."""
-    starts = range(0, len(prompts), defaults.PROMPTS_AT_ONCE)
-    parts = []
-    with host.progress(len(starts), "CLIP") as bar:
-        for start in starts:
-            part = pipelines.encode_text(clip, prompts[start : start + defaults.PROMPTS_AT_ONCE])
-            parts.append(part.to(host.intermediate_device()))
-            bar.advance()
+
+    def encode(chunks: Sequence[slice]) -> list[TextCondition]:
+        parts = []
+        with host.progress(len(chunks), "CLIP") as bar:
+            for rows in chunks:
+                parts.append(pipelines.encode_text(clip, prompts[rows]).to(host.intermediate_device()))
+                bar.advance()
+        return parts
+
+    parts = host.halving(encode, len(prompts), defaults.PROMPTS_AT_ONCE, "CLIP")
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("embeds", "states", "mask")}
     return replace(parts[0], **joined)
 

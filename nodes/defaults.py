@@ -104,9 +104,6 @@ IMAGES_AT_ONCE = 64
 EMBEDDINGS_AT_ONCE = 256
 """Embeddings, candidates included, that the prior draws in one go; whole prompts, so that one prompt may have more."""
 
-FRAMES_AT_ONCE = 16
-"""Frames of a film that its codec decodes in one go."""
-
 UPSCALED_PIXELS_AT_ONCE = 8 * 64 * 64
 """Pixels, before they are enlarged, that are upscaled in one go; a larger image goes alone."""
 

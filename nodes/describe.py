@@ -1,7 +1,12 @@
 """The describe node: an image embedding to a caption."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ..unclip_core import pipelines
 from ..unclip_core.embedding.describe import Describer, Description
@@ -100,7 +105,7 @@ class UnclipDescribe:
         top_k = inputs.check_int("top_k", top_k, 1, defaults.TOP_K_MAX)
         chosen = choose(phrases, inputs.check_text("custom", custom), clip.part)
         with host.loaded(clip) as part, host.progress(len(embedding.embeds), "Describe") as bar:
-            describer = Describer(lambda texts: pipelines.encode_text(part, texts).embeds, chosen)
+            describer = Describer(partial(encode, part), chosen)
             told = []
             for row in embedding.embeds:
                 told.append(describer.describe(row, top_k))
@@ -108,6 +113,15 @@ class UnclipDescribe:
         captions = "\n".join(each.caption.text for each in told)
         text = "\n\n".join(description_text(each) for each in told)
         return host.with_text((captions, text), "\n".join([*unknown_words_note(clip.part, chosen), text]))
+
+
+def encode(clip: Clip, texts: Sequence[str]) -> Tensor:
+    """Encode `B` captions, fewer at a time where memory runs out, to their embeddings `[B, D]` on the CPU."""
+
+    def attempt(chunks: Sequence[slice]) -> Tensor:
+        return torch.cat([pipelines.encode_text(clip, texts[rows]).embeds.cpu() for rows in chunks])
+
+    return host.halving(attempt, len(texts), len(texts), "Describe")
 
 
 def unknown_words_note(clip: Clip, phrases: Phrases) -> list[str]:

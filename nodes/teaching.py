@@ -1,9 +1,9 @@
 """The nodes that show diffusion at work: the forward process, and the states of a sampling run."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..unclip_core.models import Decoder, ImageCodec
 from ..unclip_core.pipelines import sample_decoder, to_images
 from ..unclip_core.plotting import plots
 from . import defaults, host, inputs, sampling, sockets
-from .drawing import ETA, decoder_input, eta_widget, sampling_inputs, text_input, text_rows
+from .drawing import ETA, decoder_input, eta_widget, rows_of, sampling_inputs, text_input, text_rows
 from .images import square, tile, to_rgb
 from .inputs import InputError
 from .sockets import EmbeddingValue, PartValue, TextValue
@@ -75,10 +75,17 @@ class UnclipForwardDiffusion:
         diffusion = decoder.part.diffusion
         times = check_timesteps(timesteps, diffusion.train_steps)
         images = square(to_rgb(image), decoder.part.image_size).movedim(-1, 1) * 2 - 1
-        noise = NoiseSource(sample_seeds(inputs.check_seed(seed), len(images)), "forward")
+        seeds = sample_seeds(inputs.check_seed(seed), len(images))
         with codec_loaded(decoder) as codec:
-            latents = codec.encode(images.to(host.device())).cpu()
-            frames = decode_frames(codec, diffuse(latents, diffusion.table[times].tolist(), noise))
+
+            def walk(rows: slice, bar: host.Progress) -> Tensor:
+                latents = codec.encode(images[rows].to(host.device())).cpu()
+                noise = NoiseSource(seeds[rows], "forward")
+                frames = decode_frames(codec, diffuse(latents, diffusion.table[times].tolist(), noise))
+                bar.advance()
+                return frames
+
+            frames = host.run_in_chunks(walk, len(images), defaults.IMAGES_AT_ONCE, 1, "Chain").flatten(0, 1)
         strip = strip_of(frames, [f"t = {time}" for time in times])
         place = host.intermediate_device()
         return (strip.to(place), frames.to(place), snr_plot(diffusion, times).to(place))
@@ -145,21 +152,38 @@ class UnclipDenoisingFilm:
         settings = {**chosen.settings, "eta": ETA.check(eta)}
         count, codec = len(embedding.embeds), decoder.part.codec
         seeds = [inputs.check_seed(seed)] * count
-        film = Film(
-            NoiseSource(seeds, "decoder").normal(decoder.part.latent_shape),
-            inputs.check_int("every", every, 1, defaults.STEPS_MAX),
-        )
+        every = inputs.check_int("every", every, 1, defaults.STEPS_MAX)
         condition = text_rows(text, decoder, count)
-        said = condition and condition.to(host.device())
-        with host.loaded(decoder) as part, host.progress(chosen.steps, "Film", codec.preview) as bar:
-            embeds = embedding.embeds.to(host.device())
-            image = sample_decoder(part, embeds, text=said, seeds=seeds, on_step=call_all(bar, film), **settings)
+
+        def shoot(rows: slice, on_step: host.OnStep) -> Shot:
+            embeds = embedding.embeds[rows].to(host.device())
+            film = Film(NoiseSource(seeds[rows], "decoder").normal(decoder.part.latent_shape), every)
+            more = {**settings, "text": rows_of(condition, rows), "on_step": call_all(on_step, film)}
+            drawn = sample_decoder(decoder.part, embeds, seeds=seeds[rows], **more)
             states, guesses = (decode_frames(codec, kept) for kept in (film.states, film.predictions))
-        names = ["end" if time is None else f"t = {time}" for time in film.times]
-        rows = torch.stack([states, guesses]).unflatten(1, (count, len(names))).transpose(0, 1).flatten(0, 2)
+            return Shot(film.times, states, guesses, drawn.to(host.intermediate_device()))
+
+        def film(chunks: Sequence[slice]) -> list[Shot]:
+            with host.progress(chosen.steps * len(chunks), "Film", codec.preview) as bar:
+                return [shoot(rows, bar) for rows in chunks]
+
+        with host.loaded(decoder):
+            shots = host.halving(film, count, defaults.IMAGES_AT_ONCE, "Film")
+        states, guesses, image = (torch.cat([getattr(shot, name) for shot in shots]) for name in Shot._fields[1:])
+        names = ["end" if time is None else f"t = {time}" for time in shots[0].times]
+        strip = strip_of(torch.stack([states, guesses], dim=1).flatten(0, 2), names)
         place = host.intermediate_device()
-        shown = tuple(each.to(place) for each in (strip_of(rows, names), states, guesses, image))
+        shown = tuple(each.to(place) for each in (strip, states.flatten(0, 1), guesses.flatten(0, 1), image))
         return host.with_text(shown, chosen.text)
+
+
+class Shot(NamedTuple):
+    """A film of `B` images: the times of its N frames, their states and guesses `[B, N, S, S, 3]`, the images."""
+
+    times: list[int | None]
+    states: Tensor
+    guesses: Tensor
+    images: Tensor
 
 
 def call_all(*callbacks: host.OnStep) -> host.OnStep:
@@ -183,9 +207,8 @@ def codec_loaded(decoder: PartValue[Decoder]) -> Iterator[ImageCodec]:
 
 
 def decode_frames(codec: ImageCodec, frames: Iterable[Tensor]) -> Tensor:
-    """Decode `N` frames of latents `[B, C, s, s]` to images `[B * N, S, S, 3]` in 0..1, sample by sample."""
-    latents = torch.stack(list(frames), dim=1).flatten(0, 1).split(defaults.FRAMES_AT_ONCE)
-    return torch.cat([to_images(codec.decode(some.to(host.device()))).cpu() for some in latents])
+    """Decode `N` frames of latents `[B, C, s, s]` to images `[B, N, S, S, 3]` in 0..1, a frame at a time."""
+    return torch.stack([to_images(codec.decode(frame.to(host.device()))).cpu() for frame in frames], dim=1)
 
 
 def strip_of(frames: Tensor, names: list[str]) -> Tensor:

@@ -44,7 +44,7 @@ from .memory import (
     weight_dtype,
 )
 from .node_messages import with_text, with_warnings
-from .oom_retry import run_in_chunks
+from .oom_retry import halving, run_in_chunks
 from .preview_budget import PreviewBudget
 from .progress_bar import OnStep, Progress, ToImages, check_interrupt, preview_image, progress, wants_preview
 from .stock_clip import (
@@ -77,6 +77,7 @@ __all__ = [
     "running_on",
     "input_folders",
     "intermediate_device",
+    "halving",
     "is_out_of_memory",
     "loaded",
     "loaded_together",

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from .progress_bar import Progress, ToImages, progress
 log = logging.getLogger("unclip")
 
 Run = Callable[[slice, Progress], Tensor]
+T = TypeVar("T")
 
 
 def run_in_chunks(
@@ -34,23 +36,34 @@ def run_in_chunks(
     Returns:
         The results of all samples `[count, …]`, on the intermediate device.
     """
+
+    def attempt(chunks: Sequence[slice]) -> Tensor:
+        with progress(steps * len(chunks), title, to_images) as bar:
+            batches = [run(rows, bar) for rows in chunks]
+            return torch.cat([batch.to(intermediate_device()) for batch in batches])
+
+    return halving(attempt, count, at_once, title)
+
+
+def halving(attempt: Callable[[Sequence[slice]], T], count: int, at_once: int, title: str) -> T:
+    """Call `attempt(chunks)`, and again with chunks of half the size as long as memory runs out in it.
+
+    Args:
+        attempt: works through all of `count` samples, chunk by chunk.
+        count: samples in all, 1 or more.
+        at_once: samples in a chunk at first.
+        title: of the work, for the log.
+
+    Returns:
+        What the attempt returned that had memory enough.
+    """
     size = min(count, at_once)
     while True:
-        result = _one_attempt(run, count, size, steps, title, to_images)
-        if result is not None:
-            return result
-        free_cache()
+        try:
+            return attempt([slice(start, min(start + size, count)) for start in range(0, count, size)])
+        except Exception as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        free_cache()  # behind the handler: until it ends the error holds what the attempt had made
         size = math.ceil(size / 2)
         log.warning("%s: out of memory, trying again with %d at a time.", title, size)
-
-
-def _one_attempt(run: Run, count: int, size: int, steps: int, title: str, to_images: ToImages | None) -> Tensor | None:
-    starts = range(0, count, size)
-    try:
-        with progress(steps * len(starts), title, to_images) as bar:
-            batches = [run(slice(start, min(start + size, count)), bar) for start in starts]
-            return torch.cat([batch.to(intermediate_device()) for batch in batches])
-    except Exception as error:
-        if size == 1 or not is_out_of_memory(error):
-            raise
-    return None

@@ -9,6 +9,7 @@ from unclip import NODE_CLASS_MAPPINGS
 from unclip.nodes import describe, host
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import EmbeddingValue, FamilyError
+from unclip.unclip_core import pipelines
 from unclip.unclip_core.embedding.phrase_lists import BUILT_IN, PhraseError
 from unclip.unclip_core.families.loading import THINGS, load_model
 
@@ -41,6 +42,22 @@ def test_an_embedding_of_a_text_is_described_by_that_text(mine):
     assert first.startswith("1.000  a red circle\n") and second.startswith("1.000  a blue square\n")
     assert len(first.split("\n")) == 2 + 2  # two captions, two slots
     assert "color: red 1.000 · blue" in first
+
+
+def test_captions_that_do_not_fit_are_encoded_fewer_at_a_time(mine, monkeypatch, caplog):
+    expected = told(mine.clip, meaning(mine, "a red circle"), custom=LIST)
+    encode, seen = pipelines.encode_text, []
+
+    def little_memory(clip, texts):
+        seen.append(len(texts))
+        if len(texts) > 1:
+            raise torch.OutOfMemoryError("full")
+        return encode(clip, texts)
+
+    monkeypatch.setattr(pipelines, "encode_text", little_memory)
+    found = told(mine.clip, meaning(mine, "a red circle"), custom=LIST)
+    assert found == expected and max(seen) > 1
+    assert "Describe: out of memory, trying again with 1 at a time." in caplog.messages
 
 
 def test_lists_are_chosen_by_name_file_or_the_models_vocabulary(mine, folder):

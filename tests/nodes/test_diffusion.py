@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from unclip import NODE_CLASS_MAPPINGS
 from unclip.cli.headless.stock import STOCK_NODES
-from unclip.nodes import host
+from unclip.nodes import host, teaching
 from unclip.nodes.inputs import InputError
 from unclip.nodes.sockets import EmbeddingValue, FamilyError, NoiseValue
 from unclip.unclip_core import pipelines
@@ -410,6 +410,59 @@ def test_the_film_is_that_of_decoder_samples_own_run(mine, sampler):
 def test_the_film_refuses(mine, widgets, words):
     with pytest.raises(InputError, match=words):
         run("UnclipDenoisingFilm", mine.decoder, embedding(), **widgets)
+
+
+class Full:
+    """A function in a memory that so many rows fill: those of its argument number `place`."""
+
+    def __init__(self, call, rows, place=0):
+        self.call, self.rows, self.place, self.seen = call, rows, place, []
+
+    def __call__(self, *values, **named):
+        asked = len(values[self.place])
+        self.seen.append(asked)
+        if asked > self.rows:
+            raise torch.OutOfMemoryError(f"{asked} rows do not fit")
+        return self.call(*values, **named)
+
+
+@pytest.mark.parametrize("where", ["net", "frames"])
+def test_a_film_that_does_not_fit_is_halved_and_the_same(mine, where, monkeypatch, caplog):
+    settings = {"seed": 6, "steps": 3, "guidance_scale": 1.0, "every": 2}
+    whole = run("UnclipDenoisingFilm", mine.decoder, embedding(5), **settings)
+    of = (mine.decoder.part.net, "forward") if where == "net" else (teaching, "to_images")
+    full = Full(getattr(*of), 2)
+    monkeypatch.setattr(*of, full)
+    halved = run("UnclipDenoisingFilm", mine.decoder, embedding(5), **settings)
+    assert {5, 3, 2, 1} == set(full.seen)
+    for ours, expected in zip(halved, whole, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    assert [message for message in caplog.messages if "out of memory" in message] == [
+        f"Film: out of memory, trying again with {size} at a time." for size in (3, 2)
+    ]
+
+
+def test_chains_that_do_not_fit_are_halved_and_the_same(mine, monkeypatch, caplog):
+    image = images(5, SIDE, SIDE, 3)
+    whole = run("UnclipForwardDiffusion", mine.decoder, image, timesteps="0, 500, 999")
+    full = Full(teaching.to_images, 2)
+    monkeypatch.setattr(teaching, "to_images", full)
+    halved = run("UnclipForwardDiffusion", mine.decoder, image, timesteps="0, 500, 999")
+    assert {5, 3, 2, 1} == set(full.seen)
+    assert all(torch.equal(ours, expected) for ours, expected in zip(halved, whole, strict=True))
+    assert "Chain: out of memory, trying again with 2 at a time." in caplog.messages
+
+
+def test_prompts_that_do_not_fit_are_halved_and_the_same(mine, monkeypatch, caplog):
+    lines = "\n".join(["a red circle", "a blue square", "a red square", "a circle", "a square"])
+    whole = run("UnclipTextEncodeLines", mine.clip, lines)[0]
+    full = Full(pipelines.encode_text, 2, place=1)
+    monkeypatch.setattr(pipelines, "encode_text", full)
+    halved = run("UnclipTextEncodeLines", mine.clip, lines)[0]
+    assert full.seen == [5, 3, 2, 2, 1] and halved.prompts == whole.prompts
+    for name in ("embeds", "states", "mask"):
+        torch.testing.assert_close(getattr(halved.condition, name), getattr(whole.condition, name), rtol=0, atol=1e-5)
+    assert "CLIP: out of memory, trying again with 2 at a time." in caplog.messages
 
 
 # ---- CLIP's gradient ----
