@@ -21,6 +21,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     Parameters of less than float32 get float32 masters: a bfloat16 module is faster on a CPU than autocast, but its
     updates are far below bfloat16's resolution, so they are gathered in the masters and copied back after each step.
+    So do those that are channels last, of which Muon could not make matrices in place.
     Call `gather_gradients` before clipping: the gradients then lie on `param_groups`. Move the module to its device
     before.
     """
@@ -78,9 +79,12 @@ class MuonAdamW(torch.optim.Optimizer):
                 group["lr"] = lr
 
     def gather_gradients(self) -> None:
-        """Move the gradients of low-precision parameters to their masters, in float32."""
+        """Move the gradients of parameters that are no masters themselves to theirs: in float32, and laid out alike.
+
+        torch's fused AdamW takes number after number as they lie in memory, whatever their places are.
+        """
         for parameter, master in self._copied:
-            master.grad = None if parameter.grad is None else parameter.grad.float()
+            master.grad = None if parameter.grad is None else parameter.grad.float().contiguous()
             parameter.grad = None
 
     @torch.no_grad()
