@@ -41,11 +41,17 @@ def fused(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None = None, silu
     """
     if not fits(norm, x):
         return None
-    out = torch.empty_like(x)
     try:
+        if torch.is_grad_enabled():
+            from .triton_group_norm_gradients import GroupNormSilu
+
+            return GroupNormSilu.apply(x, norm.weight, norm.bias, scale_shift, norm, silu)
         from .triton_group_norm import normalised
 
+        out = torch.empty_like(x)
         normalised(norm, x, scale_shift, silu, out)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever triton and the compiler behind it raise
         Triton.failed = True
         log.warning("triton cannot compile here: norms take torch's way, which is slower. It said: %s", error)
@@ -54,11 +60,11 @@ def fused(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None = None, silu
 
 
 def fits(norm: nn.GroupNorm, x: Tensor) -> bool:
-    """Whether the kernels can normalise x `[B, C, H, W]`: on a GPU, channels last, while nothing is recorded.
+    """Whether the kernels can normalise x `[B, C, H, W]`: on a GPU, channels last.
 
     A norm with hooks (those of `tiling`) has to be called itself.
     """
-    if torch.is_grad_enabled() or x.device.type != "cuda" or not triton_serves():
+    if x.device.type != "cuda" or not triton_serves():
         return False
     if norm.weight is None or norm._forward_hooks or norm._forward_pre_hooks:
         return False

@@ -22,20 +22,18 @@ PLAIN_VARIABLE = "UNCLIP_PLAIN"
 class Conv2d(nn.Conv2d):
     """nn.Conv2d whose weights are turned to channels last when they come to a GPU where that pays.
 
-    It is done on arrival, whoever moves the layer (`net.to`, ComfyUI layer by layer), and stays so from then on: torch
-    keeps the format wherever weights go next. Weights in training stay as they are.
+    It is done on arrival, whoever moves the layer (`net.to`, ComfyUI layer by layer, a training), and stays so from
+    then on: torch keeps the format wherever weights go next.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        if self.training or self.weight.requires_grad:
-            return super()._apply(fn, recurse)
         return super()._apply(lambda tensor: _turned(fn(tensor)), recurse)
 
 
 def laid_out(x: Tensor, weight: Tensor) -> Tensor:
     """x `[B, C, H, W]`, channels last on a CPU that only infers, whose weights may stay as they are; else `following`.
 
-    Training keeps the plain layout, in which the backward pass is faster.
+    Training on a CPU keeps the layout that it is given: of the plain one the backward pass is faster.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return following(x, weight)
@@ -43,8 +41,12 @@ def laid_out(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def following(x: Tensor, weight: Tensor) -> Tensor:
-    """x `[B, C, H, W]`, channels last where a net's first kernel is: all layers behind it keep to that."""
-    if torch.is_grad_enabled() or not weight.is_contiguous(memory_format=torch.channels_last):
+    """x `[B, C, H, W]`, channels last where a net's first kernel is: all layers behind it keep to that.
+
+    But not where gradients are recorded on a CPU, whose norms take torch's way.
+    """
+    recorded = torch.is_grad_enabled() and x.device.type == "cpu"
+    if recorded or not weight.is_contiguous(memory_format=torch.channels_last):
         return x
     return x.contiguous(memory_format=torch.channels_last)
 

@@ -22,8 +22,8 @@ FOLDED = 4096  # numbers that are folded at once
 MIN_GROUP = 128
 
 
-def normalised(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None, silu: bool, out: Tensor) -> None:
-    """Write SiLU((1 + scale) · norm(x) + shift) to `out`.
+def normalised(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None, silu: bool, out: Tensor) -> Tensor:
+    """Write SiLU((1 + scale) · norm(x) + shift) to `out`; gradients are not recorded here.
 
     Args:
         norm: with weight and bias.
@@ -31,12 +31,15 @@ def normalised(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None, silu: 
         scale_shift: `[B, 2 C]`, the scale first, or None.
         silu: whether SiLU is taken.
         out: like x.
+
+    Returns:
+        What was done, float32 `[B, 4, C]`: each channel's gain and offset, before SiLU, and its group's mean and
+        1 / standard deviation.
     """
     batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    chunk = triton.cdiv(triton.cdiv(pixels, MAX_CHUNKS), PIXELS) * PIXELS
-    chunks, tiles = triton.cdiv(pixels, chunk), triton.cdiv(channels, CHANNELS)
+    chunk, chunks, tiles = parted(x)
     parts = x.new_empty(batch, chunks, 2, channels, dtype=torch.float32)
-    lines = x.new_empty(batch, 2, channels, dtype=torch.float32)
+    lines = x.new_empty(batch, 4, channels, dtype=torch.float32)
     given = lines if scale_shift is None else scale_shift.contiguous()
     width = channels // norm.num_groups
     group = max(MIN_GROUP, triton.next_power_of_2(width))
@@ -47,6 +50,14 @@ def normalised(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None, silu: 
             scale_shift is not None, max(1, FOLDED // group), group,
         )  # fmt: skip
         _apply[(triton.cdiv(pixels, PIXELS), tiles, batch)](x, lines, out, pixels, channels, silu, PIXELS, CHANNELS)
+    return lines
+
+
+def parted(x: Tensor) -> tuple[int, int, int]:
+    """How features `[B, C, H, W]` are parted: pixels in a chunk, chunks, and tiles of channels."""
+    pixels = x.shape[2] * x.shape[3]
+    chunk = triton.cdiv(triton.cdiv(pixels, MAX_CHUNKS), PIXELS) * PIXELS
+    return chunk, triton.cdiv(pixels, chunk), triton.cdiv(x.shape[1], CHANNELS)
 
 
 @triton.jit(do_not_specialize=["pixels", "chunk", "chunks"])
@@ -83,7 +94,7 @@ def _fold(
     parts, weight, bias, scale_shift, lines, pixels, channels, width,
     chunk, chunks, eps, SHIFTED: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """The moments of one group's channels, pooled, and what is to be done with each: lines [B, 2, C]."""
+    """The moments of one group's channels, pooled, and what is to be done with each: lines [B, 4, C]."""
     image, inner = tl.program_id(1).to(tl.int64), tl.arange(0, GROUP)
     columns, there = tl.program_id(0) * width + inner, inner < width
     count = pixels.to(tl.float32) * width.to(tl.float32)
@@ -105,16 +116,19 @@ def _fold(
         own = tl.load(at + channels, mask=inside, other=0.0)
         squares += tl.sum(tl.where(inside, own + numbers * off * off, 0.0), 0)
     variance = tl.sum(squares, 0) / count
-    gain = tl.load(weight + columns, mask=there, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
+    rate = 1.0 / tl.sqrt(variance + eps)
+    gain = tl.load(weight + columns, mask=there, other=0.0).to(tl.float32) * rate
     offset = tl.load(bias + columns, mask=there, other=0.0).to(tl.float32) - mean * gain
     if SHIFTED:
         at = scale_shift + image * 2 * channels + columns
         scale = 1.0 + tl.load(at, mask=there, other=0.0).to(tl.float32)
         gain *= scale
         offset = offset * scale + tl.load(at + channels, mask=there, other=0.0).to(tl.float32)
-    into = lines + image * 2 * channels + columns
+    into = lines + image * 4 * channels + columns
     tl.store(into, gain, mask=there)
     tl.store(into + channels, offset, mask=there)
+    tl.store(into + 2 * channels, tl.zeros([GROUP], tl.float32) + mean, mask=there)
+    tl.store(into + 3 * channels, tl.zeros([GROUP], tl.float32) + rate, mask=there)
 
 
 @triton.jit(do_not_specialize=["pixels"])
@@ -129,7 +143,7 @@ def _apply(
     there = columns < channels
     inside = (rows < pixels)[:, None] & there[None, :]
     places = (image * pixels + rows)[:, None] * channels + columns[None, :]
-    line = lines + image * 2 * channels + columns
+    line = lines + image * 4 * channels + columns
     gain = tl.load(line, mask=there, other=0.0)[None, :]
     offset = tl.load(line + channels, mask=there, other=0.0)[None, :]
     y = tl.load(x + places, mask=inside, other=0.0).to(tl.float32) * gain + offset

@@ -1,4 +1,4 @@
-"""The norms that a GPU takes, by triton's interpreter, against float64; and when they are taken."""
+"""The norms that a GPU takes, and their gradients, by triton's interpreter, against float64; when they are taken."""
 
 import json
 import os
@@ -32,15 +32,26 @@ def interpreted():
 
 
 @pytest.mark.slow
-def test_kernels_equal_the_norm_in_float64(interpreted):
-    norms = interpreted["norms"]
-    assert len(norms) > 10
+@pytest.mark.parametrize("kind", ["norms", "gradients"])
+def test_kernels_equal_the_norm_and_its_gradients_in_float64(interpreted, kind):
+    found = interpreted[kind]
+    assert len(found) > 10
     bad = {
         name: off
-        for name, off in norms.items()
+        for name, off in found.items()
         if not off < (FAR if name.startswith("far") else BOUNDS[name.split(", ")[1]])
     }
     assert not bad
+
+
+@pytest.mark.slow
+def test_a_training_step_by_the_kernels_equals_the_plain_one_and_turns_nothing(interpreted):
+    step = interpreted["step"]
+    assert step["off"] < 2e-5 and step["of"] > 20
+    assert step["turned"] == 0
+    assert step["turned back"] <= 1  # the first gradient, which is the caller's
+    torchs, ours = step["off in mixed precision"]
+    assert ours < 1.5 * torchs
 
 
 @pytest.mark.slow
@@ -57,6 +68,7 @@ def test_kernels_compile_for_a_gpu(kind):
     from triton.compiler import ASTSource
 
     from unclip.unclip_core.nets import triton_group_norm as kernels
+    from unclip.unclip_core.nets import triton_group_norm_gradients as backwards
 
     x, lines = f"*{kind}", "*fp32"
     sizes = {"pixels": "i32", "channels": "i32", "chunk": "i32", "chunks": "i32"}
@@ -69,6 +81,17 @@ def test_kernels_compile_for_a_gpu(kind):
         (
             kernels._apply,
             {"x": x, "lines": lines, "out": x, "pixels": "i32", "channels": "i32"},
+            {"SILU": True, **tile},
+        ),
+        (
+            backwards._sums,
+            {"x": x, "grad": x, "lines": lines, "parts": lines, **sizes},
+            {"SILU": True, **tile},
+        ),
+        (backwards._fold_gradients, {"parts": lines, "lines": lines, "found": lines, **sizes, **given}, group),
+        (
+            backwards._apply_gradients,
+            {"x": x, "grad": x, "lines": lines, "found": lines, "dx": x, "pixels": "i32", "channels": "i32"},
             {"SILU": True, **tile},
         ),
     ):
@@ -95,6 +118,27 @@ def test_on_a_gpu_the_kernels_equal_the_norm_in_float64(kind):
         assert error(made.double(), F.silu(y * (1 + scale) + more)) < BOUNDS[kind]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", BOUNDS)
+def test_on_a_gpu_gradients_by_the_kernels_equal_those_in_float64(kind):
+    if not torch.cuda.is_available() or find_spec("triton") is None:
+        pytest.skip("there is no GPU, or no triton: the kernels are not run here")
+    dtype = getattr(torch, kind)
+    for shape, groups in (((2, 320, 64, 64), 32), ((1, 192, 33, 17), 32), ((3, 10, 5, 7), 2)):
+        norm = randomise(torch.nn.GroupNorm(groups, shape[1])).to("cuda", dtype)
+        x = draw(*shape).to("cuda", dtype).contiguous(memory_format=torch.channels_last)
+        given = [x, *norm.parameters(), draw(shape[0], 2 * shape[1], seed=2).to("cuda", dtype)]
+        grad = draw(*shape, seed=3).to("cuda", dtype)
+        leaves = [part.detach().requires_grad_() for part in given]
+        leaves[1:3] = norm.weight, norm.bias
+        made = torch.autograd.grad(group_norm.fused(norm, leaves[0], leaves[3]), leaves, grad)
+        leaves = [part.detach().double().requires_grad_() for part in given]
+        scale, more = leaves[3][:, :, None, None].chunk(2, dim=1)
+        y = F.silu(F.group_norm(leaves[0], groups, *leaves[1:3]) * (1 + scale) + more)
+        expected = torch.autograd.grad(y, leaves, grad.double())
+        assert max(error(mine.double(), whole) for mine, whole in zip(made, expected, strict=True)) < BOUNDS[kind]
+
+
 @torch.no_grad()
 def test_the_plain_way_is_the_formula():
     norm, x, shift = randomise(torch.nn.GroupNorm(2, 8)), draw(2, 8, 3, 4), draw(2, 16, seed=3)
@@ -113,12 +157,12 @@ class OnAGpu(torch.Tensor):
     device = torch.device("cuda")
 
 
-def test_kernels_are_for_gpus_and_channels_last_while_nothing_is_recorded(monkeypatch):
+def test_kernels_are_for_gpus_and_channels_last(monkeypatch):
     monkeypatch.setattr(memory_formats, "triton_is_there", lambda: True)
     norm = torch.nn.GroupNorm(2, 8)
     plain = draw(2, 8, 3, 4)
     last = plain.contiguous(memory_format=torch.channels_last).as_subclass(OnAGpu)
-    assert not group_norm.fits(norm, last)
+    assert group_norm.fits(norm, last)  # in training too
     with torch.no_grad():
         assert group_norm.fits(norm, last)
         assert not group_norm.fits(norm, plain.as_subclass(OnAGpu))
@@ -152,6 +196,22 @@ def test_a_machine_that_cannot_compile_says_so_once_and_goes_the_plain_way(monke
     assert [record.getMessage() for record in caplog.records if "no C compiler" in record.getMessage()] == [
         "triton cannot compile here: norms take torch's way, which is slower. It said: no C compiler"
     ]
+
+
+def test_memory_that_runs_out_is_no_fault_of_triton(monkeypatch):
+    if find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    from unclip.unclip_core.nets import triton_group_norm
+
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(group_norm, "fits", lambda norm, x: True)
+    monkeypatch.setattr(memory_formats.Triton, "failed", False)
+    monkeypatch.setattr(triton_group_norm, "normalised", full)
+    with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
+        group_norm.norm_silu(torch.nn.GroupNorm(2, 8), draw(2, 8, 3, 4))
+    assert not memory_formats.Triton.failed
 
 
 def test_a_triton_that_cannot_be_imported_is_done_without(monkeypatch, caplog):

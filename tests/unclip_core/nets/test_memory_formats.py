@@ -166,15 +166,25 @@ def test_the_format_survives_the_way_back_to_a_cpu():
     assert last(copy)
 
 
-def test_weights_in_training_stay_as_they_are(arriving):
-    for net in (UNet(FULL).eval(), UNet(FULL).requires_grad_(False).train()):
-        net.to(arriving)
-        assert not last(net.stem.weight)
+def test_weights_in_training_are_turned_too(arriving):
+    net = UNet(FULL).train()
+    net.to(arriving)
+    assert last(net.stem.weight) and net.stem.weight.requires_grad
 
 
 def test_a_cpus_weights_stay_as_they_are():
-    net = UNet(FULL).eval().requires_grad_(False).to("cpu", torch.float16)
-    assert not last(net.stem.weight)
+    for net in (UNet(FULL).eval().requires_grad_(False), UNet(FULL).train()):
+        assert not last(net.to("cpu", torch.float16).stem.weight)
+
+
+def test_training_on_a_cpu_keeps_the_layout_that_it_is_given():
+    """The shapes' recipe gives it features that are channels last, people's trainings plain ones."""
+    net, x = turned(UNet(FULL)), draw(2, 3, 16, 12)
+    assert memory_formats.laid_out(x, net.stem.weight) is x
+    assert last(memory_formats.laid_out(last_one := x.contiguous(memory_format=torch.channels_last), net.stem.weight))
+    assert memory_formats.following(last_one, net.stem.weight) is last_one
+    with torch.no_grad():
+        assert last(memory_formats.laid_out(x, net.stem.weight))
 
 
 def test_weights_that_a_lora_changes_keep_the_format():
