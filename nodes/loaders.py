@@ -87,6 +87,7 @@ class UnclipLoadModel:
         """
         if dtype not in defaults.DTYPES:
             raise InputError(f"There is no dtype {dtype!r}. There are: {', '.join(defaults.DTYPES)}.")
+        host.tell_precision(dtype)
         # At two bytes a number, the size of the largest part at most: all that ComfyUI's rule asks for.
         parameters = max((path.stat().st_size for path in weight_files(model, prior)), default=0) // 2
         other = None if prior == defaults.PRIOR else host.model_path(prior)

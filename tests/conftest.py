@@ -23,6 +23,23 @@ def _no_accelerator():
         yield
 
 
+@pytest.fixture
+def emulated(monkeypatch):
+    """A processor without instructions for numbers of 16 bits."""
+    from unclip.unclip_core.weights import computing
+
+    halves = (torch.bfloat16, torch.float16)
+    monkeypatch.setattr(computing, "cpu_computes_in", lambda dtype: dtype not in halves)
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """A processor that has them, or would have: torch emulates what it has not."""
+    from unclip.unclip_core.weights import computing
+
+    monkeypatch.setattr(computing, "cpu_computes_in", lambda dtype: True)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Escape what no stream can encode, such as half a character in a log: reports travel between processes."""

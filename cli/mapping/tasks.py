@@ -232,11 +232,14 @@ def _load(setup: Setup) -> UnclipModel:
     from ...unclip_core.families.loading import load_model
     from ...unclip_core.models import PARTS
     from ...unclip_core.weights.choices import AUTO
+    from ...unclip_core.weights.computing import tell_computing
     from ...unclip_core.weights.devices import own_dtype
     from ...unclip_core.weights.files import DTYPES
 
     device = torch.device(setup.device)
-    model = load_model(setup.model, own_dtype(device) if setup.dtype == AUTO else DTYPES[setup.dtype])
+    dtype = own_dtype(device) if setup.dtype == AUTO else DTYPES[setup.dtype]
+    tell_computing(dtype, device)
+    model = load_model(setup.model, dtype)
     if device.type != "cpu":
         for part in PARTS:
             if model.has(part):

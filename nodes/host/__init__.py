@@ -41,6 +41,7 @@ from .memory import (
     manage,
     running_on,
     seeing,
+    tell_precision,
     weight_dtype,
 )
 from .node_messages import with_text, with_warnings
@@ -94,6 +95,7 @@ __all__ = [
     "read_zero_picture",
     "register_model_folder",
     "seeing",
+    "tell_precision",
     "text_projection",
     "token_rows",
     "vision_projection",

@@ -16,6 +16,7 @@ from ...unclip_core.lora import delta
 from ...unclip_core.models import Clip
 from ...unclip_core.nets import step_graphs
 from ...unclip_core.weights import devices, files
+from ...unclip_core.weights.computing import tell_computing
 from ..sockets import LateValue, Part, PartValue
 from .abilities import has, in_comfyui
 
@@ -81,6 +82,15 @@ def weight_dtype(choice: str, parameters: int, text_encoder: bool = False) -> to
     # What ComfyUI would store in one dtype and compute in another, our plain layers hold in the latter.
     dtype = model_management.unet_manual_cast(dtype, place, list(DTYPES.values())) or dtype
     return dtype if dtype in DTYPES.values() else torch.float32
+
+
+def tell_precision(choice: str) -> None:
+    """Log it where the dtype that was chosen is not what parts compute in: the processor has no instructions for it."""
+    if choice not in DTYPES:
+        return  # "auto" chooses none of those
+    places = {_home(True)[0], device()} if in_comfyui() else {device()}
+    for place in sorted(places, key=str):
+        tell_computing(DTYPES[choice], place)
 
 
 def manage(part: Part) -> PartValue[Part]:

@@ -187,6 +187,17 @@ def test_the_weights_have_the_dtype_that_is_asked_for(model_folder, choice, dtyp
         assert kinds == {dtype}, value
 
 
+def test_it_says_once_that_the_processor_computes_in_another_dtype(model_folder, caplog, emulated):
+    UnclipLoadModel().run("mine", "bf16")
+    assert caplog.messages == ["Weights in bf16, computed in fp32: this processor has no bf16 instructions."]
+
+
+def test_it_says_nothing_where_weights_are_computed_as_they_are_held(model_folder, caplog, native):
+    for choice in defaults.DTYPES:
+        UnclipLoadModel().run("mine", choice)
+    assert not caplog.messages
+
+
 def test_weights_are_fp32_by_default_and_another_dtype_is_refused(model_folder):
     for value in UnclipLoadModel().run("mine"):
         assert {weight.dtype for weight in value.part.module.parameters()} == {torch.float32}

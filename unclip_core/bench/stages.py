@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..output import say
+from ..weights.computing import describe_dtype
 from ..weights.devices import describe_device, device_peak_gib, forget_peak, synchronise
+from ..weights.files import DTYPES
 from .memory import peak_gib
 
 PROMPT = "a high-resolution photograph of a big red frog on a green leaf"
@@ -74,6 +76,7 @@ def conditions(dtype: str, steps: int, written: float, device: torch.device) -> 
     return {
         "write_seconds": written,
         "dtype": dtype,
+        "precision": describe_dtype(DTYPES[dtype], device),
         "steps": steps,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -86,7 +89,7 @@ def conditions(dtype: str, steps: int, written: float, device: torch.device) -> 
 def text_of(figures: dict[str, Any]) -> str:
     """The figures for people to read."""
     lines = [
-        f"{figures['parameters']:,} parameters in {figures['dtype']}, {figures['steps']} steps a stage, "
+        f"{figures['parameters']:,} parameters in {figures['precision']};  {figures['steps']} steps a stage, "
         f"{figures['threads']} threads; image {figures['picture']}"
     ]
     for name, s in figures["stages"].items():

@@ -14,6 +14,7 @@ from ..models import UnclipModel
 from ..output import say
 from ..pipelines import text_to_image
 from ..weights.choices import AUTO
+from ..weights.computing import describe_dtype
 from ..weights.devices import choose_device, describe_device, device_peak_gib, forget_peak, synchronise
 from ..weights.files import DTYPES
 from .memory import peak_gib
@@ -64,6 +65,7 @@ def bench_tiny(
         "batch_over_one": many["all"] / one["all"],
         "cold_seconds": cold_seconds(model=model),
         "dtype": dtype,
+        "precision": describe_dtype(DTYPES[dtype], place),
         "peak_memory_gib": peak_gib(),
         "peak_device_gib": device_peak_gib(place),
         "device": describe_device(place),
@@ -98,7 +100,7 @@ def _text(figures: dict[str, Any]) -> str:
     one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
     return (
         f"bundled model of {figures['model']}, prompt to {figures['side']} px, warm, {figures['device']}, "
-        f"{figures['threads']} threads, {figures['dtype']}: {one}\n"
+        f"{figures['threads']} threads, {figures['precision']}; {one}\n"
         f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
         f"cold, a fresh process: {cold}\n"
         f"peak memory: {figures['peak_memory_gib']:.2f} GiB{_of_device(figures['peak_device_gib'])}"

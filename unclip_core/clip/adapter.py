@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..weights.computing import dtype_for
 from .image_input import ImageInput
 from .tokenizer import ClipTokenizer
 
@@ -69,6 +70,7 @@ class ClipAdapter(ABC):
         words: the words it was trained on, where that is a closed list; empty where it is open.
         tokenizer: None where the CLIP reads no text.
         source: its folder, as errors name it.
+        widens: whether its layers widen weights that are held in fewer bits than a CPU computes in (`nets.widening`).
     """
 
     model: nn.Module
@@ -76,6 +78,7 @@ class ClipAdapter(ABC):
     words: tuple[str, ...] = ()
     tokenizer: ClipTokenizer | None
     source: str = "this model"
+    widens: bool = False
 
     def __init__(self) -> None:
         self._null: TextCondition | None = None
@@ -149,6 +152,12 @@ class ClipAdapter(ABC):
         return next(self.model.parameters()).device
 
     @property
+    def _dtype(self) -> torch.dtype:
+        """What the model computes in; one whose layers widen nothing does so in what its weights are in."""
+        parameter = next(self.model.parameters())
+        return dtype_for(parameter) if self.widens else parameter.dtype
+
+    @property
     def text_width(self) -> int:
         """Width `W` of the token states."""
         return self.encode_text([""]).states.shape[-1]
@@ -194,8 +203,7 @@ class ClipAdapter(ABC):
         Raises:
             MissingTower: there is no image encoder.
         """
-        parameter = next(self.model.parameters())
-        return self._in_norm(self.read_pixels(self.preprocess(images).to(parameter.device, parameter.dtype)).float())
+        return self._in_norm(self.read_pixels(self.preprocess(images).to(self.device, self._dtype)).float())
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Encode images `[B, 3, S, S]` in 0..1 of `image_size` to `[B, D]`; gradients pass.
@@ -203,8 +211,7 @@ class ClipAdapter(ABC):
         Raises:
             MissingTower: there is no image encoder.
         """
-        dtype = next(self.model.parameters()).dtype
-        return self._in_norm(self.read_pixels(self.image_input.normalized(pixels).to(dtype)).float())
+        return self._in_norm(self.read_pixels(self.image_input.normalized(pixels).to(self._dtype)).float())
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Images `[B, H, W, 3]` in 0..1, of any size, to normalised pixels `[B, 3, S, S]`, float32 on the CPU."""

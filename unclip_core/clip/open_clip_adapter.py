@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..nets.open_clip_vit import OpenClipVit, plain_params
 from ..nets.params import LIMIT, LIMITS, require_positive
+from ..nets.widening import widened
 from ..parsing import checked
 from ..weights.config_checks import refused
 from ..weights.files import CheckpointError, load_strictly
@@ -160,7 +161,7 @@ def text_states(model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length].to(x.dtype))
     states = tower.ln_final(x)
     pooled = states[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
-    return states, pooled @ tower.text_projection
+    return states, pooled @ widened(tower.text_projection, pooled)
 
 
 class OpenClipAdapter(ClipAdapter):
@@ -173,6 +174,7 @@ class OpenClipAdapter(ClipAdapter):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.config, self.tokenizer = config, light_tokenizer(config)
+        self.widens = isinstance(model, OpenClipVit)
         self.normalize, self.words = config.normalize, config.words
 
     @classmethod
@@ -217,7 +219,7 @@ class OpenClipAdapter(ClipAdapter):
     @property
     def temperature(self) -> float:
         """The one that it was trained to."""
-        return float(self.model.logit_scale.exp())
+        return float(self.model.logit_scale.float().exp())
 
     def read_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids `[B, T]` to token states `[B, T, W]` and embeddings `[B, D]`."""

@@ -39,6 +39,7 @@ class TowerAdapter(ClipAdapter):
     """A CLIP of towers that may be there or not; embeddings are not normalised."""
 
     model: Towers
+    widens = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import torch
 from ..clip.tokenizer import CONVENTIONS
 from ..models import PARTS, UnclipModel
 from ..weights.choices import AUTO
+from ..weights.computing import tell_computing
 from ..weights.devices import choose_device, own_dtype
 from .detect import family_of
 
@@ -74,7 +75,9 @@ def placed_model(
         ValueError: this machine has no such device.
     """
     place = choose_device(device)
-    model = load_model(path, own_dtype(place) if dtype is None else dtype)
+    held = own_dtype(place) if dtype is None else dtype
+    tell_computing(held, place)
+    model = load_model(path, held)
     for name in parts:
         if model.has(name):
             getattr(model, name).module.to(place)

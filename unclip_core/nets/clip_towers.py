@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .buffers import shared_buffers
 from .layers import attend, merge_heads, small_numbers, split_heads
 from .linear import Linear
 from .params import require_divisible, require_positive, require_small
+from .widening import Conv2d, Embedding, LayerNorm
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -73,12 +75,12 @@ class TowerBlock(nn.Module):
         super().__init__()
         width = params.width
         self.head_dim, self.activation = width // params.heads, ACTIVATIONS[params.activation]
-        self.norm1 = nn.LayerNorm(width, params.eps)
+        self.norm1 = LayerNorm(width, params.eps)
         self.to_q = Linear(width, width)
         self.to_k = Linear(width, width)
         self.to_v = Linear(width, width)
         self.to_out = Linear(width, width)
-        self.norm2 = nn.LayerNorm(width, params.eps)
+        self.norm2 = LayerNorm(width, params.eps)
         self.mlp_in = Linear(width, params.mlp_width)
         self.mlp_out = Linear(params.mlp_width, width)
 
@@ -97,12 +99,13 @@ class TextTower(nn.Module):
         """Build the tower that `params` describes."""
         super().__init__()
         self.params = params
-        self.tokens = nn.Embedding(params.vocabulary, params.width)
+        self.tokens = Embedding(params.vocabulary, params.width)
         self.positions = small_numbers(params.context, params.width)
         self.blocks = nn.ModuleList(TowerBlock(params) for _ in range(params.layers))
-        self.norm_out = nn.LayerNorm(params.width, params.eps)
+        self.norm_out = LayerNorm(params.width, params.eps)
         self.project = Linear(params.width, params.embed_dim, bias=False)
 
+    @shared_buffers()
     def forward(self, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """Encode token ids.
 
@@ -136,14 +139,15 @@ class VisionTower(nn.Module):
         super().__init__()
         self.params = params
         count = (params.image_size // params.patch_size) ** 2 + 1
-        self.patches = nn.Conv2d(params.channels, params.width, params.patch_size, params.patch_size, bias=False)
+        self.patches = Conv2d(params.channels, params.width, params.patch_size, params.patch_size, bias=False)
         self.class_token = small_numbers(params.width)
         self.positions = small_numbers(count, params.width)
-        self.norm_in = nn.LayerNorm(params.width, params.eps)
+        self.norm_in = LayerNorm(params.width, params.eps)
         self.blocks = nn.ModuleList(TowerBlock(params) for _ in range(params.layers))
-        self.norm_out = nn.LayerNorm(params.width, params.eps)
+        self.norm_out = LayerNorm(params.width, params.eps)
         self.project = Linear(params.width, params.embed_dim, bias=False)
 
+    @shared_buffers()
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode images.
 

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
+from .widening import LayerNorm
+
 Condition = dict[str, Tensor]
 """What a UNet is conditioned on: tensors, batch first, under these keys.
 
@@ -89,10 +92,10 @@ class ConditionerParams(Protocol):
 
 def context_layers(
     embed_dim: int, text_width: int, context_dim: int, extra_tokens: int
-) -> tuple[nn.Linear, nn.Linear, nn.LayerNorm]:
+) -> tuple[Linear, Linear, LayerNorm]:
     """The layers of context tokens: image embedding to `extra_tokens`, the text's token states, and their norm."""
-    image_tokens = nn.Linear(embed_dim, extra_tokens * context_dim)
-    return image_tokens, nn.Linear(text_width, context_dim), nn.LayerNorm(context_dim)
+    image_tokens = Linear(embed_dim, extra_tokens * context_dim)
+    return image_tokens, Linear(text_width, context_dim), LayerNorm(context_dim)
 
 
 def join_context(image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> Condition:

@@ -5,16 +5,19 @@ are those of an AMD EPYC of Zen 5, for where nothing is measured.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..weights import computing
+from .buffers import shared_buffers
 from .cpu_timing import Probe, drawn, is_faster
 from .linear import linear
 from .memory_formats import Conv2d
-from .winograd import shared_buffers, winograd
+from .widening import weights_for
+from .winograd import winograd
 
 # Below any of these Winograd's transforms (of pixels, of kernels, of both) cost what its products save.
 MIN_CHANNELS, MIN_PIXELS, MIN_ELEMENTS = 128, 1024, 400_000
@@ -32,13 +35,14 @@ class Conv3x3(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[B, in, H, W]` -> `[B, out, H, W]`."""
-        if winograd_is_faster(x, self.weight):
-            return winograd(x, self.weight, self.bias)
-        if im2col_is_faster(x, self.weight):
-            return im2col(x, self.weight, self.bias)
-        if weight_reorder_is_costly(x, self.weight):
-            return turned(x, self.weight, self.bias)
-        return super().forward(x)
+        weight, bias = weights_for(self, x)
+        if winograd_is_faster(x, weight):
+            return winograd(x, weight, bias)
+        if im2col_is_faster(x, weight):
+            return im2col(x, weight, bias)
+        if weight_reorder_is_costly(x, weight):
+            return turned(x, weight, bias)
+        return F.conv2d(x, weight, bias, padding=1)
 
 
 def winograd_is_faster(x: Tensor, weight: Tensor) -> bool:
@@ -112,11 +116,9 @@ def direct(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(x, weight, bias, padding=1)
 
 
-@cache
 def is_measured(dtype: torch.dtype) -> bool:
     """Whether ways are measured in that precision: bfloat16 where processors have it, for emulated it takes seconds."""
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and supported is not None and bool(supported()))
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and computing.cpu_computes_in(dtype))
 
 
 def _name(x: Tensor) -> str:

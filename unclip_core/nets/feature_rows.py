@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .group_norm import fused
 from .pooled_statistics import part_of, pooled
+from .widening import weights_for
 
 Shape = tuple[int, int, int, int]
 Read = Callable[[int, int], Tensor]
@@ -109,7 +110,7 @@ def group_norm(norm: nn.GroupNorm, x: Tensor, strip: Strip | None) -> Tensor:
     """Normalise features, or a strip of them by the statistics of the whole."""
     if strip is None:
         made = fused(norm, x, silu=False)
-        return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps) if made is None else made
+        return F.group_norm(x, norm.num_groups, *weights_for(norm, x), norm.eps) if made is None else made
     repeats = x.shape[1] // norm.num_groups
     mean, scale = (value.repeat_interleave(repeats, 1) for value in (strip.mean, strip.scale))
     scale = scale * norm.weight
@@ -122,7 +123,7 @@ def conv_rows(conv: nn.Conv2d, read: Read, height: int, first: int, last: int) -
     x = read(max(0, first - 1), min(height, last + 1))
     if first == 0 or last == height:
         x = F.pad(x, (0, 0, int(first == 0), int(last == height)))
-    return F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
+    return F.conv2d(x, *weights_for(conv, x), padding=(0, 1))
 
 
 def _write(into: Tensor, first: int, strip: Tensor) -> None:

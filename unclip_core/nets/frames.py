@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
+
 SPAN = 1.3
 """Half a canvas's side, in radii of its frame: it reaches a little over what it shows."""
 
@@ -23,8 +25,8 @@ class Frames(nn.Module):
         """One linear layer for the boxes and one for the canvases."""
         super().__init__()
         self.shape = (count, channels, side, side)
-        self.boxes = nn.Linear(width, 3 * count)
-        self.canvases = nn.Linear(hidden, count * channels * side * side)
+        self.boxes = Linear(width, 3 * count)
+        self.canvases = Linear(hidden, count * channels * side * side)
 
     def forward(self, embeds: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes in float32, and canvases."""

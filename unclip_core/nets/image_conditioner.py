@@ -6,9 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from ..weights.computing import dtype_for
 from .conditioning import Condition, replace_dropped
+from .linear import Linear
 from .memory_formats import Conv2d, following
 from .params import require_positive
+from .widening import LayerNorm
 
 HINT_CHANNELS = (16, 16, 32, 32, 96, 96, 256)
 HINT_LATENT_CHANNELS = 4
@@ -55,10 +58,10 @@ class ImageConditioner(nn.Module):
         """Make the projections."""
         super().__init__()
         self.params = params
-        self.tokens = nn.Linear(params.embed_dim, params.tokens * params.context_dim)
-        self.tokens_norm = nn.LayerNorm(params.context_dim)
-        self.embed = nn.Linear(params.embed_dim, params.time_embed_dim)
-        self.embed_norm = nn.LayerNorm(params.time_embed_dim)
+        self.tokens = Linear(params.embed_dim, params.tokens * params.context_dim)
+        self.tokens_norm = LayerNorm(params.context_dim)
+        self.embed = Linear(params.embed_dim, params.time_embed_dim)
+        self.embed_norm = LayerNorm(params.time_embed_dim)
         if params.hint:
             self.hint = hint_encoder()
         self.find_null: Callable[[], Tensor] | None = None
@@ -79,7 +82,7 @@ class ImageConditioner(nn.Module):
                     "guidance_scale to 1."
                 )
             self._null = self.find_null().detach()
-        return self._null.to(self.embed.weight)
+        return self._null.to(self.embed.weight.device, dtype_for(self.embed.weight))
 
     def forward(
         self,
@@ -91,7 +94,7 @@ class ImageConditioner(nn.Module):
         drop_text: Tensor | None = None,
     ) -> Condition:
         """Compute embedding and context; arguments as of `Conditioner`. A text is not read."""
-        image = image_embeds.to(self.embed.weight.dtype)
+        image = image_embeds.to(dtype_for(self.embed.weight))
         if drop_image is not None:
             image = replace_dropped(image, self.null_image, drop_image)
         tokens = self.tokens(image).unflatten(1, (self.params.tokens, -1))
@@ -103,7 +106,8 @@ class ImageConditioner(nn.Module):
         Returns:
             `[B, HINT_LATENT_CHANNELS, H / 8, W / 8]`.
         """
-        return self.hint(following(images.to(self.embed.weight), self.hint[0].weight))
+        given = images.to(self.embed.weight.device, dtype_for(self.embed.weight))
+        return self.hint(following(given, self.hint[0].weight))
 
 
 def hint_encoder() -> nn.Sequential:

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..weights.computing import dtype_for
 from .convolutions import Conv3x3
 from .group_norm import fused, norm_silu
 from .linear import Conv1x1, Linear
+from .widening import GroupNorm
 
 KeysValues = tuple[Tensor, Tensor]
 Times = Callable[[Tensor], Tensor]
@@ -53,7 +55,7 @@ def timestep_embedding(t: Tensor, dim: int, order: str = "cos_sin") -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Times `[B]` -> `[B, out_dim]`: sinusoids of `dim`, then Linear, SiLU, Linear (in the weights' dtype)."""
+    """Times `[B]` -> `[B, out_dim]`: sinusoids of `dim`, then Linear, SiLU, Linear."""
 
     def __init__(self, dim: int, out_dim: int) -> None:
         """Keep `dim`, the number of sinusoids, and make the two Linears."""
@@ -64,7 +66,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed the times `t` `[B]`."""
-        waves = timestep_embedding(t, self.dim).to(self.linear1.weight.dtype)
+        waves = timestep_embedding(t, self.dim).to(dtype_for(self.linear1.weight))
         return self.linear2(F.silu(self.linear1(waves)))
 
 
@@ -102,7 +104,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 def make_norm(norm: str, groups: int, channels: int, eps: float) -> nn.Module:
     """The normalisation of that name in NORMS: over groups of channels and the whole image, or none at all."""
-    return nn.GroupNorm(groups, channels, eps) if norm == "group" else nn.Identity()
+    return GroupNorm(groups, channels, eps) if norm == "group" else nn.Identity()
 
 
 def small_numbers(*shape: int) -> nn.Parameter:
@@ -132,7 +134,7 @@ class AddedKVAttention(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         self.slot = 0  # its index in the UNet, the key of its cached keys and values
-        self.norm = nn.GroupNorm(groups, channels, eps)
+        self.norm = GroupNorm(groups, channels, eps)
         self.to_q = Linear(channels, channels)
         self.to_k = Linear(channels, channels)
         self.to_v = Linear(channels, channels)

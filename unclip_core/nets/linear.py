@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .cpu_timing import Probe, drawn, is_faster
 from .memory_formats import Conv2d
+from .widening import weights_for
 
 MIN_MULTIPLICATIONS = 2**22  # below this, oneDNN's overhead of 10 us a call costs what it saves (AMD's Zen 5)
 MEASURED_MULTIPLICATIONS = 2**20  # nor does it pay below this anywhere, and nothing is measured
@@ -20,7 +21,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[..., in]` -> `[..., out]`."""
-        return linear(x, self.weight, self.bias)
+        return linear(x, *weights_for(self, x))
 
 
 class Conv1x1(Conv2d):
@@ -34,7 +35,8 @@ class Conv1x1(Conv2d):
         last = x.is_contiguous(memory_format=torch.channels_last)
         if torch.is_grad_enabled() or x.device.type != "cpu" or not last:
             return super().forward(x)
-        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        weight, bias = weights_for(self, x)
+        return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..weights.computing import dtype_for
 from .conditioning import Condition, replace_dropped
 from .frames import Frames, paste
+from .linear import Linear
 from .params import require_count, require_positive
 
 
@@ -104,11 +106,11 @@ class MapConditioner(nn.Module):
         self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
         self.null_text = nn.Parameter(torch.zeros(params.embed_dim))
         widths = [2 * params.embed_dim] + [params.hidden] * params.depth
-        self.mlp = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.mlp = nn.ModuleList(Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         for layer in self.mlp:
             # The default initialisation would let what tells two embeddings apart shrink tenfold on its way.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        self.embed = nn.Linear(params.hidden, params.time_embed_dim)
+        self.embed = Linear(params.hidden, params.time_embed_dim)
         self.maps = nn.ModuleDict(
             {str(level): _make_map(params, level) for level, channels in enumerate(params.map_channels) if channels}
         )
@@ -131,7 +133,7 @@ class MapConditioner(nn.Module):
 
         `text_states` and `text_mask` are not read. A missing text and a dropped one are the same.
         """
-        dtype = self.null_image.dtype
+        dtype = dtype_for(self.null_image)
         image = replace_dropped(whiten(image_embeds).to(dtype), self.null_image, drop_image)
         if text_embeds is None:
             text = self.null_text.expand(len(image), -1)
@@ -174,7 +176,7 @@ def move_frames(condition: Condition, boxes: Tensor) -> Condition:
     return condition | moved
 
 
-class FreeMap(nn.Linear):
+class FreeMap(Linear):
     """h `[B, hidden]` → a map `[B, channels, size, size]`, every value a weight row of its own."""
 
     def __init__(self, hidden: int, channels: int, size: int) -> None:
@@ -197,7 +199,7 @@ class FactoredMap(nn.Module):
         """One linear layer for all factors."""
         super().__init__()
         self.shape = (factors, channels, size)
-        self.linear = nn.Linear(hidden, factors * (channels + 2 * size))
+        self.linear = Linear(hidden, factors * (channels + 2 * size))
 
     def forward(self, h: Tensor) -> Tensor:
         """The map `[B, channels, size, size]`."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..weights.computing import dtype_for
 from .conditioning import Condition, context_layers, join_context, replace_dropped
 from .map_conditioner import MapConditioner, MapConditionerParams, whiten
 from .params import require_positive
@@ -80,7 +81,7 @@ class MapTokenConditioner(MapConditioner):
             ValueError: the text has an embedding but no states or mask.
         """
         told = super().forward(image_embeds, text_embeds, text_states, text_mask, drop_image, drop_text)
-        dtype = self.null_image.dtype
+        dtype = dtype_for(self.null_image)
         if text_embeds is None:
             shape = (len(image_embeds), self.context.text_tokens)
             text_states = image_embeds.new_zeros(*shape, self.context.text_width)

@@ -13,13 +13,15 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from . import widening
 
 PLAIN_VARIABLE = "UNCLIP_PLAIN"
 """The environment variable that leaves a GPU's faster ways out when it is "1": to compare, or to find a fault."""
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(widening.Conv2d):
     """nn.Conv2d whose weights are turned to channels last when they come to a GPU where that pays.
 
     It is done on arrival, whoever moves the layer (`net.to`, ComfyUI layer by layer, a training), and stays so from

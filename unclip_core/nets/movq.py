@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .buffers import shared_buffers
 from .feature_rows import Rows
 from .memory_formats import Conv2d, following
 from .movq_layers import EPS, Attention, Block, Down, Head, MakeNorm, Norm, SpatialNorm, Stem, Up
 from .movq_params import SPATIAL_GROUPS, MoVQParams
+from .widening import Embedding
 
 WHOLE_ELEMENTS = 2**25
 """Layers with features up to this size, 128 MB in float32, run on the whole image; larger ones in strips."""
@@ -119,7 +121,7 @@ class Codebook(nn.Module):
     def __init__(self, params: MoVQParams) -> None:
         """Make the table of codes."""
         super().__init__()
-        self.codes = nn.Embedding(params.codes, params.latent_channels)
+        self.codes = Embedding(params.codes, params.latent_channels)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Quantise."""
@@ -148,10 +150,12 @@ class MoVQ(nn.Module):
         self.from_code = Conv2d(params.latent_channels, params.latent_channels, 1)
         self.decoder = Decoder(params)
 
+    @shared_buffers()
     def encode(self, images: Tensor) -> Tensor:
         """Encode images, sides multiples of the factor; the latents are not quantised."""
         return self.to_code(self.encoder(images))
 
+    @shared_buffers()
     def decode(self, code: Tensor, quantise: bool = False) -> Tensor:
         """Decode latents, as they are or as their nearest codes."""
         code = self.codebook(code) if quantise else code

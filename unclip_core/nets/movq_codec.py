@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..weights.computing import dtype_for
 from .movq import WHOLE_ELEMENTS, MoVQ
 
 COLOURS = 64  # flat latents whose colours the preview is fitted to
@@ -55,7 +56,7 @@ class MoVQCodec:
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.module.to_code.weight.dtype
+        return dtype_for(self.module.to_code.weight)
 
     def _at_once(self, pixels: int) -> int:
         return max(1, WHOLE_ELEMENTS // (max(self.module.params.channels[:2]) * pixels))
@@ -65,7 +66,7 @@ class MoVQCodec:
         """Least squares from latents (and 1) to the colours that flat ones decode to, `[3, C + 1]`."""
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randn(COLOURS, self.channels, generator=generator)
-        flat = drawn.to(self.module.to_code.weight)[:, :, None, None].expand(-1, -1, 2, 2)
+        flat = drawn.to(self.module.to_code.weight.device)[:, :, None, None].expand(-1, -1, 2, 2)
         colours = self.decode(flat).mean((2, 3)).cpu()
         known = torch.cat([drawn, torch.ones(COLOURS, 1)], dim=1)
         return torch.linalg.lstsq(known, colours).solution.T

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from .feature_rows import Rows, Shape, Statistics, Strip, conv_rows, group_norm
 from .layers import attend
+from .linear import Linear
 from .memory_formats import Conv2d
+from .widening import GroupNorm
 
 EPS = 1e-6
 QUERIES_AT_ONCE = 1024  # of attention over an image, whose scores would else take a gigabyte at 1024 px
@@ -31,7 +33,7 @@ class SpatialNorm(nn.Module):
     def __init__(self, groups: int, channels: int, code_dim: int) -> None:
         """Make the normalisation and the projections of the latents."""
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, EPS)
+        self.norm = GroupNorm(groups, channels, EPS)
         self.scale = Conv2d(code_dim, channels, 1)
         self.shift = Conv2d(code_dim, channels, 1)
 
@@ -117,7 +119,7 @@ class Attention(nn.Module):
         """Make norm and projections."""
         super().__init__()
         self.norm = norm(channels)
-        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(channels, channels) for _ in range(4))
+        self.to_q, self.to_k, self.to_v, self.to_out = (Linear(channels, channels) for _ in range(4))
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> the same shape."""

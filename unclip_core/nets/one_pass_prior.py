@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from ..weights.computing import dtype_for
+from .buffers import shared_buffers
 from .layers import small_numbers
 from .linear import Linear
 from .prior import PriorBlock, PriorParams, attention_bias
+from .widening import LayerNorm
 
 EXTRA_TOKENS = 3
 """Text embedding, noise, learned query: a diffusion prior's without the time."""
@@ -29,9 +32,10 @@ class OnePassPrior(nn.Module):
         self.positions = small_numbers(1, params.text_tokens + EXTRA_TOKENS, width)
         self.query = small_numbers(1, 1, width)
         self.blocks = nn.ModuleList(PriorBlock(params) for _ in range(params.layers))
-        self.norm_out = nn.LayerNorm(width)
+        self.norm_out = LayerNorm(width)
         self.image_out = Linear(width, params.embed_dim)
 
+    @shared_buffers()
     def forward(self, noise: Tensor, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> Tensor:
         """Map texts to image embeddings.
 
@@ -42,13 +46,13 @@ class OnePassPrior(nn.Module):
             text_mask: `[B, T]` bool, True at the tokens to read.
 
         Returns:
-            `[B, D]`, in the dtype of the weights.
+            `[B, D]`, in what the net computes in.
 
         Raises:
             ValueError: T is not `params.text_tokens`, or a width is not the net's.
         """
         self._check(text_embeds, text_states)
-        dtype = self.image_in.weight.dtype
+        dtype = dtype_for(self.image_in.weight)
         parts = [
             self.text_states_in(text_states.to(dtype)),
             self.text_embed_in(text_embeds.to(dtype))[:, None],

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .buffers import shared_buffers
 from .clip_towers import ACTIVATIONS, TextTowerParams, TowerParams, VisionTowerParams
 from .layers import attend, merge_heads, split_heads
 from .linear import Linear, linear
 from .params import LIMITS
+from .widening import Conv2d, Embedding, LayerNorm, widened
 
 MLP_RATIO = 4.0
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg"}
@@ -89,9 +91,9 @@ class OpenClipVit(nn.Module):
         super().__init__()
         text = params.text
         self.transformer = _Transformer(text)
-        self.token_embedding = nn.Embedding(text.vocabulary, text.width)
+        self.token_embedding = Embedding(text.vocabulary, text.width)
         self.positional_embedding = nn.Parameter(torch.empty(text.context, text.width))
-        self.ln_final = nn.LayerNorm(text.width, text.eps)
+        self.ln_final = LayerNorm(text.width, text.eps)
         self.text_projection = nn.Parameter(torch.empty(text.width, text.embed_dim))
         self.visual = _Vision(params.vision)
         self.logit_scale = nn.Parameter(torch.empty(()))
@@ -111,18 +113,19 @@ class _Vision(nn.Module):
     def __init__(self, params: VisionTowerParams) -> None:
         super().__init__()
         width, patch = params.width, params.patch_size
-        self.conv1 = nn.Conv2d(params.channels, width, patch, patch, bias=False)
+        self.conv1 = Conv2d(params.channels, width, patch, patch, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty((params.image_size // patch) ** 2 + 1, width))
-        self.ln_pre = nn.LayerNorm(width, params.eps)
+        self.ln_pre = LayerNorm(width, params.eps)
         self.transformer = _Transformer(params)
-        self.ln_post = nn.LayerNorm(width, params.eps)
+        self.ln_post = LayerNorm(width, params.eps)
         self.proj = nn.Parameter(torch.empty(width, params.embed_dim))
 
     def forward(self, pixels: Tensor) -> Tensor:
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.expand(len(pixels), 1, -1), patches], dim=1) + self.positional_embedding
-        return self.ln_post(self.transformer(self.ln_pre(x))[:, 0]) @ self.proj
+        seen = self.ln_post(self.transformer(self.ln_pre(x))[:, 0])
+        return seen @ widened(self.proj, seen)
 
 
 class _Transformer(nn.Module):
@@ -130,6 +133,7 @@ class _Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(_Block(params) for _ in range(params.layers))
 
+    @shared_buffers()
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         for block in self.resblocks:
             x = block(x, attn_mask)
@@ -143,9 +147,9 @@ class _Block(nn.Module):
         super().__init__()
         width = params.width
         self.activation = ACTIVATIONS[params.activation]
-        self.ln_1 = nn.LayerNorm(width, params.eps)
+        self.ln_1 = LayerNorm(width, params.eps)
         self.attn = _Attention(width, params.heads)
-        self.ln_2 = nn.LayerNorm(width, params.eps)
+        self.ln_2 = LayerNorm(width, params.eps)
         self.mlp = nn.ModuleDict({"c_fc": Linear(width, params.mlp_width), "c_proj": Linear(params.mlp_width, width)})
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -164,6 +168,6 @@ class _Attention(nn.Module):
         self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        projected = linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        projected = linear(x, widened(self.in_proj_weight, x), widened(self.in_proj_bias, x)).chunk(3, dim=-1)
         q, k, v = (split_heads(part, self.head_dim) for part in projected)
         return self.out_proj(merge_heads(attend(q, k, v, bias)))

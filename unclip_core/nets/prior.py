@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..weights.computing import dtype_for
+from .buffers import shared_buffers
 from .layers import TimeEmbedding, Times, attend, merge_heads, small_numbers, split_heads
 from .linear import Linear
 from .params import require_positive
+from .widening import LayerNorm
 
 # text embedding, time, noised image embedding, learned query
 EXTRA_TOKENS = 4
@@ -60,12 +63,12 @@ class PriorBlock(nn.Module):
         super().__init__()
         width, hidden = params.width, params.width * params.mlp_ratio
         self.head_dim = params.head_dim
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
         self.to_q = Linear(width, width)
         self.to_k = Linear(width, width)
         self.to_v = Linear(width, width)
         self.to_out = Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = LayerNorm(width)
         self.mlp_in = Linear(width, hidden)
         self.mlp_out = Linear(hidden, width)
 
@@ -115,13 +118,14 @@ class PriorTransformer(nn.Module):
         self.positions = small_numbers(1, tokens, width)
         self.query = small_numbers(1, 1, width)
         self.blocks = nn.ModuleList(PriorBlock(params) for _ in range(params.layers))
-        self.norm_out = nn.LayerNorm(width)
+        self.norm_out = LayerNorm(width)
         self.image_out = Linear(width, params.embed_dim)
         self.register_buffer("clip_mean", torch.zeros(1, params.embed_dim))
         self.register_buffer("clip_std", torch.ones(1, params.embed_dim))
 
+    @shared_buffers()
     def forward(self, x: Tensor, t: Tensor, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> Tensor:
-        """Predict the clean embedding, normalised, in the dtype of the weights.
+        """Predict the clean embedding, normalised, in what the net computes in.
 
         Args:
             x: `[B, D]`, noisy and normalised.
@@ -143,6 +147,7 @@ class PriorTransformer(nn.Module):
             tokens = block(tokens, bias)
         return self.image_out(self.norm_out(tokens[:, -1]))
 
+    @shared_buffers()
     def prefix(self, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> dict[str, Tensor]:
         """Compute once what all steps of a run share: the keys and values of the text's tokens, layer by layer.
 
@@ -178,6 +183,7 @@ class PriorTransformer(nn.Module):
             shared[f"keys.{index}"], shared[f"values.{index}"] = own
         return shared
 
+    @shared_buffers()
     def step(self, x: Tensor, t: Tensor, prefix: Mapping[str, Tensor], times: Times | None = None) -> Tensor:
         """Predict the clean embedding as `forward` does, from what `prefix` returned.
 
@@ -209,11 +215,11 @@ class PriorTransformer(nn.Module):
         return torch.cat(parts, dim=1) + self.positions
 
     def _text_tokens(self, text_embeds: Tensor, text_states: Tensor) -> list[Tensor]:
-        dtype = self.image_in.weight.dtype
+        dtype = dtype_for(self.image_in.weight)
         return [self.text_states_in(text_states.to(dtype)), self.text_embed_in(text_embeds.to(dtype))[:, None]]
 
     def _step_tokens(self, x: Tensor, t: Tensor, times: Times | None = None) -> list[Tensor]:
-        noised = self.image_in(x.to(self.image_in.weight.dtype))
+        noised = self.image_in(x.to(dtype_for(self.image_in.weight)))
         return [(times or self.time_embed)(t)[:, None], noised[:, None], self.query.expand(len(x), -1, -1)]
 
     def _check(self, text_states: Tensor, text_mask: Tensor) -> None:

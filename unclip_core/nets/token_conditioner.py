@@ -6,7 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..weights.computing import dtype_for
 from .conditioning import Condition, context_layers, join_context, replace_dropped
+from .linear import Linear
 from .params import require_positive
 
 
@@ -51,8 +53,8 @@ class TokenConditioner(nn.Module):
         super().__init__()
         self.params = params
         self.null_image = nn.Parameter(torch.zeros(params.embed_dim))
-        self.text_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
-        self.image_embed = nn.Linear(params.embed_dim, params.time_embed_dim)
+        self.text_embed = Linear(params.embed_dim, params.time_embed_dim)
+        self.image_embed = Linear(params.embed_dim, params.time_embed_dim)
         self.image_tokens, self.text_tokens, self.text_norm = context_layers(
             params.embed_dim, params.text_width, params.context_dim, params.extra_tokens
         )
@@ -77,7 +79,7 @@ class TokenConditioner(nn.Module):
                 "TokenConditioner: needs the text's embedding, states and mask; for 'no text' "
                 'give those of the empty prompt ""'
             )
-        dtype = self.null_image.dtype
+        dtype = dtype_for(self.null_image)
         image = replace_dropped(image_embeds.to(dtype), self.null_image, drop_image)
         # Karlo's layout: the projection is channels first, (B, context_dim, extra_tokens).
         extra = self.image_tokens(image).unflatten(1, (-1, self.params.extra_tokens)).transpose(1, 2)

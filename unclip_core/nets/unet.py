@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..weights.computing import dtype_for
+from .buffers import shared_buffers
 from .group_norm import norm_silu
 from .layers import AddedKVAttention, KeysValues, TimeEmbedding, Times, make_norm
 from .levels import BlockFactory, DownLevel, LevelConditioning, LightUpLevel, Middle, UpLevel
 from .memory_formats import Conv2d, laid_out
 from .unet_params import UNetParams
-from .winograd import shared_buffers
 
 
 class UNet(nn.Module):
@@ -50,7 +51,7 @@ class UNet(nn.Module):
         context_bias: Tensor | None = None,
         times: Times | None = None,
     ) -> Tensor:
-        """Run the net in the dtype of its weights.
+        """Run the net in the dtype of its weights, or in float32 where a CPU would emulate that.
 
         Args:
             x: `[B, C, H, W]`, H and W multiples of `self.stride`.
@@ -106,7 +107,7 @@ class UNet(nn.Module):
             ValueError: the context's width or the mask's shape does not fit.
         """
         self._check_context(context, mask)
-        context = context.to(self.stem.weight.dtype)
+        context = context.to(dtype_for(self.stem.weight))
         read = {attention.slot: attention.read_context(context) for attention in self._attentions()}
         return read, self._bias(mask)
 
@@ -114,7 +115,7 @@ class UNet(nn.Module):
         return [module for module in self.modules() if isinstance(module, AddedKVAttention)]
 
     def _bias(self, mask: Tensor | None) -> Tensor | None:
-        return None if mask is None else _mask_bias(mask, self.stem.weight.dtype)
+        return None if mask is None else _mask_bias(mask, dtype_for(self.stem.weight))
 
     def _signals(
         self, t: Tensor, embed: Tensor | None, context: Tensor | None, bias: Tensor | None, times: Times | None

@@ -10,15 +10,15 @@ The matrices interpolate at 0, ±sqrt(1/2), ±sqrt(2) and infinity, where roundi
 (as Barabasz et al. 2020, arXiv 1803.10986, choose points by their error).
 """
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .buffers import shared
 
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 OUT, TAPS, IN = 4, 3, 6  # lines: of output, of the kernel, of input
@@ -61,34 +61,8 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out.view(batch, OUT * groups, width, -1)[:, :height].permute(0, 3, 1, 2)
 
 
-class ThreadBuffers(threading.local):
-    """The buffers that a thread keeps, by name; None where it keeps none."""
-
-    buffers: dict[tuple[str, torch.dtype], Tensor] | None = None
-
-
-BUFFERS = ThreadBuffers()
-
-
-@contextmanager
-def shared_buffers() -> Iterator[None]:
-    """Share buffers between all convolutions of a thread: allocating them anew costs as much as filling them."""
-    outer, BUFFERS.buffers = BUFFERS.buffers, {} if BUFFERS.buffers is None else BUFFERS.buffers
-    try:
-        yield
-    finally:
-        BUFFERS.buffers = outer
-
-
 def _buffer(name: str, like: Tensor, *shape: int) -> Tensor:
-    """An uninitialised buffer of that shape, shared by name inside `shared_buffers`."""
-    size = torch.Size(shape).numel()
-    if BUFFERS.buffers is None:
-        return like.new_empty(shape)
-    kept = BUFFERS.buffers.get((name, like.dtype))
-    if kept is None or len(kept) < size:
-        kept = BUFFERS.buffers[name, like.dtype] = like.new_empty(size)
-    return kept[:size].view(shape)
+    return shared(name, shape, like.dtype)
 
 
 class _Kernels:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..clip.adapter import TextCondition
 from ..diffusion.noise import NoiseSource
+from ..weights.computing import dtype_for
 
 Interval = tuple[float, float]
 WHOLE_RUN: Interval = (0.0, 1.0)
@@ -19,9 +20,9 @@ def check_count(what: str, count: int, wanted: int, of: str) -> None:
 
 
 def placed(net: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """The device and the type of number of a net's first parameter, which all of it shares."""
+    """The device of a net's first parameter, which all of it shares, and what it computes in."""
     parameter = next(net.parameters())
-    return parameter.device, parameter.dtype
+    return parameter.device, dtype_for(parameter)
 
 
 def text_arguments(text: TextCondition) -> dict[str, Tensor]:

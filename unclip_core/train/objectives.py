@@ -17,6 +17,7 @@ from ..models import PIXELS, ImageCodec
 from ..nets.decoder import DecoderNet
 from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
+from ..weights.computing import dtype_for
 from .losses import contrast, diffusion_loss
 
 Batch = dict[str, Tensor]
@@ -84,8 +85,8 @@ class DiffusionObjective(nn.Module):
         self.net, self.spec = net, spec
 
     def noisy(self, x0: Tensor, batch: Batch) -> Tensor:
-        """The state that x0 and the batch's "noise" make at its "alpha_bar", in the dtype of the net's weights."""
-        return add_noise(x0, batch["noise"], batch["alpha_bar"]).to(next(self.net.parameters()).dtype)
+        """The state that x0 and the batch's "noise" make at its "alpha_bar", in what the net computes in."""
+        return add_noise(x0, batch["noise"], batch["alpha_bar"]).to(dtype_for(next(self.net.parameters())))
 
 
 @register_objective("prior")

@@ -10,7 +10,7 @@ from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.weights.files import CheckpointError
 
 
-def test_it_runs_every_stage_in_the_asked_precision(tmp_path, capsys):
+def test_it_runs_every_stage_in_the_asked_precision(tmp_path, capsys, emulated):
     figures = bench_karlo("small", "bf16", steps=2, folder=str(tmp_path / "karlo"), as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert said["picture"] == [1, 64, 64, 3] and list(said["stages"]) == [
@@ -20,6 +20,7 @@ def test_it_runs_every_stage_in_the_asked_precision(tmp_path, capsys):
         "super-resolution",
     ]
     assert 0 < figures["peak_gib"] < 64
+    assert figures["dtype"] == "bf16" and figures["precision"].startswith("bf16, computed in fp32: ")
     model = load_model(tmp_path / "karlo", torch.bfloat16)
     assert model.decoder.net.unet.stem.weight.dtype == torch.bfloat16
     parts = (model.clip, model.prior, model.decoder, model.upsampler)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from factories import draw, error, randomise
 
 from unclip.unclip_core.nets import batch_chunks as turns
-from unclip.unclip_core.nets import convolutions, winograd
+from unclip.unclip_core.nets import buffers, convolutions, winograd
 from unclip.unclip_core.nets import linear as products
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.layers import ResBlock, TimeTable
@@ -55,12 +55,12 @@ def test_convolutions_may_share_their_memory():
         for dtype in (torch.float32, torch.float64)
     ]
     alone = [winograd.winograd(*case) for case in cases]
-    with winograd.shared_buffers():
+    with buffers.shared_buffers():
         shared = [winograd.winograd(*case) for case in cases]
-        with winograd.shared_buffers():
+        with buffers.shared_buffers():
             within = winograd.winograd(*cases[0])
     assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
-    assert torch.equal(within, alone[0]) and winograd.BUFFERS.buffers is None
+    assert torch.equal(within, alone[0]) and buffers.BUFFERS.buffers is None
 
 
 def test_a_block_without_gradients_equals_one_with_them():

@@ -223,7 +223,7 @@ def test_batch_does_not_matter():
 
 
 @torch.no_grad()
-def test_half_precision_follows_the_weights():
+def test_half_precision_follows_the_weights(native):
     net = randomise(UNet(LIGHT))
     maps = {0: draw(1, 2, 4, 4), 1: draw(1, 3, 2, 2)}
     full = net(draw(1, 3, 8, 8), torch.tensor([999]), maps=maps)

@@ -51,7 +51,7 @@ def test_an_untrained_net_with_a_residual_only_enlarges(reach):
 
 @pytest.mark.parametrize("tile", [0, 16])
 @pytest.mark.parametrize("reach", [0, 1])
-def test_a_net_in_half_precision_keeps_the_small_image_exact(reach, tile):
+def test_a_net_in_half_precision_keeps_the_small_image_exact(reach, tile, native):
     """What an untrained net adds is 0: nothing of what is enlarged may be rounded on its way, whole or in tiles."""
     upsampler = Upsampler(
         "test",

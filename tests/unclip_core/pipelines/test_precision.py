@@ -44,11 +44,11 @@ def farthest(prediction, sampler, exact_steps=0):
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "deis", "dpmpp_2m"])
-def test_without_noise_the_first_steps_rounding_of_epsilon_stays(sampler):
+def test_without_noise_the_first_steps_rounding_of_epsilon_stays(sampler, native):
     assert farthest("epsilon", sampler) > 3 * farthest("epsilon", sampler, exact_steps=1)
     assert farthest("epsilon", sampler) > 3 * farthest("epsilon", "dpmpp_sde")
 
 
 @pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
-def test_what_predicts_no_epsilon_does_not_part_so(prediction):
+def test_what_predicts_no_epsilon_does_not_part_so(prediction, native):
     assert farthest(prediction, "dpmpp_2m") < 2 * farthest(prediction, "dpmpp_sde") < 0.1

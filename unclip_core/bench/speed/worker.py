@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...weights.computing import computing_dtype
 from ...weights.devices import choose_device, device_peak_gib, forget_peak, synchronise
 from ...weights.files import DTYPES
 from ..memory import peak_gib
@@ -79,7 +80,7 @@ def _looked_into(draw: Draw, job: dict[str, Any], device: torch.device) -> dict[
     if job.get("count"):
         found["flop"] = count_flops(lambda: draw(0)) / job["batch"]
     if job.get("rate"):
-        found["matrix_rate"] = matrix_rate(device, DTYPES[job["dtype"]])
+        found["matrix_rate"] = matrix_rate(device, computing_dtype(DTYPES[job["dtype"]], device))
     if job.get("profile"):
         job["steps"] = [min(steps, PROFILED_STEPS) for steps in job["steps"]]  # `draw` reads them of this very job
         draw(0)
