@@ -58,6 +58,7 @@ def drawn(folder, name, **inputs):
     return np.asarray(Image.open(report.outputs[0].path)).astype(float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prior", "decoder"])
 def test_a_lora_trained_on_karlo_changes_what_a_run_draws(folders, karlo_models, stage):
     from unclip.unclip_core.train.run import train

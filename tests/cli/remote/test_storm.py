@@ -149,6 +149,7 @@ def expected(rows=ROWS):
     return {row: row - 1 for row in range(1, rows + 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_beside_a_healthy_server_nothing_is_lost_or_doubled(tmp_path, name):
     with broken(name) as bad, FakeComfy(seconds=0.02) as good:

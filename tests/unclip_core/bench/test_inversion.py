@@ -17,6 +17,7 @@ def test_more_steps_bring_images_back_better(capsys):
     assert "PSNR in dB" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_found_noise_draws_the_image_as_no_other_does():
     model, images = load_model(SHAPES), held_out(2, 64, 1)
     embeds = encode_image(model.clip, images)

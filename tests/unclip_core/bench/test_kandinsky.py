@@ -29,6 +29,7 @@ def test_it_runs_every_stage_in_the_asked_precision(tmp_path, capsys):
     assert bench_kandinsky("small", "fp32", steps=1, side=64, folder=str(tmp_path))["picture"] == [1, 64, 64, 3]
 
 
+@pytest.mark.slow
 def test_both_programs_draw_the_same_images(tmp_path):
     pytest.importorskip("diffusers")
     folder = random_kandinsky(tmp_path, small_prior(), small_decoder())

@@ -155,6 +155,7 @@ def test_order_two_beats_ddim_in_few_steps_on_the_plans_recommended(name, spacin
 # --- samples of a mixture ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "eta"), [("ddpm", 0.0), ("ddim", 1.0), ("ddim", 0.5), ("dpmpp_sde", 0.0)])
 def test_stochastic_samples_are_distributed_as_the_mixture(name, eta):
     count, plan, noise = 20000, make_steps(400, TABLE, "karlo"), NoiseSource([11])

@@ -224,6 +224,7 @@ def test_clip_score_is_zero_below_a_right_angle():
 # ---- a CLIP of open_clip's ----
 
 
+@pytest.mark.slow
 def test_an_architecture_of_open_clip_with_weights_from_a_file(tmp_path):
     import open_clip
     from safetensors.torch import save_file

@@ -35,6 +35,7 @@ def run_there(pipeline, model, **more):
         return found.cpu() if isinstance(found, DeviceTensor) else found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.__name__)
 def test_a_pipeline_runs_without_float64_and_gives_the_same(pipeline, model):
     here = pipeline(lambda value: value, model.clip, model.prior, model.decoder, model.upsampler)

@@ -61,6 +61,7 @@ def near(drawn, reference):
     return float(difference.mean()) < 1e-5 and float(difference.max()) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_text_to_image(pairs, tmp_path, name):
     pipe, decoder = with_scheduler(pairs[None][0], tmp_path, **SCHEDULERS[name])

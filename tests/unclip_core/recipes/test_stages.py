@@ -127,6 +127,7 @@ def test_the_first_thing_is_further_left_or_further_up():
         assert (labels["first_shape"][row], labels["first_color"][row]) == (first.shape, first.color)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 def test_clip_overfits_a_batch(adapter, shared):
     torch.manual_seed(0)

@@ -54,6 +54,7 @@ def test_the_bundled_upsampler_goes_on_beside_the_second(images, tmp_path):
     assert len(moved) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler"])
 def test_karlo_goes_on(images, tmp_path, stage):
     base = write_random_karlo(tmp_path / "karlo", SIZES["small"]())

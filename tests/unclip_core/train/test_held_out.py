@@ -100,6 +100,7 @@ def test_all_stages_measure_what_they_were_not_shown(tmp_path, monkeypatch):
     assert len(held) == 4 and len(collection) == 16
 
 
+@pytest.mark.slow
 def test_held_out_samples_are_not_trained_on(tmp_path, monkeypatch):
     images = write_images(tmp_path / "images")
     held = set(split(Rows(range(16)), 16, 4)[1].rows)

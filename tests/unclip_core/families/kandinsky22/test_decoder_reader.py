@@ -170,6 +170,7 @@ def test_what_ours_cannot_follow_is_refused_by_name(copy, file, change, said):
         model.decoder  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", oracle.PIPELINES)
 def test_what_is_converted_draws_the_same(folders, tmp_path, beside):
     source = shutil.copytree(folders[beside], tmp_path / "source")

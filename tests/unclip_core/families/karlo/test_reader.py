@@ -87,6 +87,7 @@ def test_it_draws(drawn):
     assert not alike(drawn[:1], drawn[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["native", "diffusers"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_runs_in_both_modes(karlo, sampler, mode):
