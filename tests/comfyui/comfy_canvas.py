@@ -24,7 +24,7 @@ SPEAKING = {*PREVIEWING - {"KSampler"}, "UnclipTextEncode", "UnclipTextEncodeLin
 WORDS = ["one line", "another", "and a third"]  # as many as a node shows at once
 LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000
-GLIDE = 250  # the view glides to its place; it has come to rest if it is the same after this time
+STILL = [250, 15]  # the view glides to its place; it has come to rest once it is the same for so many ms and frames
 
 READY = "window.app?.vueAppReady && window.app?.extensionManager"
 LOAD = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name, { openSource: 'template' }) }"
@@ -36,16 +36,18 @@ LISTEN = """() => {
 QUEUE = """async () => {
     if (!(await app.queuePrompt(0, 1))) window.ending = ['refused', app.lastNodeErrors ?? null]
 }"""
-FIT = """() => {
-    window.lastView = null
-    app.extensionManager.command.execute('Comfy.Canvas.FitView')
-}"""
-AT_REST = """() => {
-    const view = JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset])
-    const same = view === window.lastView
-    window.lastView = view
-    return same
-}"""
+FIT = "app.extensionManager.command.execute('Comfy.Canvas.FitView')"
+REST = """([ms, frames]) => new Promise((rested) => {
+    const view = () => JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset])
+    let seen, since, drawn
+    const look = () => {
+        if (view() !== seen) [seen, since, drawn] = [view(), performance.now(), 0]
+        else drawn += 1
+        if (drawn >= frames && performance.now() - since >= ms) rested()
+        else requestAnimationFrame(look)
+    }
+    look()
+})"""
 COMPLAINTS = """() => [
     ...app.graph.nodes.filter((node) => node.has_errors).map((node) => `${node.type} has errors`),
     ...app.graph.nodes.filter((node) => !LiteGraph.registered_node_types[node.type]).map((node) => `no ${node.type}`),
@@ -207,9 +209,8 @@ class Canvas:
         self.come_to_rest()
 
     def come_to_rest(self):
-        """Wait until the view stays where it is."""
-        self.page.wait_for_timeout(GLIDE)
-        self.page.wait_for_function(AT_REST, polling=GLIDE)
+        """Wait until the view stays where it is; by frames, too: on a busy machine the glide takes its steps late."""
+        self.page.evaluate(REST, STILL)
 
     def complaints(self):
         """What the canvas holds against the workflow: node errors, unknown types, messages, dialogs."""

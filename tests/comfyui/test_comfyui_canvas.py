@@ -179,6 +179,7 @@ def test_a_workflow_runs_on_the_canvas(canvas, screenshots, name):
     assert overlapping(canvas.boxes()) == []  # nodes grow by the text that they show
 
 
+@pytest.mark.parametrize("canvas", ["classic"], indirect=True)
 @pytest.mark.parametrize("name", DOWNLOADED)
 def test_workflows_of_other_models_run_on_the_canvas(canvas, screenshots, stable_diffusion, name):
     stable_diffusion("sd21-unclip-l")
@@ -214,8 +215,9 @@ def test_the_canvas_is_in_the_users_language(browser, server, screenshots):
 
 def test_unknown_words_show_on_the_node(canvas, screenshots):
     workflow = ui("text_to_image")
-    (text,) = [node for node in workflow["nodes"] if node["type"] == "UnclipTextEncode"]
-    text["widgets_values"][0] = "a red zorbel"
+    for node in workflow["nodes"]:
+        values = STEPS.get(node["type"], ["a red zorbel"] if node["type"] == "UnclipTextEncode" else [])
+        node["widgets_values"][: len(values)] = values
     canvas.load(workflow, "unknown words")
     ending, details = canvas.run()
     assert ending == "execution_success", details

@@ -32,12 +32,15 @@ def resident(server):
 
 
 def ours(turn):
-    """Text to image with another seed, and the model read anew: its dtype changes from one turn to the next."""
+    """Text to image with another seed, and the model read anew: its dtype changes from one turn to the next.
+
+    In few steps: what stays behind is the model's, or a run's, and not a step's.
+    """
     text = (ROOT / "workflows" / "api" / "text_to_image.json").read_text(encoding="utf-8")
     prompt = json.loads(text.replace("(things)", "(shapes)"))
     for node in prompt.values():
         if "seed" in node["inputs"]:
-            node["inputs"]["seed"] = 1000 + turn
+            node["inputs"] |= {"seed": 1000 + turn} | ({"steps": 2} if "steps" in node["inputs"] else {})
         if node["class_type"] == "UnclipLoadModel":
             node["inputs"]["dtype"] = ("auto", "fp32")[turn // 2 % 2]
     return prompt

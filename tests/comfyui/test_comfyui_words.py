@@ -33,10 +33,13 @@ SEED = "(seed) => app.graph.nodes.find((node) => node.type === 'UnclipDecoderSam
 
 
 def workflow(text):
+    """Text to image in few steps: what the nodes say is the same."""
     graph = json.loads((ROOT / "workflows" / "text_to_image.json").read_text(encoding="utf-8"))
     for node in graph["nodes"]:
         if node["type"] == "UnclipTextEncode":
             node["widgets_values"][0] = text
+        if node["type"] in ("UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale"):
+            node["widgets_values"][:3] = [0, "fixed", 2]
     return graph
 
 
