@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -19,11 +20,18 @@ def images(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp("images"))
 
 
+@pytest.fixture(scope="module")
+def two_steps(images, tmp_path_factory):
+    """A folder with an upsampler of two steps, trained once."""
+    folder = tmp_path_factory.mktemp("trained") / "m"
+    assert train("upsampler", images, folder, config_of("upsampler", 2)) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(images, tmp_path):
-    """An upsampler of two steps, and its configuration of three."""
-    assert train("upsampler", images, tmp_path / "m", config_of("upsampler", 2)) == 0
-    return tmp_path / "m", config_of("upsampler", 3)
+def trained(two_steps, tmp_path):
+    """A copy of it to damage, and its configuration of three steps."""
+    return shutil.copytree(two_steps, tmp_path / "m"), config_of("upsampler", 3)
 
 
 def change(state, name, value):
