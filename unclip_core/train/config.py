@@ -38,7 +38,7 @@ class Training:
         beta2: AdamW's decay of squared gradients.
         clip_norm: largest norm of the gradients.
         ema: decay of the moving average of the weights per step; the average is what is saved as the model.
-        precision: "no" (float32), "bf16" or "fp16" (mixed).
+        precision: "no" (float32), "bf16" or "fp16" (mixed); bf16 is float32 on a CPU that only emulates it.
         checkpointing: recompute activations in the backward pass, for less memory and a third more time.
         workers: processes that read images, beside each training process; 0 for none.
         seed: of everything random.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..weights.computing import computing_dtype
 from .config import Training
 
 PATIENCE = timedelta(hours=6)
@@ -18,11 +19,13 @@ PATIENCE = timedelta(hours=6)
 def make_accelerator(training: Training, cpu: bool = False) -> Any:
     """accelerate's Accelerator, in the process group that its launcher set up, if any.
 
+    In the precision of the training, but in float32 on a CPU that only emulates bfloat16.
+
     Raises:
         ValueError: a package is not installed, or the precision needs a GPU and there is none.
     """
     try:
-        from accelerate import Accelerator, InitProcessGroupKwargs
+        from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
     except ImportError as error:
         raise ValueError(
             "Training on own images needs the package 'accelerate': pip install 'unclip[train]'."
@@ -30,9 +33,13 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
     if training.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("training.tensorboard needs the package 'tensorboard': pip install 'unclip[train]'.")
     # Parts of a step are counted here and not by accelerate, so that a step is the same however it is parted.
-    accelerator = Accelerator(
-        mixed_precision=training.precision, cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
-    )
+    group = InitProcessGroupKwargs(timeout=PATIENCE)
+    precision = training.precision
+    if precision == "bf16":
+        # accelerate's own way to the device, which it has to know before the precision.
+        device = PartialState(cpu, **group.to_kwargs()).device
+        precision = "bf16" if computing_dtype(torch.bfloat16, device) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[group])
     if training.precision == "fp16" and accelerator.device.type == "cpu":
         # accelerate would train in float32 and not say so.
         raise ValueError('training.precision "fp16" needs a GPU: on a CPU take "bf16" or "no".')

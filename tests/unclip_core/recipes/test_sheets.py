@@ -39,7 +39,7 @@ def small_net() -> UpsamplerNet:
     )
 
 
-def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path):
+def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path, native):
     net, spec, sheet = small_net(), TINY_DIFFUSION["upsampler"], tmp_path / "sheet.png"
     phase = UpsamplerPhase(Training(steps=3, batch=4, warmup=1, lr=1e-3), size=64, crop=32)
     source = UpsamplerSource(phase, spec, seed=0)
@@ -55,6 +55,15 @@ def test_a_sheet_is_written_and_the_trained_weights_stay(tmp_path):
     assert torch.equal(seen[-1], engine.average.tensors["net.unet.stem.weight"].bfloat16().float())
     for name, master in engine.optimizer.masters.items():
         torch.testing.assert_close(objective.get_parameter(name).detach(), master.bfloat16(), rtol=0, atol=0)
+
+
+def test_a_processor_that_would_emulate_bfloat16_trains_in_float32(tmp_path, capsys, emulated):
+    phase = UpsamplerPhase(Training(steps=2, batch=4, warmup=1, lr=1e-3), size=64, crop=32)
+    objective = UpsamplerObjective(small_net(), TINY_DIFFUSION["upsampler"])
+    source = UpsamplerSource(phase, TINY_DIFFUSION["upsampler"], seed=0)
+    run_phase("upsampler", objective, source, phase, tmp_path, 0, torch.device("cpu"))
+    assert {parameter.dtype for parameter in objective.parameters()} == {torch.float32}
+    assert "bf16, computed in fp32: this processor has no bf16 instructions" in capsys.readouterr().out
 
 
 class Bicubic(torch.nn.Module):

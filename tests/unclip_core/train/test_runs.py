@@ -207,7 +207,7 @@ def float32(model, images, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_float16_scales_its_loss_and_keeps_the_scale(model, images, tmp_path, monkeypatch, another_precision):
+def test_float16_scales_its_loss_and_keeps_the_scale(model, images, tmp_path, monkeypatch, another_precision, native):
     """As on a GPU: accelerate leaves fp16 out on a CPU, though torch computes it there too."""
     make, scale = run_module.make_accelerator, 2.0**22
     forward, computed = DecoderObjective.forward, []
@@ -243,7 +243,7 @@ def test_float16_without_a_gpu_is_refused(images, tmp_path, another_precision):
     assert not (tmp_path / "m").exists()
 
 
-def test_bfloat16_follows_float32(model, images, tmp_path, float32, another_precision):
+def test_bfloat16_follows_float32(model, images, tmp_path, float32, another_precision, native):
     output = tmp_path / "half"
     assert (
         train("decoder", images, output, config_of("decoder", 6, base=str(model), optimizer="adamw", precision="bf16"))
@@ -253,6 +253,16 @@ def test_bfloat16_follows_float32(model, images, tmp_path, float32, another_prec
     assert half == pytest.approx(float32, rel=0.05) and half != float32
     kept, _ = load_weights(output / "decoder.safetensors")
     assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+
+
+def test_bfloat16_is_float32_where_the_processor_would_emulate_it(
+    model, images, tmp_path, float32, another_precision, emulated, capsys
+):
+    config = config_of("decoder", 6, base=str(model), optimizer="adamw", precision="bf16")
+    assert train("decoder", images, tmp_path / "m", config) == 0
+    assert curve(tmp_path / "m", "decoder") == float32
+    said = [line for line in capsys.readouterr().out.splitlines() if "instructions" in line]
+    assert said == ["Precision: bf16, computed in fp32: this processor has no bf16 instructions."]
 
 
 def test_an_interrupt_saves_and_the_same_command_goes_on(images, tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ from ...train.objectives import objective_class
 from ...train.processes import OneProcess
 from ...train.sample_sheets import decoder_sheet, save_sheet, upsampler_sheet
 from ...train.state import RunFiles
+from ...weights.computing import computing_dtype, describe_dtype
 from ...weights.files import CheckpointError, load_strictly, load_weights, save_weights, write_whole
 from .attributes import AttributeHeads
 from .clip_config import tiny_clip_config
@@ -254,12 +255,15 @@ def run_phase(
 ) -> Engine:
     """Train the objective in bfloat16 with float32 masters, into `<name>.state.pt` and `<name>.log.jsonl`.
 
+    On a CPU that only emulates bfloat16 it is trained in float32.
+
     With `sheet`, a sheet of samples of the averaged weights is drawn into `sheet_file` beside each checkpoint.
 
     Raises:
         KeyboardInterrupt: interrupted; the checkpoint is written.
     """
-    say(f"Training {name}: {json.dumps({**asdict(phase), 'seed': seed, 'device': str(device)})}")
+    told = {**asdict(phase), "seed": seed, "device": str(device), "precision": describe_dtype(torch.bfloat16, device)}
+    say(f"Training {name}: {json.dumps(told)}")
 
     def draw(averages: object) -> None:
         if sheet is not None and sheet_file is not None:
@@ -268,7 +272,7 @@ def run_phase(
 
     training = replace(phase.training, seed=seed)
     files = RunFiles(output, name)
-    objective = objective.to(device, torch.bfloat16)
+    objective = objective.to(device, computing_dtype(torch.bfloat16, device))
     engine = Engine(objective, source, training, files, OneProcess(device), Hooks(draw))
     if not engine.run():
         raise KeyboardInterrupt

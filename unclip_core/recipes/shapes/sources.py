@@ -14,6 +14,7 @@ from ...clip.open_clip_adapter import ClipConfig, OpenClipAdapter, build_tokeniz
 from ...diffusion.spec import DiffusionSpec
 from ...train.batch_sources import Part
 from ...train.noise_levels import at_times, logit_normal_times
+from ...weights.computing import computing_dtype
 from ...world.captions import caption, negatives
 from ...world.render import render
 from ...world.scenes import Scene, sample_scenes, with_unnamed_colors
@@ -86,12 +87,13 @@ class WorldBatches:
         empty_captions: float = 0.0,
         unnamed: float = 0.0,
     ) -> None:
-        """`clip` computes in bf16 from here on.
+        """`clip` computes in bf16 from here on, or in float32 where a CPU would emulate that.
 
         Shares: `pair_fraction` of scenes with two things, `empty_captions` of captions replaced by the empty one,
         `unnamed` of things in colours without a name.
         """
-        self._clip, self._model = clip, clip.model.to(torch.bfloat16)
+        self._dtype = computing_dtype(torch.bfloat16, clip.device)
+        self._clip, self._model = clip, clip.model.to(self._dtype)
         self._batch, self._seed = batch, seed
         self._pair_fraction, self._empty, self._unnamed = pair_fraction, empty_captions, unnamed
         self.device = next(self._model.parameters()).device
@@ -109,7 +111,7 @@ class WorldBatches:
     @torch.no_grad()
     def image_embeds(self, images: Tensor) -> Tensor:
         """Unit embeddings `[B, D]`, fp32, of images in -1..1 at CLIP's own size (its mean and std are 0.5)."""
-        return F.normalize(self._model.encode_image(images.to(torch.bfloat16)).float(), dim=-1)
+        return F.normalize(self._model.encode_image(images.to(self._dtype)).float(), dim=-1)
 
     @torch.no_grad()
     def text(self, captions: Sequence[str]) -> TextCondition:
