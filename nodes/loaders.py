@@ -11,6 +11,7 @@ from ..unclip_core.families.detect import family_of
 from ..unclip_core.families.loading import load_model
 from ..unclip_core.listing import files_below
 from ..unclip_core.models import PARTS, UnclipModel
+from ..unclip_core.weights.computing import computing_dtype
 from ..unclip_core.weights.files import CheckpointError
 from . import defaults, host, sockets
 from .inputs import InputError
@@ -114,7 +115,8 @@ def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets
     """
     part = getattr(model, name)
     if name == "clip":
-        part.module.to(clip_dtype)
+        widens = part.adapter.widens  # others, of open_clip's own layers, compute in what they are held in
+        part.module.to(clip_dtype if widens else computing_dtype(clip_dtype, host.text_encoder_device()))
     return host.manage(part)
 
 

@@ -42,6 +42,7 @@ from .memory import (
     running_on,
     seeing,
     tell_precision,
+    text_encoder_device,
     weight_dtype,
 )
 from .node_messages import with_text, with_warnings
@@ -96,6 +97,7 @@ __all__ = [
     "register_model_folder",
     "seeing",
     "tell_precision",
+    "text_encoder_device",
     "text_projection",
     "token_rows",
     "vision_projection",

@@ -84,11 +84,16 @@ def weight_dtype(choice: str, parameters: int, text_encoder: bool = False) -> to
     return dtype if dtype in DTYPES.values() else torch.float32
 
 
+def text_encoder_device() -> torch.device:
+    """Return the device on which text encoders run."""
+    return _home(True)[0] if in_comfyui() else device()
+
+
 def tell_precision(choice: str) -> None:
     """Log it where the dtype that was chosen is not what parts compute in: the processor has no instructions for it."""
     if choice not in DTYPES:
         return  # "auto" chooses none of those
-    places = {_home(True)[0], device()} if in_comfyui() else {device()}
+    places = {text_encoder_device(), device()}
     for place in sorted(places, key=str):
         tell_computing(DTYPES[choice], place)
 

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from unclip.nodes import defaults, host
 from unclip.nodes.clip import UnclipImageEncode, UnclipTextEncode
 from unclip.nodes.inputs import InputError
-from unclip.nodes.loaders import UnclipLoadModel
+from unclip.nodes.loaders import UnclipLoadModel, read_part
 from unclip.unclip_core.clip.adapter import MissingTower
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
+from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.models import MissingPart
 from unclip.unclip_core.weights.files import CheckpointError, load_weights, save_weights
 
@@ -190,6 +191,15 @@ def test_the_weights_have_the_dtype_that_is_asked_for(model_folder, choice, dtyp
 def test_it_says_once_that_the_processor_computes_in_another_dtype(model_folder, caplog, emulated):
     UnclipLoadModel().run("mine", "bf16")
     assert caplog.messages == ["Weights in bf16, computed in fp32: this processor has no bf16 instructions."]
+
+
+def test_a_clip_whose_layers_widen_nothing_stays_in_what_is_computed(model_folder, emulated):
+    model = load_model(host.model_path("mine"))
+    clip = model.clip
+    assert clip.adapter.widens
+    clip.adapter.widens = False
+    assert read_part(model, "clip", torch.bfloat16).part is clip
+    assert {weight.dtype for weight in clip.module.parameters()} == {torch.float32}
 
 
 def test_it_says_nothing_where_weights_are_computed_as_they_are_held(model_folder, caplog, native):

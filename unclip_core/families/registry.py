@@ -91,7 +91,9 @@ class Family:
     def read(self, folder: Path, dtype: torch.dtype, conventions: str) -> PartReader:
         """Return what reads the folder's parts; nothing but its index is read yet.
 
-        dtype is that of prior, decoder and upsampler (CLIP stays float32); conventions one of `tokenizer.CONVENTIONS`.
+        dtype is that of prior, decoder and upsampler (CLIP stays float32), whose layers have to take float32 features
+        beside it, as those of `nets` do, on a CPU that would emulate it (`weights.computing`). conventions: one of
+        `tokenizer.CONVENTIONS`.
         Raises CheckpointError where the index is unusable.
         """
         raise NotImplementedError

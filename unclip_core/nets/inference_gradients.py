@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .widening import widened_anew
+
 __all__ = ["enable_gradients", "to_normal_tensors"]
 
 
@@ -18,7 +20,7 @@ def enable_gradients(*modules: nn.Module) -> Iterator[None]:
     weights that a loader node read are such tensors: while the context lasts they are replaced by copies. The weights
     themselves get no gradient. Inputs of the modules must pass through `to_normal_tensors` too.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), widened_anew():
         kept = [(store, name, tensor) for module in modules for store, name, tensor in _inference_tensors(module)]
         copies: dict[int, Tensor] = {}
         try:

@@ -5,6 +5,7 @@ float32 (`weights.computing.dtype_for`), and each layer widens its own weights a
 layer's held twice.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,9 +26,31 @@ def widened(stored: Tensor, x: Tensor) -> Tensor:
     """
     if stored.dtype == x.dtype or stored.dtype not in HALVES or x.dtype != torch.float32 or x.device.type != "cpu":
         return stored
-    if stored.ndim < 2 or torch.is_grad_enabled() or not stored.is_contiguous():
+    if torch.is_grad_enabled():
+        made: Any = stored.float()
+        made.held = stored
+        return made
+    if stored.ndim < 2 or not stored.is_contiguous():
         return stored.float()
     return shared("weights", stored.shape, torch.float32).copy_(stored)
+
+
+def widened_anew() -> AbstractContextManager[None]:
+    """While it lasts, gradients are recorded with weights as they are held; going back widens them anew."""
+    return torch.autograd.graph.saved_tensors_hooks(_kept, _made_anew)
+
+
+def _kept(saved: Tensor) -> Any:
+    """What is kept of a tensor for the way back: of widened weights, or a view of them, those that they were made of."""
+    held = getattr(saved if saved._base is None else saved._base, "held", None)
+    return saved if held is None else (held, saved.shape, saved.stride(), saved.storage_offset())
+
+
+def _made_anew(kept: Any) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
+    held, *place = kept
+    return held.float().as_strided(*place)
 
 
 def weights_for(layer: nn.Module, x: Tensor) -> tuple[Any, Any]:

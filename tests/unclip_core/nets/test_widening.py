@@ -1,6 +1,7 @@
 """Layers that widen their own weights: against torch's, with weights that were rounded and made float32 again."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from unclip.unclip_core.nets import buffers, widening
 from unclip.unclip_core.nets.convolutions import Conv3x3
+from unclip.unclip_core.nets.inference_gradients import enable_gradients
 from unclip.unclip_core.nets.linear import Conv1x1, Linear
 from unclip.unclip_core.nets.memory_formats import Conv2d
 
@@ -61,6 +63,29 @@ def test_gradients_pass_through_weights_in_half(name):
     x.requires_grad_()
     found = [torch.autograd.grad(each(x).square().sum(), x)[0] for each in (half, exact)]
     assert torch.equal(*found) and float(found[0].abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", ["linear", "conv1x1", "conv3x3", "strided"])
+def test_the_way_back_widens_anew_what_it_needs(name, monkeypatch):
+    """What was widened on the way there is gone before."""
+    layer, x = a_layer(name)
+    half = copy.deepcopy(layer).bfloat16()
+    exact = copy.deepcopy(half).float()
+    made, once = [], widening.widened
+
+    def watched(stored, x):
+        found = once(stored, x)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(widening, "widened", watched)
+    x.requires_grad_()
+    with enable_gradients(half):
+        out = half(x)
+        assert len(made) == 2 and not any(each() is not None for each in made)
+        (found,) = torch.autograd.grad(out.square().sum(), x)
+    (wanted,) = torch.autograd.grad(exact(x).square().sum(), x)
+    assert torch.equal(found, wanted)
 
 
 def test_layers_take_turns_in_one_piece_of_memory():
