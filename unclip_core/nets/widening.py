@@ -22,7 +22,7 @@ def widened(stored: Tensor, x: Tensor) -> Tensor:
     """Weights on a CPU in the precision of the features x, where that is float32 and they are held in half of it.
 
     Inside `shared_buffers` a matrix stands where the last layer's stood: it is to be used at once. Taking fresh memory
-    for it would cost five times what filling it does.
+    for it would cost up to seven times what filling it does.
     """
     if stored.dtype == x.dtype or stored.dtype not in HALVES or x.dtype != torch.float32 or x.device.type != "cpu":
         return stored
@@ -41,7 +41,7 @@ def widened_anew() -> AbstractContextManager[None]:
 
 
 def _kept(saved: Tensor) -> Any:
-    """What is kept of a tensor for the way back: of widened weights, or a view of them, those that they were made of."""
+    """What is kept of a tensor for the way back: of widened weights, or of a view of them, what they were made of."""
     held = getattr(saved if saved._base is None else saved._base, "held", None)
     return saved if held is None else (held, saved.shape, saved.stride(), saved.storage_offset())
 
