@@ -28,6 +28,8 @@ WIDTHS = {"MarkdownNote": 300, "SaveImage": 380, "PreviewImage": 380, "ImageComp
           "UnclipTextEncodeLines": 440}  # fmt: skip
 HEIGHTS = {"SaveImage": 360, "PreviewImage": 360, "ImageCompare": 400, "UnclipTextEncode": 150, "CLIPTextEncode": 130}
 """Of nodes that take any height; other such nodes keep theirs."""
+NARROWED = {"MarkdownNote", "SaveImage", "PreviewImage"}
+"""One that has been made narrower than WIDTHS says stays so, where a workflow would be too wide."""
 ELASTIC = {*HEIGHTS, "MarkdownNote", "PreviewAny", "UnclipTextEncodeLines", "LoadImage"}
 LEAST, NOTE_LEAST = 20, 60
 SLACK = 8
@@ -105,7 +107,8 @@ def shrunk(workflow: Workflow) -> Workflow:
     for node in small["nodes"]:
         kind, height = node["type"], node["size"][1]
         lowest = NOTE_LEAST if kind == "MarkdownNote" else HEIGHTS.get(kind, height if kind in ELASTIC else LEAST)
-        node["size"] = [WIDTHS.get(kind, WIDTH), lowest]
+        width = WIDTHS.get(kind, WIDTH)
+        node["size"] = [min(width, node["size"][0]) if kind in NARROWED else width, lowest]
     return small
 
 

@@ -24,7 +24,7 @@ SPEAKING = {*PREVIEWING - {"KSampler"}, "UnclipTextEncode", "UnclipTextEncodeLin
 WORDS = ["one line", "another", "and a third"]  # as many as a node shows at once
 LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000
-STILL = [250, 15]  # the view glides to its place; it has come to rest once it is the same for so many ms and frames
+STILL = [250, 15]  # the view glides to its place; it has come to rest once all is the same for so many ms and frames
 
 READY = "window.app?.vueAppReady && window.app?.extensionManager"
 LOAD = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name, { openSource: 'template' }) }"
@@ -38,7 +38,9 @@ QUEUE = """async () => {
 }"""
 FIT = "app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 REST = """([ms, frames]) => new Promise((rested) => {
-    const view = () => JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset])
+    const heights = () => [...document.querySelectorAll('[data-node-id]')].map((node) => node.offsetHeight)
+    const nodes = () => app.graph.nodes.map(({ pos, size }) => [...pos, ...size])
+    const view = () => JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset, nodes(), heights()])
     let seen, since, drawn
     const look = () => {
         if (view() !== seen) [seen, since, drawn] = [view(), performance.now(), 0]
@@ -209,7 +211,10 @@ class Canvas:
         self.come_to_rest()
 
     def come_to_rest(self):
-        """Wait until the view stays where it is; by frames, too: on a busy machine the glide takes its steps late."""
+        """Wait until the view stays where it is, and nodes keep their sizes, which previews and words change.
+
+        By frames, too: on a busy machine the glide takes its steps late.
+        """
         self.page.evaluate(REST, STILL)
 
     def complaints(self):

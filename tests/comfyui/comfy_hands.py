@@ -23,6 +23,12 @@ THUMBNAIL = """(name) => [...document.querySelectorAll(`[data-testid="template-w
     (image) => image.complete && image.naturalWidth)"""
 TEMPLATES = """() => [...document.querySelectorAll('[data-testid^="template-workflow-"]')].map(
     (card) => card.dataset.testid.slice('template-workflow-'.length))"""
+FOUND = """() => {
+    const text = [...document.querySelectorAll('[data-testid="result-item"]')].map((e) => e.innerText).join()
+    const same = text && text === window.lastFound
+    window.lastFound = text
+    return same
+}"""
 WIRES = """() => app.graph.nodes.flatMap((node) => (node.inputs ?? []).flatMap((slot) => {
     const link = slot.link == null ? null : app.graph.getLink(slot.link)
     return link ? [[String(link.origin_id), link.origin_slot, String(node.id), slot.name]] : []
@@ -64,6 +70,17 @@ class Hands:
             lambda: box.wait_for(timeout=BUSY_LIMIT),
             "search box opened",
         )
+
+    def found(self, words):
+        """Search for nodes with these words: the names of what is found, from top to bottom."""
+        self.search()
+        self.page.evaluate("window.lastFound = null")
+        self.page.keyboard.type(words)
+        self.page.wait_for_function(FOUND, polling=PAUSE)
+        names = [text.splitlines()[0] for text in self.page.get_by_test_id("result-item").all_inner_texts()]
+        self.page.keyboard.press("Escape")
+        self.page.get_by_placeholder("Add a node").wait_for(state="hidden")
+        return names
 
     def _until(self, act, seen, wanted):
         """Do it, once more where the page was too busy to see it, until what it is for is `seen`."""

@@ -23,6 +23,19 @@ WIRES = [
 ]  # fmt: skip
 OUTPUTS = {"clip": 0, "prior": 1, "decoder": 2, "text": 0, "embedding": 0, "image": 0}
 
+# what is typed -> those with unCLIP in their name that are found first, in this order
+SEARCHES = {
+    "unclip": ["unCLIPConditioning", "Load unCLIP Checkpoint",  # ComfyUI's own, which are used the most
+               "Load unCLIP Model", "CLIP Text Encode (unCLIP)", "Prior Sample (unCLIP)", "Decoder Sample (unCLIP)",
+               "Upscale (unCLIP)"],
+    "img2img": ["Inpaint (unCLIP)", "CLIP Image Encode (unCLIP)", "Decoder Sample (unCLIP)"],
+    "interpolate images": ["Embedding Pad (unCLIP)", "Embedding Interpolate (unCLIP)"],
+    "variation": ["Image Variations (unCLIP)", "CLIP Image Encode (unCLIP)", "Decoder Sample (unCLIP)"],
+    "edit": ["Edit by Two Texts (unCLIP)", "Inpaint (unCLIP)", "Text Diff (unCLIP)"],
+    "merge": ["Embedding Blend (unCLIP)", "Embedding Interpolate (unCLIP)"],
+    "blend images": ["Blend Two Images (unCLIP)", "Embedding Pad (unCLIP)", "Embedding Blend (unCLIP)"],
+}  # fmt: skip
+
 WIDE = {"width": 2600, "height": 1000}
 
 
@@ -73,3 +86,11 @@ def test_a_wire_of_an_embedding_let_go_offers_the_usual_nodes(canvas):
     usual = ["DecoderSample", "EmbeddingInterpolate", "EmbeddingBlend", "TextDiff", "Describe", "Inpaint"]
     assert [name.removeprefix("Unclip") for name in offered if name.startswith("Unclip")][:6] == usual
     canvas.page.keyboard.press("Escape")
+
+
+def test_the_search_box_lists_first_what_a_first_image_needs(canvas):
+    hands = Hands(canvas)
+    hands.begin()
+    found = {words: [name for name in hands.found(words) if "unCLIP" in name] for words in SEARCHES}
+    assert {words: names[: len(SEARCHES[words])] for words, names in found.items()} == SEARCHES
+    assert hands.found("unclip")[:7] == SEARCHES["unclip"]

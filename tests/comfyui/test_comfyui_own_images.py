@@ -80,6 +80,8 @@ CASES = {
     "outpaint": ("outpaint", {6: 4}, [(1024, 1024)]),
     "own_inpaint": ("inpaint", {15: 0, 6: 4, 7: 4, 11: 4, 12: 4}, [(WIDTH, HEIGHT)]),
     "own_outpaint": ("outpaint", {12: 0, 4: 4, 5: 4}, [(640, 256)]),
+    "own_variations": ("variations", {16: 0, 4: 4}, [(1024, 768)]),
+    "own_pictures": ("interpolate_pictures", {19: 0, 20: 0, 6: 4, 7: 4}, [(1024, 512)]),
 }
 
 
