@@ -8,6 +8,7 @@
 # SIZE             of the benchmarks' Karlo: full or small (default: full; rehearse with small)
 # DTYPES, BATCHES  of the benchmarks (default: "bf16 fp16" and "1 4 16")
 # STEPS            of prior, decoder, upsampler (default: the size's own)
+# TRAIN_BATCH, TRAIN_STEPS, TRAIN_IMAGES, TRAIN_SIZE, OPTIMIZER of the training's (default: 256, 60, 2048, small, auto)
 # LIMIT            seconds a step (default: 180)
 # ONLY             some of the steps' names (default: all)
 set -u
@@ -55,4 +56,10 @@ speed speed-profile --dtypes "$1" --batches 1 4 --profile
 for model in things shapes; do
     step "tiny-$model" "$python" -m unclip bench tiny --device "$device" --model "$model" --dtype "$1" --json
 done
+training="--device $device --batch ${TRAIN_BATCH:-256} --steps ${TRAIN_STEPS:-60} --images ${TRAIN_IMAGES:-2048}"
+training="$training --size ${TRAIN_SIZE:-small} --dtype $1 --optimizer ${OPTIMIZER:-auto} --json"
+# shellcheck disable=SC2086  # lists of words
+step train "$python" -m unclip bench train $training
+# shellcheck disable=SC2086
+[ "$device" = cpu ] || step train-compiled "$python" -m unclip bench train $training --ways compiled
 step test-comfyui "$python" -m pytest -q -m "gpu and comfyui" --durations=10 tests

@@ -11,7 +11,17 @@ def add_bench(commands: Commands) -> None:
     """`unclip bench`: a sub-parser for each measure."""
     bench = commands.add_parser("bench", help="measure time and memory of each stage")
     measures = bench.add_measures(required=True, metavar="MEASURE", dest="measure", title="measures")
-    for add in (_add_tiny, _add_karlo, _add_kandinsky, _add_parity, _add_speed, _add_steps, _add_inversion, _add_map):
+    for add in (
+        _add_tiny,
+        _add_karlo,
+        _add_kandinsky,
+        _add_parity,
+        _add_speed,
+        _add_steps,
+        _add_inversion,
+        _add_map,
+        _add_train,
+    ):
         add(measures)
 
 
@@ -131,6 +141,39 @@ def _add_map(measures: Commands) -> None:
     mapped.set_defaults(call=_bench_map)
 
 
+def _add_train(measures: Commands) -> None:
+    train = measures.add_parser(
+        "train",
+        help="images a second that a decoder is trained on",
+        description="Train a new decoder for some steps on JPEG files, in a fresh process by each way that a GPU has: "
+        "images a second with reading them and without.",
+    )
+    train.add_argument(
+        "--size", choices=["small", "tiny"], default="small", help="of the decoder (default: %(default)s)"
+    )
+    train.add_argument(
+        "--dtype", choices=["fp32", "bf16", "fp16"], default="fp32", help="precision (default: %(default)s)"
+    )
+    train.add_argument("--batch", type=int, default=256, help="images a step (default: %(default)s)")
+    train.add_argument("--steps", type=int, default=60, help="steps that are timed (default: %(default)s)")
+    train.add_argument("--images", type=int, default=2048, help="files to train on (default: %(default)s)")
+    train.add_argument("--workers", type=int, help="processes that read (default: the cores but one; on a CPU none)")
+    train.add_argument(
+        "--ways",
+        nargs="+",
+        choices=["plain", "channels_last", "compiled"],
+        default=["plain", "channels_last"],
+        help="torch's own; channels last with the norm's kernels; through torch's compiler, which takes a minute first "
+        "(default: plain channels_last)",
+    )
+    train.add_argument(
+        "--optimizer", choices=["auto", "muon", "adamw"], default="auto", help="auto is Muon (default: %(default)s)"
+    )
+    _add_json(train)
+    add_device(train)
+    train.set_defaults(call=_bench_train)
+
+
 def _add_json(measure: Parser) -> None:
     measure.add_argument("--json", action="store_true", help="print the figures as JSON")
 
@@ -232,3 +275,22 @@ def _bench_map_or_kills(options: argparse.Namespace) -> object:
         raise ValueError(f"--kill-every is {options.kill_every:g}; it must be above 0.")
     sizes = Sizes(batch=options.batch, workers=options.workers)
     return bench_kills(options.rows or 500, options.kill_every, sizes, options.model, options.json)
+
+
+def _bench_train(options: argparse.Namespace) -> int:
+    from ..unclip_core.train.speed import bench_train
+
+    return run_and_report(
+        lambda: bench_train(
+            options.size,
+            options.dtype,
+            options.batch,
+            options.steps,
+            options.images,
+            options.workers,
+            options.ways,
+            options.optimizer,
+            device=options.device,
+            as_json=options.json,
+        )
+    )

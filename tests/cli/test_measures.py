@@ -15,6 +15,7 @@ from unclip.unclip_core.evaluate import describe as described
 from unclip.unclip_core.evaluate import edits, evaluation, shapes
 from unclip.unclip_core.evaluate.generation import Draw
 from unclip.unclip_core.train import run
+from unclip.unclip_core.train import speed as training
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def calls(monkeypatch):
         (bench, "bench_tiny"),
         (bench_inversion, "bench_inversion"),
         (speed, "bench_speed"),
+        (training, "bench_train"),
     ):
         monkeypatch.setattr(module, name, lambda *values, name=name, **named: found.append((name, values, named)))
     return found
@@ -49,6 +51,7 @@ def test_a_bench_gets_its_own_options(calls):
     assert main(["bench", "inversion", "--n", "4", "--folder", "there"]) == 0
     assert main(["bench", "tiny", "--dtype", "bf16", "--device", "cpu"]) == 0
     assert main(["bench", "speed", "--batches", "1", "--stage-steps", "4", "4", "2", "--offload"]) == 0
+    assert main(["bench", "train", "--dtype", "bf16", "--ways", "compiled", "--workers", "3"]) == 0
     assert calls == [
         ("bench_inversion", (4, "there", False), {"device": "auto"}),
         ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16", "device": "cpu", "model": "things"}),
@@ -56,6 +59,11 @@ def test_a_bench_gets_its_own_options(calls):
             "bench_speed",
             ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2], "auto", "karlo"),
             {"offload": True, "profile": False},
+        ),
+        (
+            "bench_train",
+            ("small", "bf16", 256, 60, 2048, 3, ["compiled"], "auto"),
+            {"device": "auto", "as_json": False},
         ),
     ]
 
@@ -66,7 +74,7 @@ def test_a_bench_gets_its_own_options(calls):
         (["evaluate", "tiny"], (shapes, "evaluate_tiny")), (["evaluate", "describe"], (described, "evaluate_describe")),
         (["evaluate", "edits"], (edits, "evaluate_edits")), (["bench", "karlo"], (karlo, "bench_karlo")),
         (["bench", "steps"], (steps, "bench_steps")), (["bench", "inversion"], (bench_inversion, "bench_inversion")),
-        (["bench", "tiny"], (bench, "bench_tiny")),
+        (["bench", "tiny"], (bench, "bench_tiny")), (["bench", "train"], (training, "bench_train")),
     ],
 )  # fmt: skip
 def test_every_measure_that_runs_nets_runs_them_where_it_is_told(monkeypatch, capsys, measure, function):
