@@ -211,4 +211,4 @@ def _text(figures: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    say(json.dumps(measure(json.loads(sys.argv[1]))))
