@@ -17,7 +17,7 @@ from unclip.cli.headless.run import run_workflow
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS, PAGES = ROOT / "workflows", ROOT / "nodes" / "web" / "docs"
-LONGEST = 768
+LONGEST, SHORTEST = 768, 128
 QUALITY = 88
 PAPER = (255, 255, 255)
 SHOWN_BY = {
@@ -68,14 +68,15 @@ def main(names: list[str]) -> int:
 
 
 def below_one_another(images: list[Image.Image]) -> Image.Image:
-    """The images as one, on white, no side longer than LONGEST."""
+    """The images as one, on white, no side longer than LONGEST, nor all shorter than SHORTEST."""
     sheet = Image.new("RGB", (max(p.width for p in images), sum(p.height for p in images)), PAPER)
     top = 0
     for image in images:
         sheet.paste(image, (0, top))
         top += image.height
     sheet.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    return sheet
+    larger = max(1.0, SHORTEST / max(sheet.size))
+    return sheet.resize((round(sheet.width * larger), round(sheet.height * larger)), Image.Resampling.LANCZOS)
 
 
 def save(name: str, image: Image.Image) -> None:

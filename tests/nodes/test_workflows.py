@@ -35,13 +35,14 @@ SIZES = {
 CLASSES = {**STOCK_NODES, **NODE_CLASS_MAPPINGS}
 STOCK_TITLES = {
     "LoadImage": "Load Image", "SaveImage": "Save Image", "PreviewAny": "Preview as Text",
+    "PreviewImage": "Preview Image",
     "ImageCompare": "Compare Images",
 }  # fmt: skip
 TITLES = {**STOCK_TITLES, **NODE_DISPLAY_NAME_MAPPINGS}
 TITLE_HEIGHT = 30
 BYPASSED = 4
 FROM_NOISE = {"ddim_inversion", "interpolate_pictures", "text_diff", "variations"}  # that is found: ddim, no guidance
-OWN_SETTINGS = FROM_NOISE | {"clip_guidance"}  # that one draws without what the embedding says, too
+OWN_SETTINGS = FROM_NOISE | {"clip_guidance", "embedding_pad"}  # one draws without the embedding, too; one in few steps
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGECOMPARE"}
 
 

@@ -4,7 +4,7 @@
 import { app } from '../../../scripts/app.js'
 
 const FIRST = ['text_to_image', 'text_to_image_candidates', 'text_to_image_1024', 'variations', 'blend',
-  'interpolate_prompts', 'text_diff', 'inpaint', 'outpaint']
+  'embedding_pad', 'interpolate_prompts', 'text_diff', 'inpaint', 'outpaint']
 const DOWNLOADED = /^(karlo|kandinsky|eclipse|sd21|sdxl|stable_cascade)/
 const OURS = 'text_to_image_candidates' // tells our folder, whatever it is called
 
