@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..weights.computing import computing_dtype
 
 SMALLEST = 32
 """The shorter side, from which on a matrix is worth Muon's iterations."""
@@ -64,8 +68,11 @@ class MuonAdamW(torch.optim.Optimizer):
         }
         # Muon takes matrices; these share their memory with the masters.
         self._matrices = [m.detach().flatten(1).requires_grad_(True) for m in self._hidden]
+        self._precision: AbstractContextManager[Any] = nullcontext()
         if self._matrices:
             self._inner["muon"] = _muon(self._matrices, lr, weight_decay)
+            if computing_dtype(torch.bfloat16, self._matrices[0].device) != torch.bfloat16:
+                self._precision = _Float32ForBfloat16()
 
     @property
     def masters(self) -> dict[str, Tensor]:
@@ -92,8 +99,9 @@ class MuonAdamW(torch.optim.Optimizer):
         """Update the masters by their gradients, and the parameters by the masters."""
         for matrix, master in zip(self._matrices, self._hidden, strict=True):
             matrix.grad = None if master.grad is None else master.grad.reshape(matrix.shape)
-        for optimizer in self._inner.values():
-            optimizer.step()
+        with self._precision:
+            for optimizer in self._inner.values():
+                optimizer.step()
         self.copy_back()
 
     @torch.no_grad()
@@ -117,6 +125,18 @@ class MuonAdamW(torch.optim.Optimizer):
         """Go on from these moments. Raises KeyError where they are of another choice of optimizers."""
         for name, optimizer in self._inner.items():
             optimizer.load_state_dict(state[name])
+
+
+class _Float32ForBfloat16(TorchFunctionMode):
+    """Gives torch's Muon float32 where it asks for bfloat16 to iterate in, which a CPU without it emulates.
+
+    A matrix of 512 x 512 takes 76 ms in place of 2,318 (one thread, AMD EPYC with AVX2).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.bfloat16:
+            return args[0].float().clone()  # as a copy, which Muon goes on to divide in place
+        return func(*args, **(kwargs or {}))
 
 
 class WeightAverage:
