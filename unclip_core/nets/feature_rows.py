@@ -27,20 +27,30 @@ MIN_STRIP_ROWS = 8  # more than any layer reads beyond its own rows
 
 @dataclass(frozen=True)
 class Rows:
-    """Features `[B, C, H, W]` = `shape`; `read(first, last)` computes their rows, `[B, C, last - first, W]`."""
+    """Features `[B, C, H, W]` = `shape`; `read(first, last)` computes their rows, `[B, C, last - first, W]`.
+
+    `widest` is the largest number of channels that reading them goes through, by which strips are made: three channels
+    that are computed from 128 are not read all at once.
+    """
 
     shape: Shape
     read: Read
+    widest: int
 
     @classmethod
     def of(cls, x: Tensor) -> "Rows":
         """Rows of features that are there."""
-        return cls((x.shape[0], x.shape[1], x.shape[2], x.shape[3]), lambda first, last: x[:, :, first:last])
+        shape = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        return cls(shape, lambda first, last: x[:, :, first:last], x.shape[1])
+
+    def through(self, shape: Shape, read: Read, places: int = 1) -> "Rows":
+        """Rows of that shape that a layer computes of these, `places` of them for each of its own."""
+        return Rows(shape, read, max(self.widest * places, shape[1]))
 
     def strips(self) -> Iterator[tuple[int, Tensor]]:
         """All rows in strips, each with the number of its first row."""
-        batch, channels, height, width = self.shape
-        count = max(MIN_STRIP_ROWS, STRIP_ELEMENTS // (batch * channels * width))
+        batch, _, height, width = self.shape
+        count = max(MIN_STRIP_ROWS, STRIP_ELEMENTS // (batch * self.widest * width))
         for first in range(0, height, count):
             yield first, self.read(first, min(height, first + count))
 

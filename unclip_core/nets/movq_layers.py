@@ -77,7 +77,7 @@ class Stem(Conv2d):
     def rows(self, source: Rows, code: Tensor | None) -> Rows:
         """The result as rows."""
         height = source.shape[2]
-        return Rows(self.shape(source.shape), lambda a, b: conv_rows(self, source.read, height, a, b))
+        return source.through(self.shape(source.shape), lambda a, b: conv_rows(self, source.read, height, a, b))
 
 
 class Block(nn.Module):
@@ -107,9 +107,13 @@ class Block(nn.Module):
         """The result as rows; sweeps over the input for the statistics of both norms."""
         height, made = source.shape[2], self.shape(source.shape)
         first = _normed(self.norm1, source, code)
-        hidden = Rows(made, lambda a, b: conv_rows(self.conv1, first, height, a, b))
+        hidden = source.through(made, lambda a, b: conv_rows(self.conv1, first, height, a, b))
         second = _normed(self.norm2, hidden, code)
-        return Rows(made, lambda a, b: conv_rows(self.conv2, second, height, a, b).add_(self.skip(source.read(a, b))))
+
+        def read(a: int, b: int) -> Tensor:
+            return conv_rows(self.conv2, second, height, a, b).add_(self.skip(source.read(a, b)))
+
+        return hidden.through(made, read)
 
 
 class Attention(nn.Module):
@@ -156,7 +160,7 @@ class Down(nn.Module):
             x = source.read(2 * first, min(height, 2 * last + 1))
             return self.conv(F.pad(x, (0, 1, 0, int(2 * last == height))))
 
-        return Rows(self.shape(source.shape), read)
+        return source.through(self.shape(source.shape), read, places=4)
 
 
 class Up(nn.Module):
@@ -186,7 +190,7 @@ class Up(nn.Module):
             return x[:, :, first - 2 * above : last - 2 * above]
 
         made = self.shape(source.shape)
-        return Rows(made, lambda a, b: conv_rows(self.conv, enlarged, made[2], a, b))
+        return source.through(made, lambda a, b: conv_rows(self.conv, enlarged, made[2], a, b))
 
 
 class Head(nn.Module):
@@ -211,7 +215,7 @@ class Head(nn.Module):
     def rows(self, source: Rows, code: Tensor | None) -> Rows:
         """The result as rows; sweeps over the input for the norm's statistics."""
         height, normed = source.shape[2], _normed(self.norm, source, code)
-        return Rows(self.shape(source.shape), lambda a, b: conv_rows(self.conv, normed, height, a, b))
+        return source.through(self.shape(source.shape), lambda a, b: conv_rows(self.conv, normed, height, a, b))
 
 
 def _silu(x: Tensor) -> Tensor:
