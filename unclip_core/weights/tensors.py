@@ -4,7 +4,6 @@ Nothing is copied on opening: safetensors and zip-format pickles are mapped into
 memory only while, or if, it is cast.
 """
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from .dtypes import is_finite, is_weight, kind_of, name_of, of_safetensors
 from .files import CheckpointError, unreadable
-from .torch_archive import check_archive, check_legacy
+from .torch_archive import check_archive, check_legacy, is_archive
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".th")
 
@@ -109,7 +108,7 @@ def load_pickle(path: Path) -> Any:
     Raises:
         CheckpointError: it is damaged, or asks for anything else.
     """
-    if zipped := zipfile.is_zipfile(path):
+    if zipped := is_archive(path):
         check_archive(path)
     else:
         check_legacy(path)

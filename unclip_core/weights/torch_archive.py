@@ -94,9 +94,21 @@ def check_legacy(path: Path) -> None:
         raise CheckpointError(f"'{path}' cannot be read as torch weights ({error}).") from error
 
 
+def is_archive(path: Path) -> bool:
+    """Whether the file is an archive, be it one that cannot be read: Python's own question may raise of such."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, as OpenAI published CLIP."""
-    return zipfile.is_zipfile(path) and any("/code/" in name for name in _entries(path))
+    """Whether the file is a TorchScript archive, as OpenAI published CLIP.
+
+    Raises:
+        CheckpointError: it is a damaged archive.
+    """
+    return is_archive(path) and any("/code/" in name for name in _entries(path))
 
 
 def open_torchscript(path: Path) -> dict[str, Tensor]:

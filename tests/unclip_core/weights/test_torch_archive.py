@@ -1,7 +1,7 @@
 """TorchScript archives and zipped pickles: the numbers of torch's own reader, and nothing that they hold is run."""
 
-import io
 import pickle
+import struct
 import zipfile
 
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unclip.unclip_core.weights.files import CheckpointError
 from unclip.unclip_core.weights.tensors import load_pickle
-from unclip.unclip_core.weights.torch_archive import check_archive, is_torchscript, open_torchscript
+from unclip.unclip_core.weights.torch_archive import check_archive, is_archive, is_torchscript, open_torchscript
 
 
 class Inner(nn.Module):
@@ -155,7 +155,19 @@ def test_random_damage_never_ends_in_another_error(archive, tmp_path):
         path = tmp_path / "b.pt"
         path.write_bytes(broken)
         try:
-            if zipfile.is_zipfile(io.BytesIO(broken)):
+            if is_archive(path):
                 open_torchscript(path)
         except CheckpointError as error:
             assert "b.pt" in str(error)
+
+
+def test_an_archive_of_several_disks_is_refused_by_name(archive, tmp_path):
+    """Python's `is_zipfile` raises of such an end."""
+    data = archive.read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 7)
+    path = tmp_path / "disks.pt"
+    path.write_bytes(data[:end] + locator + data[end:])
+    for read in (is_torchscript, open_torchscript, load_pickle):
+        with pytest.raises(CheckpointError, match="disks.pt"):
+            read(path)
