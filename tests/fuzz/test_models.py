@@ -27,6 +27,8 @@ from unclip.unclip_core.nets.one_pass_prior import EXTRA_TOKENS, OnePassPrior
 from unclip.unclip_core.nets.prior import PriorParams
 from unclip.unclip_core.weights.files import CheckpointError, load_weights
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = ("native", "karlo", "kakao", "kandinsky", "kandinsky-decoder", "kandinsky-hint", "eclipse")
 WITH_JSON = [layout for layout in LAYOUTS if layout != "kakao"]
 PARTS_OF = {
@@ -133,7 +135,6 @@ def test_headers_of_native_weights(folders, data):
     try_with(folders, "native", path, save(tensors, {"config": header}))
 
 
-@pytest.mark.slow
 @fuzzed
 @given(data=st.data())
 def test_yaml(folders, data):
@@ -149,7 +150,6 @@ def test_yaml(folders, data):
 KINDS = [torch.int8, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e4m3fn, torch.uint8]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", WITH_JSON)
 @fuzzed
 @given(data=st.data())
@@ -171,7 +171,6 @@ def test_tensors(folders, layout, data):
     try_with(folders, layout, path, save(kept | changes[how], header))
 
 
-@pytest.mark.slow
 @fuzzed
 @given(data=st.data())
 def test_openais_clip(folders, tmp_path_factory, data):

@@ -297,6 +297,7 @@ def test_another_model_in_a_workflow_brings_its_own_settings(tmp_path, furnished
     assert images[0] == images[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOWNLOADED)
 def test_workflows_of_other_models_run_to_the_end(name, tmp_path, furnished):
     prompt = read("api", f"{name}.json")

@@ -161,6 +161,7 @@ def test_beside_a_healthy_server_nothing_is_lost_or_doubled(tmp_path, name):
     assert max(good.posted.values()) == 1 and len(good.ran) <= ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_alone_it_ends_with_a_sentence_and_the_next_run_goes_on(tmp_path, name):
     with broken(name) as comfy:

@@ -47,11 +47,13 @@ def test_text_to_image_is_diffusers_pipeline(pairs, name, steps):
     assert_holds(runs.text_run(pairs(name), steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), STEPS.items())
 def test_image_variation_is_diffusers_pipeline(pairs, name, steps):
     assert_holds(runs.variation_run(pairs(name), steps[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), STEPS.items())
 def test_native_mode_follows_kakaobrains_conventions(pairs, name, steps):
     assert_holds(runs.native_run(pairs(name), steps))

@@ -219,6 +219,7 @@ def on_meta(part):
     return type(part)(**fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.3, 0.7)])
 def test_nothing_in_the_loops_waits_for_the_device(prior, decoder, upsampler, sampler, interval):

@@ -38,6 +38,7 @@ def change(state, name, value):
     return {key: kept for key, kept in state.items() if key != name} | ({} if value is None else {name: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -57,6 +57,7 @@ def mean_of_last(values, count=10):
     return sum(list(values.values())[-count:]) / count
 
 
+@pytest.mark.slow
 def test_clip_tells_sixteen_images_apart(model):
     losses = curve(model, "clip")
     assert losses[1] > math.log(16) / 2

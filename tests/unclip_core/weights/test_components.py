@@ -32,6 +32,7 @@ def same(ours, theirs):
     return all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [None, "fp16"])
 @pytest.mark.parametrize("size", ["1GB", "200KB"])
 @pytest.mark.parametrize("safe", [True, False])
