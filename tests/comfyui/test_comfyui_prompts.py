@@ -78,6 +78,14 @@ def with_inputs(prompt, class_type, **inputs):
     return changed
 
 
+def saved(prompt):
+    """The prompt with its previews saved."""
+    changed = copy.deepcopy(prompt)
+    for key in ids(changed, "PreviewImage"):
+        changed[key] |= {"class_type": "SaveImage", "inputs": changed[key]["inputs"] | {"filename_prefix": ""}}
+    return changed
+
+
 def ids(prompt, class_type):
     return [key for key, node in prompt.items() if node["class_type"] == class_type]
 
@@ -118,7 +126,7 @@ def test_every_workflow_has_its_expected_images():
 @pytest.mark.parametrize("name", SIZES)
 def test_a_workflow_draws_in_comfyui_what_it_draws_headless(server, name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNCLIP_MODELS", str(server.base / "models" / "unclip"))
-    prompt = with_inputs(api(name), "SaveImage", filename_prefix=f"run/{name}")  # new to the cache
+    prompt = with_inputs(saved(api(name)), "SaveImage", filename_prefix=f"run/{name}")  # new to the cache
     as_they_are = name in ("text_to_image", "denoising_film")  # the former shows "auto", the latter a film of all steps
     for node in () if as_they_are else prompt.values():
         optimises = node["class_type"] == "UnclipClipOptimise"
@@ -145,11 +153,11 @@ def test_a_workflow_draws_in_comfyui_what_it_draws_headless(server, name, tmp_pa
 
     report = run_workflow(prompt, output_dir=tmp_path, input_dirs=(server.base / "input",))
     assert report.status == "ok", report.errors
-    drawn = [saved for saved in report.outputs if saved.path.suffix == ".png"]
-    by_node = sorted(drawn, key=lambda saved: int(saved.node))
-    for ours, saved in zip(images, by_node, strict=True):
+    drawn = [file for file in report.outputs if file.path.suffix == ".png"]
+    by_node = sorted(drawn, key=lambda file: int(file.node))
+    for ours, file in zip(images, by_node, strict=True):
         # The two differ in their torch, so in the last bits of every step.
-        assert np.abs(levels(ours) - levels(Image.open(saved.path))).mean() < 2
+        assert np.abs(levels(ours) - levels(Image.open(file.path))).mean() < 2
 
 
 def test_the_same_prompt_again_executes_nothing(server):

@@ -42,7 +42,8 @@ TITLES = {**STOCK_TITLES, **NODE_DISPLAY_NAME_MAPPINGS}
 TITLE_HEIGHT = 30
 BYPASSED = 4
 FROM_NOISE = {"ddim_inversion", "interpolate_pictures", "text_diff", "variations"}  # that is found: ddim, no guidance
-OWN_SETTINGS = FROM_NOISE | {"clip_guidance", "embedding_pad"}  # one draws without the embedding, too; one in few steps
+# One draws without the embedding, too; one in few steps; and one shows each of many.
+OWN_SETTINGS = FROM_NOISE | {"clip_guidance", "embedding_pad", "denoising_film"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGECOMPARE"}
 
 
