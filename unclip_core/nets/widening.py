@@ -28,7 +28,7 @@ def widened(stored: Tensor, x: Tensor) -> Tensor:
         return stored
     if torch.is_grad_enabled():
         made: Any = stored.float()
-        made.held = stored
+        made.widened_from = stored
         return made
     if stored.ndim < 2 or not stored.is_contiguous():
         return stored.float()
@@ -42,7 +42,7 @@ def widened_anew() -> AbstractContextManager[None]:
 
 def _kept(saved: Tensor) -> Any:
     """What is kept of a tensor for the way back: of widened weights, or of a view of them, what they were made of."""
-    held = getattr(saved if saved._base is None else saved._base, "held", None)
+    held = getattr(saved if saved._base is None else saved._base, "widened_from", None)
     return saved if held is None else (held, saved.shape, saved.stride(), saved.storage_offset())
 
 
