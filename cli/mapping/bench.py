@@ -167,11 +167,15 @@ def _on_ray(job: Job, rows: int) -> Clock:
 def _alone(setup: Setup, task: Any, table: Path, place: Path, batch: int) -> Clock:
     """The same rows in the same batches, written in the same way, by this process."""
     made, folder, clock = task(setup), Output(str(place)).open(), Clock(warm=batch)
-    rows = list(make_rows(map(json.loads, table.read_text().splitlines())))
+    rows = _rows(table)
     for first in range(0, len(rows), batch):
         folder.write(run_batch(made, rows[first : first + batch]))
         clock(Counts(len(rows), 0, made=min(len(rows), first + batch)))
     return clock
+
+
+def _rows(table: Path) -> list[Row]:
+    return list(make_rows(map(json.loads, table.read_text().splitlines())))
 
 
 def write_prompts(path: Path, count: int) -> Path:
@@ -187,6 +191,8 @@ def write_prompts(path: Path, count: int) -> Path:
 def bench_kills(rows: int, every: float, sizes: Sizes, model: str | None = None, as_json: bool = False) -> bool:
     """Kill a worker every so many seconds and compare all images with one process's; whether all are the same.
 
+    A part is a batch: that process draws the rows of each together, as batches of another size round otherwise.
+
     Raises:
         ValueError, OSError: as of `job.run`.
     """
@@ -200,8 +206,7 @@ def bench_kills(rows: int, every: float, sizes: Sizes, model: str | None = None,
         with _killing(folder / "pids", every, progress) as kills:
             counts = run(job, lambda counts: progress.set())
         seconds = time.monotonic() - began
-        _alone(setup, make_task, table, folder / "alone", sizes.batch)
-        compared = _compared(_images(folder / "killed"), _images(folder / "alone"))
+        compared = _compared(_batches(folder / "killed"), _rows(table), make_task(setup))
     figures = {"rows": rows, "kills": len(kills), "made": counts.made, "failed": counts.failed, "seconds": seconds}
     figures |= compared
     if as_json:
@@ -251,18 +256,16 @@ def _killing(pids: Path, every: float, progress: threading.Event) -> Iterator[li
         thread.join()
 
 
-def _images(folder: Path) -> dict[str, bytes]:
+def _batches(folder: Path) -> list[dict[str, bytes]]:
+    """The images of each part by the ids of their rows, in the order in which they were drawn together."""
     from pyarrow import parquet
 
-    parts = [parquet.read_table(path, columns=["id", "image"]) for path in folder.glob("part-*.parquet")]
-    pairs = [(row["id"], row["image"]) for part in parts for row in part.to_pylist()]
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError(f"{len(pairs) - len(dict(pairs))} rows stand twice in '{folder}'.")
-    return dict(pairs)
+    parts = [parquet.read_table(path, columns=["id", "image"]).to_pydict() for path in folder.glob("part-*.parquet")]
+    return [dict(zip(part["id"], part["image"], strict=True)) for part in parts]
 
 
-def _compared(found: dict[str, bytes], wanted: dict[str, bytes]) -> dict[str, Any]:
-    """How far two sets of images differ, in levels of 0..255."""
+def _compared(batches: list[dict[str, bytes]], rows: Sequence[Row], task: Task) -> dict[str, Any]:
+    """How far images differ from those that a task draws in the same batches, in levels of 0..255."""
     import io
 
     import numpy as np
@@ -271,13 +274,18 @@ def _compared(found: dict[str, bytes], wanted: dict[str, bytes]) -> dict[str, An
     def levels(data: bytes) -> Any:
         return np.asarray(Image.open(io.BytesIO(data))).astype(int)
 
-    both = found.keys() & wanted.keys()
-    far = [int(np.abs(levels(found[name]) - levels(wanted[name])).max()) for name in both]
+    named, found = {row.id: row for row in rows}, {name: image for batch in batches for name, image in batch.items()}
+    if twice := sum(map(len, batches)) - len(found):
+        raise ValueError(f"{twice} rows were written twice.")
+    drawn = [result for batch in batches for result in task([named[name] for name in batch])]
+    pairs = [(found[result.id], result.image or b"") for result in drawn]
+    far = [int(np.abs(levels(image) - levels(wanted)).max()) for image, wanted in pairs]
     return {
-        "same_ids": len(both),
-        "missing": len(wanted.keys() - found.keys()),
+        "same_ids": len(pairs),
+        "missing": len(named.keys() - found.keys()),
         "distinct_images": len(set(found.values())),
-        "equal_to_the_byte": sum(found[name] == wanted[name] for name in both),
+        "batches": len(batches),
+        "equal_to_the_byte": sum(image == wanted for image, wanted in pairs),
         "largest_difference": max(far, default=0),
     }
 
