@@ -39,6 +39,7 @@ def add_data(commands: Commands) -> None:
         metavar="N",
         help="of a small picture, in any of the languages (%(default)s)",
     )
+    things.add_argument("--workers", type=int, default=0, metavar="N", help="processes that draw (default: none)")
     things.set_defaults(call=_make_things)
     _add_judge(worlds)
 
@@ -86,5 +87,6 @@ def _make_things(options: argparse.Namespace) -> int:
             Shares(options.scenes, options.shapes),
             Path(options.packages) if options.packages else None,
             options.captions,
+            options.workers,
         )
     )

@@ -3,8 +3,11 @@
 import io
 import json
 import tarfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +40,8 @@ SMALL, LARGE = 64, 256
 SHOWN, COLUMNS = 96, 12
 """Pictures on the sheet, and in a row of it."""
 SPRITES, FETCHED = "sprites", "packages"
+HANDED = 64
+"""Pictures that a process draws before it hands them on."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,10 @@ class World:
         return said
 
 
-def open_world(folder: Path, packages: Path | None = None) -> World:
+def open_world(folder: Path, packages: Path | None = None, workers: int = 0) -> World:
     """The world of the packages in `packages` (default: fetched into `folder`); renderings are kept in `folder`.
+
+    Drawings without a rendering are rendered by `workers` processes beside this one, or by this one where it is 0.
 
     Raises:
         WrongPackage: a package is not the one that is meant.
@@ -77,7 +84,7 @@ def open_world(folder: Path, packages: Path | None = None) -> World:
     place = packages or folder / FETCHED
     fetch(place)
     art = read_art(place)
-    sprites = load_sprites(art, folder / SPRITES)
+    sprites = load_sprites(art, folder / SPRITES, workers)
     return World(sprites, captions_of(art, sprites))
 
 
@@ -89,6 +96,7 @@ def make_data(
     shares: Shares = SHARES,
     packages: Path | None = None,
     captions: int = 1,
+    workers: int = 0,
 ) -> None:
     """Write `small/*.tar` (64 px, for CLIP, prior and decoder), `large/*.tar` (256 px, for the upsampler).
 
@@ -103,25 +111,30 @@ def make_data(
         shares: of scenes and shapes.
         packages: a folder with the packages' files; None fetches them into `output/packages`.
         captions: of a picture of 64 px, 1 or more; with more than one each picture has a .json in place of a .txt.
+        workers: processes that draw beside this one, 0 or more; the files are the same.
 
     Raises:
-        ValueError: `captions` is less than 1, `output` holds data of other settings, or a package is not what it
-            should be.
+        ValueError: `captions` or `workers` is out of range, `output` holds data of other settings, or a package is
+            not what it should be.
         OSError: a file or the registry cannot be read.
     """
     if captions < 1:
         raise ValueError(f"A picture has 1 caption or more, not {captions}.")
+    if workers < 0:
+        raise ValueError(f"workers must be 0 or more, got {workers}.")
     output.mkdir(parents=True, exist_ok=True)
-    world = open_world(output, packages)
+    world = open_world(output, packages, workers)
     several = {"captions": captions} if captions > 1 else {}
     _write_about(output, {"seed": seed, "scenes": shares.scenes, "shapes": shares.shapes} | several)
     _write_sheet(output, world, seed, shares)
     for name, count, pixels, said in (("small", small, SMALL, captions), ("large", large, LARGE, 1)):
         (output / name).mkdir(exist_ok=True)
-        for first in range(0, count, SHARD):
-            path = output / name / f"{first // SHARD:04}.tar"
-            if not path.is_file():
-                _write_shard(path, world, range(first, min(count, first + SHARD)), pixels, seed, shares, said)
+        shards = [(output / name / f"{first // SHARD:04}.tar", first) for first in range(0, count, SHARD)]
+        missing = {path: range(first, min(count, first + SHARD)) for path, first in shards if not path.is_file()}
+        numbers = [number for each in missing.values() for number in each]
+        samples = _drawn(_Drawn(world, pixels, seed, shares, said), numbers, workers, name)
+        for path, part in missing.items():
+            _write_shard(path, islice(samples, len(part)))
 
 
 def _write_sheet(output: Path, world: World, seed: int, shares: Shares) -> None:
@@ -133,20 +146,41 @@ def _write_sheet(output: Path, world: World, seed: int, shares: Shares) -> None:
     (output / "sheet.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _write_shard(
-    path: Path, world: World, numbers: range, pixels: int, seed: int, shares: Shares, captions: int
-) -> None:
+@dataclass(frozen=True)
+class _Drawn:
+    """Pictures by their numbers: name, PNG, and captions, in the form that a DataLoader takes."""
+
+    world: World
+    pixels: int
+    seed: int
+    shares: Shares
+    captions: int
+
+    def __getitem__(self, number: int) -> tuple[str, bytes, list[str]]:
+        picture, caption = self.world.sample(self.seed, number, self.shares)
+        others = self.world.other_captions(self.seed, number, picture, self.captions - 1) if self.captions > 1 else []
+        return f"{number:07}", _png(draw(picture, self.world.sprites, self.pixels)), [caption, *others]
+
+
+def _drawn(pictures: Any, numbers: Sequence[int], workers: int, name: str) -> Iterator[tuple[str, bytes, list[str]]]:
+    """The pictures of these numbers in their order, drawn by so many processes."""
+    groups = [list(numbers[at : at + HANDED]) for at in range(0, len(numbers), HANDED)]
+    loader = torch.utils.data.DataLoader(pictures, batch_sampler=groups, num_workers=workers, collate_fn=list)
+    with tqdm(total=len(numbers), desc=name, unit="picture", mininterval=5, disable=not numbers) as progress:
+        for group in loader:
+            yield from group
+            progress.update(len(group))
+
+
+def _write_shard(path: Path, samples: Iterator[tuple[str, bytes, list[str]]]) -> None:
     part = path.with_suffix(".part")
     with tarfile.open(part, "w") as tar:
-        for number in tqdm(numbers, desc=f"{path.parent.name}/{path.name}", unit="picture", mininterval=5):
-            picture, caption = world.sample(seed, number, shares)
-            _add(tar, f"{number:07}.png", _png(draw(picture, world.sprites, pixels)))
-            if captions == 1:
-                _add(tar, f"{number:07}.txt", caption.encode())
+        for name, png, captions in samples:
+            _add(tar, f"{name}.png", png)
+            if len(captions) == 1:
+                _add(tar, f"{name}.txt", captions[0].encode())
             else:
-                every = [caption, *world.other_captions(seed, number, picture, captions - 1)]
-                said = json.dumps({"captions": every}, ensure_ascii=False)
-                _add(tar, f"{number:07}.json", said.encode())
+                _add(tar, f"{name}.json", json.dumps({"captions": captions}, ensure_ascii=False).encode())
     part.replace(path)
 
 

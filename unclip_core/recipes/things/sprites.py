@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -109,13 +111,16 @@ class Sprites:
         return Image.fromarray(self.stored[number]).resize((pixels, pixels), Image.Resampling.BICUBIC)
 
 
-def load_sprites(art: Art, cache: Path) -> Sprites:
-    """The sprites of these drawings; their renderings are kept as `cache/sprites.npy`, rendered where it is missing."""
+def load_sprites(art: Art, cache: Path, workers: int = 0) -> Sprites:
+    """The sprites of these drawings; their renderings are kept as `cache/sprites.npy`, rendered where it is missing.
+
+    They are rendered by `workers` processes beside this one, or by this one where it is 0.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     pixels, colors = cache / "sprites.npy", cache / "main-colors.json"
     keys, drawings = list(art.drawings), list(art.drawings.values())
     if not (pixels.is_file() and colors.is_file()):
-        _store(drawings, pixels, colors)
+        _store(drawings, pixels, colors, workers)
     stored = np.load(pixels, mmap_mode="r")
     main = json.loads(colors.read_text(encoding="utf-8"))
     if stored.shape != (len(keys), STORED, STORED, 4) or len(main) != len(keys):
@@ -123,13 +128,32 @@ def load_sprites(art: Art, cache: Path) -> Sprites:
     return Sprites(keys, drawings, stored, main)
 
 
-def _store(drawings: Sequence[str | bytes], pixels: Path, colors: Path) -> None:
-    shown = tqdm(drawings, desc="render", unit="drawing", mininterval=5)
-    rendered = np.stack([np.asarray(render(drawing, STORED)) for drawing in shown])
+class _Rendered:
+    """Drawings as stored pixels, in the form that a DataLoader takes."""
+
+    def __init__(self, drawings: Sequence[str | bytes]) -> None:
+        self._drawings = drawings
+
+    def __len__(self) -> int:
+        return len(self._drawings)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return np.asarray(render(self._drawings[number], STORED))
+
+
+def _store(drawings: Sequence[str | bytes], pixels: Path, colors: Path, workers: int) -> None:
+    rendered: Any = _Rendered(drawings)
+    loader = torch.utils.data.DataLoader(rendered, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    shown = tqdm(loader, total=len(drawings), desc="render", unit="drawing", mininterval=5)
+    stacked = np.stack(list(shown))
     part = pixels.with_suffix(".part.npy")
-    np.save(part, rendered)
+    np.save(part, stacked)
     part.replace(pixels)
-    write_whole(colors, json.dumps([main_color(image) for image in rendered]).encode())
+    write_whole(colors, json.dumps([main_color(image) for image in stacked]).encode())
+
+
+def _as_it_is(image: np.ndarray) -> np.ndarray:
+    return image
 
 
 def main_color(image: np.ndarray) -> int:

@@ -19,11 +19,13 @@ def made(tmp_path, monkeypatch):
     """Makes data of a small world of two shards, and returns its folder."""
     world = small_world()
     monkeypatch.setattr(dataset, "SHARD", 8)
-    monkeypatch.setattr(dataset, "open_world", lambda folder, packages: world)
+    monkeypatch.setattr(dataset, "open_world", lambda folder, packages, workers: world)
 
-    def make(seed=1, captions=1):
-        dataset.make_data(tmp_path / "data", small=12, large=0, seed=seed, shares=SHARES, captions=captions)
-        return tmp_path / "data", world
+    def make(seed=1, captions=1, workers=0, folder="data"):
+        dataset.make_data(
+            tmp_path / folder, small=12, large=0, seed=seed, shares=SHARES, captions=captions, workers=workers
+        )
+        return tmp_path / folder, world
 
     return make
 
@@ -68,3 +70,13 @@ def test_a_picture_may_have_several_captions_the_first_of_them_as_ever(made):
     assert json.loads((folder / "about.json").read_text())["settings"]["captions"] == 4
     with pytest.raises(ValueError, match="1 caption or more"):
         made(captions=0)
+
+
+def test_processes_beside_this_one_write_the_same_files(made):
+    alone, _ = made(captions=4)
+    shared, _ = made(captions=4, workers=2, folder="shared")
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*.*")) for folder in (alone, shared)]
+    assert files[0] == files[1]
+    assert all((alone / path).read_bytes() == (shared / path).read_bytes() for path in files[0])
+    with pytest.raises(ValueError, match="workers must be 0 or more"):
+        made(workers=-1)
