@@ -41,6 +41,8 @@ class Training:
         precision: "no" (float32), "bf16" or "fp16" (mixed); bf16 is float32 on a CPU that only emulates it.
         checkpointing: recompute activations in the backward pass, for less memory and a third more time.
         workers: processes that read images, beside each training process; 0 for none.
+        on_device: read all samples at the start and keep them on the device (CLIP, prior, decoder): for small images,
+            of which a GPU computes more a second than processes can read; a decoder of 64 px takes 30 KiB a sample.
         seed: of everything random.
         log_every: steps between lines of the log, each the mean over those steps.
         save_minutes: time between checkpoints.
@@ -66,6 +68,7 @@ class Training:
     precision: Literal["no", "bf16", "fp16"] = "no"
     checkpointing: bool = False
     workers: int = 0
+    on_device: bool = False
     seed: int = 0
     log_every: int = 10
     save_minutes: float = 10.0
@@ -238,6 +241,8 @@ def _check_start(config: Config, stage: str) -> None:
         raise ValueError(
             'vocabulary goes with a new CLIP, start = "scratch", or with `freeze`; any other has its own already.'
         )
+    if config.training.on_device and stage == "upsampler":
+        raise ValueError("training.on_device goes with CLIP, prior and decoder: upsamplers read crops of large images.")
     if config.settings and (stage == "clip" or config.lora):
         raise ValueError("[settings] goes with a prior, a decoder or an upsampler, and not with [lora].")
     if config.lora and (config.start != "base" or stage not in ("prior", "decoder")):

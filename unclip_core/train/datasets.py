@@ -47,6 +47,26 @@ class StageDataset(Protocol):
         ...
 
 
+class HeldDataset(StageDataset, Protocol):
+    """Samples of a stage that can all lie on the device, and be put together there; see `DeviceBatches`."""
+
+    def fixed(self, index: int) -> dict[str, Tensor]:
+        """What has to be read of sample number `index`, and no chance changes. Raises BadSample."""
+        ...
+
+    def columns(self) -> dict[str, Tensor]:
+        """What lies ready of all samples `[N, …]`, and no chance changes."""
+        ...
+
+    def chances(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The randomness of `count` samples `[count]`, but for the noise itself."""
+        ...
+
+    def joined(self, rows: dict[str, Tensor], chances: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch as `make` makes its samples, of rows of `fixed` and `columns` and their `chances`."""
+        ...
+
+
 class KeyedDataset(torch.utils.data.Dataset):
     """A stage's samples by `Key`. A bad sample is replaced by the next good one, and named under "bad"."""
 
@@ -95,11 +115,40 @@ class ClipDataset:
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """ "pixels" `[3, S, S]` in 0..1, or "image_embeds" `[D]`, and "ids" `[T]`."""
         source = self._sources[index]
-        captions = self.collection.captions(source)
-        if not captions:
-            raise BadSample(self.collection.name(source), "it has no caption")
+        captions = self._captions(source)
         said = captions[int(torch.randint(len(captions), (), generator=generator))]
         return self._image(index, source) | {"ids": self.clip.tokenize([said])[0]}
+
+    def fixed(self, index: int) -> dict[str, Tensor]:
+        """ "levels" uint8 `[S, S, 3]` (none with a store), and "every_ids" int32 `[C, T]` of the captions."""
+        source = self._sources[index]
+        ids = {"every_ids": self.clip.tokenize(self._captions(source)).int()}
+        if self.store is not None:
+            return ids
+        image = self.collection.read(source, captions=False).image
+        return ids | {"levels": center_crop(image, self.clip.image_size)}
+
+    def columns(self) -> dict[str, Tensor]:
+        """The store's "image_embeds", where there is one."""
+        return {} if self.store is None else {"image_embeds": self.store.columns()["image_embeds"]}
+
+    def chances(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """ "said" 0..1: which of the captions."""
+        return {"said": torch.rand(count, generator=generator)}
+
+    def joined(self, rows: dict[str, Tensor], chances: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `HeldDataset.joined`."""
+        lengths = rows["lengths"]
+        said = torch.minimum((chances["said"] * lengths).long(), lengths - 1)
+        ids = rows["every_ids"][torch.arange(len(said), device=said.device), said].long()
+        if "image_embeds" in rows:
+            return {"image_embeds": rows["image_embeds"], "ids": ids}
+        return {"pixels": rows["levels"].permute(0, 3, 1, 2).float() / 255, "ids": ids}
+
+    def _captions(self, source: int) -> list[str]:
+        if not (captions := self.collection.captions(source)):
+            raise BadSample(self.collection.name(source), "it has no caption")
+        return captions
 
     def _image(self, index: int, source: int) -> dict[str, Tensor]:
         if self.store is not None:
@@ -126,6 +175,23 @@ class PriorDataset:
         if float(torch.rand((), generator=generator)) < self.loss.drop_text:
             row |= self._null
         return row | self._levels.draw_level(generator)
+
+    def fixed(self, index: int) -> dict[str, Tensor]:
+        """Nothing: all lies ready."""
+        return {}
+
+    def columns(self) -> dict[str, Tensor]:
+        """The store's."""
+        return self.store.columns()
+
+    def chances(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """ "drop_text" (bool) and a noise level."""
+        drop = torch.rand(count, generator=generator) < self.loss.drop_text
+        return {"drop_text": drop} | self._levels.draw_levels(count, generator)
+
+    def joined(self, rows: dict[str, Tensor], chances: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `HeldDataset.joined`."""
+        return _without_texts(rows, chances.pop("drop_text"), self._null) | chances
 
     def sources(self) -> Sequence[int]:
         """See `StageDataset.sources`."""
@@ -165,6 +231,29 @@ class DecoderDataset:
         drops = {"drop_image": drop_image, "drop_text": drop_text}
         return seen | row | drops | self._levels.draw_level(generator)
 
+    def fixed(self, index: int) -> dict[str, Tensor]:
+        """ "levels" uint8 `[S, S, 3]`, or "latents"."""
+        if self._latents is not None:
+            return self._seen(index)
+        return {"levels": center_crop(self.sample(index).image, self.size)}
+
+    def columns(self) -> dict[str, Tensor]:
+        """The store's."""
+        return self.store.columns()
+
+    def chances(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """ "drop_image", "drop_text" (bool) and a noise level."""
+        chances = torch.rand(2, count, generator=generator)
+        drops = {"drop_image": chances[0] < self.loss.drop_image, "drop_text": chances[1] < self.loss.drop_text}
+        return drops | self._levels.draw_levels(count, generator)
+
+    def joined(self, rows: dict[str, Tensor], chances: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `HeldDataset.joined`."""
+        rows = _without_texts(rows, chances["drop_text"], self._null)
+        if "levels" in rows:
+            rows["images"] = rows.pop("levels").permute(0, 3, 1, 2).float() / 127.5 - 1
+        return rows | chances
+
     def _seen(self, index: int) -> dict[str, Tensor]:
         if self._latents is not None:
             return {"latents": self._latents.row(self.store.source(index))}
@@ -177,6 +266,16 @@ class DecoderDataset:
     def sample(self, index: int) -> Sample:
         """The sample of a row."""
         return self.collection.read(self.store.source(index), captions=False)
+
+
+def _without_texts(rows: dict[str, Tensor], dropped: Tensor, null: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rows of a store `[B, …]` with the empty prompt's encoding where the text is dropped `[B]`."""
+    filled = {}
+    for name, empty in null.items():
+        every = rows[name].float() if rows[name].is_floating_point() else rows[name]
+        mask = dropped.reshape(-1, *[1] * empty.ndim)
+        filled[name] = torch.where(mask, empty.to(every.device, non_blocking=True), every)
+    return rows | filled
 
 
 class UpsamplerDataset:

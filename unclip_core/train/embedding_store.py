@@ -88,6 +88,16 @@ class EmbeddingStore:
         file = Shard(shard_path(self.folder, shard))
         return self._padded({name: file.row(name, place) for name in PER_ROW})
 
+    def columns(self) -> dict[str, Tensor]:
+        """All rows together, as `row` names them: `[N, …]`, texts' states in half precision as they are kept."""
+        shards = [Shard(shard_path(self.folder, number)) for number in range(len(self._counts))]
+        columns = {}
+        for name in PER_ROW:
+            parts = [self._lengthened(name, shard.tensor(name)) for shard in shards]
+            every = torch.cat(parts)
+            columns[name] = every if self._chosen is None else every[self._chosen]
+        return columns
+
     def image_embed(self, number: int) -> Tensor:
         """The image embedding `[D]` of a row alone."""
         shard, place = self._place(number)
@@ -121,11 +131,15 @@ class EmbeddingStore:
         return torch.cat(flags).nonzero()[:, 0]
 
     def _padded(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A row with its text at full length, the states in float32."""
+        padded = {name: self._lengthened(name, tensor[None])[0] for name, tensor in row.items()}
+        return padded | {"text_states": padded["text_states"].float()}
+
+    def _lengthened(self, name: str, rows: Tensor) -> Tensor:
         """Texts are kept as long as the longest of their shard: what is behind them is never read."""
-        missing = self._tokens - len(row["text_mask"])
-        row["text_mask"] = nn.functional.pad(row["text_mask"].bool(), (0, missing))
-        row["text_states"] = nn.functional.pad(row["text_states"].float(), (0, 0, 0, missing))
-        return row
+        if name == "text_mask":
+            return nn.functional.pad(rows.bool(), (0, self._tokens - rows.shape[1]))
+        return nn.functional.pad(rows, (0, 0, 0, self._tokens - rows.shape[1])) if name == "text_states" else rows
 
 
 class Shard:

@@ -24,19 +24,25 @@ class NoiseLevels:
 
     def draw_level(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A timestep "times" with its "alpha_bar" and "weight", and a "noise_seed" (scalars)."""
-        time = self._time(generator)
-        levels = at_times(self._table, time)
-        weight = torch.ones((), dtype=torch.float64)
-        if self.loss.weighting == "min_snr":
-            weight = min_snr_weight(self.spec.prediction, self._table[time], self.loss.min_snr_gamma)
+        time = self._times((), generator)
         seed = torch.randint(2**62, (), generator=generator)
-        return {"times": time, **levels, "weight": weight.float(), "noise_seed": seed}
+        return {"times": time, **at_times(self._table, time), "weight": self._weights(time), "noise_seed": seed}
 
-    def _time(self, generator: torch.Generator) -> Tensor:
+    def draw_levels(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """As `draw_level`, of `count` samples together `[count]`, without seeds of noise."""
+        times = self._times((count,), generator)
+        return {"times": times, **at_times(self._table, times), "weight": self._weights(times)}
+
+    def _times(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         count = self.spec.train_steps
         if self.loss.times == "uniform":
-            return torch.randint(count, (), generator=generator)
-        return logit_normal_times((), count, self.loss.times_mean, self.loss.times_std, generator)
+            return torch.randint(count, tuple(shape), generator=generator)
+        return logit_normal_times(shape, count, self.loss.times_mean, self.loss.times_std, generator)
+
+    def _weights(self, times: Tensor) -> Tensor:
+        if self.loss.weighting == "min_snr":
+            return min_snr_weight(self.spec.prediction, self._table[times], self.loss.min_snr_gamma).float()
+        return torch.ones(times.shape)
 
 
 def noise_of(seeds: Tensor, shape: Sequence[int], device: torch.device | str) -> Tensor:

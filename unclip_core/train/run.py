@@ -16,10 +16,11 @@ from ..output import legible, say
 from ..weights.choices import AUTO
 from ..weights.devices import choose_device
 from ..weights.files import write_whole
-from .batch_sources import SampledBatches
+from .batch_sources import BatchSource, SampledBatches
 from .config import Config, read_config
 from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
 from .description import description
+from .device_batches import DeviceBatches
 from .embedding_store import EmbeddingStore
 from .embeds import BATCH, Embedder, Workers, embed_collection
 from .engine import Engine, Hooks
@@ -179,13 +180,20 @@ class Run:
         if training.held_out:
             samples, held = split(every, len(self.collection), training.held_out)
         sample = self._sheets(every, held) if training.sample_every > 0 and main else None
-        source = SampledBatches(samples, training, self.accelerator)
+        source = self._source(every, samples)
         objective = self._objective()
         measure = None if held is None else partial(self._measure, objective, every, held)
         hooks = Hooks(self._write, sample, measure)
         engine = Engine(objective, source, training, self.files, self.accelerator, hooks)
         finished = engine.run()
         return finished, known_bad | engine.bad
+
+    def _source(self, every: Any, samples: StageDataset) -> BatchSource:
+        """What gives the batches of `samples`, which are some of `every`."""
+        if not self.config.training.on_device:
+            return SampledBatches(samples, self.config.training, self.accelerator)
+        rows = samples.rows if isinstance(samples, Chosen) else range(every.count)
+        return DeviceBatches(every, rows, self.config.training, self.accelerator)
 
     def _write(self, averages: Mapping[str, Tensor]) -> None:
         of_net = {name.removeprefix("net."): tensor for name, tensor in averages.items() if name.startswith("net.")}

@@ -21,6 +21,7 @@ from ..weights.devices import AUTO, choose_device, describe_device, device_peak_
 from .batch_sources import BatchSource, Part, SampledBatches
 from .config import config_from_dict
 from .datasets import DecoderDataset
+from .device_batches import DeviceBatches
 from .embeds import embed_collection
 from .engine import Engine, Hooks
 from .objectives import objective_class
@@ -67,9 +68,9 @@ def bench_train(
         as_json: print JSON in place of text.
 
     Returns:
-        What was asked for; by way under "ways" `with_data` and `without` (images a second, read from files, or one
-        batch that lies on the device again and again), `first` (seconds of the first step: compiling), `loss`
-        (mean of all steps) and `peak_device_gib` (None for a CPU).
+        What was asked for; by way under "ways" `with_data`, `on_device` and `without` (images a second: read from
+        files, lying on the device as `training.on_device` has them, or one batch again and again), `first` (seconds of
+        the first step: compiling), `loss` (mean of all steps) and `peak_device_gib` (None for a CPU).
 
     Raises:
         ValueError: this machine has no such device, or accelerate is not installed.
@@ -176,7 +177,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     forget_peak(crew.device)
     found: dict[str, Any] = {}
     lone = Repeated([dict(part) for part in next(iter(files.steps(0, 1)))])
-    for name, source in (("without", lone), ("with_data", files)):
+    held = DeviceBatches(samples, range(samples.count), config.training, crew)
+    sources: dict[str, BatchSource] = {"without": lone, "with_data": files, "on_device": held}
+    for name, source in sources.items():
         timed = Timed(source, count, crew.device)
         run = RunFiles(folder / name)
         engine = Engine(objective, timed, config.training, run, crew, Hooks(save=lambda averages: None))
@@ -198,7 +201,8 @@ def compile_net(net: nn.Module) -> None:
 def _line(found: dict[str, Any]) -> str:
     memory = "" if found["peak_device_gib"] is None else f", {found['peak_device_gib']:.2f} GiB of the device"
     return (
-        f"{found['with_data']:,.0f} images a second, {found['without']:,.0f} without reading them; "
+        f"{found['with_data']:,.0f} images a second, {found['on_device']:,.0f} that lie on the device, "
+        f"{found['without']:,.0f} without any data; "
         f"first step {found['first']:.1f} s, loss {found['loss']:.3f}{memory}"
     )
 

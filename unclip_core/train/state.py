@@ -35,6 +35,7 @@ BEFORE = {
     "training.muon_max_side": 2048,
     "training.stop": 0,
     "training.held_out": 0,
+    "training.on_device": False,
     "vocabulary": "",
     "vocabulary_size": 8192,
     "prior": "",
