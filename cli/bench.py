@@ -34,6 +34,12 @@ def _add_tiny(measures: Commands) -> None:
     tiny.add_argument(
         "--model", choices=["things", "shapes"], default="things", help="which bundled one (default: %(default)s)"
     )
+    tiny.add_argument(
+        "--cold",
+        type=int,
+        default=3,
+        help="fresh processes of which the median counts; 0 for none (default: %(default)s)",
+    )
     tiny.set_defaults(call=_bench_tiny)
 
 
@@ -99,6 +105,7 @@ def _add_speed(measures: Commands) -> None:
         "--offload", action="store_true", help="models wait in main memory and are on the device while they run"
     )
     speed.add_argument("--profile", action="store_true", help="also tell where the time goes, by torch's profiler")
+    speed.add_argument("--plain", action="store_true", help="also measure ours without a GPU's faster ways")
     speed.set_defaults(call=_bench_speed)
 
 
@@ -195,7 +202,12 @@ def _bench_tiny(options: argparse.Namespace) -> int:
 
     return run_and_report(
         lambda: bench_tiny(
-            options.repeats, as_json=options.json, dtype=options.dtype, device=options.device, model=options.model
+            options.repeats,
+            as_json=options.json,
+            dtype=options.dtype,
+            device=options.device,
+            model=options.model,
+            cold=options.cold,
         )
     )
 
@@ -243,6 +255,7 @@ def _bench_speed(options: argparse.Namespace) -> int:
             options.family,
             offload=options.offload,
             profile=options.profile,
+            plain=options.plain,
         )
     )
 

@@ -28,6 +28,7 @@ def bench_tiny(
     dtype: str = "fp32",
     device: str = AUTO,
     model: str = MODELS[0],
+    cold: int = 3,
 ) -> dict[str, Any]:
     """Time a bundled model with default settings, print the figures and return them.
 
@@ -38,12 +39,13 @@ def bench_tiny(
         dtype: of the nets, a name in `DTYPES` (on a CPU "bf16" is faster only where it has instructions for it).
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
         model: "things" or "shapes".
+        cold: fresh processes of which the median counts; 0 measures no cold start.
 
     Returns:
         `model`, `side` of its images (px), `seconds` by stage and in all for batch 1,
         `batch_seconds` by stage and in all for `batch`, `batch_over_one`
         the ratio of both in all, `cold_seconds` from a command's start to its first image (see `cold_seconds`; in
-        fp32, on the CPU), `peak_memory_gib` of this process, `peak_device_gib` of the device's memory (None for a CPU),
+        fp32, on the CPU; empty if not asked for), `peak_memory_gib` of this process, `peak_device_gib` of the device's memory (None for a CPU),
         `device`, `threads`.
 
     Raises:
@@ -63,7 +65,7 @@ def bench_tiny(
         "batch": batch,
         "batch_seconds": many,
         "batch_over_one": many["all"] / one["all"],
-        "cold_seconds": cold_seconds(model=model),
+        "cold_seconds": cold_seconds(cold, model) if cold else {},
         "dtype": dtype,
         "precision": describe_dtype(DTYPES[dtype], place),
         "peak_memory_gib": peak_gib(),
@@ -98,12 +100,12 @@ def _median_stages(run: Callable[[], dict[str, float]], repeats: int) -> dict[st
 
 def _text(figures: dict[str, Any]) -> str:
     one, many, cold = (_stages(figures[name]) for name in ("seconds", "batch_seconds", "cold_seconds"))
+    fresh = f"cold, a fresh process: {cold}\n" if cold else ""
     return (
         f"bundled model of {figures['model']}, prompt to {figures['side']} px, warm, {figures['device']}, "
         f"{figures['threads']} threads, {figures['precision']}; {one}\n"
         f"batch of {figures['batch']}: {many}; {figures['batch_over_one']:.1f} x the time of one\n"
-        f"cold, a fresh process: {cold}\n"
-        f"peak memory: {figures['peak_memory_gib']:.2f} GiB{_of_device(figures['peak_device_gib'])}"
+        f"{fresh}peak memory: {figures['peak_memory_gib']:.2f} GiB{_of_device(figures['peak_device_gib'])}"
     )
 
 

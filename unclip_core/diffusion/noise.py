@@ -67,7 +67,7 @@ class NoiseSource:
     ) -> Tensor:
         """Return the next standard normal draw `[B, *shape]`; ``shape`` is without the batch."""
         rows = [torch.randn(tuple(shape), generator=g, dtype=torch.float32) for g in self._generators]
-        return torch.stack(rows).to(dtype).to(device)
+        return _moved(torch.stack(rows), device, dtype)
 
 
 class BatchNoise:
@@ -84,7 +84,7 @@ class BatchNoise:
         self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Return the next standard normal draw `[B, *shape]`; ``shape`` is without the batch."""
-        return torch.randn((self._batch, *shape), generator=self._generator).to(dtype).to(device)
+        return _moved(torch.randn((self._batch, *shape), generator=self._generator), device, dtype)
 
 
 class FixedNoise:
@@ -109,7 +109,19 @@ class FixedNoise:
         self._next += 1
         if tuple(draw.shape[1:]) != tuple(shape):
             raise ValueError(f"draw {self._next} has shape {tuple(draw.shape[1:])}, asked for {tuple(shape)}")
-        return draw.to(dtype).to(device)
+        return _moved(draw, device, dtype)
+
+
+def _moved(draw: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """The draw in that dtype on the device.
+
+    To a CUDA device it goes from pinned memory, and nothing waits: a plain copy would first wait for all steps before
+    it, and leave the device idle while the next step is prepared.
+    """
+    draw = draw.to(dtype)
+    if draw.device.type == "cpu" and torch.device(device).type == "cuda":
+        return draw.pin_memory().to(device, non_blocking=True)
+    return draw.to(device)
 
 
 def _hash(seed: int, stream: str) -> int:

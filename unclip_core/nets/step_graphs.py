@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -46,6 +45,10 @@ class Backend(Protocol):
 class CudaGraphs:
     """torch's own graphs."""
 
+    def __init__(self) -> None:
+        """Nothing is recorded yet."""
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
     def pool(self) -> Any:
         """A new pool."""
         return torch.cuda.graph_pool_handle()
@@ -56,7 +59,9 @@ class CudaGraphs:
         `torch.cuda.graph` would collect garbage of the whole process first, which in ComfyUI takes as long as a step.
         """
         with torch.cuda.device(device):
-            aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+            # One stream for all: cuBLAS takes a workspace of 32 MiB for each that it has seen, and keeps it.
+            aside = self._streams.get(device) or self._streams.setdefault(device, torch.cuda.Stream())
+            graph = torch.cuda.CUDAGraph()
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 work()
@@ -109,15 +114,18 @@ class StepGraphs:
         self._pools: dict[torch.device, Any] = {}
         self._lock = threading.RLock()  # a graph's inputs are its own: one thread at a time
 
-    def run(self, net: nn.Module, forward: Callable[..., Tensor], given: tuple[Any, ...]) -> Tensor:
+    def run(
+        self, net: nn.Module, forward: Callable[..., Tensor], given: tuple[Any, ...], holders: "_Holders"
+    ) -> Tensor:
         """`forward(*given)`, replayed where it was recorded.
 
         Args:
             net: whose weights `forward` reads; all of them on one device, and without hooks.
             given: tensors, None, and mappings of these.
+            holders: the net's, see `_holders`.
         """
         with self._lock:
-            made = self._replayed(net, forward, given)
+            made = self._replayed(net, forward, given, holders)
         return forward(*given) if made is None else made
 
     def release(self, *modules: nn.Module) -> None:
@@ -130,7 +138,9 @@ class StepGraphs:
         """How many graphs there are."""
         return sum(step.graph is not None for step in self._steps.values())
 
-    def _replayed(self, net: nn.Module, forward: Callable[..., Tensor], given: tuple[Any, ...]) -> Tensor | None:
+    def _replayed(
+        self, net: nn.Module, forward: Callable[..., Tensor], given: tuple[Any, ...], holders: "_Holders"
+    ) -> Tensor | None:
         """The output, or None where there is no graph, as at the first call."""
         key = (id(net), _signature(given))
         step = self._steps.get(key)
@@ -138,7 +148,7 @@ class StepGraphs:
             self._meet(key, net, _leaves(given)[0].device)
             return None
         self._steps.move_to_end(key)
-        weights = _places(net)
+        weights = _places(holders)
         if step.graph is not None and step.graph.weights != weights:
             step.graph = None
         if step.graph is None and not step.refused:
@@ -202,6 +212,7 @@ def stepped(net: nn.Module, forward: Callable[..., Tensor], times: Times | None 
         (x, t, condition) -> output.
     """
     plain = partial(forward, times=times)
+    holders: _Holders = []
     if not _ALLOWED.get() or plain_is_asked_for() or _has_hooks(net):
         return plain
 
@@ -211,7 +222,9 @@ def stepped(net: nn.Module, forward: Callable[..., Tensor], times: Times | None 
     def run(x: Tensor, t: Tensor, condition: Any) -> Tensor:
         if not pays(x):
             return plain(x, t, condition)
-        return GRAPHS.run(net, with_embedded, (x, t, condition, None if times is None else times(t)))
+        if not holders:
+            holders.extend(_holders(net))
+        return GRAPHS.run(net, with_embedded, (x, t, condition, None if times is None else times(t)), holders)
 
     return run
 
@@ -232,9 +245,18 @@ def _has_hooks(net: nn.Module) -> bool:
     return any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
 
 
-def _places(net: nn.Module) -> tuple[int, ...]:
+_Holders = list[Mapping[str, Tensor | None]]
+"""What holds a net's weights: its modules' own dictionaries."""
+
+
+def _holders(net: nn.Module) -> _Holders:
+    """Collected once a run: to go through the modules in each step would take 5 ms for Karlo's decoder."""
+    return [held for part in net.modules() for held in (part._parameters, part._buffers) if held]
+
+
+def _places(holders: _Holders) -> tuple[int, ...]:
     """Where the weights lie."""
-    return tuple(tensor.data_ptr() for tensor in chain(net.parameters(), net.buffers()))
+    return tuple(tensor.data_ptr() for held in holders for tensor in held.values() if tensor is not None)
 
 
 def _signature(tree: Any) -> Any:

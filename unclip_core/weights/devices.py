@@ -96,6 +96,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def forget_peak(device: torch.device) -> None:
     """Measure `device_peak_gib` from here on."""
     if device.type in ("cuda", "xpu"):
+        _module(device.type).init()  # before anything is on a device named by its number, torch knows no peak to forget
         _module(device.type).reset_peak_memory_stats(device)
 
 

@@ -60,14 +60,17 @@ def test_a_program_that_counts_nothing_has_no_share():
 
 KERNELS = {
     "layout changes": ["void cudnn::engines_precompiled::nchwToNhwcKernel<__half, __half, float>", "nhwcToNchwKernel",
+                       "void cudnn::ops::convertTensor_kernel<float>", "void nhwcAddPaddingKernel<__half>",
                        "void transpose_readWrite_alignment_kernel<float>"],
     "attention": ["pytorch_flash::flash_fwd_kernel<...>", "fmha_cutlassF_f16_aligned_64x64_rf_sm80",
                   "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "softmax_warp_forward",
                   "aten::_scaled_dot_product_flash_attention_for_cpu"],
     "norms": ["void at::native::(anonymous namespace)::RowwiseMomentsCUDAKernel<c10::Half>",
               "vectorized_elementwise_kernel<4, GroupNormKernelImplInternal<c10::Half>>",
-              "at::native::ComputeFusedParamsCUDAKernel", "vectorized_layer_norm_kernel", "aten::native_group_norm"],
-    "convolutions": ["sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64"[:40],
+              "at::native::ComputeFusedParamsCUDAKernel", "vectorized_layer_norm_kernel", "aten::native_group_norm",
+              "_moments", "_fold", "_apply", "_sums", "_fold_gradients", "_apply_gradients"],
+    "convolutions": ["sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64",
+                     "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816fprop_optimized_bf16_nhwc>",
                      "implicit_convolve_sgemm", "aten::mkldnn_convolution", "aten::cudnn_convolution"],
     "products": ["nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT", "sm80_xmma_gemm_f16f16_f16f32_f32_tn_n",
                  "cutlass::Kernel2<cutlass_80_tensorop>", "cublasLt::splitKreduce_kernel", "aten::addmm", "aten::mm",
@@ -76,7 +79,8 @@ KERNELS = {
                "CatArrayBatchedCopy_aligned16_contig", "aten::copy_", "aten::clone", "aten::cat"],
     "elementwise": ["vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<c10::Half>>", "triton_poi_fused_add",
                     "at::native::distribution_elementwise_grid_stride_kernel<normal_kernel>", "aten::silu", "aten::mul",
-                    "aten::add_", "aten::normal_"],
+                    "aten::add_", "aten::normal_", "at::native::upsample_nearest2d_nhwc_out_frame<c10::BFloat16>",
+                    "at::native::avg_pool2d_out_cuda_frame_nhwc<c10::BFloat16>"],
     "other": ["aten::view", "a kernel of somebody's"],
 }  # fmt: skip
 

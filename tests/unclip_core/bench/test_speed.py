@@ -35,6 +35,7 @@ def measured(program, folder, tmp_path, dtype="fp32", **more):
     assert len(figures["per_image"]) == 1 and min(figures["load"], figures["first"], figures["peak_memory"]) > 0
     assert len(figures["cpu_per_image"]) == 1 and figures["cpu_per_image"][0] > 0
     assert figures["peak_device_memory"] is None
+    assert list(figures["further"]) == [str(batch) for batch in more.get("further", ())]
     json.dumps(figures)
     return figures if more else torch.load(images, weights_only=True)
 
@@ -55,6 +56,16 @@ def test_a_program_is_looked_into_after_it_is_timed(program, asked, folder, tmp_
     assert {"convolutions", "products", "norms", "elementwise"} <= set(found["profile"]["seconds"])
     assert found[{"count": "flop", "rate": "matrix_rate"}[asked]] > 1e6
     assert ("flop" in found, "matrix_rate" in found) == (asked == "count", asked == "rate")
+
+
+@pytest.mark.slow
+def test_a_process_draws_further_batches_with_what_it_has_loaded(folder, tmp_path):
+    asked = {"further": [1], "images": 4, "warm": 3, "profile": True, "profile_further": False, "stages": True}
+    found = measured("plain", folder, tmp_path, count=True, **asked)
+    more = found["further"]["1"]
+    assert more["load"] == found["load"] and len(more["per_image"]) == 1
+    assert list(found["stages"]) == list(more["stages"]) == ["text", "prior", "decoder", "upsampler"]
+    assert ("flop" in found, "flop" in more) == ("profile" in found, "profile" in more) == (True, False)
 
 
 def test_what_there_is_to_offload_is_said(monkeypatch):
@@ -204,3 +215,41 @@ def test_more_steps_come_nearer(folder):
     assert set(found) == {"prior", "decoder"} and "ddim" in found["decoder"]
     for measure in found.values():
         assert measure["ddim"][12] < measure["ddim"][2]
+
+
+def test_on_a_device_a_process_draws_all_batches_behind_warm_ones(monkeypatch, tmp_path):
+    jobs, environments = [], []
+
+    def process(job):
+        jobs.append(job)
+        torch.save(torch.full((1, 2, 2, 3), 0.5), job["save_to"])
+        seconds = {"diffusers": 6.0, "ours": 2.0, "plain": 3.0}[job["program"]]
+        found = {"load": 2.0, "first": 2.0, "per_image": [seconds], "cpu_per_image": [1.0], "peak_memory": 1.0,
+                 "peak_device_memory": 4.0}  # fmt: skip
+        laps = {"stages": {"text": 1.0}} if job["stages"] else {}
+        return found | laps | {"further": {"4": found | laps | {"per_image": [seconds / 2]}}}
+
+    monkeypatch.setattr(table, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(table, "describe_device", str)
+    monkeypatch.setattr(table, "_process", process)
+    monkeypatch.setattr(table, "model_folder", lambda *_: tmp_path)
+    how = {"dtypes": ["bf16"], "batches": [1, 4], "rounds": 1, "device": "cuda", "profile": True, "plain": True}
+    figures = table.bench_speed(folder=str(tmp_path), as_json=True, **how)
+    assert [(job["program"], job["batch"], job["further"]) for job in jobs] == [
+        (program, 1, [4]) for program in ("diffusers", "ours", "plain")
+    ]
+    assert [(job["warm"], job["images"], job["profile"]) for job in jobs] == [(1, 3, True), (2, 4, True), (2, 4, False)]
+    ratios = figures["ratios"]["bf16"]
+    assert (ratios["seconds_per_image"], ratios["plain"], ratios["plain_batch_4"]) == (3.0, 1.5, 1.5)
+    assert figures["efficiency"]["bf16"]["batches"]["4"]["plain"]["per_image"] == 1.5
+    assert set(figures["stages"]["bf16"]["1"]) == {"ours", "plain"}
+
+    class Done:
+        returncode, stdout = 0, "{}"
+
+    monkeypatch.undo()
+    monkeypatch.delenv("UNCLIP_PLAIN", raising=False)
+    monkeypatch.setattr(table.subprocess, "run", lambda command, env, **_: environments.append(env) or Done)
+    for program in ("ours", "plain"):
+        table._process({"program": program})
+    assert [environment.get("UNCLIP_PLAIN") for environment in environments] == [None, "1"]

@@ -13,7 +13,7 @@ STAGES = ["clip", "prior", "decoder", "rerank", "upscale", "all"]
 
 @pytest.mark.slow
 def test_every_stage_is_timed_and_they_sum_up(monkeypatch, capsys):
-    monkeypatch.setattr(tiny, "cold_seconds", lambda model: {"all": 3.0})
+    monkeypatch.setattr(tiny, "cold_seconds", lambda repeats, model: {"all": 3.0})
     figures = tiny.bench_tiny(repeats=1, batch=2, as_json=True, device="cpu", model="shapes")
     assert json.loads(capsys.readouterr().out) == figures
     for seconds in (figures["seconds"], figures["batch_seconds"]):
@@ -28,10 +28,11 @@ def test_every_stage_is_timed_and_they_sum_up(monkeypatch, capsys):
 def test_the_default_is_what_people_meet(monkeypatch):
     """The bundled model of things, warm and cold: its stages are read, and the fresh process is told of it."""
     asked = []
-    monkeypatch.setattr(tiny, "cold_seconds", lambda model: asked.append(model) or {"all": 3.0})
+    monkeypatch.setattr(tiny, "cold_seconds", lambda repeats, model: asked.append(model) or {"all": 3.0})
     monkeypatch.setattr(tiny, "_median_stages", lambda run, repeats: {"all": 1.0})
     figures = tiny.bench_tiny(device="cpu")
     assert figures["model"] == "things" and asked == ["things"] and figures["side"] == 256
+    assert tiny.bench_tiny(device="cpu", cold=0)["cold_seconds"] == {} and asked == ["things"]
 
 
 @pytest.mark.slow

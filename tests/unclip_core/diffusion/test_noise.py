@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unclip.unclip_core.diffusion.noise import FixedNoise, NoiseSource, sample_seeds
+from unclip.unclip_core.diffusion.noise import BatchNoise, FixedNoise, NoiseSource, sample_seeds
 
 
 def test_seeds_of_a_batch_count_up_and_wrap():
@@ -94,3 +94,31 @@ def test_fixed_noise_hands_out_its_draws_in_order_then_refuses():
 def test_fixed_noise_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(3,\).*\(4,\)"):
         FixedNoise([torch.ones(2, 3)]).normal((4,))
+
+
+def test_noise_goes_to_a_gpu_without_waiting_for_it(monkeypatch):
+    """A copy from memory that is not pinned waits for all that the device was given before."""
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda draw: moved.append("pinned") or draw)
+    real = torch.Tensor.to
+
+    def to(draw, *given, **how):
+        return moved.append((given, how)) or draw if given == ("cuda",) else real(draw, *given, **how)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    sources = NoiseSource([1]), BatchNoise(torch.Generator(), 1), FixedNoise([torch.ones(1, 9)])
+    for source in sources:
+        moved.clear()
+        source.normal((9,), device="cuda")
+        assert moved == ["pinned", (("cuda",), {"non_blocking": True})]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_noise_is_the_cpus():
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU: what torch copies there is not tested here")
+    here, there = NoiseSource([1, 2]), NoiseSource([1, 2])
+    for _ in range(20):  # memory that waits to be copied is not written over
+        assert torch.equal(there.normal((3, 64, 64), device="cuda").cpu(), here.normal((3, 64, 64)))
+    drawn = [there.normal((3, 64, 64), device="cuda") for _ in range(20)]
+    assert all(torch.equal(draw.cpu(), here.normal((3, 64, 64))) for draw in drawn)

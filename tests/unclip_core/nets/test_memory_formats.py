@@ -208,3 +208,28 @@ def test_where_it_pays(monkeypatch, hip, there, major, pays):
     assert memory_formats.channels_last_pays(torch.device("cuda")) == pays
     for other in ("cpu", "mps", "xpu"):
         assert not memory_formats.channels_last_pays(torch.device(other))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "bound"), [("float32", 1e-4), ("float16", 2e-2), ("bfloat16", 1e-1)])
+def test_on_a_gpu_a_net_gives_the_cpus_numbers_and_gradients(kind, bound, monkeypatch):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU: its ways are not run here")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    dtype = getattr(torch, kind)
+    net, x, t = randomise(UNet(FULL)), draw(2, 3, 16, 16), torch.tensor([3, 900])
+    context, grad = draw(2, 5, 10, seed=3), draw(2, 6, 16, 16, seed=4)
+
+    def found(net, device, dtype):
+        leaf = x.to(device, dtype).requires_grad_()
+        made = net(leaf, t.to(device), context=context.to(device, dtype))
+        slopes = torch.autograd.grad(made, [leaf, *net.parameters()], grad.to(device, dtype))
+        with torch.no_grad():
+            alone = net(leaf, t.to(device), context=context.to(device, dtype))
+        return [part.detach().float().cpu() for part in (alone, made, *slopes)]
+
+    expected = found(net, "cpu", torch.float32)
+    net.to("cuda", dtype)
+    assert last(net.down[1].blocks[0].conv1.weight) is memory_formats.triton_serves()
+    given = found(net, "cuda", dtype)
+    assert max(error(mine, whole) for mine, whole in zip(given, expected, strict=True)) < bound

@@ -99,6 +99,15 @@ def test_out_of_memory_is_known_of_every_device():
     assert not devices.is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
+def test_a_peak_is_forgotten_before_anything_was_on_the_device(monkeypatch):
+    """torch refuses a device by its number until somebody has asked for one."""
+    done = []
+    card = SimpleNamespace(init=lambda: done.append("init"), reset_peak_memory_stats=lambda device: done.append("peak"))
+    monkeypatch.setattr(torch, "cuda", card)
+    devices.forget_peak(torch.device("cuda:1"))
+    assert done == ["init", "peak"]
+
+
 def test_a_cpu_has_no_memory_of_a_device_and_nothing_to_wait_for():
     cpu = torch.device("cpu")
     devices.synchronise(cpu)

@@ -77,7 +77,7 @@ def efficiency(runs: Mapping[int, Sequence[dict[str, Any]]]) -> dict[str, Any]:
     found: dict[str, Any] = {"flop_per_image": flop, "matrix_rate": rate, "batches": {}}
     for batch, pairs in runs.items():
         found["batches"][str(batch)] = {
-            program: _of_program([pair[program] for pair in pairs], flop, rate) for program in ("diffusers", "ours")
+            program: _of_program([pair[program] for pair in pairs], flop, rate) for program in sorted(pairs[0])
         }
     return found
 

@@ -13,14 +13,14 @@ from torch.profiler import ProfilerActivity, profile
 from ...weights.devices import synchronise
 
 KINDS = {
-    "layout changes": r"nchw|nhwc|transpose\w*kernel|reorder",
+    "layout changes": r"nchw\w*to\w*nhwc|nhwc\w*to\w*nchw|converttensor|nhwcaddpadding|transpose\w*kernel|reorder",
     "attention": r"attention|flash|fmha|sdpa|softmax",
-    "norms": r"norm(?!al)|moments|welford|fusedparams",
+    "norms": r"norm(?!al)|moments|welford|fusedparams|^_(moments|fold|apply|sums|fold_gradients|apply_gradients)$",
     "convolutions": r"conv(?!ert)|fprop|implicit_gemm|winograd|im2col",
     "products": r"gemm|gemv|nvjet|cutlass|cublas|splitk|aten::(b|add|badd|sparse_)?b?mm$|matmul|linear|aten::dot",
     "copies": r"copy|memcpy|memset|catarray|contiguous|clone|aten::(cat|to|stack|fill_|zero_|expand)$",
     "elementwise": (
-        r"elementwise|triton|vectorized|unrolled|reduce|index|interp|upsample|distribution|"
+        r"elementwise|triton|vectorized|unrolled|reduce|index|interp|upsample|avg_?pool|distribution|"
         r"aten::(add|sub|rsub|mul|div|silu|gelu|sigmoid|tanh|exp|log|sin|cos|clamp|clamp_min|clamp_max|lerp|where|neg|"
         r"pow|sqrt|rsqrt|mean|sum|abs|round|addcmul|addcdiv|normal|randn|arange|cumsum|sort|argsort|topk|embedding)_?$"
     ),

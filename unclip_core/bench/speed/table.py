@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ...nets.memory_formats import PLAIN_VARIABLE
 from ...output import say
 from ...weights.choices import AUTO
 from ...weights.devices import choose_device, describe_device
@@ -31,6 +32,10 @@ STEPS: dict[str, dict[str, Sequence[int]]] = {
 """Steps of each stage by family and size."""
 NAMES = {"karlo": "Karlo", "kandinsky22": "Kandinsky 2.2"}
 PROGRAMS = ("diffusers", "ours")
+PLAIN = "plain"
+"""Ours by torch's own ways, see `memory_formats.PLAIN_VARIABLE`."""
+WARM = {"diffusers": 1}
+"""Batches that a device draws before those that count; ours records the steps of its last net in the second."""
 
 
 def bench_speed(
@@ -46,6 +51,7 @@ def bench_speed(
     family: str = "karlo",
     offload: bool = False,
     profile: bool = False,
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Measure both programs pair by pair, print the ratios and return all figures.
 
@@ -53,7 +59,8 @@ def bench_speed(
         size: "small" (half the widths) or "full".
         dtypes: of weights and nets, "fp32", "bf16" or "fp16".
         batches: images drawn together; all figures but `batch_<n>` are of the first.
-        rounds: pairs of processes for each dtype and batch, which take turns in going first.
+        rounds: pairs of processes for each dtype and batch, which take turns in going first. On a device each draws all
+            batches, one size after the other.
         folder: where the random models are written and left; None for a temporary folder.
         as_json: print JSON in place of text.
         plot: a PNG file for an image of the ratios.
@@ -62,17 +69,20 @@ def bench_speed(
         family: "karlo" or "kandinsky22".
         offload: the models wait in main memory and are on the device while they run, as ComfyUI has them where room is
             short, and diffusers by `enable_model_cpu_offload`; else all stay on the device.
-        profile: also run a batch of each program under torch's profiler.
+        profile: also run a batch of each program under torch's profiler (of the larger ones ours alone), and time our
+            stages.
+        plain: also measure ours by torch's own ways on a GPU, as the program "plain".
 
     Returns:
         `ratios.<dtype>`: `load`, `first`, `seconds_per_image` (diffusers' over ours: above 1 ours is faster),
         `peak_memory` (ours over diffusers'), `peak_device_memory` (the same of the device's, unless that is a CPU),
-        `batch_<n>` (diffusers' seconds per image over ours at that batch) and `batch_<n>_over_one` (ours per image over
-        ours at batch 1); those with `cpu_` before them count a CPU's work in place of the time that passes. Under
+        `batch_<n>` (diffusers' seconds per image over ours at that batch), `batch_<n>_over_one` (ours per image over
+        ours at batch 1) and, if asked for, `plain` and `plain_batch_<n>` (plain seconds per image over ours); those with `cpu_` before them count a CPU's work in place of the time that passes. Under
         `range` their least and greatest by pair. `difference.<dtype>`: mean difference of the images (0..1).
         `medians`: the medians themselves. `efficiency.<dtype>`: FLOP of an image, the device's matrix rate, and by
         batch what each program makes of it, see `efficiency`. `profiles.<dtype>`, if asked for: by batch and program
-        where the time goes, see `profiles.profiled`.
+        where the time goes, see `profiles.profiled`. `stages.<dtype>`, if asked for: by batch and program the seconds
+        of each stage of a batch, of Karlo's.
 
     Raises:
         MissingOracle: diffusers is not installed.
@@ -99,18 +109,18 @@ def bench_speed(
         "medians": {},
         "efficiency": {},
         "profiles": {},
+        "stages": {},
     }
     with ExitStack() as cleanup:
         place = Path(folder or cleanup.enter_context(tempfile.TemporaryDirectory()))
         for dtype in dtypes:
             job = _job(family, place, size, dtype) | {"steps": steps, "device": str(place_of_nets)}
-            job |= {"offload": offload, "profile": profile}
-            runs = {
-                batch: _rounds(job | {"batch": batch, "count": batch == batches[0]}, rounds, place) for batch in batches
-            }
+            job |= {"offload": offload, "profile": profile, "stages": profile}
+            runs = _runs(job, (*PROGRAMS, PLAIN) if plain else PROGRAMS, batches, rounds, place)
             _sum_up(figures, dtype, runs)
             figures["efficiency"][dtype] = efficiency(runs)
-            figures["profiles"][dtype] = _profiles(runs)
+            figures["profiles"][dtype] = _of_first_round(runs, "profile")
+            figures["stages"][dtype] = _of_first_round(runs, "stages")
     say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot:
         _plot(figures, plot)
@@ -135,45 +145,79 @@ def _job(family: str, place: Path, size: str, dtype: str) -> dict[str, Any]:
 Run = dict[str, dict[str, Any]]  # figures by program
 
 
-def _rounds(job: dict[str, Any], rounds: int, scratch: Path) -> list[Run]:
-    return [_pair(job if number == 0 else _timed(job), scratch, number % 2 == 1) for number in range(rounds)]
+def _runs(
+    job: dict[str, Any], programs: Sequence[str], batches: Sequence[int], rounds: int, scratch: Path
+) -> dict[int, list[Run]]:
+    """By batch the figures of each round.
+
+    On a CPU each batch has processes of its own, whose peak of memory is its own. A device tells the peak of a batch,
+    and a process draws all of them: to load a large model takes longer than to draw with it.
+    """
+    groups = [list(batches)] if job["device"] != "cpu" else [[batch] for batch in batches]
+    runs: dict[int, list[Run]] = {batch: [] for batch in batches}
+    for group in groups:
+        asked = job | {"batch": group[0], "further": group[1:], "count": group[0] == batches[0]}
+        for number in range(rounds):
+            pair = _pair(asked if number == 0 else _timed(asked), programs, scratch, number % 2 == 1)
+            for batch in group:
+                runs[batch].append(pair[batch])
+    return runs
 
 
 def _timed(job: dict[str, Any]) -> dict[str, Any]:
     """The job of a later round, for times and memory alone."""
-    return job | {"count": False, "profile": False}
+    return job | {"count": False, "profile": False, "stages": False}
 
 
-def _profiles(runs: dict[int, list[Run]]) -> dict[str, Any]:
-    """By batch and program, of the first round."""
-    found: dict[str, Any] = {}
-    for batch, (first, *_) in runs.items():
-        found[str(batch)] = {
-            program: first[program].pop("profile") for program in PROGRAMS if "profile" in first[program]
-        }
+def _of_first_round(runs: dict[int, list[Run]], key: str) -> dict[str, Any]:
+    """What was found once, by batch and program."""
+    found = {
+        str(batch): {program: figures.pop(key) for program, figures in first.items() if figures.get(key)}
+        for batch, (first, *_) in runs.items()
+    }
     return {batch: programs for batch, programs in found.items() if programs}
 
 
-def _pair(job: dict[str, Any], scratch: Path, turned: bool) -> Run:
-    run: Run = {}
-    for program in reversed(PROGRAMS) if turned else PROGRAMS:
+def _pair(job: dict[str, Any], programs: Sequence[str], scratch: Path, turned: bool) -> dict[int, Run]:
+    """By batch the figures of each program, the first of which have an "image"."""
+    run: dict[int, Run] = {batch: {} for batch in (job["batch"], *job["further"])}
+    for program in reversed(programs) if turned else programs:
         images = scratch / f"{program}.pt"
-        # FLOP are counted in torch's own operations, which diffusers keeps to; the rate belongs to the device.
-        own = {"count": job["count"] and program == "diffusers", "rate": job["count"] and program == "ours"}
-        run[program] = _process({**job, **own, "program": program, "images": 2, "save_to": str(images)})
-        run[program]["image"] = torch.load(images, weights_only=True)
+        figures = _process({**job, **_own(job, program), "program": program, "save_to": str(images)})
+        further = figures.pop("further", {})
+        figures["image"] = torch.load(images, weights_only=True)
         images.unlink()
-        say(
-            f"{job['dtype']} batch {job['batch']} {program}: "
-            + ", ".join(f"{key} {run[program][key]:.2f}" for key in ("load", "first", "peak_memory"))
-            + f", per image {_per_image(run[program])}",
-            to_stderr=True,
-        )
+        for batch in run:
+            run[batch][program] = found = further.get(str(batch), figures)
+            memory = "" if found.get("peak_device_memory") is None else f" and {found['peak_device_memory']:.2f}"
+            say(
+                f"{job['dtype']} batch {batch} {program}: "
+                + ", ".join(f"{key} {found[key]:.2f}" for key in ("load", "first", "peak_memory"))
+                + f"{memory}, per image {_per_image(found)}",
+                to_stderr=True,
+            )
     return run
+
+
+def _own(job: dict[str, Any], program: str) -> dict[str, Any]:
+    """What one program alone is asked for."""
+    warm = 1 if job["device"] == "cpu" else WARM.get(program, 2)
+    return {
+        # FLOP are counted in torch's own operations, which diffusers keeps to; the rate belongs to the device.
+        "count": job["count"] and program == "diffusers",
+        "rate": job["count"] and program == "ours",
+        "profile": job["profile"] and program != PLAIN,
+        "profile_further": program == "ours",
+        "stages": job["stages"] and program != "diffusers",
+        "warm": warm,
+        "images": warm + (1 if job["device"] == "cpu" else 2),
+    }
 
 
 def _process(job: dict[str, Any]) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    if job["program"] == PLAIN:
+        environment[PLAIN_VARIABLE] = "1"
     done = subprocess.run(
         [sys.executable, "-m", f"{__package__}.worker", json.dumps(job)],
         env=environment,
@@ -205,6 +249,9 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
                 _value(large["ours"], key) / _value(one["ours"], key)
                 for large, one in zip(runs[batch], runs[first], strict=True)
             ]
+    if PLAIN in runs[first][0]:
+        pairs["plain"] = [_over(run, "per_image", PLAIN) for run in runs[first]]
+        pairs |= {f"plain_batch_{batch}": [_over(run, "per_image", PLAIN) for run in runs[batch]] for batch in others}
     figures["ratios"][dtype] = {name: statistics.median(values) for name, values in pairs.items()}
     figures["range"][dtype] = {name: [min(values), max(values)] for name, values in pairs.items()}
     figures["difference"][dtype] = max(
@@ -215,7 +262,7 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
             key: statistics.median(_value(run[program], key) for run in runs[first])
             for key in ("load", "first", "per_image", "cpu_per_image", "peak_memory")
         }
-        for program in PROGRAMS
+        for program in runs[first][0]
     }
 
 
@@ -223,9 +270,9 @@ def _per_image(figures: dict[str, Any]) -> str:
     return f"{_value(figures, 'per_image'):.2f} s ({_value(figures, 'cpu_per_image'):.2f} s of a CPU)"
 
 
-def _over(run: Run, key: str) -> float:
-    """diffusers' figure over ours."""
-    return _value(run["diffusers"], key) / _value(run["ours"], key)
+def _over(run: Run, key: str, program: str = "diffusers") -> float:
+    """That program's figure over ours."""
+    return _value(run[program], key) / _value(run["ours"], key)
 
 
 def _value(figures: dict[str, Any], key: str) -> float:
@@ -255,6 +302,10 @@ def _text(figures: dict[str, Any]) -> str:
             for program, found in programs.items():
                 lines.append(f"  profile of batch {batch}, {program}, {'/'.join(map(str, found['steps']))} steps:")
                 lines += profile_text(found)
+        for batch, programs in figures["stages"][dtype].items():
+            for program, found in programs.items():
+                laps = ", ".join(f"{stage} {seconds:.3g} s" for stage, seconds in found.items())
+                lines.append(f"  stages of batch {batch}, {program}: {laps}")
     return "\n".join(lines)
 
 
@@ -263,6 +314,8 @@ def _meaning(name: str) -> str:
         return "ours / diffusers: less than 1 is lighter"
     if name.endswith("_over_one"):
         return "ours per image / ours at batch 1"
+    if name.startswith(PLAIN):
+        return "ours by torch's own ways / ours: more than 1 is what the others bring"
     return "diffusers / ours: more than 1 is faster"
 
 

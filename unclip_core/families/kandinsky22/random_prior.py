@@ -56,7 +56,7 @@ def write_random_prior(
     vision: whether it has an image encoder. Raises CheckpointError where the folder is not empty, OSError where the
     disk is full.
     """
-    with PriorFolderWriter(folder, DTYPES[dtype], RandomNumbers(seed)) as writer, meta_init():
+    with PriorFolderWriter(folder, DTYPES[dtype], RandomNumbers(seed, DTYPES[dtype])) as writer, meta_init():
         writer.text(TextTower(sizes.text), made_tokenizer(sizes.text, pad=END))
         if vision:
             side = sizes.vision.image_size

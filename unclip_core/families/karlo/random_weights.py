@@ -85,7 +85,7 @@ def write_random_karlo(
     prior, vision: whether it can start from text, and from images (the two published folders have one each).
     Raises CheckpointError where the folder is not empty, OSError where the disk is full.
     """
-    with FolderWriter(folder, DTYPES[dtype], RandomNumbers(seed)) as writer, meta_init():
+    with FolderWriter(folder, DTYPES[dtype], RandomNumbers(seed, DTYPES[dtype])) as writer, meta_init():
         writer.text(TextTower(sizes.text), made_tokenizer(sizes.text))
         if vision:
             side = sizes.vision.image_size
@@ -103,21 +103,24 @@ POOL = 1_048_573
 
 
 class RandomNumbers:
-    """Draw a tensor of a key's shape: matrices preserve the variance of their input, norm weights lie around 1."""
+    """Draw a tensor of a key's shape: matrices preserve the variance of their input, norm weights lie around 1.
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+    Matrices are of `dtype`, what has fewer dimensions float32.
+    """
+
+    def __init__(self, seed: int, dtype: torch.dtype = torch.float32) -> None:
+        self._generator, self._dtype = torch.Generator().manual_seed(seed), dtype
 
     def __call__(self, key: str, tensor: Tensor) -> Tensor:
         """Return numbers of the tensor's shape."""
         count = tensor.numel()
         drawn = torch.randn(min(count, POOL), generator=self._generator, device="cpu")
-        noise = drawn.repeat(-(-count // POOL))[:count].view(tensor.shape)
         if key == "clip_std":
-            return noise.mul_(0.1).add_(1).abs_()
+            return drawn.view(tensor.shape).mul_(0.1).add_(1).abs_()
         if tensor.ndim < 2:
-            return noise.mul_(0.1).add_(1.0 if "norm" in key and key.endswith("weight") else 0.0)
-        return noise.mul_(tensor[0].numel() ** -0.5)
+            return drawn.mul_(0.1).add_(1.0 if "norm" in key and key.endswith("weight") else 0.0)
+        drawn = drawn.mul_(tensor[0].numel() ** -0.5).to(self._dtype)  # before it is repeated: a third of the time
+        return drawn.repeat(-(-count // POOL))[:count].view(tensor.shape)
 
 
 def made_tokenizer(params: TextTowerParams, pad: str = "!") -> ClipTokenizer:
