@@ -14,6 +14,8 @@
 # TRAIN_BATCH, TRAIN_LARGE, TRAIN_STEPS, TRAIN_IMAGES, TRAIN_SIZE, OPTIMIZER
 #                  of the training's (default: 256, 512, 40, 1024, small, auto)
 # DEADLINE         seconds for all (default: 3600): what would begin later is left out
+# PATIENCE         times as long as its limit each step may take (default: 1; a busy CPU that rehearses needs more)
+# TESTS            what test-gpu runs (default: all that is marked so)
 # ONLY             some of the steps' names (default: all)
 set -u
 began_all=$(date +%s)
@@ -49,7 +51,7 @@ wanted() {
 # step NAME SECONDS COMMAND...: runs it for so many seconds at most.
 step() {
     name=$1
-    limit=$2
+    limit=$(($2 * ${PATIENCE:-1}))
     shift 2
     wanted "$name" || return
     [ "$limit" -le "$left" ] || limit=$left
@@ -107,7 +109,8 @@ for model in things shapes; do
         --cold 0 --json
 done
 [ $# -eq 0 ] || speed speed-others 180 --dtypes "$@" --batches $batches
-tests test-gpu 600 -q -m "gpu and not comfyui" tests/gpu tests/unclip_core tests/nodes
+# shellcheck disable=SC2086
+tests test-gpu 600 -q -m "gpu and not comfyui" ${TESTS:-tests/gpu tests/unclip_core tests/nodes}
 speed speed-large 180 --dtypes "$dtype" --batches "${LARGE:-16}" --plain
 train train-large 90 --batch "${TRAIN_LARGE:-512}" --ways channels_last
 [ "$device" = cpu ] || speed speed-offload 120 --offload --dtypes "$dtype" --batches 1

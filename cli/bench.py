@@ -38,7 +38,7 @@ def _add_tiny(measures: Commands) -> None:
         "--cold",
         type=int,
         default=3,
-        help="fresh processes of which the median counts; 0 for none (default: %(default)s)",
+        help="fresh processes, the median counts; 0 for none (default: %(default)s)",
     )
     tiny.set_defaults(call=_bench_tiny)
 

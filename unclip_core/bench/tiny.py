@@ -45,8 +45,8 @@ def bench_tiny(
         `model`, `side` of its images (px), `seconds` by stage and in all for batch 1,
         `batch_seconds` by stage and in all for `batch`, `batch_over_one`
         the ratio of both in all, `cold_seconds` from a command's start to its first image (see `cold_seconds`; in
-        fp32, on the CPU; empty if not asked for), `peak_memory_gib` of this process, `peak_device_gib` of the device's memory (None for a CPU),
-        `device`, `threads`.
+        fp32, on the CPU; empty if not asked for), `peak_memory_gib` of this process, `peak_device_gib` of the device's
+        memory (None for a CPU), `device`, `threads`.
 
     Raises:
         ValueError: this machine has no such device.

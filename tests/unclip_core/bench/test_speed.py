@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip.unclip_core.bench.speed import bars, parts, sizes, steps, table, worker
+from unclip.unclip_core.bench.speed import bars, parts, runs, sizes, steps, table, worker
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 
 STEPS = [3, 3, 2]
@@ -142,7 +142,7 @@ def test_a_bench_asks_each_program_once_for_what_it_alone_can_tell(monkeypatch, 
                    "launch_seconds": 0.1, "steps": [3, 3, 2]}  # fmt: skip
         return found | ({"profile": profile} if job["profile"] else {})
 
-    monkeypatch.setattr(table, "_process", process)
+    monkeypatch.setattr(runs, "_process", process)
     monkeypatch.setattr(table, "model_folder", lambda *_: tmp_path)
     how = {"dtypes": ["fp16"], "batches": [1, 4], "rounds": 2, "device": "cpu", "profile": True}
     figures = table.bench_speed(folder=str(tmp_path), as_json=True, **how)
@@ -231,7 +231,7 @@ def test_on_a_device_a_process_draws_all_batches_behind_warm_ones(monkeypatch, t
 
     monkeypatch.setattr(table, "choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(table, "describe_device", str)
-    monkeypatch.setattr(table, "_process", process)
+    monkeypatch.setattr(runs, "_process", process)
     monkeypatch.setattr(table, "model_folder", lambda *_: tmp_path)
     how = {"dtypes": ["bf16"], "batches": [1, 4], "rounds": 1, "device": "cuda", "profile": True, "plain": True}
     figures = table.bench_speed(folder=str(tmp_path), as_json=True, **how)
@@ -249,7 +249,7 @@ def test_on_a_device_a_process_draws_all_batches_behind_warm_ones(monkeypatch, t
 
     monkeypatch.undo()
     monkeypatch.delenv("UNCLIP_PLAIN", raising=False)
-    monkeypatch.setattr(table.subprocess, "run", lambda command, env, **_: environments.append(env) or Done)
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, env, **_: environments.append(env) or Done)
     for program in ("ours", "plain"):
-        table._process({"program": program})
+        runs._process({"program": program})
     assert [environment.get("UNCLIP_PLAIN") for environment in environments] == [None, "1"]

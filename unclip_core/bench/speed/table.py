@@ -1,10 +1,7 @@
 """`unclip bench speed`: ours beside diffusers, in alternating fresh processes on one model folder."""
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ...nets.memory_formats import PLAIN_VARIABLE
 from ...output import say
 from ...weights.choices import AUTO
 from ...weights.devices import choose_device, describe_device
@@ -23,6 +19,7 @@ from . import kandinsky
 from .bars import Bar, save_bars
 from .efficiency import efficiency, efficiency_text
 from .profiles import profile_text
+from .runs import PLAIN, PROGRAMS, Run, all_runs, figure, of_first_round, over, per_image
 from .sizes import model_folder
 
 STEPS: dict[str, dict[str, Sequence[int]]] = {
@@ -31,11 +28,6 @@ STEPS: dict[str, dict[str, Sequence[int]]] = {
 }
 """Steps of each stage by family and size."""
 NAMES = {"karlo": "Karlo", "kandinsky22": "Kandinsky 2.2"}
-PROGRAMS = ("diffusers", "ours")
-PLAIN = "plain"
-"""Ours by torch's own ways, see `memory_formats.PLAIN_VARIABLE`."""
-WARM = {"diffusers": 1}
-"""Batches that a device draws before those that count; ours records the steps of its last net in the second."""
 
 
 def bench_speed(
@@ -77,9 +69,10 @@ def bench_speed(
         `ratios.<dtype>`: `load`, `first`, `seconds_per_image` (diffusers' over ours: above 1 ours is faster),
         `peak_memory` (ours over diffusers'), `peak_device_memory` (the same of the device's, unless that is a CPU),
         `batch_<n>` (diffusers' seconds per image over ours at that batch), `batch_<n>_over_one` (ours per image over
-        ours at batch 1) and, if asked for, `plain` and `plain_batch_<n>` (plain seconds per image over ours); those with `cpu_` before them count a CPU's work in place of the time that passes. Under
-        `range` their least and greatest by pair. `difference.<dtype>`: mean difference of the images (0..1).
-        `medians`: the medians themselves. `efficiency.<dtype>`: FLOP of an image, the device's matrix rate, and by
+        ours at batch 1) and, if asked for, `plain` and `plain_batch_<n>` (plain seconds per image over ours); those
+        with `cpu_` before them count a CPU's work in place of the time that passes. Under `range`
+        their least and greatest by pair. `difference.<dtype>`: mean difference of the images (0..1). `medians`: the
+        medians themselves. `efficiency.<dtype>`: FLOP of an image, the device's matrix rate, and by
         batch what each program makes of it, see `efficiency`. `profiles.<dtype>`, if asked for: by batch and program
         where the time goes, see `profiles.profiled`. `stages.<dtype>`, if asked for: by batch and program the seconds
         of each stage of a batch, of Karlo's.
@@ -116,11 +109,11 @@ def bench_speed(
         for dtype in dtypes:
             job = _job(family, place, size, dtype) | {"steps": steps, "device": str(place_of_nets)}
             job |= {"offload": offload, "profile": profile, "stages": profile}
-            runs = _runs(job, (*PROGRAMS, PLAIN) if plain else PROGRAMS, batches, rounds, place)
+            runs = all_runs(job, (*PROGRAMS, PLAIN) if plain else PROGRAMS, batches, rounds, place)
             _sum_up(figures, dtype, runs)
             figures["efficiency"][dtype] = efficiency(runs)
-            figures["profiles"][dtype] = _of_first_round(runs, "profile")
-            figures["stages"][dtype] = _of_first_round(runs, "stages")
+            figures["profiles"][dtype] = of_first_round(runs, "profile")
+            figures["stages"][dtype] = of_first_round(runs, "stages")
     say(json.dumps(figures, indent=2) if as_json else _text(figures))
     if plot:
         _plot(figures, plot)
@@ -142,116 +135,28 @@ def _job(family: str, place: Path, size: str, dtype: str) -> dict[str, Any]:
     return job | {"folder": str(model_folder(place, size, dtype))}
 
 
-Run = dict[str, dict[str, Any]]  # figures by program
-
-
-def _runs(
-    job: dict[str, Any], programs: Sequence[str], batches: Sequence[int], rounds: int, scratch: Path
-) -> dict[int, list[Run]]:
-    """By batch the figures of each round.
-
-    On a CPU each batch has processes of its own, whose peak of memory is its own. A device tells the peak of a batch,
-    and a process draws all of them: to load a large model takes longer than to draw with it.
-    """
-    groups = [list(batches)] if job["device"] != "cpu" else [[batch] for batch in batches]
-    runs: dict[int, list[Run]] = {batch: [] for batch in batches}
-    for group in groups:
-        asked = job | {"batch": group[0], "further": group[1:], "count": group[0] == batches[0]}
-        for number in range(rounds):
-            pair = _pair(asked if number == 0 else _timed(asked), programs, scratch, number % 2 == 1)
-            for batch in group:
-                runs[batch].append(pair[batch])
-    return runs
-
-
-def _timed(job: dict[str, Any]) -> dict[str, Any]:
-    """The job of a later round, for times and memory alone."""
-    return job | {"count": False, "profile": False, "stages": False}
-
-
-def _of_first_round(runs: dict[int, list[Run]], key: str) -> dict[str, Any]:
-    """What was found once, by batch and program."""
-    found = {
-        str(batch): {program: figures.pop(key) for program, figures in first.items() if figures.get(key)}
-        for batch, (first, *_) in runs.items()
-    }
-    return {batch: programs for batch, programs in found.items() if programs}
-
-
-def _pair(job: dict[str, Any], programs: Sequence[str], scratch: Path, turned: bool) -> dict[int, Run]:
-    """By batch the figures of each program, the first of which have an "image"."""
-    run: dict[int, Run] = {batch: {} for batch in (job["batch"], *job["further"])}
-    for program in reversed(programs) if turned else programs:
-        images = scratch / f"{program}.pt"
-        figures = _process({**job, **_own(job, program), "program": program, "save_to": str(images)})
-        further = figures.pop("further", {})
-        figures["image"] = torch.load(images, weights_only=True)
-        images.unlink()
-        for batch in run:
-            run[batch][program] = found = further.get(str(batch), figures)
-            memory = "" if found.get("peak_device_memory") is None else f" and {found['peak_device_memory']:.2f}"
-            say(
-                f"{job['dtype']} batch {batch} {program}: "
-                + ", ".join(f"{key} {found[key]:.2f}" for key in ("load", "first", "peak_memory"))
-                + f"{memory}, per image {_per_image(found)}",
-                to_stderr=True,
-            )
-    return run
-
-
-def _own(job: dict[str, Any], program: str) -> dict[str, Any]:
-    """What one program alone is asked for."""
-    warm = 1 if job["device"] == "cpu" else WARM.get(program, 2)
-    return {
-        # FLOP are counted in torch's own operations, which diffusers keeps to; the rate belongs to the device.
-        "count": job["count"] and program == "diffusers",
-        "rate": job["count"] and program == "ours",
-        "profile": job["profile"] and program != PLAIN,
-        "profile_further": program == "ours",
-        "stages": job["stages"] and program != "diffusers",
-        "warm": warm,
-        "images": warm + (1 if job["device"] == "cpu" else 2),
-    }
-
-
-def _process(job: dict[str, Any]) -> dict[str, Any]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    if job["program"] == PLAIN:
-        environment[PLAIN_VARIABLE] = "1"
-    done = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.worker", json.dumps(job)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{job['program']} failed with exit code {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> None:
     first, *others = runs
     pairs = {
-        "load": [_over(run, "load") for run in runs[first]],
-        "first": [_over(run, "first") for run in runs[first]],
-        "seconds_per_image": [_over(run, "per_image") for run in runs[first]],
-        "cpu_seconds_per_image": [_over(run, "cpu_per_image") for run in runs[first]],
-        "peak_memory": [1 / _over(run, "peak_memory") for run in runs[first]],
+        "load": [over(run, "load") for run in runs[first]],
+        "first": [over(run, "first") for run in runs[first]],
+        "seconds_per_image": [over(run, "per_image") for run in runs[first]],
+        "cpu_seconds_per_image": [over(run, "cpu_per_image") for run in runs[first]],
+        "peak_memory": [1 / over(run, "peak_memory") for run in runs[first]],
     }
     if runs[first][0]["ours"].get("peak_device_memory") is not None:
-        pairs["peak_device_memory"] = [1 / _over(run, "peak_device_memory") for run in runs[first]]
+        pairs["peak_device_memory"] = [1 / over(run, "peak_device_memory") for run in runs[first]]
     for batch in others:
         for clock in ("", "cpu_"):
             key = f"{clock}per_image"
-            pairs[f"{clock}batch_{batch}"] = [_over(run, key) for run in runs[batch]]
+            pairs[f"{clock}batch_{batch}"] = [over(run, key) for run in runs[batch]]
             pairs[f"{clock}batch_{batch}_over_one"] = [
-                _value(large["ours"], key) / _value(one["ours"], key)
+                figure(large["ours"], key) / figure(one["ours"], key)
                 for large, one in zip(runs[batch], runs[first], strict=True)
             ]
     if PLAIN in runs[first][0]:
-        pairs["plain"] = [_over(run, "per_image", PLAIN) for run in runs[first]]
-        pairs |= {f"plain_batch_{batch}": [_over(run, "per_image", PLAIN) for run in runs[batch]] for batch in others}
+        pairs["plain"] = [over(run, "per_image", PLAIN) for run in runs[first]]
+        pairs |= {f"plain_batch_{batch}": [over(run, "per_image", PLAIN) for run in runs[batch]] for batch in others}
     figures["ratios"][dtype] = {name: statistics.median(values) for name, values in pairs.items()}
     figures["range"][dtype] = {name: [min(values), max(values)] for name, values in pairs.items()}
     figures["difference"][dtype] = max(
@@ -259,25 +164,11 @@ def _sum_up(figures: dict[str, Any], dtype: str, runs: dict[int, list[Run]]) -> 
     )
     figures["medians"][dtype] = {
         program: {
-            key: statistics.median(_value(run[program], key) for run in runs[first])
+            key: statistics.median(figure(run[program], key) for run in runs[first])
             for key in ("load", "first", "per_image", "cpu_per_image", "peak_memory")
         }
         for program in runs[first][0]
     }
-
-
-def _per_image(figures: dict[str, Any]) -> str:
-    return f"{_value(figures, 'per_image'):.2f} s ({_value(figures, 'cpu_per_image'):.2f} s of a CPU)"
-
-
-def _over(run: Run, key: str, program: str = "diffusers") -> float:
-    """That program's figure over ours."""
-    return _value(run[program], key) / _value(run["ours"], key)
-
-
-def _value(figures: dict[str, Any], key: str) -> float:
-    value = figures[key]
-    return statistics.median(value) if isinstance(value, list) else value
 
 
 def _text(figures: dict[str, Any]) -> str:
@@ -295,7 +186,7 @@ def _text(figures: dict[str, Any]) -> str:
         for program, row in figures["medians"][dtype].items():
             lines.append(
                 f"  {program}: load {row['load']:.2f} s, first {row['first']:.2f} s, then "
-                f"{_per_image(row)} an image, peak {row['peak_memory']:.2f} GiB"
+                f"{per_image(row)} an image, peak {row['peak_memory']:.2f} GiB"
             )
         lines += efficiency_text(figures["efficiency"][dtype])
         for batch, programs in figures["profiles"][dtype].items():
