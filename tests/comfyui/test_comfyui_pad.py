@@ -11,16 +11,54 @@ WIDGETS = (
 QUEUED = """() => {
     window.queued = []
     const post = app.api.queuePrompt
+    const ended = ({ type, detail }) => {
+        for (const run of window.queued) if (run.id === detail.prompt_id) run.how = type
+    }
+    const ends = ['execution_success', 'execution_error', 'execution_interrupted']
+    for (const name of ends) app.api.addEventListener(name, ended)
     app.api.queuePrompt = async (...given) => {
         const answer = await post.apply(app.api, given)
-        window.queued.push(answer.prompt_id)
+        const [, { output }, options] = given
+        const { x, y } = output['30'].inputs
+        window.queued.push({ id: answer.prompt_id, at: [x, y], steps: output['31'].inputs.steps,
+                             preview: options.previewMethod, how: null })
         return answer
     }
-    window.giveBack = () => { app.api.queuePrompt = post }
+    window.giveBack = () => {
+        app.api.queuePrompt = post
+        for (const name of ends) app.api.removeEventListener(name, ended)
+    }
+}"""
+# In place of the server: every run takes so many ms, and is what `runs` tells
+PRETENDED = """(ms) => {
+    window.runs = []
+    window.forgotten = []
+    const { queuePrompt, interrupt, deleteItem, fetchApi } = app.api
+    const end = (run, how) => {
+        if (run.how) return
+        run.how = how
+        app.api.dispatchCustomEvent(`execution_${how}`, { prompt_id: run.id, timestamp: 0 })
+    }
+    app.api.queuePrompt = async (number, { output }, options) => {
+        const { class_type: saver, inputs: { images } } = output['33']
+        const run = { id: `run-${window.runs.length}`, at: [output['30'].inputs.x, output['30'].inputs.y],
+                      steps: output['31'].inputs.steps, saver, images: images[0],
+                      outputs: options.partialExecutionTargets, preview: options.previewMethod, how: null }
+        window.runs.push(run)
+        setTimeout(() => end(run, 'success'), ms)
+        return { prompt_id: run.id }
+    }
+    app.api.interrupt = async (id) => end(window.runs.find((run) => run.id === id), 'interrupted')
+    app.api.deleteItem = async () => {}
+    app.api.fetchApi = async (route, options) => {
+        if (route !== '/history' || !options?.body) return fetchApi.call(app.api, route, options)
+        window.forgotten.push(...JSON.parse(options.body).delete)
+    }
+    window.giveBack = () => Object.assign(app.api, { queuePrompt, interrupt, deleteItem, fetchApi })
 }"""
 CORNERS = {"red": (0, 0), "blue": (1, 0), "green": (0, 1), "yellow": (1, 1)}
-STEPS = 2
-PAUSE, WAITS = 300, 100  # ms, and how often: a busy machine takes seconds for a run
+STEPS, DRAFT = 5, 3
+LIMIT = 120_000  # ms: a busy machine takes seconds for a run
 
 
 def model_and_prior(*texts, **prior):
@@ -33,8 +71,8 @@ def model_and_prior(*texts, **prior):
     return prompt
 
 
-def decoder(embedding, seed=1):
-    inputs = {"decoder": ["1", 2], "embedding": embedding, "seed": seed, "steps": STEPS}
+def decoder(embedding, seed=1, steps=STEPS):
+    inputs = {"decoder": ["1", 2], "embedding": embedding, "seed": seed, "steps": steps}
     return {"class_type": "UnclipDecoderSample", "inputs": inputs}
 
 
@@ -60,49 +98,141 @@ def mode(canvas):
     return "vue" if canvas.vue else "classic"
 
 
+class Pad:
+    """The pad under the mouse."""
+
+    def __init__(self, page):
+        self.mouse, self.box = page.mouse, page.locator(".unclip-pad").bounding_box()
+
+    def move(self, x, y, steps=1):
+        box = self.box
+        self.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=steps)
+
+    def press(self, x, y):
+        self.move(x, y)
+        self.mouse.down()
+
+
 def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, screenshots):
     page = canvas.page
     open_api(canvas, pad_workflow(), "pad")
     page.evaluate(QUEUED)
-    box = page.locator(".unclip-pad").bounding_box()
-    at = lambda x, y: (box["x"] + x * box["width"], box["y"] + y * box["height"])  # noqa: E731
+    pad = Pad(page)
     canvas.screenshot(screenshots / f"pad-{mode(canvas)}-before.png")
-    page.mouse.move(*at(0.5, 0.5))
-    page.mouse.down()
-    page.mouse.move(*at(0.9, 0.2), steps=8)
+    pad.press(0.5, 0.5)
+    pad.move(0.9, 0.2, steps=8)
     page.wait_for_function("window.queued.length > 0")  # while the button is held
-    page.mouse.move(*at(0.1, 0.8), steps=8)
-    page.mouse.up()
+    pad.move(0.1, 0.8, steps=8)
+    pad.mouse.up()
     values = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
-    assert (values["x"], values["y"]) == (pytest.approx(0.1, abs=0.03), pytest.approx(0.8, abs=0.03))
-    last = last_run(canvas, values["x"], values["y"])
+    at = [values["x"], values["y"]]
+    assert at == [pytest.approx(0.1, abs=0.03), pytest.approx(0.8, abs=0.03)]
+    page.wait_for_function(f"window.queued.at(-1).steps === {STEPS} && window.queued.at(-1).how", timeout=LIMIT)
     canvas.screenshot(screenshots / f"pad-{mode(canvas)}-after.png")
     page.evaluate("window.giveBack()")
+    runs = page.evaluate("window.queued")
+    assert runs[-1]["at"] == at and runs[-1]["how"] == "execution_success"
+    drafts = [run for run in runs[:-1] if run["steps"] == DRAFT]
+    assert drafts[-1]["at"] == at and drafts[-1]["how"] == "execution_success"
+    assert runs[0]["preview"] == "auto"  # the image is seen before it is done
+    assert len(runs) < 16  # not one for each move: the next when the last is done
+    last = canvas.server.history(runs[-1]["id"])
     assert "32" in last["outputs"] and "41" not in last["outputs"]
-    assert last["prompt"][3]["preview_method"] == "auto"  # the image is seen before it is done
-    assert len(page.evaluate("window.queued")) < 16  # not one for each move: the next when the last is done
+    page.wait_for_timeout(500)
+    assert not set(canvas.server.get("/history")) & {run["id"] for run in drafts}  # what was made stays, and no drafts
     widgets = [w for w in page.evaluate("app.graph.serialize().nodes") if w["type"] == "UnclipEmbeddingPad"]
-    assert list(widgets[0]["widgets_values"]) == [values["x"], values["y"]]
+    assert list(widgets[0]["widgets_values"]) == at
     assert canvas.complaints() == []
 
 
-def last_run(canvas, x, y):
-    """The history's row of the last prompt that the pad has queued, once that is of this point."""
-    for _ in range(WAITS):
-        row = canvas.server.history(canvas.page.evaluate("window.queued.at(-1)"))
-        queued = row["prompt"][2]["30"]["inputs"]
-        if (queued["x"], queued["y"]) == (x, y):
-            return row
-        canvas.page.wait_for_timeout(PAUSE)
-    raise AssertionError(f"the last run is of {queued}, not of ({x}, {y}), where the mouse was let go")
+def saving_pad_workflow():
+    """The pad's image enlarged and saved; its embedding saved too."""
+    return pad_workflow() | {
+        "31": decoder(["30", 0], steps=0),  # the model's own
+        "34": {"class_type": "UnclipUpscale", "inputs": {"upscaler": ["1", 3], "image": ["31", 0], "seed": 1}},
+        "33": {"class_type": "SaveImage", "inputs": {"images": ["34", 0], "filename_prefix": "pad"}},
+        "35": {"class_type": "UnclipSaveEmbedding", "inputs": {"embedding": ["30", 0], "filename_prefix": "pad"}},
+    }
+
+
+@pytest.fixture
+def pretended(canvas):
+    """Opens a pad whose runs take so many ms, and does it again."""
+
+    def pad(ms):
+        open_api(canvas, saving_pad_workflow(), "pad")
+        canvas.page.evaluate(PRETENDED, ms)
+        return Pad(canvas.page)
+
+    yield pad
+    canvas.page.evaluate("window.giveBack()")
+    assert canvas.complaints() == []
+
+
+WHOLE = "window.runs.at(-1).steps === 0 && window.runs.at(-1).how"
+
+
+def test_a_hand_on_the_pad_gets_drafts_and_at_rest_all_of_it_once(canvas, pretended):
+    page, pad = canvas.page, pretended(100)
+    pad.press(0.3, 0.3)
+    for i in range(6):
+        pad.move(0.4 + i / 20, 0.4)
+        page.wait_for_function(f"window.runs.length > {i} && window.runs[{i}].how")
+    page.wait_for_function(WHOLE)  # the button is still held
+    pad.mouse.up()
+    page.wait_for_timeout(500)
+    runs = page.evaluate("window.runs")
+    drafts, whole = [run for run in runs if run["steps"]], runs[-1]  # on a busy machine the hand seems to rest between
+    assert len(drafts) >= 6 and {run["steps"] for run in drafts} == {DRAFT} and whole["steps"] == 0
+    assert {run["saver"] for run in drafts} == {"PreviewImage"} and whole["saver"] == "SaveImage"
+    assert {run["images"] for run in drafts} == {"31"} and whole["images"] == "34"  # a draft is not enlarged
+    assert {tuple(sorted(run["outputs"])) for run in drafts} == {("32", "33")}
+    assert sorted(whole["outputs"]) == ["32", "33", "35"]
+    assert whole["at"] == drafts[-1]["at"] == [pytest.approx(0.65, abs=0.02), pytest.approx(0.4, abs=0.02)]
+    assert {run["how"] for run in (*drafts, whole)} == {"success"}
+    passed = sorted(run["id"] for run in runs if run["steps"] or run["how"] == "interrupted")
+    assert drafts[0]["preview"] == "auto"
+    assert {run["preview"] for run in (*drafts[1:], whole)} == {"none"}  # there as fast: a preview would but flicker
+    assert sorted(page.evaluate("window.forgotten")) == passed
+
+
+def test_a_whole_run_stops_once_the_hand_moves_on(canvas, pretended):
+    page, pad = canvas.page, pretended(900)
+    pad.press(0.3, 0.3)
+    page.wait_for_function("window.runs.at(-1)?.steps === 0")
+    pad.move(0.6, 0.3)
+    pad.mouse.up()
+    page.wait_for_function(f"window.runs.length > 3 && {WHOLE}")
+    runs = page.evaluate("window.runs")
+    assert [(run["steps"], run["how"]) for run in runs] == [
+        (DRAFT, "success"), (0, "interrupted"), (DRAFT, "success"), (0, "success")
+    ]  # fmt: skip
+    page.wait_for_function("window.forgotten.length > 2")
+    assert sorted(page.evaluate("window.forgotten")) == [run["id"] for run in runs[:3]]
+
+
+def test_a_draft_that_takes_long_makes_way_for_a_newer_one(canvas, pretended):
+    page, pad = canvas.page, pretended(8000)
+    pad.press(0.3, 0.3)
+    page.wait_for_function("window.runs.length === 1")
+    pad.move(0.4, 0.3)
+    assert page.evaluate("window.runs[0].how") is None  # it may soon be there
+    page.wait_for_timeout(3100)
+    pad.move(0.5, 0.3)
+    pad.mouse.up()
+    page.wait_for_function("window.runs.length === 2")
+    first, second = page.evaluate("window.runs")
+    assert (first["how"], second["how"]) == ("interrupted", None) and second["at"][0] == pytest.approx(0.5, abs=0.02)
+    page.evaluate("app.api.dispatchCustomEvent('execution_interrupted', { prompt_id: 'run-1', timestamp: 0 })")
 
 
 def test_the_pad_without_a_run_below_it_only_moves(canvas):
     page = canvas.page
     open_api(canvas, {key: node for key, node in pad_workflow().items() if int(key) < 31}, "pad alone")
     page.evaluate(QUEUED)
-    box = page.locator(".unclip-pad").bounding_box()
-    page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.75)
+    pad = Pad(page)
+    pad.press(0.25, 0.75)
+    pad.mouse.up()
     page.wait_for_timeout(500)
     values = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
     assert (values["x"], values["y"]) == (pytest.approx(0.25, abs=0.03), pytest.approx(0.75, abs=0.03))

@@ -1,76 +1,112 @@
-// Running what hangs on a node while its values change under the mouse: a run at a time, the newest values next.
+// Running what hangs on a node while its values change under the mouse: drafts, one at a time and the newest values
+// next, and once the hand rests, all of it as it stands.
 
 import { app } from '../../../scripts/app.js'
-import { rootGraph } from './graph.js'
+import { draftOf, idsBelow, isDrafted } from './draft.js'
+import { nodesOfRun } from './graph.js'
 
 const ENDS = ['execution_success', 'execution_error', 'execution_interrupted']
-const MUTED = 2
-const BYPASSED = 4
+const REST = 250 // ms without a move
+const QUICK = 1000 // ms: so short a run needs no live preview
+const PATIENCE = 3000 // ms that a draft is waited for, though the hand has moved on: it shows something under way
 
-const waiting = new Map() // prompt id -> what to call at its end
-const ended = new Set()
+const waiting = new Map() // prompt id -> what to call with the event of its end
+const ended = new Map() // prompt id -> the event of its end
+const passing = new Set() // ids of drafts, and of runs that were stopped
 let busy = false
-let next = null
+let next = null // the node whose values have changed
+let current = null // the run under way
+let quick = false // whether the last run was
 
 app.registerExtension({
   name: 'unCLIP.RunBelow',
   setup() {
-    for (const name of ENDS) {
-      app.api.addEventListener(name, ({ detail }) => {
-        ended.add(detail.prompt_id)
-        waiting.get(detail.prompt_id)?.()
-      })
-    }
-    app.api.addEventListener('reconnected', () => waiting.forEach((done) => done()))
+    for (const name of ENDS) app.api.addEventListener(name, ({ detail }) => end(detail.prompt_id, name))
+    app.api.addEventListener('reconnected', () => [...waiting.keys()].forEach((id) => end(id, 'reconnected')))
   }
 })
 
-// Queue a run of the outputs that hang on `node`, once the run that this has queued before is done.
+// Whether runs follow one another so fast that what nodes show is better replaced than taken away.
+export const isFollowing = () => busy && quick
+
+// Queue runs of the outputs that hang on `node`, which has just changed.
 export async function runBelow(node) {
   next = node
+  if (current) stopIfStale()
   if (busy) return
   busy = true
   try {
-    while (next) {
-      const outputs = outputsBelow(next)
-      next = null
-      if (outputs.length) await run(outputs)
-    }
+    while (next) await follow()
   } catch (error) {
     next = null
     app.extensionManager.toast.add({ severity: 'error', summary: 'unCLIP', detail: String(error.message ?? error) })
   } finally {
     busy = false
+    forget([...passing])
+    passing.clear()
   }
 }
 
-// Without the canvas' own queueing: that draws new seeds, and the images would not follow the mouse alone.
-async function run(outputs) {
+async function follow() {
+  const node = next
+  next = null
   const prompt = await app.graphToPrompt()
+  const id = idInRun(node)
+  const below = id ? idsBelow(prompt.output, id) : new Set()
+  const outputs = [...below].filter((key) => isOutput(prompt.output[key]))
+  if (!outputs.length) return
+  const draft = draftOf(prompt.output, below)
+  const drafted = draft ? outputs.filter((key) => isDrafted(prompt.output[key])) : []
+  const began = performance.now()
+  const done = drafted.length
+    ? await run({ ...prompt, output: draft }, drafted, { isDraft: true })
+    : await run(prompt, outputs, { patient: true })
+  quick = done && performance.now() - began < QUICK
+  if (!done || !drafted.length) return
+  if (!next) await new Promise((rested) => setTimeout(rested, REST))
+  if (!next) await run(prompt, outputs, {})
+}
+
+// Queue a run and wait for its end: whether it got there. A draft, or what is `patient`, is not stopped at once.
+// The canvas' own queueing is not used: it draws new seeds, and the images would not follow the mouse alone.
+async function run(prompt, outputs, { isDraft = false, patient = isDraft }) {
   const { prompt_id: id } = await app.api.queuePrompt(0, prompt, {
     partialExecutionTargets: outputs,
-    previewMethod: app.extensionManager.setting.get('Comfy.Execution.PreviewMethod') // as Run asks for them
+    previewMethod: quick ? 'none' : app.extensionManager.setting.get('Comfy.Execution.PreviewMethod') // as Run asks
   })
-  if (id && !ended.has(id)) await new Promise((resolve) => waiting.set(id, resolve))
+  if (!id) return false
+  if (isDraft) passing.add(id)
+  current = { id, patient, began: performance.now(), stopped: false }
+  if (next) stopIfStale() // changed while it was queued
+  const how = ended.get(id) ?? (await new Promise((resolve) => waiting.set(id, resolve)))
   waiting.delete(id)
   ended.clear()
+  current = null
+  return how === ENDS[0]
 }
 
-function outputsBelow(node) {
-  const graph = rootGraph()
-  if (node.graph !== graph) return [] // within a subgraph
-  const seen = new Set()
-  const ahead = [node]
-  while (ahead.length) {
-    for (const slot of ahead.pop().outputs ?? []) {
-      for (const link of slot.links ?? []) {
-        const below = graph.getNodeById(graph.getLink(link)?.target_id)
-        if (!below || seen.has(below) || below.mode === MUTED) continue
-        seen.add(below)
-        ahead.push(below)
-      }
-    }
-  }
-  const outputs = [...seen].filter((each) => each.constructor.nodeData?.output_node && each.mode !== BYPASSED)
-  return outputs.map((each) => String(each.id))
+function end(id, how) {
+  ended.set(id, how)
+  waiting.get(id)?.(how)
 }
+
+// Stop the run under way, whose values are no longer the newest, unless it will soon be there.
+async function stopIfStale() {
+  const { id, patient, began, stopped } = current
+  if (stopped || (patient && performance.now() - began < PATIENCE)) return
+  current.stopped = true
+  passing.add(id)
+  await app.api.deleteItem('queue', id) // if it has not begun
+  await app.api.interrupt(id)
+  end(id, 'stopped')
+}
+
+// Drafts and stopped runs are no part of the history: it holds what was made.
+function forget(ids) {
+  if (!ids.length) return
+  app.api.fetchApi('/history', { method: 'POST', body: JSON.stringify({ delete: ids }) })
+}
+
+const idInRun = (node) => [...nodesOfRun()].find(([, each]) => each === node)?.[0]
+
+const isOutput = ({ class_type: type }) => window.LiteGraph.registered_node_types[type]?.nodeData?.output_node

@@ -2,6 +2,7 @@
 
 import { app } from '../../../scripts/app.js'
 import { extensionForOutputs, isOurs, locatorOf, nodeOfRun } from './graph.js'
+import { isFollowing } from './run_below.js'
 
 const WIDGET = 'unclip_words'
 const PREVIEW = '$$canvas-image-preview' // ComfyUI's own widget on the classic canvas
@@ -17,8 +18,10 @@ app.registerExtension(extensionForOutputs('unCLIP.Words', isOurs, (node, output)
   if (words) say(node, words.join('\n'), new Set(warnings))
 }))
 
-// What a node said of its last run is stale once it runs again; its live preview takes the place.
+// What a node said of its last run is stale once it runs again; its live preview takes the place. Under a moving hand,
+// where the next words are there at once, it would flicker.
 app.api.addEventListener('executing', ({ detail }) => {
+  if (isFollowing()) return
   const node = detail && nodeOfRun(detail)
   const widget = node?.widgets?.find((each) => each.name === WIDGET)
   if (widget) node.removeWidget(widget)
