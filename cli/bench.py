@@ -168,10 +168,10 @@ def _add_train(measures: Commands) -> None:
     train.add_argument(
         "--ways",
         nargs="+",
-        choices=["plain", "channels_last", "compiled"],
+        choices=["plain", "channels_last", "compiled", "tuned"],
         default=["plain", "channels_last"],
-        help="torch's own; channels last with the norm's kernels; through torch's compiler, which takes a minute first "
-        "(default: plain channels_last)",
+        help="torch's own; channels last with the norm's kernels; torch's compiler, which takes a minute first; "
+        "channels last, with cuDNN timing its algorithms (default: plain channels_last)",
     )
     train.add_argument(
         "--optimizer", choices=["auto", "muon", "adamw"], default="auto", help="auto is Muon (default: %(default)s)"

@@ -29,9 +29,9 @@ from .processes import make_accelerator
 from .state import RunFiles, read_log
 from .targets import make_target, open_base
 
-WAYS = ("plain", "channels_last", "compiled")
+WAYS = ("plain", "channels_last", "compiled", "tuned")
 """Torch's own ways; channels last with the norm's kernels, where a GPU has them (else as plain); channels last through
-torch's compiler, without those kernels."""
+torch's compiler, without those kernels; as channels last, with cuDNN timing its algorithms."""
 SIZES = {"small": "bundled (things)", "tiny": "bundled (shapes)"}
 """Presets of a new decoder, and the bundled models whose CLIP goes with them."""
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -113,7 +113,7 @@ def write_images(folder: Path, count: int) -> None:
 
 def _process(job: dict[str, Any]) -> dict[str, Any]:
     own = {"PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_TORCH_DEVICE": job["device"]}
-    if job["way"] != "channels_last":
+    if job["way"] not in ("channels_last", "tuned"):
         own[PLAIN_VARIABLE] = "1"
     command = [sys.executable, "-m", __name__, json.dumps(job)]
     done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
@@ -168,6 +168,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     target.clip.model.to(crew.device)
     store = embed_collection(collection, target.clip, Path(job["folder"]) / "embeddings", captions=False)
     target.clip.model.to("cpu")
+    torch.backends.cudnn.benchmark = job["way"] == "tuned"  # this process is of one way
     if job["way"] == "compiled":
         compile_net(target.net)
     objective = objective_class("decoder")(target.net, target.spec, target.part.codec)

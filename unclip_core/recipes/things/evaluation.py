@@ -16,6 +16,7 @@ from ...families.loading import placed_model
 from ...models import UnclipModel
 from ...output import say
 from ...pipelines import text_to_image
+from ...pipelines.settings import Settings
 from ...plotting.sheets import levels, tiled
 from ...weights.choices import AUTO
 from ...weights.devices import computing_on
@@ -29,7 +30,7 @@ from .questions import ROWS, Question, Scores, questions, score, shares
 
 SHOWN, COLUMNS = 48, 8
 """Images on a row's contact sheet, and in a row of it."""
-BATCH = 8
+BATCH = 32
 STAGES: dict[str, Callable[[UnclipModel, World, Judge, int, int], dict[str, float]]] = {
     "clip": lambda model, world, judge, n, seed: zero_shot(model, world, n, seed),
     "describe": lambda model, world, judge, n, seed: described(model, world, n, seed),
@@ -53,6 +54,7 @@ def evaluate_things(
     output: str | Path | None = None,
     device: str = AUTO,
     packages: str | Path | None = None,
+    settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Draw `n` prompts a row at the model's default settings, judge the images, print and return the shares.
 
@@ -66,6 +68,7 @@ def evaluate_things(
         output: a folder for `evaluation.json` and a contact sheet a row, written row by row; None writes nothing.
         device: what the nets run on, such as "cpu" or "cuda:1"; "auto" is the machine's best.
         packages: a folder with the packages' files; None for those in the data's own.
+        settings: of what is drawn from prompts; None for the model's own.
 
     Returns:
         For each row the shares of what is right and `n`; under `true` the same of true pictures, which tells how far
@@ -84,7 +87,7 @@ def evaluate_things(
             figures[name] = STAGES[name](drawn_by, world, judge, n, seed)
         else:
             asked = questions(world, name, n, seed)
-            scores, images = draw_and_score(drawn_by, judge, asked, seed, name)
+            scores, images = draw_and_score(drawn_by, judge, asked, seed, name, settings)
             figures[name], figures["true"][name] = shares(scores), shares(_true_scores(world, judge, asked))
             _keep_sheet(output, name, asked, images, scores)
         figures |= {"seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
@@ -96,7 +99,12 @@ def evaluate_things(
 
 
 def draw_and_score(
-    model: UnclipModel, judge: Judge, asked: Sequence[Question], seed: int, name: str
+    model: UnclipModel,
+    judge: Judge,
+    asked: Sequence[Question],
+    seed: int,
+    name: str,
+    settings: Settings | None = None,
 ) -> tuple[list[Scores], list[Tensor]]:
     """Draw what is asked and score it; the first images `[H, W, 3]` uint8 are kept."""
     seeds = sample_seeds(seed, len(asked))
@@ -104,7 +112,7 @@ def draw_and_score(
     images: list[Tensor] = []
     for at in tqdm(range(0, len(asked), BATCH), desc=name, unit="batch"):
         part = asked[at : at + BATCH]
-        large = text_to_image(model, [each.prompt for each in part], seeds[at : at + BATCH]).large
+        large = text_to_image(model, [each.prompt for each in part], seeds[at : at + BATCH], settings).large
         scores += [score(judge, i, q.picture) for i, q in zip(large.permute(0, 3, 1, 2), part, strict=True)]
         images += list(levels(large))[: max(0, SHOWN - len(images))]
     return scores, images

@@ -207,7 +207,7 @@ def test_the_table_is_made_row_by_row_with_true_pictures_beside(world, monkeypat
     """Drawings are the true pictures here, half of them emptied: half of all is right."""
     judge = judge_of({"red": (0, 0, 0)})
 
-    def true_drawings(model, prompts, seeds):
+    def true_drawings(model, prompts, seeds, settings):
         part = [q.picture for q in asked if q.prompt in prompts]
         images = measures.pictures_as_tensor(world, part, 64)
         images[::2] = 1.0
