@@ -253,3 +253,11 @@ def test_on_a_device_a_process_draws_all_batches_behind_warm_ones(monkeypatch, t
     for program in ("ours", "plain"):
         runs._process({"program": program})
     assert [environment.get("UNCLIP_PLAIN") for environment in environments] == [None, "1"]
+
+
+@pytest.mark.parametrize(("whole", "cut"), [((25, 25, 7), [7, 7, 2]), ((3, 3, 2), [3, 3, 2]), ((90, 9, 1), [7, 2, 1])])
+def test_a_profile_is_of_fewer_steps_and_a_schedule_of_two_or_more(whole, cut, monkeypatch):
+    seen, job = [], {"steps": list(whole), "profile": True}
+    monkeypatch.setattr(worker, "profiled", lambda run, device: run() is None or {})
+    found = worker._looked_into(lambda seed: seen.append(job["steps"]) or torch.zeros(1), job, torch.device("cpu"))
+    assert found["profile"]["steps"] == cut and seen == [cut, cut] and job["steps"] == list(whole)

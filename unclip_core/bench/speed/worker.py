@@ -104,7 +104,8 @@ def _looked_into(draw: Draw, job: dict[str, Any], device: torch.device) -> dict[
     if job.get("profile"):
         whole = job["steps"]
         share = min(1.0, PROFILED_STEPS / max(whole))
-        job["steps"] = [max(1, round(steps * share)) for steps in whole]  # `draw` reads them of this very job
+        # `draw` reads them of this very job; of less than two steps diffusers makes no schedule.
+        job["steps"] = [min(steps, max(2, round(steps * share))) for steps in whole]
         draw(0)
         found["profile"] = profiled(lambda: draw(0).cpu(), device) | {"steps": job["steps"]}
         job["steps"] = whole
