@@ -40,6 +40,31 @@ def unet_params(in_channels, maps, out_channels=3, **changes):
     return replace(small, **changes)
 
 
+def full_unet_params(channels=(8, 16), blocks=(1, 1)):
+    """A UNet with attention, over tokens too, in its middle and below its first level: Karlo's kind."""
+    deeper = len(channels) - 1
+    return UNetParams(
+        in_channels=3, out_channels=6, channels=channels, blocks=blocks, attention=(False,) + (True,) * deeper,
+        map_channels=(0,) * len(channels), time_channels=8, time_embed_dim=16, mid_attention=True, context_dim=10,
+        head_dim=8, groups=4,
+    )  # fmt: skip
+
+
+def turned(net):
+    """The net with its convolutions' weights in channels last."""
+    return net.to(memory_format=torch.channels_last)
+
+
+def channels_last(x):
+    """The same numbers `[B, C, H, W]`, a pixel's channels side by side in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def is_channels_last(x):
+    """Whether a pixel's channels stand side by side in memory."""
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
 def randomise(net, seed=0):
     """Every parameter random, those that start at zero or one too; returns the net, in eval mode."""
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 import torch.nn.functional as F
-from factories import draw, error, randomise
+from factories import channels_last, draw, error, full_unet_params, randomise, turned
 from layout_changes import LayoutChanges
 
 from unclip.unclip_core.nets import group_norm, memory_formats, triton_group_norm, unet
@@ -18,7 +18,6 @@ from unclip.unclip_core.nets.layers import AddedKVAttention, ResBlock
 from unclip.unclip_core.nets.triton_group_norm import normalised
 from unclip.unclip_core.nets.triton_group_norm_gradients import GroupNormSilu
 from unclip.unclip_core.nets.unet import UNet
-from unclip.unclip_core.nets.unet_params import UNetParams
 
 CASES = {
     # name: (x's shape, groups, mean of x)
@@ -32,29 +31,7 @@ CASES = {
     "many chunks": ((1, 5, 7, 6), 1, 0.0),
     "far from zero": ((1, 16, 8, 20), 4, 300.0),
 }
-FULL = UNetParams(
-    in_channels=3,
-    out_channels=6,
-    channels=(8, 16),
-    blocks=(1, 1),
-    attention=(False, True),
-    map_channels=(0, 0),
-    time_channels=8,
-    time_embed_dim=16,
-    mid_attention=True,
-    context_dim=10,
-    head_dim=8,
-    groups=4,
-)
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def last(x):
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def turned(net):
-    return net.to(memory_format=torch.channels_last)
 
 
 def exact(norm, x, shift, silu):
@@ -76,7 +53,7 @@ def set_sizes(case):
 def difference(case, dtype, shifted, silu):
     shape, groups, middle = CASES[case]
     norm = randomise(torch.nn.GroupNorm(groups, shape[1], 1e-5)).to(dtype)
-    x = last((draw(*shape) + middle).to(dtype))
+    x = channels_last((draw(*shape) + middle).to(dtype))
     shift = draw(shape[0], 2 * shape[1], seed=2).to(dtype) if shifted else None
     out, kept = torch.full_like(x, torch.nan), x.clone()
     set_sizes(case)
@@ -98,7 +75,7 @@ def difference_of_gradients(case, dtype, shifted, silu):
     """Of x, weight, bias, and of scale and shift, each over its own size."""
     shape, groups, middle = CASES[case]
     norm = randomise(torch.nn.GroupNorm(groups, shape[1], 1e-5)).to(dtype)
-    x = last((draw(*shape) + middle).to(dtype))
+    x = channels_last((draw(*shape) + middle).to(dtype))
     shift = draw(shape[0], 2 * shape[1], seed=2).to(dtype) if shifted else None
     set_sizes(case)
 
@@ -123,7 +100,7 @@ def difference_of_gradients(case, dtype, shifted, silu):
 
 def of_a_training_step():
     """How far a UNet's gradients by the kernels are from torch's, and which convolutions got features turned round."""
-    net = turned(randomise(UNet(FULL)))
+    net = turned(randomise(UNet(full_unet_params())))
     x, t, context = draw(2, 3, 8, 12), torch.tensor([3, 900]), draw(2, 5, 10, seed=3)
 
     def step(fits, mixed=False):
@@ -137,7 +114,7 @@ def of_a_training_step():
 
     plain, _ = step(lambda norm, x: False)
     mixed = [step(lambda norm, x: False, mixed=True)[0]]
-    memory_formats.following = unet.laid_out = lambda x, weight: last(x)
+    memory_formats.following = unet.laid_out = lambda x, weight: channels_last(x)
     made, seen = step(lambda norm, x: True)
     assert all(p.grad.stride() == p.stride() for p in net.parameters())
     mixed.append(step(lambda norm, x: True, mixed=True)[0])
@@ -153,7 +130,7 @@ def of_a_training_step():
 
 def of_blocks():
     """How far blocks by the kernels are from blocks without; all of them keep to channels last."""
-    x, embed, found = last(draw(2, 8, 4, 6)), draw(2, 6, seed=2), []
+    x, embed, found = channels_last(draw(2, 8, 4, 6)), draw(2, 6, seed=2), []
     blocks = [
         (randomise(ResBlock(8, 16, 6, groups=2, eps=1e-5, time_shift=shift, resample=resample)), (embed,))
         for shift, resample in (("add", None), ("scale_shift", "up"), ("scale_shift", "down"))

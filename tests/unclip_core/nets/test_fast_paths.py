@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import draw, error, randomise
+from factories import draw, error, full_unet_params, randomise
 
 from unclip.unclip_core.nets import batch_chunks as turns
 from unclip.unclip_core.nets import buffers, convolutions, winograd
@@ -14,22 +14,8 @@ from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.layers import ResBlock, TimeTable
 from unclip.unclip_core.nets.token_conditioner import TokenConditionerParams
 from unclip.unclip_core.nets.unet import UNet
-from unclip.unclip_core.nets.unet_params import UNetParams
 
-FULL = UNetParams(
-    in_channels=3,
-    out_channels=6,
-    channels=(8, 16, 16),
-    blocks=(1, 2, 1),
-    attention=(False, True, True),
-    map_channels=(0,) * 3,
-    time_channels=8,
-    time_embed_dim=16,
-    mid_attention=True,
-    context_dim=10,
-    head_dim=8,
-    groups=4,
-)
+FULL = full_unet_params((8, 16, 16), (1, 2, 1))
 TOKENS = TokenConditionerParams(embed_dim=12, text_width=12, time_embed_dim=16, context_dim=10)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from factories import draw, error, randomise, unet_params
+from factories import channels_last, draw, error, full_unet_params, is_channels_last, randomise, turned, unet_params
 from layout_changes import LayoutChanges
 
 from unclip.unclip_core.lora import delta
@@ -14,23 +14,9 @@ from unclip.unclip_core.nets.image_conditioner import ImageConditionerParams
 from unclip.unclip_core.nets.map_conditioner import MapConditionerParams
 from unclip.unclip_core.nets.movq_params import MoVQParams
 from unclip.unclip_core.nets.unet import UNet
-from unclip.unclip_core.nets.unet_params import UNetParams
 from unclip.unclip_core.nets.upsampler import UpsamplerNet, UpsamplerParams
 
-FULL = UNetParams(
-    in_channels=3,
-    out_channels=6,
-    channels=(32, 64),
-    blocks=(1, 2),
-    attention=(False, True),
-    map_channels=(0, 0),
-    time_channels=8,
-    time_embed_dim=16,
-    mid_attention=True,
-    context_dim=10,
-    head_dim=8,
-    groups=4,
-)
+FULL = full_unet_params((32, 64), (1, 2))
 MAPS = MapConditionerParams(
     embed_dim=12,
     hidden=8,
@@ -41,14 +27,6 @@ MAPS = MapConditionerParams(
     frames=2,
     canvas_channels=2,
 )
-
-
-def turned(net):
-    return net.to(memory_format=torch.channels_last)
-
-
-def last(x):
-    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.fixture
@@ -131,8 +109,8 @@ def test_strips_keep_to_channels_last(monkeypatch, like_a_gpu):
     monkeypatch.setattr(feature_rows, "STRIP_ELEMENTS", 3000)
     assert error(run(), plain) < 2e-5
     rows = feature_rows.Rows.of(draw(2, 4, 9, 5).contiguous(memory_format=torch.channels_last))
-    assert last(rows.stored()) and rows.stored().shape == (2, 4, 9, 5)
-    assert not last(feature_rows.Rows.of(draw(2, 4, 9, 5)).stored())
+    assert is_channels_last(rows.stored()) and rows.stored().shape == (2, 4, 9, 5)
+    assert not is_channels_last(feature_rows.Rows.of(draw(2, 4, 9, 5)).stored())
 
 
 @pytest.fixture
@@ -148,12 +126,13 @@ def test_weights_are_turned_when_they_arrive_and_stay_so(arriving):
         for move in (lambda net: net.to(arriving), lambda net: [layer.to(arriving) for layer in net.modules()]):
             net = UNet(FULL).eval().requires_grad_(False).to(dtype)
             kernels = [layer.weight for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)]
-            assert len(kernels) > 10 and not any(map(last, [k for k in kernels if k.shape[2] > 1 or k.shape[3] > 1]))
+            wide = [kernel for kernel in kernels if kernel.shape[2] > 1 or kernel.shape[3] > 1]
+            assert len(kernels) > 10 and not any(map(is_channels_last, wide))
             move(net)
             kernels = [layer.weight for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)]
-            assert all(last(kernel) and kernel.dtype == dtype for kernel in kernels)
+            assert all(is_channels_last(kernel) and kernel.dtype == dtype for kernel in kernels)
             net.to(torch.float64)
-            assert all(last(layer.weight) for layer in net.modules() if isinstance(layer, torch.nn.Conv2d))
+            assert all(is_channels_last(layer.weight) for layer in net.modules() if isinstance(layer, torch.nn.Conv2d))
 
 
 def test_the_format_survives_the_way_back_to_a_cpu():
@@ -161,30 +140,30 @@ def test_the_format_survives_the_way_back_to_a_cpu():
     for _ in range(2):
         net.to("cpu", torch.float16).to(torch.float32)
         kernels = [layer.weight for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)]
-        assert all(map(last, kernels))
+        assert all(map(is_channels_last, kernels))
     copy = net.stem.weight.to("cpu", copy=True)
-    assert last(copy)
+    assert is_channels_last(copy)
 
 
 def test_weights_in_training_are_turned_too(arriving):
     net = UNet(FULL).train()
     net.to(arriving)
-    assert last(net.stem.weight) and net.stem.weight.requires_grad
+    assert is_channels_last(net.stem.weight) and net.stem.weight.requires_grad
 
 
 def test_a_cpus_weights_stay_as_they_are():
     for net in (UNet(FULL).eval().requires_grad_(False), UNet(FULL).train()):
-        assert not last(net.to("cpu", torch.float16).stem.weight)
+        assert not is_channels_last(net.to("cpu", torch.float16).stem.weight)
 
 
 def test_training_on_a_cpu_keeps_the_layout_that_it_is_given():
     """The shapes' recipe gives it features that are channels last, people's trainings plain ones."""
     net, x = turned(UNet(FULL)), draw(2, 3, 16, 12)
     assert memory_formats.laid_out(x, net.stem.weight) is x
-    assert last(memory_formats.laid_out(last_one := x.contiguous(memory_format=torch.channels_last), net.stem.weight))
+    assert is_channels_last(memory_formats.laid_out(last_one := channels_last(x), net.stem.weight))
     assert memory_formats.following(last_one, net.stem.weight) is last_one
     with torch.no_grad():
-        assert last(memory_formats.laid_out(x, net.stem.weight))
+        assert is_channels_last(memory_formats.laid_out(x, net.stem.weight))
 
 
 def test_weights_that_a_lora_changes_keep_the_format():
@@ -194,7 +173,7 @@ def test_weights_that_a_lora_changes_keep_the_format():
     a, b = draw(2, *weight.shape[1:]), draw(len(weight), 2, 1, 1, seed=2)
     lora = delta.Lora("file", "decoder", None, {name: (a, b)}, {name: 1.0})
     changed = dict(delta.with_loras(net, [(lora, 0.5)]).named_modules())[name].weight
-    assert last(changed) and not torch.equal(changed, weight)
+    assert is_channels_last(changed) and not torch.equal(changed, weight)
 
 
 @pytest.mark.parametrize(
