@@ -1,5 +1,6 @@
 """What every test's report needs, what makes tests come out alike on all machines, and who runs which test."""
 
+import gc
 import os
 
 import pytest
@@ -54,6 +55,15 @@ def pytest_terminal_summary(terminalreporter):
         _, what, why = reason.removeprefix("Skipped: ").split(": ", 2)
         terminalreporter.section(f"NOT TESTED: {what}", red=True, bold=True)
         terminalreporter.line(f"{what} was not tested: {why}.", red=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection(session):
+    """Look for garbage among what tests make, not again and again among what was imported for them."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

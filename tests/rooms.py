@@ -32,6 +32,10 @@ class _Reader(ast.NodeVisitor):
     def __init__(self, package: tuple[str, ...]) -> None:
         self.package, self.deferred, self.found = package, False, []
 
+    def visit(self, node: ast.AST) -> None:
+        if not isinstance(node, ast.expr):  # in which nothing is imported
+            super().visit(node)
+
     def visit_Import(self, node: ast.Import) -> None:
         self.found += [Import(alias.name, False, self.deferred, node.lineno) for alias in node.names]
 
@@ -49,7 +53,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
         self.deferred = before
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _visit_later
+    visit_FunctionDef = visit_AsyncFunctionDef = _visit_later
 
     def visit_If(self, node: ast.If) -> None:
         (self._visit_later if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit)(node)
@@ -76,6 +80,11 @@ class House:
     def tree(self, path: Path) -> ast.Module:
         """The syntax tree of one source."""
         return ast.parse((self.root / path).read_text(encoding="utf-8"))
+
+    @cache  # noqa: B019
+    def nodes(self, path: Path) -> list[ast.AST]:
+        """Every node of that tree."""
+        return list(ast.walk(self.tree(path)))
 
     @cache  # noqa: B019
     def imports(self, path: Path) -> list[Import]:

@@ -186,7 +186,7 @@ def test_nothing_prints_but_through_output():
     """A `print` of its own ends a finished run where the terminal cannot show a name, or the reader has gone."""
 
     def printing(path):
-        calls = [node.func for node in ast.walk(HOUSE.tree(path)) if isinstance(node, ast.Call)]
+        calls = [node.func for node in HOUSE.nodes(path) if isinstance(node, ast.Call)]
         said = {ast.unparse(func) for func in calls}
         return said & {"print", "sys.stdout.write", "sys.stderr.write", "accelerator.print", "tqdm.write"}
 
@@ -204,7 +204,7 @@ def test_nothing_outside_a_family_asks_for_its_classes():
         (family, node.name)
         for family in families
         for path in below(f"unclip_core/families/{family}")
-        for node in ast.walk(HOUSE.tree(path))
+        for node in HOUSE.nodes(path)
         if isinstance(node, ast.ClassDef)
     }
     assert {family for family, _ in classes} >= {"karlo"}
@@ -212,15 +212,15 @@ def test_nothing_outside_a_family_asks_for_its_classes():
     def asked(path):
         home = path.parts[2] if path in below("unclip_core/families") and len(path.parts) > 3 else None
         foreign = {name for family, name in classes if family != home}
-        return foreign & classes_asked_for(HOUSE.tree(path))
+        return foreign & classes_asked_for(HOUSE.nodes(path))
 
     assert not offenders(asked, HOUSE.sources)
 
 
-def classes_asked_for(tree):
+def classes_asked_for(nodes):
     """Names of the classes that `isinstance`, `issubclass`, a `match` or a comparison of `type(x)` asks for."""
     asked = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
             asked += node.args[1:]
         elif isinstance(node, ast.MatchClass):
@@ -238,7 +238,7 @@ def test_the_reader_of_questions_finds_them():
         "isinstance(x, (A, b.C))\nissubclass(x, D | E)\nif type(x) is F: pass\n"
         "match x:\n    case G(): pass\nprint(H)\nisinstance(I, J)\n"
     )
-    assert classes_asked_for(ast.parse(source)) == {"A", "b", "C", "D", "E", "F", "G", "J"}
+    assert classes_asked_for(ast.walk(ast.parse(source))) == {"A", "b", "C", "D", "E", "F", "G", "J"}
 
 
 def test_the_report_names_what_it_counts(capsys, monkeypatch):

@@ -268,7 +268,7 @@ def test_importing_the_pack_is_light():
         import sys
         opened = []
         sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
-        import unclip
+        import unclip, unclip.unclip_core.pipelines
         unclip.NODE_CLASS_MAPPINGS["UnclipLoadModel"].INPUT_TYPES()
         heavy = {"open_clip", "torchvision", "diffusers", "transformers", "comfy", "folder_paths", "server"}
         heavy |= {"unclip.cli.headless", "unclip.cli.remote"}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -130,14 +131,18 @@ def test_the_api_twin_is_valid(name, tmp_path, furnished):
         assert set(node.inputs) >= set(CLASSES[node.class_type].INPUT_TYPES()["required"])
 
 
+@cache
+def unknown_words(model):
+    return load_model(host.model_path(model)).clip.adapter.unknown_words
+
+
 @pytest.mark.parametrize("name", BUNDLED)
 def test_prompts_use_words_that_the_bundled_model_knows(name):
     inputs = [node["inputs"] for node in read("api", f"{name}.json").values()]
     texts = [entries[key] for entries in inputs for key in ("text", "lines") if isinstance(entries.get(key), str)]
     prompts = [line for text in texts for line in text.splitlines()]
     (model,) = {entries["model"] for entries in inputs if "dtype" in entries}
-    unknown = load_model(host.model_path(model)).clip.adapter.unknown_words
-    assert prompts and not any(unknown(prompt) for prompt in prompts)
+    assert prompts and not any(map(unknown_words(model), prompts))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -276,6 +281,7 @@ def test_karlos_settings_are_its_authors(furnished):
     assert model.upsampler.settings == StageSettings(7, 1.0, "ddpm")
 
 
+@pytest.mark.slow
 def test_another_model_in_a_workflow_brings_its_own_settings(tmp_path, furnished):
     """Karlo in the bundled model's workflow draws what its explicit settings draw."""
     prompt = read("api", "text_to_image.json")

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,11 @@ def pieces_of(word: str) -> list[str]:
     import regex
 
     return regex.findall(_PIECES, word)
+
+
+@lru_cache(maxsize=4)
+def _known(words: tuple[str, ...]) -> frozenset[str]:
+    return frozenset((*words, "!", "?"))
 
 
 class MissingTower(ValueError):
@@ -183,7 +189,7 @@ class ClipAdapter(ABC):
         """
         if not self.words:
             return self._text_tokenizer.without_tokens(prompt) if self.tokenizer is not None else []
-        known = {*self.words, "!", "?"}
+        known = _known(tuple(self.words))
         unknown = (word for word in words_in(prompt) if any(piece not in known for piece in pieces_of(word)))
         return list(dict.fromkeys(unknown))
 

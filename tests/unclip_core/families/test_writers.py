@@ -52,15 +52,20 @@ def decoder(tmp_path_factory):
     return write_random_decoder(place / "decoder", small_decoder(), prior="kandinsky-community/kandinsky-2-2-prior")
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 6])
-def test_a_decoder_on_a_full_disk_leaves_nothing_and_does_not_block_the_next(decoder, tmp_path, monkeypatch, count):
+def fails_on_full_disks(monkeypatch, place, counts, write):
+    """Write on disks that take so many files more; each time nothing is left in `place`."""
+    for count in counts:
+        with monkeypatch.context() as patch:
+            full_after(patch, count)
+            with pytest.raises(OSError, match="No space left"):
+                write()
+        assert names(place) == [], count
+
+
+def test_a_decoder_on_a_full_disk_leaves_nothing_and_does_not_block_the_next(decoder, tmp_path, monkeypatch):
     """Seven files: the weights and configurations of two nets, scheduler, card, index."""
     target = tmp_path / "new" / "folder"
-    with monkeypatch.context() as patch:
-        full_after(patch, count)
-        with pytest.raises(OSError, match="No space left"):
-            convert(decoder, target)
-    assert names(tmp_path) == []
+    fails_on_full_disks(monkeypatch, tmp_path, [0, 1, 2, 4, 5, 6], lambda: convert(decoder, target))
     convert(decoder, target)
     assert names(tmp_path / "new") == ["folder"] and names(target) == names(decoder)
     load_model(target).reader.check()
@@ -73,14 +78,9 @@ def test_a_decoder_that_its_own_reader_refuses_is_not_written(decoder, tmp_path,
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 15])
-def test_a_failed_conversion_leaves_nothing_and_does_not_block_the_next(karlo, tmp_path, monkeypatch, count):
+def test_a_failed_conversion_leaves_nothing_and_does_not_block_the_next(karlo, tmp_path, monkeypatch):
     target = tmp_path / "new" / "folder"
-    with monkeypatch.context() as patch:
-        full_after(patch, count)
-        with pytest.raises(OSError, match="No space left"):
-            convert(karlo, target)
-    assert names(tmp_path) == []
+    fails_on_full_disks(monkeypatch, tmp_path, [0, 1, 7, 15], lambda: convert(karlo, target))
     convert(karlo, target)
     assert names(tmp_path) == ["new"] and names(tmp_path / "new") == ["folder"]
     load_model(target).reader.check()
@@ -160,15 +160,10 @@ def test_byte_order_marks_before_index_and_configurations_are_passed_over(karlo,
     assert read_index(tmp_path).family == "test" and load_model(tmp_path).prior is not None
 
 
-@pytest.mark.parametrize("count", [0, 2, 5])
-def test_a_coded_model_on_a_full_disk_leaves_nothing_and_does_not_block_the_next(tmp_path, monkeypatch, count):
+def test_a_coded_model_on_a_full_disk_leaves_nothing_and_does_not_block_the_next(tmp_path, monkeypatch):
     """Six files: five parts and the index."""
     target = tmp_path / "new" / "small"
-    with monkeypatch.context() as patch:
-        full_after(patch, count)
-        with pytest.raises(OSError, match="No space left"):
-            convert(SHAPES, target, "fp16", ["decoder"])
-    assert names(tmp_path) == []
+    fails_on_full_disks(monkeypatch, tmp_path, [0, 2, 5], lambda: convert(SHAPES, target, "fp16", ["decoder"]))
     convert(SHAPES, target, "fp16", ["decoder"])
     assert len(names(target)) == 6 and load_model(target).decoder.net is not None
 

@@ -1,11 +1,12 @@
 """Map our keys to those of diffusers' and transformers' checkpoints."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import cache
 
 from ...weights.key_map import CheckpointKey
 
-Rules = Sequence[tuple[str, str]]
+Rules = tuple[tuple[str, str], ...]
 
 UNET: Rules = (
     (r"^time_embed\.linear", "time_embedding.linear_"),
@@ -73,6 +74,7 @@ VISION_TOWER: Rules = (
 )
 
 
+@cache
 def renamed(key: str, rules: Rules) -> str:
     """Apply all `rules` (pattern, replacement) to `key`, in order."""
     for pattern, by in rules:
