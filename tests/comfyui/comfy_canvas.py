@@ -19,8 +19,9 @@ PREVIEWING = {"UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale", "Uncl
               "UnclipClipOptimise", "UnclipDenoisingFilm", "UnclipDdimInversion", "KSampler"}  # fmt: skip
 PREVIEW_SIDE = 512  # px, as the nodes send
 SPEAKING = {*PREVIEWING - {"KSampler"}, "UnclipTextEncode", "UnclipTextEncodeLines", "UnclipDescribe", "UnclipRerank",
-            "UnclipEmbeddingSimilarity", "UnclipPcaFit", "UnclipSaveEmbedding", "UnclipLoadEmbedding", "UnclipSavePca",
-            "UnclipToClipVision", "UnclipFromClipVision"}  # fmt: skip
+            "UnclipEmbeddingSimilarity", "UnclipEmbeddingPad", "UnclipPcaFit", "UnclipSaveEmbedding",
+            "UnclipLoadEmbedding", "UnclipSavePca", "UnclipToClipVision", "UnclipFromClipVision", "UnclipDepthHint",
+            "UnclipStockTextEncode", "UnclipStockClip"}  # fmt: skip
 WORDS = ["one line", "another", "and a third"]  # as many as a node shows at once
 LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000
@@ -76,8 +77,10 @@ PREVIEW = """async ([types, side]) => {
     window.previewed = app.graph.nodes.filter((node) => types.includes(node.type)).map((node) => String(node.id))
     for (const id of window.previewed) {
         const names = { nodeId: id, displayNodeId: id, parentNodeId: id, realNodeId: id, jobId: 'preview' }
+        app.api.dispatchCustomEvent('executing', id)
         app.api.dispatchCustomEvent('b_preview_with_metadata', { blob, ...names })
     }
+    app.api.dispatchCustomEvent('executing', null)
 }"""
 PREVIEWED = {
     True: """() => window.previewed.every((id) => [...document.querySelectorAll(`[data-node-id="${id}"] img`)].some(

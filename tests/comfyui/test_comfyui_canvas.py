@@ -7,9 +7,11 @@ import itertools
 import json
 
 import pytest
-from comfy_canvas import PREVIEWING, Canvas
+from comfy_canvas import PREVIEWING, SPEAKING, Canvas
 from comfy_hands import Hands
 from comfy_server import ROOT
+
+from unclip import NODE_CLASS_MAPPINGS
 
 pytestmark = pytest.mark.comfyui
 
@@ -103,6 +105,11 @@ def test_both_forms_of_every_workflow_are_there():
     assert NAMES == sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json")) and NAMES
 
 
+def test_every_node_that_says_something_of_a_run_is_measured_with_its_words():
+    showing = {key for key, node in NODE_CLASS_MAPPINGS.items() if getattr(node, "HAS_INTERMEDIATE_OUTPUT", False)}
+    assert showing - {"UnclipPick"} <= SPEAKING  # Pick shows candidates
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_opens_legible_and_apart_and_is_its_api_twin(canvas, screenshots, name):
     workflow = ui(name)
@@ -124,6 +131,10 @@ def test_a_template_opens_legible_and_apart_and_is_its_api_twin(canvas, screensh
     assert too_narrow(canvas, workflow["groups"]) == []
     if not canvas.vue:
         assert {node["id"]: (node["size"], node["needs"]) for node in canvas.nodes() if is_short(node)} == {}
+    canvas.show_words()
+    boxes = canvas.boxes()
+    assert overlapping(boxes) == [] and sticking_out(boxes, workflow["groups"]) == []
+    canvas.load(workflow, name)
     canvas.show_previews()
     boxes = canvas.boxes()
     canvas.screenshot(screenshots / f"{name}-{mode(canvas)}-previews.png")

@@ -40,9 +40,9 @@ PRETENDED = """(ms) => {
         app.api.dispatchCustomEvent(`execution_${how}`, { prompt_id: run.id, timestamp: 0 })
     }
     app.api.queuePrompt = async (number, { output }, options) => {
-        const { class_type: saver, inputs: { images } } = output['33']
+        const { class_type: saver } = output['33']
         const run = { id: `run-${window.runs.length}`, at: [output['30'].inputs.x, output['30'].inputs.y],
-                      steps: output['31'].inputs.steps, saver, images: images[0],
+                      steps: output['31'].inputs.steps, saver, enlarger: output['34'].class_type,
                       outputs: options.partialExecutionTargets, preview: options.previewMethod, how: null }
         window.runs.push(run)
         setTimeout(() => end(run, 'success'), ms)
@@ -185,7 +185,7 @@ def test_a_hand_on_the_pad_gets_drafts_and_at_rest_all_of_it_once(canvas, preten
     drafts, whole = [run for run in runs if run["steps"]], runs[-1]  # on a busy machine the hand seems to rest between
     assert len(drafts) >= 6 and {run["steps"] for run in drafts} == {DRAFT} and whole["steps"] == 0
     assert {run["saver"] for run in drafts} == {"PreviewImage"} and whole["saver"] == "SaveImage"
-    assert {run["images"] for run in drafts} == {"31"} and whole["images"] == "34"  # a draft is not enlarged
+    assert {run["enlarger"] for run in drafts} == {"ImageScaleBy"} and whole["enlarger"] == "UnclipUpscale"
     assert {tuple(sorted(run["outputs"])) for run in drafts} == {("32", "33")}
     assert sorted(whole["outputs"]) == ["32", "33", "35"]
     assert whole["at"] == drafts[-1]["at"] == [pytest.approx(0.65, abs=0.02), pytest.approx(0.4, abs=0.02)]

@@ -31,6 +31,24 @@ SET_TEXT = """([type, text]) => {
 }"""
 SEED = "(seed) => app.graph.nodes.find((node) => node.type === 'UnclipDecoderSample').widgets[0].value = seed"
 
+LATE = """async () => {
+    const node = app.graph.nodes.find((node) => node.type === 'UnclipDecoderSample')
+    const paper = new OffscreenCanvas(512, 512)
+    paper.getContext('2d').fillRect(0, 0, 512, 512)
+    const blob = await paper.convertToBlob({ type: 'image/jpeg' })
+    const names = { nodeId: String(node.id), displayNodeId: String(node.id), jobId: 'late' }
+    app.api.dispatchCustomEvent('executing', String(node.id))
+    app.api.dispatchCustomEvent('b_preview_with_metadata', { blob, ...names })
+    app.canvas.draw(true, true) // begins to load it
+    node.onExecuted({ text: ['8 steps'] })
+}"""
+PREVIEWS = """() => {
+    app.canvas.draw(true, true)
+    const node = app.graph.nodes.find((node) => node.type === 'UnclipDecoderSample')
+    const drawn = document.querySelectorAll(`[data-node-id="${node.id}"] img`).length
+    return [drawn, node.widgets.filter(({ name }) => name === '$$canvas-image-preview').length]
+}"""
+
 
 def workflow(text):
     """Text to image in few steps: what the nodes say is the same."""
@@ -95,6 +113,15 @@ def test_a_node_says_its_warning_after_a_run_from_the_cache_and_after_a_reload(c
     page.wait_for_function(SAYS, arg=["UnclipTextEncode", WELL])
     assert WARNED not in page.evaluate(WORDS, "UnclipTextEncode")
     assert canvas.complaints() == []
+
+
+def test_a_preview_that_is_loaded_late_does_not_come_back_behind_the_words(canvas):
+    canvas.load(workflow("a red circle"), "late")
+    canvas.page.evaluate(LATE)
+    canvas.page.wait_for_timeout(700)
+    assert canvas.page.evaluate(PREVIEWS) == [0, 0]
+    canvas.show_previews()  # the next run's is shown
+    assert sum(canvas.page.evaluate(PREVIEWS)) == 1
 
 
 @pytest.mark.parametrize("changed", [{"id": "11111111-2222-4333-8444-555555555555"}, {}], ids=["id", "prompt"])

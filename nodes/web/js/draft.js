@@ -1,9 +1,11 @@
-// A run as a draft of itself: what hangs on a node in few steps, not enlarged, and saved nowhere.
+// A run as a draft of itself: what hangs on a node in few steps, enlarged without a network, and saved nowhere.
 
 import { isOurs } from './graph.js'
 
 const STEPS = 3 // a third of a decoder's usual 8: things and places are where they will be, with less detail
 const UPSCALE = 'UnclipUpscale'
+const ENLARGE = 'ImageScaleBy'
+const ENLARGED = { upscale_method: 'bicubic', scale_by: 4 } // as Upscale does: the image keeps its place on the canvas
 const SAVE = 'SaveImage'
 const PREVIEW = 'PreviewImage'
 
@@ -22,14 +24,17 @@ export function idsBelow(prompt, id) {
 
 // The prompt as a draft as far as it is of `ids`; null if it would be the same.
 export function draftOf(prompt, ids) {
-  const draft = structuredClone(prompt)
-  for (const id of ids) {
-    const node = draft[id]
-    if (isOurs(node.class_type) && 'steps' in node.inputs) node.inputs.steps = fewer(node.inputs.steps)
-    if (node.class_type === SAVE) draft[id] = { ...node, class_type: PREVIEW, inputs: { images: node.inputs.images } }
-    for (const [name, link] of linksOf(node)) draft[id].inputs[name] = small(prompt, ids, link)
-  }
-  return JSON.stringify(draft) === JSON.stringify(prompt) ? null : draft
+  const drafted = [...ids].map((id) => [id, nodeAsDraft(prompt[id])])
+  const draft = { ...prompt, ...Object.fromEntries(drafted) }
+  return drafted.every(([id, node]) => node === prompt[id]) ? null : draft
+}
+
+function nodeAsDraft(node) {
+  const { class_type: type, inputs } = node
+  if (type === SAVE) return { ...node, class_type: PREVIEW, inputs: { images: inputs.images } }
+  if (type === UPSCALE) return { ...node, class_type: ENLARGE, inputs: { image: inputs.image, ...ENLARGED } }
+  if (!isOurs(type) || !('steps' in inputs) || (inputs.steps > 0 && inputs.steps <= STEPS)) return node
+  return { ...node, inputs: { ...inputs, steps: STEPS } }
 }
 
 // Whether a node may run in a draft: what saves anything but an image has nothing to show.
@@ -37,15 +42,4 @@ export const isDrafted = ({ class_type: type }) => type === SAVE || !/Save/.test
 
 function linksOf({ inputs }) {
   return Object.entries(inputs).filter(([, value]) => Array.isArray(value))
-}
-
-// 0 stands for a model's own number.
-function fewer(steps) {
-  return typeof steps === 'number' && steps > 0 ? Math.min(steps, STEPS) : STEPS
-}
-
-// Where a link comes from, past the nodes that enlarge.
-function small(prompt, ids, link) {
-  const { class_type: type, inputs } = prompt[link[0]] ?? {}
-  return ids.has(link[0]) && type === UPSCALE && Array.isArray(inputs.image) ? small(prompt, ids, inputs.image) : link
 }

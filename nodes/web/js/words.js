@@ -3,6 +3,7 @@
 import { app } from '../../../scripts/app.js'
 import { extensionForOutputs, isOurs, locatorOf, nodeOfRun } from './graph.js'
 import { isFollowing } from './run_below.js'
+import { store } from './stores.js'
 
 const WIDGET = 'unclip_words'
 const PREVIEW = '$$canvas-image-preview' // ComfyUI's own widget on the classic canvas
@@ -14,33 +15,35 @@ const LINES_SHOWN = 3 // the rest by the wheel, or in a taller node
 app.registerExtension(extensionForOutputs('unCLIP.Words', isOurs, (node, output) => {
   const warnings = output.warnings ?? []
   const words = [output.text, warnings, output.notes].find((each) => each?.length)
-  if (!output.images?.length) dropPreview(node)
+  if (!output.images?.length) closeToPreviews(node)
   if (words) say(node, words.join('\n'), new Set(warnings))
 }))
 
 // What a node said of its last run is stale once it runs again; its live preview takes the place. Under a moving hand,
 // where the next words are there at once, it would flicker.
 app.api.addEventListener('executing', ({ detail }) => {
-  if (isFollowing()) return
   const node = detail && nodeOfRun(detail)
-  const widget = node?.widgets?.find((each) => each.name === WIDGET)
-  if (widget) node.removeWidget(widget)
+  if (!node) return
+  openToPreviews(node)
+  const widget = node.widgets?.find((each) => each.name === WIDGET)
+  if (widget && !isFollowing()) node.removeWidget(widget)
 })
 
-// The live preview of a run that has ended: the words take its room, and the image itself is with what saves it.
-function dropPreview(node) {
-  previews()?.revokePreviewsByLocatorId?.(locatorOf(node))
+// The live preview of a run that has ended: the words take its room, and the image itself is with what saves it. One
+// that the classic canvas is still loading would come back behind them: until the next run the node takes none.
+function closeToPreviews(node) {
+  store('nodeOutput')?.revokePreviewsByLocatorId?.(locatorOf(node))
   const index = node.widgets?.findIndex((widget) => widget.name === PREVIEW) ?? -1
-  if (index < 0) return
-  const [preview] = node.widgets.splice(index, 1)
-  preview.onRemove?.()
-  node.imgs = undefined
-  node.setSize([node.size[0], Math.max(node.size[1] - (preview.computedHeight ?? 0), node.computeSize()[1])])
+  const [preview] = index < 0 ? [] : node.widgets.splice(index, 1)
+  preview?.onRemove?.()
+  Object.defineProperty(node, 'imgs', { configurable: true, get() {}, set() {} })
+  if (preview) {
+    node.setSize([node.size[0], Math.max(node.size[1] - (preview.computedHeight ?? 0), node.computeSize()[1])])
+  }
 }
 
-// ComfyUI's store of live previews, for which it gives extensions no way; without it they stay.
-function previews() {
-  return document.getElementById('vue-app')?.__vue_app__?.config.globalProperties.$pinia?._s.get('nodeOutput')
+function openToPreviews(node) {
+  if (Object.getOwnPropertyDescriptor(node, 'imgs')?.set) delete node.imgs
 }
 
 function say(node, text, warnings) {
