@@ -28,11 +28,12 @@ SEARCHES = {
     "unclip": ["unCLIPConditioning", "Load unCLIP Checkpoint",  # ComfyUI's own, which are used the most
                "Load unCLIP Model", "CLIP Text Encode (unCLIP)", "Prior Sample (unCLIP)", "Decoder Sample (unCLIP)",
                "Upscale (unCLIP)"],
-    "img2img": ["Inpaint (unCLIP)", "CLIP Image Encode (unCLIP)", "Decoder Sample (unCLIP)"],
-    "interpolate images": ["Embedding Pad (unCLIP)", "Embedding Interpolate (unCLIP)"],
+    "img2img": ["Inpaint (unCLIP)", "CLIP Image Encode (unCLIP)", "Decoder Sample (unCLIP)",
+                "Image Variations (unCLIP)", "Edit by Two Texts (unCLIP)"],
+    "interpolate images": ["Embedding Pad (unCLIP)", "Blend Two Images (unCLIP)", "Embedding Interpolate (unCLIP)"],
     "variation": ["Image Variations (unCLIP)", "CLIP Image Encode (unCLIP)", "Decoder Sample (unCLIP)"],
     "edit": ["Edit by Two Texts (unCLIP)", "Inpaint (unCLIP)", "Text Diff (unCLIP)"],
-    "merge": ["Embedding Blend (unCLIP)", "Embedding Interpolate (unCLIP)"],
+    "merge": ["Embedding Blend (unCLIP)", "Blend Two Images (unCLIP)", "Embedding Interpolate (unCLIP)"],
     "blend images": ["Blend Two Images (unCLIP)", "Embedding Pad (unCLIP)", "Embedding Blend (unCLIP)"],
 }  # fmt: skip
 
