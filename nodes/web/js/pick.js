@@ -70,10 +70,12 @@ class Picker {
     Object.assign(tile.style, {
       width: `${SIDE}px`, height: `${SIDE}px`, padding: '2px', overflow: 'hidden', borderRadius: '6px',
       background: picture ? `center/cover url("${picture}")` : '#333', color: '#fff', textAlign: 'left',
-      font: 'inherit', textShadow: '0 0 3px #000, 0 0 3px #000', cursor: 'pointer', boxSizing: 'border-box',
-      display: 'block', verticalAlign: 'top'
+      font: 'inherit', cursor: 'pointer', boxSizing: 'border-box', display: 'flex', alignItems: 'flex-start'
     })
-    tile.textContent = picture ? String(index) : `${index} ${label}`
+    const words = document.createElement('span')
+    words.textContent = picture ? String(index) : `${index} ${label}`
+    if (picture) Object.assign(words.style, { background: '#000a', borderRadius: '4px', padding: '1px 4px' })
+    tile.append(words)
     tile.title = label
     tile.addEventListener('pointerdown', (event) => event.stopPropagation())
     tile.addEventListener('click', (event) => this.pick(index, event.ctrlKey || event.metaKey || event.shiftKey))
