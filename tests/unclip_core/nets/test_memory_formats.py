@@ -209,6 +209,6 @@ def test_on_a_gpu_a_net_gives_the_cpus_numbers_and_gradients(kind, bound, monkey
 
     expected = found(net, "cpu", torch.float32)
     net.to("cuda", dtype)
-    assert last(net.down[1].blocks[0].conv1.weight) is memory_formats.triton_serves()
+    assert is_channels_last(net.down[1].blocks[0].conv1.weight) is memory_formats.triton_serves()
     given = found(net, "cuda", dtype)
     assert max(error(mine, whole) for mine, whole in zip(given, expected, strict=True)) < bound
