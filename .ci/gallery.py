@@ -17,9 +17,10 @@ TARGET = Path(__file__).resolve().parents[1] / "nodes" / "web" / "docs" / "galle
 PROMPTS = (
     "a castle", "a cat face", "a red apple", "a house with garden", "a guitar, flat style", "a hamburger",
     "a dog face, 3d style", "a rocket on a navy background",
-    "a bicycle", "a strawberry", "a panda", "a red car", "a fox face", "a birthday cake", "a whale on a sky blue background",
-    "a sunflower",
-    "a blue star on a black background", "bir aslan yüzü", "un château", "ein Kaktus", "熊猫", "ピザ", "корона", "una mariposa",
+    "a bicycle", "a strawberry", "a panda", "a red car", "a fox face", "a birthday cake",
+    "a whale on a blue background", "a sunflower",
+    "a blue star on a black background", "bir aslan yüzü", "un château", "ein Kaktus", "熊猫", "ピザ", "корона",
+    "una mariposa",
 )  # fmt: skip
 COLUMNS, SIDE, SEED, BATCH = 8, 128, 4, 4
 
