@@ -54,11 +54,11 @@ def test_a_bench_gets_its_own_options(calls):
     assert main(["bench", "train", "--dtype", "bf16", "--ways", "compiled", "--workers", "3"]) == 0
     assert calls == [
         ("bench_inversion", (4, "there", False), {"device": "auto"}),
-        ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16", "device": "cpu", "model": "things"}),
+        ("bench_tiny", (5,), {"as_json": False, "dtype": "bf16", "device": "cpu", "model": "things", "cold": 3}),
         (
             "bench_speed",
             ("small", ["fp32", "bf16"], [1], 3, None, False, None, [4, 4, 2], "auto", "karlo"),
-            {"offload": True, "profile": False},
+            {"offload": True, "profile": False, "plain": False},
         ),
         (
             "bench_train",
