@@ -27,7 +27,7 @@ SIZES = {
     "interpolate_prompts": [(1024, 512)],
     "interpolate_grid": [(768, 768)],
     "interpolate_pictures": [(1024, 512)],
-    "embedding_pad": [(64, 64)],
+    "embedding_pad": [(256, 256)],
     "variations": [(1024, 768)],
     "blend": [(512, 512)],
     "text_diff": [(768, 256)],
