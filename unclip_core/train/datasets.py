@@ -130,7 +130,7 @@ class ClipDataset:
 
     def columns(self) -> dict[str, Tensor]:
         """The store's "image_embeds", where there is one."""
-        return {} if self.store is None else {"image_embeds": self.store.columns()["image_embeds"]}
+        return {} if self.store is None else self.store.columns(["image_embeds"])
 
     def chances(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """ "said" 0..1: which of the captions."""

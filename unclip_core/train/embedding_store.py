@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -88,11 +89,11 @@ class EmbeddingStore:
         file = Shard(shard_path(self.folder, shard))
         return self._padded({name: file.row(name, place) for name in PER_ROW})
 
-    def columns(self) -> dict[str, Tensor]:
-        """All rows together, as `row` names them: `[N, …]`, texts' states in half precision as they are kept."""
+    def columns(self, names: Sequence[str] = PER_ROW) -> dict[str, Tensor]:
+        """What `row` has by these names of all rows `[N, …]`; texts' states as they are kept, in half precision."""
         shards = [Shard(shard_path(self.folder, number)) for number in range(len(self._counts))]
         columns = {}
-        for name in PER_ROW:
+        for name in names:
             parts = [self._lengthened(name, shard.tensor(name)) for shard in shards]
             every = torch.cat(parts)
             columns[name] = every if self._chosen is None else every[self._chosen]

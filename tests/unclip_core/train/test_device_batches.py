@@ -106,6 +106,16 @@ def test_clip_gets_each_of_an_images_captions(world, tmp_path):
     assert all(any(torch.equal(pixels, own) for own in every) for pixels in part["pixels"])
 
 
+def test_clip_takes_the_embeddings_of_an_image_tower_that_stays(world):
+    samples = ClipDataset(world.collection, world.clip, world.store)
+    (part,) = batches(samples)[0]
+    every = [samples.make(row, torch.Generator()) for row in range(samples.count)]
+    pairs = [(row["image_embeds"], row["ids"]) for row in every]
+    assert set(part) - {"bad"} == {"image_embeds", "ids"}
+    for embed, ids in zip(part["image_embeds"], part["ids"], strict=True):
+        assert sum(torch.equal(embed, e) and torch.equal(ids, i) for e, i in pairs) == 1
+
+
 def test_several_processes_and_a_resumed_one_see_the_same(world):
     samples = decoder(world)
     alone = batches(samples, steps=(0, 4))
