@@ -35,14 +35,18 @@ class Conv3x3(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[B, in, H, W]` -> `[B, out, H, W]`."""
-        weight, bias = weights_for(self, x)
-        if winograd_is_faster(x, weight):
-            return winograd(x, weight, bias)
-        if im2col_is_faster(x, weight):
-            return im2col(x, weight, bias)
-        if weight_reorder_is_costly(x, weight):
-            return turned(x, weight, bias)
-        return F.conv2d(x, weight, bias, padding=1)
+        return convolve(x, *weights_for(self, x))
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.conv2d(x, weight, bias, padding=1), x `[B, C, H, W]` and weight `[O, C, 3, 3]`, by the fastest way for x."""
+    if winograd_is_faster(x, weight):
+        return winograd(x, weight, bias)
+    if im2col_is_faster(x, weight):
+        return im2col(x, weight, bias)
+    if weight_reorder_is_costly(x, weight):
+        return turned(x, weight, bias)
+    return F.conv2d(x, weight, bias, padding=1)
 
 
 def winograd_is_faster(x: Tensor, weight: Tensor) -> bool:
@@ -140,7 +144,7 @@ def _winograd(*given: Tensor) -> Tensor:
 
 
 def _make_winograd_probes(dtype: torch.dtype) -> list[Probe]:
-    widths_and_sides = ((64, 40), (128, 32), (224, 32))
+    widths_and_sides = ((64, 40), (128, 32), (128, 64), (224, 32), (224, 48))
     return [_probe((width, side**2), _winograd, dtype, width, width, side) for width, side in widths_and_sides]
 
 

@@ -28,8 +28,8 @@ log = logging.getLogger("unclip")
 VARIABLE = "UNCLIP_MEASURE_CPU"
 """The environment variable that, when it is "0", leaves all measuring out: the constants stand."""
 
-BUDGET = 0.2
-"""Seconds that one measurement takes at most, or a little more; what is not done by then leaves the constants."""
+BUDGET = 0.3
+"""Seconds that one measurement takes at most, or a little more; probes that are not done by then are left out."""
 MARGIN = 0.95  # a way wins that takes at most so much of the other's time
 REPEATS = 2
 ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
@@ -65,7 +65,9 @@ def is_faster(subject: str, size: Size, probes: Callable[[], Sequence[Probe]]) -
 
 
 def winning_sizes(probes: Sequence[Probe], clock: Callable[[], float] | None = None) -> list[Size] | None:
-    """Measure: the sizes from which on the other way wins every probe; None where `BUDGET` does not suffice.
+    """Measure: the sizes from which on the other way wins every probe.
+
+    Where `BUDGET` does not suffice for all, those that are done count; None where the other way won none of them.
 
     Each way runs once to warm up and `REPEATS` times by turns; its fastest run counts. A single thread is timed by what
     it computes, whatever else the machine does; several are by the clock on the wall, as they may wait for each other.
@@ -84,9 +86,13 @@ def winning_sizes(probes: Sequence[Probe], clock: Callable[[], float] | None = N
                 if turn:
                     taken.append(clock() - start)
                 if clock() > end:
-                    return None
+                    return _from_on(won, lost) or None
         plain, other = map(min, seconds)
         (won if other <= MARGIN * plain else lost).append(probe.size)
+    return _from_on(won, lost)
+
+
+def _from_on(won: list[Size], lost: list[Size]) -> list[Size]:
     return [size for size in won if not any(_reaches(larger, size) for larger in lost)]
 
 

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolutions import winograd_is_faster
 from .group_norm import fused
 from .pooled_statistics import part_of, pooled
 from .widening import weights_for
+from .winograd import winograd
 
 Shape = tuple[int, int, int, int]
 Read = Callable[[int, int], Tensor]
@@ -130,10 +132,14 @@ def group_norm(norm: nn.GroupNorm, x: Tensor, strip: Strip | None) -> Tensor:
 
 def conv_rows(conv: nn.Conv2d, read: Read, height: int, first: int, last: int) -> Tensor:
     """Rows `first` to `last` of a 3x3 convolution with padding 1 over what `read` gives, an image of `height` rows."""
-    x = read(max(0, first - 1), min(height, last + 1))
+    above = max(0, first - 1)
+    x = read(above, min(height, last + 1))
+    weight, bias = weights_for(conv, x)
+    if winograd_is_faster(x, weight):
+        return winograd(x, weight, bias)[:, :, first - above :][:, :, : last - first]
     if first == 0 or last == height:
         x = F.pad(x, (0, 0, int(first == 0), int(last == height)))
-    return F.conv2d(x, *weights_for(conv, x), padding=(0, 1))
+    return F.conv2d(x, weight, bias, padding=(0, 1))
 
 
 def _write(into: Tensor, first: int, strip: Tensor) -> None:

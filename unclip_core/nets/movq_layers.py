@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolutions import Conv3x3
 from .feature_rows import Rows, Shape, Statistics, Strip, conv_rows, group_norm
 from .layers import attend
 from .linear import Linear
@@ -52,9 +53,10 @@ class SpatialNorm(nn.Module):
     def _at(maps: Tensor, x: Tensor, strip: Strip | None) -> Tensor:
         """The maps' nearest value at each place of x. Projecting before enlarging is the same, and cheaper."""
         first, height = (0, x.shape[2]) if strip is None else (strip.first, strip.height)
-        rows = torch.arange(first, first + x.shape[2], device=x.device) * maps.shape[2] // height
-        columns = torch.arange(x.shape[3], device=x.device) * maps.shape[3] // x.shape[3]
-        return maps[:, :, rows][:, :, :, columns]
+        down, across = height // maps.shape[2], x.shape[3] // maps.shape[3]
+        above, below = first // down, -(-(first + x.shape[2]) // down)
+        large = F.interpolate(maps[:, :, above:below], scale_factor=(down, across), mode="nearest")
+        return large[:, :, first - above * down :][:, :, : x.shape[2]]
 
 
 class Stem(Conv2d):
@@ -89,8 +91,8 @@ class Block(nn.Module):
         """Make the layers; the input goes through a 1x1 convolution where the width changes."""
         super().__init__()
         self.norm1, self.norm2 = norm(in_channels), norm(out_channels)
-        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         self.skip = nn.Identity() if in_channels == out_channels else Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
@@ -171,7 +173,7 @@ class Up(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the weights."""
         super().__init__()
-        self.conv = Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> `[B, C, 2 H, 2 W]`."""
@@ -202,7 +204,7 @@ class Head(nn.Module):
         """Make the layers."""
         super().__init__()
         self.norm = norm(in_channels)
-        self.conv = Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv = Conv3x3(in_channels, out_channels)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]` -> `[B, C', H, W]`."""

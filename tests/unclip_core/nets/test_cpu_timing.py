@@ -82,9 +82,10 @@ def test_of_two_respects_both_count():
     assert winning_sizes(probes, clock) == [(9, 1), (9, 9)]
 
 
-def test_a_processor_too_slow_to_measure_keeps_the_constants():
+@pytest.mark.parametrize(("other", "won"), [(0.0005, [(1,)]), (0.002, None)], ids=["what is done", "the constants"])
+def test_a_processor_too_slow_for_all_probes_keeps(other, won):
     clock = Clock()
-    assert winning_sizes([clock.probe((1,), 0.001, 0.0005), clock.probe((2,), 0.3, 0.1)], clock) is None
+    assert winning_sizes([clock.probe((1,), 0.001, other), clock.probe((2,), 0.31, 0.1)], clock) == won
     assert clock.now < 2 * cpu_timing.BUDGET
 
 

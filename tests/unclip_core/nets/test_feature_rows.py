@@ -29,6 +29,17 @@ def test_what_is_read_at_once_keeps_to_the_size_of_a_strip(monkeypatch, layer):
     assert len(read) > 4 and max(read) <= 64 * 32 * least
 
 
+@pytest.mark.parametrize("way", [True, False], ids=["winograd", "direct"])
+@torch.no_grad()
+def test_rows_of_a_convolution_are_the_whole_ones(monkeypatch, way):
+    monkeypatch.setattr(feature_rows, "winograd_is_faster", lambda x, weight: way)
+    conv, x = torch.nn.Conv2d(12, 7, 3, padding=1), torch.randn(2, 12, 21, 9)
+    expected = torch.nn.functional.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    for first, last in ((0, 21), (0, 6), (5, 14), (20, 21)):
+        made = feature_rows.conv_rows(conv, lambda a, b: x[:, :, a:b], 21, first, last)
+        torch.testing.assert_close(made.double(), expected[:, :, first:last], rtol=1e-5, atol=1e-5)
+
+
 def layer_input(layer):
     conv = getattr(layer, "conv", None) or layer.conv1
     return conv.in_channels
