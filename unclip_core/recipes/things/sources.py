@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import os
+import shutil
+import subprocess
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +121,7 @@ def fetch(folder: Path, packages: Mapping[str, Package] = PACKAGES, registry: st
         if path.is_file():
             check(path.read_bytes(), package, str(path))
         else:
-            address = registry or configured_registry(os.environ, _npmrc_files())
+            address = registry or configured_registry(os.environ, _npmrc_files(), npm_registry)
             url = address.rstrip("/") + "/" + package.path
             data = _download(url)
             check(data, package, url)
@@ -137,8 +139,10 @@ def check(data: bytes, package: Package, where: str) -> None:
         )
 
 
-def configured_registry(environment: Mapping[str, str], files: Sequence[Path]) -> str:
-    """The registry as npm finds it: the environment's, else that of the first file that names one.
+def configured_registry(
+    environment: Mapping[str, str], files: Sequence[Path], ask: Callable[[], str | None] = lambda: None
+) -> str:
+    """The registry as npm finds it: the environment's, else that of the first file that names one, else `ask`'s.
 
     Raises:
         ValueError: none of them names one.
@@ -151,11 +155,26 @@ def configured_registry(environment: Mapping[str, str], files: Sequence[Path]) -
             key, equals, value = line.partition("=")
             if equals and key.strip() == "registry":
                 return value.strip().strip("\"'")
+    if asked := ask():
+        return asked
     raise ValueError(
-        "No npm registry is set up here to fetch the drawings from. Name one, such as the public registry of npm, by "
+        "No npm registry is set up here to fetch the drawings from, nor is npm installed, which knows one. Name one by "
         "npm_config_registry=ADDRESS in the environment or `registry=ADDRESS` in .npmrc; or put the packages into "
         "--packages."
     )
+
+
+def npm_registry() -> str | None:
+    """The registry that npm itself would take; None where it is not installed or does not answer."""
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    try:
+        command = [npm, "config", "get", "registry"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said if said.startswith(("https://", "http://")) else None
 
 
 def _npmrc_files() -> list[Path]:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,6 +87,21 @@ def test_the_registry_is_npms(tmp_path):
     assert configured_registry({"HOME": "/"}, [first, second]) == "https://mine/npm/"
     with pytest.raises(ValueError, match="No npm registry is set up"):
         configured_registry({}, [first])
+    assert configured_registry({}, [first], lambda: "https://asked/") == "https://asked/"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for npm")
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [("echo https://asked/npm/", "https://asked/npm/"), ("echo undefined", None), ("echo https://x/; exit 1", None)],
+)
+def test_npm_is_asked_where_nothing_names_a_registry(tmp_path, monkeypatch, script, found):
+    (tmp_path / "npm").write_text(f'#!/bin/sh\n[ "$*" = "config get registry" ] || exit 2\n{script}\n')
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sources.npm_registry() == found
+    (tmp_path / "npm").unlink()
+    assert sources.npm_registry() is None
 
 
 def test_every_package_is_pinned():
