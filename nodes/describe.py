@@ -119,7 +119,7 @@ def encode(clip: Clip, texts: Sequence[str]) -> Tensor:
     """Encode `B` captions, fewer at a time where memory runs out, to their embeddings `[B, D]` on the CPU."""
 
     def attempt(chunks: Sequence[slice]) -> Tensor:
-        return torch.cat([pipelines.encode_text(clip, texts[rows]).embeds.cpu() for rows in chunks])
+        return torch.cat([pipelines.embed_text(clip, texts[rows]).cpu() for rows in chunks])
 
     return host.halving(attempt, len(texts), len(texts), "Describe")
 

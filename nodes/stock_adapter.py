@@ -129,6 +129,10 @@ class StockAdapter(ClipAdapter):
         """Tokens of each prompt, as many whole rows as it takes."""
         return [sum(map(len, host.token_rows(self._text, self.tower, prompt))) for prompt in prompts]
 
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Encode `B` prompts to their text embeddings `[B, D]` alone; ComfyUI pads them all the same."""
+        return self._encode_text(prompts).embeds
+
     def encode_image(self, images: Tensor, crop: bool = True) -> Tensor:
         """Encode images `[B, H, W, 3]` in 0..1 to `[B, D]`: their centre, or without `crop` all, squashed."""
         return host.read_images(self._seeing, images, crop).to(self.device)

@@ -152,12 +152,12 @@ class Describe(Embed):
     def __init__(self, setup: Setup) -> None:
         from ...nodes.describe import AUTOMATIC, choose
         from ...unclip_core.embedding.describe import Describer
-        from ...unclip_core.pipelines import encode_text
+        from ...unclip_core.pipelines import embed_text
 
         super().__init__(setup)
         clip = self._model.clip
         phrases = choose(AUTOMATIC, "", clip)
-        self._describer = Describer(lambda texts: encode_text(clip, texts).embeds, phrases)
+        self._describer = Describer(lambda texts: embed_text(clip, texts), phrases)
 
     def __call__(self, rows: Sequence[Row]) -> list[Result]:
         """See `Task`."""

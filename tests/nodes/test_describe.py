@@ -46,7 +46,7 @@ def test_an_embedding_of_a_text_is_described_by_that_text(mine):
 
 def test_captions_that_do_not_fit_are_encoded_fewer_at_a_time(mine, monkeypatch, caplog):
     expected = told(mine.clip, meaning(mine, "a red circle"), custom=LIST)
-    encode, seen = pipelines.encode_text, []
+    encode, seen = pipelines.embed_text, []
 
     def little_memory(clip, texts):
         seen.append(len(texts))
@@ -54,7 +54,7 @@ def test_captions_that_do_not_fit_are_encoded_fewer_at_a_time(mine, monkeypatch,
             raise torch.OutOfMemoryError("full")
         return encode(clip, texts)
 
-    monkeypatch.setattr(pipelines, "encode_text", little_memory)
+    monkeypatch.setattr(pipelines, "embed_text", little_memory)
     found = told(mine.clip, meaning(mine, "a red circle"), custom=LIST)
     assert found == expected and max(seen) > 1
     assert "Describe: out of memory, trying again with 1 at a time." in caplog.messages

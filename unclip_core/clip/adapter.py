@@ -13,6 +13,8 @@ from ..weights.computing import dtype_for
 from .image_input import ImageInput
 from .tokenizer import ClipTokenizer
 
+TEXTS_AT_ONCE = 64
+"""Texts of about one length that `embed_text` reads together."""
 _WORDS_AND_SIGNS = r"""[\p{L}\p{N}][\p{L}\p{M}\p{N}]*|[^\s\p{L}\p{N}\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Pd}\p{Cc},.;:…'"]+"""
 _PIECES = r"[\p{Han}\p{Hiragana}\p{Katakana}ー]|[^\p{Han}\p{Hiragana}\p{Katakana}ー]+"
 
@@ -202,6 +204,21 @@ class ClipAdapter(ABC):
         if self._null is None:
             self._null = self._encode_text([""])
         return replace(self._encode_text(prompts), null=self._null.to(self.device))
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Encode `B` prompts to their text embeddings `[B, D]` alone, those of `encode_text`, in less time.
+
+        Texts of about one length are read together, without what pads them to the whole context: text towers are
+        causal, so that what follows the end of a text has no effect on its embedding.
+
+        Raises:
+            MissingTower: there is no text encoder.
+        """
+        ids, lengths = self._text_tokenizer.rows(prompts)
+        by_length = lengths.argsort()
+        parts = [ids[rows, : int(lengths[rows].max())] for rows in by_length.split(TEXTS_AT_ONCE)]
+        embeds = torch.cat([self.read_tokens(part.to(self.device))[1] for part in parts])
+        return self._in_norm(embeds[by_length.argsort().to(embeds.device)].float())
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Encode images `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.

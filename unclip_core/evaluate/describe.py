@@ -14,7 +14,7 @@ from ..embedding.phrase_lists import BUILT_IN, read_phrases
 from ..families.loading import SHAPES, placed_model
 from ..models import Clip
 from ..output import progress_bar, say
-from ..pipelines import encode_image, encode_text
+from ..pipelines import embed_text, encode_image
 from ..weights.choices import AUTO
 from ..world.evaluation import Prompt, evaluation_scenes
 from ..world.render import render
@@ -63,7 +63,7 @@ def evaluate_describe(
         right, the share of each attribute (`size`, `color`, `shape`, `place`, `relation`, `background`), and `n`.
     """
     clip = placed_model(model or SHAPES, device, ("clip",)).clip
-    describer = Describer(lambda texts: encode_text(clip, texts).embeds.cpu(), read_phrases(BUILT_IN["world"]), width)
+    describer = Describer(lambda texts: embed_text(clip, texts).cpu(), read_phrases(BUILT_IN["world"]), width)
     prompts = [prompt for prompt in evaluation_scenes(n, seed) if split in (None, prompt[0])]
     tallies = _describe(prompts, describer, clip)
     figures: dict[str, Any] = {name: _shares(*tallies[name]) for name in SPLITS if name in tallies}

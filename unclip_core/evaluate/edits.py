@@ -16,7 +16,7 @@ from ..embedding.arithmetic import slerp, text_diff
 from ..families.loading import SHAPES, placed_model
 from ..models import StageSettings, UnclipModel
 from ..output import progress_bar, say
-from ..pipelines import encode_image, encode_text, sample_decoder
+from ..pipelines import embed_text, encode_image, sample_decoder
 from ..pipelines.editing import invert_decoder
 from ..pipelines.settings import Settings, arguments
 from ..weights.choices import AUTO
@@ -79,7 +79,7 @@ def evaluate_edits(
     studio = Studio(placed_model(model or SHAPES, device, ("clip", "decoder")), seed, settings or Settings())
     scenes, others = recolored(n, seed)
     before, after = (studio.embeds(each) for each in (scenes, others))
-    texts = [encode_text(studio.model.clip, [caption(scene) for scene in each]).embeds for each in (scenes, others)]
+    texts = [embed_text(studio.model.clip, [caption(scene) for scene in each]) for each in (scenes, others)]
     halfway = studio.judged(slerp(before, after, 0.5), scenes, "halfway")
     noise = studio.noise_of(scenes, before) if inverted else None
     edits = {

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models import Clip
-from ..pipelines import encode_image, encode_text
+from ..pipelines import embed_text, encode_image
 from ..weights.files import CheckpointError
 
 
@@ -43,7 +43,7 @@ class OwnEncoder:
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """`B` texts to `[B, D]`."""
-        return unit(encode_text(self._clip, texts).embeds)
+        return unit(embed_text(self._clip, texts))
 
 
 class OpenClipEncoder:

@@ -24,6 +24,18 @@ def encode_text(clip: Clip, prompts: Sequence[str]) -> TextCondition:
 
 
 @torch.no_grad()
+def embed_text(clip: Clip, prompts: Sequence[str]) -> Tensor:
+    """CLIP's text embeddings `[B, D]` of `B` prompts alone: those of `encode_text`, in a fraction of its time.
+
+    Raises:
+        ValueError: there is no prompt at all.
+    """
+    if not prompts:
+        raise ValueError("There is no prompt to encode: give at least one (it may be empty text).")
+    return clip.adapter.embed_text(prompts)
+
+
+@torch.no_grad()
 def encode_image(clip: Clip, images: Tensor) -> Tensor:
     """CLIP's image embeddings `[B, D]` of images `[B, H, W, 3]` in 0..1, of any size.
 

@@ -188,7 +188,7 @@ def clip_find(clip: ClipAdapter, collection: Collection, sources: Sequence[int])
         samples = [collection.read(row) for row in sources[first : first + BATCH]]
         squares = torch.stack([center_crop(sample.image, clip.image_size) for sample in samples])
         images.append(clip.encode_image(squares.float() / 255))
-        texts.append(clip.encode_text([sample.caption for sample in samples]).embeds)
+        texts.append(clip.embed_text([sample.caption for sample in samples]))
     return {"images": torch.cat(images), "wanted": torch.cat(texts)}
 
 

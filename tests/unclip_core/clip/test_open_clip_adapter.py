@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from unclip.unclip_core.clip import adapter as clip_adapter
 from unclip.unclip_core.clip.open_clip_adapter import (
     ClipConfig,
     OpenClipAdapter,
@@ -57,6 +58,18 @@ def test_states_end_in_the_embedding(adapter):
 def test_what_follows_the_end_has_no_effect(adapter):
     ids = adapter.tokenize(["a red circle"])
     torch.testing.assert_close(text_states(adapter.model, ids)[1], text_states(adapter.model, ids[:, :5])[1])
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_texts_embedded_alone_are_those_of_the_whole_context(adapter, normalize, monkeypatch):
+    monkeypatch.setattr(clip_adapter, "TEXTS_AT_ONCE", 2)  # groups of one length, and back into their order
+    read, unit = [], OpenClipAdapter(adapter.model, small_config(normalize))
+    forward = unit.read_tokens
+    monkeypatch.setattr(unit, "read_tokens", lambda ids: read.append(tuple(ids.shape)) or forward(ids))
+    prompts = ["a red circle", "", "square on a red square on a circle on a red", "red", "a red square"]
+    embeds = unit.embed_text(prompts)
+    assert read == [(2, 3), (2, 5), (1, 9)]
+    torch.testing.assert_close(embeds, unit.encode_text(prompts).embeds, rtol=0, atol=1e-6)
 
 
 def test_mask_counts_start_words_and_end(adapter):

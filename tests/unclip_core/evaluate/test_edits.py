@@ -34,16 +34,15 @@ class FakeModel:
         image_size = 64
 
 
-class FakeText:
-    def __init__(self, captions):
-        self.embeds = torch.randn(len(captions), 8, generator=torch.Generator().manual_seed(len(str(captions))))
+def fake_text(_, captions):
+    return torch.randn(len(captions), 8, generator=torch.Generator().manual_seed(len(str(captions))))
 
 
 @pytest.fixture
 def fake(monkeypatch):
     monkeypatch.setattr(edits, "placed_model", lambda *_: FakeModel)
     monkeypatch.setattr(edits, "encode_image", lambda _, images: images.flatten(1)[:, :8] + torch.rand(8) + 0.1)
-    monkeypatch.setattr(edits, "encode_text", lambda _, captions: FakeText(captions))
+    monkeypatch.setattr(edits, "embed_text", fake_text)
     return monkeypatch
 
 

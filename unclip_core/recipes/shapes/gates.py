@@ -63,7 +63,7 @@ def _gate_of_split(
 ) -> dict[str, float]:
     scenes = sample_scenes(rng, count, split)
     images = scene_embeds(clip, scenes)
-    texts = _texts(clip, [caption(scene, rng, full=True) for scene in scenes])
+    texts = clip.embed_text([caption(scene, rng, full=True) for scene in scenes])
     return (
         {"retrieval": _retrieval(images, texts)}
         | _heads(heads, images, scenes)
@@ -76,10 +76,6 @@ def scene_embeds(clip: OpenClipAdapter, scenes: list[Scene]) -> Tensor:
     """Image embeddings `[B, D]` of the scenes' renderings."""
     parts = (scenes[at : at + 128] for at in range(0, len(scenes), 128))
     return torch.cat([clip.encode_image(render(part, clip.image_size).permute(0, 2, 3, 1)) for part in parts])
-
-
-def _texts(clip: OpenClipAdapter, captions: list[str]) -> Tensor:
-    return torch.cat([clip.encode_text(captions[at : at + 256]).embeds for at in range(0, len(captions), 256)])
 
 
 def _retrieval(images: Tensor, texts: Tensor) -> float:
@@ -104,7 +100,7 @@ def _negatives(
     true = cosine(images, texts)
     right: dict[str, list[bool]] = defaultdict(list)
     wrong = [negatives(scene, rng, 6, allow_held_out=True) for scene in scenes]
-    scores = cosine(images.repeat_interleave(6, 0), _texts(clip, [text for row in wrong for _, text in row]))
+    scores = cosine(images.repeat_interleave(6, 0), clip.embed_text([text for row in wrong for _, text in row]))
     for index, (kind, _) in enumerate(pair for row in wrong for pair in row):
         right[kind].append(bool(true[index // 6] > scores[index]))
     return {f"negative {kind}": sum(right[kind]) / len(right[kind]) for kind in NEGATIVE_KINDS}

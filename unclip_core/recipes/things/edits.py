@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...embedding.arithmetic import text_diff
 from ...models import UnclipModel
-from ...pipelines import encode_text
+from ...pipelines import embed_text
 from .captions import with_articles, words
 from .dataset import World
 from .judge import Judge, Verdict
@@ -42,7 +42,7 @@ def edits(model: UnclipModel, world: World, judge: Judge, count: int, seed: int)
     turned, stayed = [], []
     for at in range(0, count, BATCH):
         part = asked[at : at + BATCH]
-        old, new = (encode_text(model.clip, [edit.texts[side] for edit in part]).embeds for side in (0, 1))
+        old, new = (embed_text(model.clip, [edit.texts[side] for edit in part]) for side in (0, 1))
         embeds = text_diff(embeds_of(model, world, [edit.before for edit in part]), old, new, THETA)
         for image, edit in zip(drawn(model, embeds, seed, at), part, strict=True):
             one, other = judged(judge, image, edit)

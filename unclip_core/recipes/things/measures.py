@@ -10,7 +10,7 @@ from torch import Tensor
 from ...diffusion.noise import sample_seeds
 from ...embedding.arithmetic import slerp
 from ...models import UnclipModel
-from ...pipelines import encode_image, encode_text, sample_decoder
+from ...pipelines import embed_text, encode_image, sample_decoder
 from ...pipelines.images import enlarge
 from ...pipelines.settings import arguments
 from ...pipelines.upsampler import upscale
@@ -42,7 +42,7 @@ def described(model: UnclipModel, world: World, count: int, seed: int) -> dict[s
 
 def _named(model: UnclipModel, world: World, pictures: Sequence[Picture]) -> dict[str, float]:
     names = [with_articles(f"a/an {name}") for name, _ in world.captions.names["en"]]
-    texts = torch.cat([encode_text(model.clip, names[at : at + 64]).embeds for at in range(0, len(names), 64)])
+    texts = embed_text(model.clip, names)
     hits = []
     for at in range(0, len(pictures), BATCH):
         part = pictures[at : at + BATCH]

@@ -64,7 +64,7 @@ def test_an_edit_is_right_if_it_turned_and_the_thing_stayed(world):
 
 def test_shares_are_given_for_all_and_for_each_kind(world, monkeypatch):
     sides = iter((torch.eye(8, 8), torch.eye(8, 8).roll(1, dims=1)))
-    monkeypatch.setattr(edits, "encode_text", lambda clip, said: SimpleNamespace(embeds=next(sides)))
+    monkeypatch.setattr(edits, "embed_text", lambda clip, said: next(sides))
     monkeypatch.setattr(edits, "embeds_of", lambda model, world, part: torch.ones(len(part), 8))
     monkeypatch.setattr(edits, "drawn", lambda model, embeds, seed, at: torch.zeros(len(embeds), 3, 8, 8))
     found = edits.edits(SimpleNamespace(clip=None), world, BLIND, 8, 0)
