@@ -69,6 +69,15 @@ class TextCondition:
         return TextCondition(self.embeds.to(device), self.states.to(device), self.mask.to(device), null)
 
 
+def by_length(lengths: Tensor) -> tuple[Tensor, list[tuple[Tensor, int]]]:
+    """Texts of these lengths `[B]` in groups of about one: each group's rows and its longest length.
+
+    The first of the pair puts what the groups give, one after the other, back into the texts' own order.
+    """
+    ordered = lengths.argsort()
+    return ordered.argsort(), [(rows, int(lengths[rows].max())) for rows in ordered.split(TEXTS_AT_ONCE)]
+
+
 class ClipAdapter(ABC):
     """One CLIP: its nets, tokenizer and image preprocessing, with named results.
 
@@ -215,10 +224,19 @@ class ClipAdapter(ABC):
             MissingTower: there is no text encoder.
         """
         ids, lengths = self._text_tokenizer.rows(prompts)
-        by_length = lengths.argsort()
-        parts = [ids[rows, : int(lengths[rows].max())] for rows in by_length.split(TEXTS_AT_ONCE)]
-        embeds = torch.cat([self.read_tokens(part.to(self.device))[1] for part in parts])
-        return self._in_norm(embeds[by_length.argsort().to(embeds.device)].float())
+        order, groups = by_length(lengths)
+        read = [self.read_tokens(ids[rows, :longest].to(self.device))[1] for rows, longest in groups]
+        return self._in_norm(torch.cat(read)[order.to(self.device)].float())
+
+    def encode_texts(self, prompts: Sequence[str]) -> TextCondition:
+        """As `encode_text`, of many prompts in the manner of `embed_text`; states of padding are 0."""
+        ids, lengths = self._text_tokenizer.rows(prompts)
+        order, groups = by_length(lengths)
+        read = [self.read_tokens(ids[rows, :longest].to(self.device)) for rows, longest in groups]
+        states = torch.cat([F.pad(part.float(), (0, 0, 0, ids.shape[1] - part.shape[1])) for part, _ in read])
+        embeds, order = torch.cat([part for _, part in read]).float(), order.to(self.device)
+        mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).to(self.device)
+        return TextCondition(self._in_norm(embeds[order]), states[order] * mask[..., None], mask)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Encode images `[B, H, W, 3]` in 0..1, of any size, to image embeddings `[B, D]`.

@@ -18,7 +18,7 @@ from ..models import Decoder, Upsampler
 from ..pipelines import enlarge
 from .batch_sampler import Key, generator_of
 from .degradations import degrade
-from .embeds import EmbeddingStore
+from .embedding_store import EmbeddingStore, chosen_texts
 from .latents import LatentStore
 from .loss_config import DecoderLoss, PriorLoss, UpsamplerLoss
 from .noise_levels import NoiseLevels
@@ -170,8 +170,11 @@ class PriorDataset:
         self.noise_shape = tuple(store.mean.shape[1:])
 
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """A row of the store and a noise level; a dropped text is replaced by the empty prompt's encoding."""
-        row = self.store.row(index)
+        """A row of the store with one of its captions, and a noise level.
+
+        A dropped text is replaced by the empty prompt's encoding.
+        """
+        row = self.store.row(index, generator)
         if float(torch.rand((), generator=generator)) < self.loss.drop_text:
             row |= self._null
         return row | self._levels.draw_level(generator)
@@ -185,12 +188,14 @@ class PriorDataset:
         return self.store.columns()
 
     def chances(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "drop_text" (bool) and a noise level."""
+        """ "drop_text" (bool), a noise level, and "said" 0..1: which of the captions."""
         drop = torch.rand(count, generator=generator) < self.loss.drop_text
-        return {"drop_text": drop} | self._levels.draw_levels(count, generator)
+        levels = self._levels.draw_levels(count, generator)
+        return {"drop_text": drop, **levels, "said": torch.rand(count, generator=generator)}
 
     def joined(self, rows: dict[str, Tensor], chances: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `HeldDataset.joined`."""
+        rows = chosen_texts(rows, chances.pop("said"))
         return _without_texts(rows, chances.pop("drop_text"), self._null) | chances
 
     def sources(self) -> Sequence[int]:
@@ -218,12 +223,14 @@ class DecoderDataset:
     def make(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """ "images" `[3, S, S]` in -1..1, a row of the store, "drop_image", "drop_text" (bool), and a noise level.
 
+        Of several captions the row has one.
+
         Where latents are kept, "latents" `[C, s, s]` stand for the images.
 
         A dropped text is also replaced by the empty prompt's encoding, for nets without a learned "no text".
         """
         seen = self._seen(index)
-        row = self.store.row(index)
+        row = self.store.row(index, generator)
         chances = torch.rand(2, generator=generator)
         drop_image, drop_text = chances[0] < self.loss.drop_image, chances[1] < self.loss.drop_text
         if drop_text:
@@ -242,14 +249,15 @@ class DecoderDataset:
         return self.store.columns()
 
     def chances(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "drop_image", "drop_text" (bool) and a noise level."""
+        """ "drop_image", "drop_text" (bool), a noise level, and "said" 0..1: which of the captions."""
         chances = torch.rand(2, count, generator=generator)
         drops = {"drop_image": chances[0] < self.loss.drop_image, "drop_text": chances[1] < self.loss.drop_text}
-        return drops | self._levels.draw_levels(count, generator)
+        levels = self._levels.draw_levels(count, generator)
+        return {**drops, **levels, "said": torch.rand(count, generator=generator)}
 
     def joined(self, rows: dict[str, Tensor], chances: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `HeldDataset.joined`."""
-        rows = _without_texts(rows, chances["drop_text"], self._null)
+        rows = _without_texts(chosen_texts(rows, chances.pop("said")), chances["drop_text"], self._null)
         if "levels" in rows:
             rows["images"] = rows.pop("levels").permute(0, 3, 1, 2).float() / 127.5 - 1
         return rows | chances

@@ -17,7 +17,8 @@ from ..parsing import MalformedInput, checked, parse_json, read_json
 from ..weights.files import CheckpointError
 
 INDEX, NULL = "index.json", "null.safetensors"
-PER_ROW = ("image_embeds", "text_embeds", "text_states", "text_mask")
+PER_TEXT = ("text_embeds", "text_states", "text_mask")
+PER_ROW = ("image_embeds", *PER_TEXT)
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,34 @@ class EmbeddingStore:
         self.mean, self.std = (torch.tensor([values]) for values in (index.mean, index.std))
         self._tokens = index.tokens
 
-    def row(self, number: int) -> dict[str, Tensor]:
-        """Row 0..rows - 1: "image_embeds" `[D]`, "text_embeds" `[D]`, "text_states" `[T, W]`, "text_mask" `[T]`."""
+    def row(self, number: int, chance: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Row 0..rows - 1: "image_embeds" `[D]`, "text_embeds" `[D]`, "text_states" `[T, W]`, "text_mask" `[T]`.
+
+        Of several captions `chance` picks one; without it the first is taken.
+        """
         shard, place = self._place(number)
         file = Shard(shard_path(self.folder, shard))
-        return self._padded({name: file.row(name, place) for name in PER_ROW})
+        first, count = file.texts(place)
+        said = first if chance is None or count == 1 else first + int(torch.randint(count, (), generator=chance))
+        texts = {name: file.row(name, said) for name in PER_TEXT}
+        return self._padded({"image_embeds": file.row("image_embeds", place), **texts})
 
     def columns(self, names: Sequence[str] = PER_ROW) -> dict[str, Tensor]:
-        """What `row` has by these names of all rows `[N, …]`; texts' states as they are kept, in half precision."""
+        """Tables of all rows: "image_embeds" `[N, D]`, and of each "text_x" an "every_text_x" `[N, C, …]`.
+
+        C is the largest number of captions; "lengths" `[N]` tells how many a row has, behind them is 0. States are as
+        they are kept, in half precision.
+        """
         shards = [Shard(shard_path(self.folder, number)) for number in range(len(self._counts))]
+        lengths = torch.cat([shard.tensor("texts") for shard in shards])
         columns = {}
         for name in names:
-            parts = [self._lengthened(name, shard.tensor(name)) for shard in shards]
-            every = torch.cat(parts)
-            columns[name] = every if self._chosen is None else every[self._chosen]
-        return columns
+            every = torch.cat([self._lengthened(name, shard.tensor(name)) for shard in shards])
+            if name in PER_TEXT:
+                columns[f"every_{name}"] = self._rows_of(by_row(every, lengths))
+            else:
+                columns[name] = self._rows_of(every)
+        return columns | ({"lengths": self._rows_of(lengths)} if set(names) & set(PER_TEXT) else {})
 
     def image_embed(self, number: int) -> Tensor:
         """The image embedding `[D]` of a row alone."""
@@ -112,13 +126,12 @@ class EmbeddingStore:
     def sources(self) -> list[int]:
         """The numbers of all rows' samples in their collection."""
         parts = [Shard(shard_path(self.folder, number)).tensor("index") for number in range(len(self._counts))]
-        every = torch.cat(parts)
-        return (every if self._chosen is None else every[self._chosen]).tolist()
+        return self._rows_of(torch.cat(parts)).tolist()
 
     def null(self) -> dict[str, Tensor]:
         """What CLIP says of the empty prompt: as `row`, without the image embedding."""
         file = Shard(self.folder / NULL)
-        return self._padded({name: file.row(name, 0) for name in PER_ROW[1:]})
+        return self._padded({name: file.row(name, 0) for name in PER_TEXT})
 
     def _place(self, number: int) -> tuple[int, int]:
         if not 0 <= number < self.rows:
@@ -126,6 +139,9 @@ class EmbeddingStore:
         number = number if self._chosen is None else int(self._chosen[number])
         shard = bisect_right(self._ends, number)
         return shard, number - (self._ends[shard] - self._counts[shard])
+
+    def _rows_of(self, every: Tensor) -> Tensor:
+        return every if self._chosen is None else every[self._chosen]
 
     def _captioned(self) -> Tensor:
         flags = [Shard(shard_path(self.folder, number)).tensor("captioned") for number in range(len(self._counts))]
@@ -163,6 +179,15 @@ class Shard:
         except Exception as error:  # safetensors raises what it meets in a damaged file
             raise self._damaged(error) from error
 
+    def texts(self, place: int) -> tuple[int, int]:
+        """Where a row's texts begin, and how many there are. Raises CheckpointError."""
+        try:
+            ends = _text_ends(self._path)
+            first = 0 if place == 0 else ends[place - 1]
+            return first, ends[place] - first
+        except Exception as error:  # safetensors raises what it meets in a damaged file
+            raise self._damaged(error) from error
+
     def notes(self, name: str) -> dict[str, str]:
         """Read a table of reasons by names out of the header. Raises CheckpointError."""
         try:
@@ -191,6 +216,30 @@ def read_index(folder: Path) -> StoreIndex:
 def shard_path(folder: Path, number: int) -> Path:
     """Name the file of shard `number`."""
     return folder / f"embeddings-{number:06d}.safetensors"
+
+
+def by_row(texts: Tensor, lengths: Tensor) -> Tensor:
+    """Texts `[M, …]`, so many of each row as `lengths` `[N]` says, as `[N, C, …]`: behind a row's last one is 0."""
+    most = int(lengths.max())
+    if int(lengths.min()) == most:
+        return texts.unflatten(0, (len(lengths), most))
+    rows = texts.new_zeros(len(lengths), most, *texts.shape[1:])
+    rows[torch.arange(most)[None] < lengths[:, None]] = texts
+    return rows
+
+
+def chosen_texts(rows: dict[str, Tensor], said: Tensor) -> dict[str, Tensor]:
+    """Rows of `EmbeddingStore.columns` `[B, …]`, each with one of its texts, by `said` `[B]` in 0..1."""
+    rows = dict(rows)
+    lengths = rows.pop("lengths")
+    at = torch.minimum((said * lengths).long(), lengths - 1)
+    each = torch.arange(len(at), device=at.device)
+    return rows | {name: rows.pop(f"every_{name}")[each, at] for name in PER_TEXT}
+
+
+@lru_cache(maxsize=256)
+def _text_ends(path: Path) -> list[int]:
+    return _opened(path).get_tensor("texts").cumsum(0).tolist()
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,9 @@ from .progress import Progress
 SHARD = 1024
 """Samples of a shard, the bad ones included."""
 BATCH = 256
-"""Samples that CLIP reads at once."""
+"""Samples, or texts, that CLIP reads at once."""
+LAYOUT = "every caption"
+"""What a shard holds; part of a store's name, so that one of another layout is not opened."""
 
 
 class Embedder(Protocol):
@@ -56,6 +58,10 @@ class Embedder(Protocol):
         """Encode texts."""
         ...
 
+    def encode_texts(self, prompts: Sequence[str]) -> TextCondition:
+        """Encode many texts."""
+        ...
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -85,7 +91,7 @@ class _Read:
     index: int
     name: str
     square: Tensor | None
-    caption: str = ""
+    captions: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -111,7 +117,7 @@ def embed_collection(
     """
     workers = workers or Workers()
     clip.read_vision()  # else another image encoder beside the same text encoder would go by the same name
-    name = digest([collection.fingerprint(), weights_fingerprint(clip.model), str(SHARD)])
+    name = digest([collection.fingerprint(), weights_fingerprint(clip.model), str(SHARD), LAYOUT])
     folder = folder / name
     shards = range(-(-len(collection) // SHARD))
     missing = {number for number in shards if not shard_path(folder, number).is_file()}
@@ -172,34 +178,37 @@ class _Squares:
 
     def __getitem__(self, index: int) -> _Read:
         try:
-            sample = self._collection.read(index, captions=False)
+            sample, captions = self._collection.read(index, captions=False), self._collection.captions(index)
         except BadSample as error:
             return _Read(index, error.name, None, reason=error.reason)
-        return _Read(index, sample.name, center_crop(sample.image, self._size), sample.caption)
+        return _Read(index, sample.name, center_crop(sample.image, self._size), tuple(captions))
 
 
 def _encoded(clip: Embedder, good: list[_Read]) -> dict[str, Tensor]:
+    """Tables of these samples `[N, …]` and of all their texts `[M, …]`, an empty one where there is no caption."""
+    texts = [text for sample in good for text in sample.captions or ("",)]
     own = {
         "index": torch.tensor([sample.index for sample in good], dtype=torch.int64),
-        "captioned": torch.tensor([bool(sample.caption) for sample in good], dtype=torch.bool),
+        "texts": torch.tensor([len(sample.captions) or 1 for sample in good], dtype=torch.int64),
+        "captioned": torch.tensor([bool(sample.captions) for sample in good], dtype=torch.bool),
     }
-    text = clip.encode_text([sample.caption for sample in good] or [""])
     size = clip.image_size
     found = [sample.square for sample in good if sample.square is not None]
     squares = torch.stack(found or [torch.zeros(size, size, 3, dtype=torch.uint8)])
-    named = {
-        "image_embeds": clip.encode_image(squares.float() / 255),
-        "text_embeds": text.embeds,
-        "text_states": text.states.half(),
-        "text_mask": text.mask,
-    }
-    return own | {name: tensor[: len(good)].cpu() for name, tensor in named.items()}
+    said = [_text_tables(clip, texts[at : at + BATCH] or [""]) for at in range(0, len(texts) or 1, BATCH)]
+    tables = {name: torch.cat([part[name] for part in said])[: len(texts)] for name in said[0]}
+    return own | {"image_embeds": clip.encode_image(squares.float() / 255)[: len(good)].cpu()} | tables
+
+
+def _text_tables(clip: Embedder, texts: Sequence[str]) -> dict[str, Tensor]:
+    said = clip.encode_texts(texts)
+    return {"text_embeds": said.embeds.cpu(), "text_states": said.states.half().cpu(), "text_mask": said.mask.cpu()}
 
 
 def _packed(read: list[_Read], parts: list[dict[str, Tensor]]) -> bytes:
     """A shard as safetensors, with the bad samples and those without a caption in its header."""
     bad = {legible(sample.name): sample.reason for sample in read if sample.square is None}
-    silent = {legible(s.name): "it has no caption" for s in read if s.square is not None and not s.caption}
+    silent = {legible(s.name): "it has no caption" for s in read if s.square is not None and not s.captions}
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return save(_trimmed(joined), {"bad": json.dumps(bad), "silent": json.dumps(silent)})
 

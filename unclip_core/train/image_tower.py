@@ -27,5 +27,9 @@ class ImageTower:
 
     def encode_text(self, prompts: Sequence[str]) -> TextCondition:
         """Nothing but the shapes."""
+        return self.encode_texts(prompts)
+
+    def encode_texts(self, prompts: Sequence[str]) -> TextCondition:
+        """Nothing but the shapes."""
         count = len(prompts)
         return TextCondition(torch.zeros(count, 1), torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))

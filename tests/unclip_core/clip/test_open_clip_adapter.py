@@ -69,7 +69,11 @@ def test_texts_embedded_alone_are_those_of_the_whole_context(adapter, normalize,
     prompts = ["a red circle", "", "square on a red square on a circle on a red", "red", "a red square"]
     embeds = unit.embed_text(prompts)
     assert read == [(2, 3), (2, 5), (1, 9)]
-    torch.testing.assert_close(embeds, unit.encode_text(prompts).embeds, rtol=0, atol=1e-6)
+    expected, many = unit.encode_text(prompts), unit.encode_texts(prompts)
+    for found in (embeds, many.embeds):
+        torch.testing.assert_close(found, expected.embeds, rtol=0, atol=1e-6)
+    assert torch.equal(many.mask, expected.mask)
+    torch.testing.assert_close(many.states, expected.states * expected.mask[..., None], rtol=0, atol=5e-6)
 
 
 def test_mask_counts_start_words_and_end(adapter):

@@ -132,6 +132,9 @@ class MadeUpClip:
         self.batches.append(len(images))
         return torch.stack([images.mean(dim=(1, 2, 3)), images[..., 0].mean(dim=(1, 2))], dim=1)
 
+    def encode_texts(self, texts):
+        return self.encode_text(texts)
+
     def encode_text(self, texts):
         from unclip.unclip_core.clip.adapter import TextCondition
 

@@ -106,6 +106,53 @@ def test_clip_gets_each_of_an_images_captions(world, tmp_path):
     assert all(any(torch.equal(pixels, own) for own in every) for pixels in part["pixels"])
 
 
+@pytest.fixture(scope="module")
+def several(world, tmp_path_factory):
+    """Four images of one, two, three and again one caption, and their embeddings."""
+    folder, files = write_images(tmp_path_factory.mktemp("several"), count=4, size=SIZE), {}
+    for number, path in enumerate(sorted(folder.glob("*.png"))):
+        said = [f"{NAMES[number]} {word}" for word in ("one", "two", "three")[: 1 + number % 3]]
+        files |= {path.name: path.read_bytes(), f"{path.stem}.json": json.dumps({"captions": said}).encode()}
+    collection = open_images(str(write_shard(tmp_path_factory.mktemp("shard") / "0.tar", files)))
+    store = embed_collection(collection, world.clip, tmp_path_factory.mktemp("store"))
+    return SimpleNamespace(collection=collection, store=store, clip=world.clip)
+
+
+def said_by(several, number):
+    return several.clip.encode_text(several.collection.captions(number))
+
+
+def test_a_store_keeps_every_caption_and_chance_picks_one(several):
+    store = several.store
+    assert store.rows == 4 and store.sources() == [0, 1, 2, 3]
+    for number in range(4):
+        true, chance = said_by(several, number), torch.Generator().manual_seed(0)
+        first = store.row(number)
+        torch.testing.assert_close(first["text_embeds"], true.embeds[0], rtol=0, atol=1e-5)
+        states = (true.states * true.mask[..., None]).half().float()
+        torch.testing.assert_close(first["text_states"], states[0], rtol=0, atol=2e-3)
+        rows = [store.row(number, chance) for _ in range(60)]
+        found = {int((row["text_embeds"] - true.embeds).abs().amax(dim=1).argmin()) for row in rows}
+        assert found == set(range(len(true.embeds)))
+        assert all(int((row["text_embeds"] - true.embeds).abs().amax(dim=1).min() * 1e5) == 0 for row in rows)
+        assert all(torch.equal(row["image_embeds"], first["image_embeds"]) for row in rows)
+
+
+def test_on_the_device_each_caption_comes_with_its_own_image(several):
+    samples = PriorDataset(several.store, TINY_DIFFUSION["prior"], PriorLoss(drop_text=0.0))
+    wanted = {(number, k) for number in range(4) for k in range(len(said_by(several, number).embeds))}
+    rows = [several.store.row(number) for number in range(4)]
+    seen = set()
+    for (part,) in batches(samples, steps=(0, 40)):
+        for image, text, mask in zip(part["image_embeds"], part["text_embeds"], part["text_mask"], strict=True):
+            number = next(n for n, row in enumerate(rows) if torch.equal(row["image_embeds"], image))
+            true = said_by(several, number)
+            k = int((true.embeds - text).abs().amax(dim=1).argmin())
+            assert torch.equal(mask, true.mask[k])
+            seen.add((number, k))
+    assert seen == wanted
+
+
 def test_clip_takes_the_embeddings_of_an_image_tower_that_stays(world):
     samples = ClipDataset(world.collection, world.clip, world.store)
     (part,) = batches(samples)[0]

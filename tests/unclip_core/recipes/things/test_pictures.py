@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from things_world import small_world
 
+from unclip.unclip_core.recipes.things import captions
 from unclip.unclip_core.recipes.things.captions import FOLDER, with_articles, words
 from unclip.unclip_core.recipes.things.drawing import draw
 from unclip.unclip_core.recipes.things.pictures import (
@@ -159,7 +160,8 @@ def test_a_language_has_its_own_words_for_everything(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_captions_say_what_they_are_to_say_and_nothing_else(world, language):
+def test_captions_say_what_they_are_to_say_and_nothing_else(world, language, monkeypatch):
+    monkeypatch.setattr(captions, "NOISED", 0)
     said = words(language)
     for n in range(300):
         chance = picture_random(2, n, language)
@@ -175,6 +177,33 @@ def test_captions_say_what_they_are_to_say_and_nothing_else(world, language):
             assert any(way in text for way in said.grounds[picture.ground])
         if "place" in picture.says:
             assert any(way in text for way in said.places[picture.place])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_noise_leaves_a_captions_own_words_in_their_order(language, monkeypatch):
+    text, added = "one two three", []
+    make = captions.noise_word
+    monkeypatch.setattr(captions, "noise_word", lambda *given: added.append(make(*given)) or added[-1])
+    for n in range(50):
+        noised = captions.with_noise(text, language, random.Random(n))
+        assert 1 <= len(added) <= 3 and all(word and not re.search(r"[{} ]", word) for word in added)
+        if language in captions.UNSPACED:
+            assert text in noised and len(noised) == len(text) + sum(map(len, added))
+        else:
+            assert sorted(noised.split()) == sorted([*text.split(), *added])
+            assert [word for word in noised.split() if word in text.split()] == text.split()
+        added.clear()
+
+
+def test_a_fifth_of_the_captions_is_noised_and_none_that_measures(world, monkeypatch):
+    monkeypatch.setattr(captions, "with_noise", lambda text, *_: text + " NOISE")
+    picture = draw_picture(random.Random(0), world.sprites)
+
+    def noised(**how):
+        texts = [world.captions.caption(picture, "en", random.Random(n), **how) for n in range(1000)]
+        return sum("NOISE" in text for text in texts)
+
+    assert 150 < noised() < 250 and noised(asked=True) == noised(plain=True) == 0
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
