@@ -148,6 +148,8 @@ class Config:
         freeze: of a base's CLIP, whose prior, decoder and upsampler then stay with it: "image" keeps the image tower
             and trains the text tower alone (Zhai et al. 2022); "towers" keeps both, and embeds new words alone (as Gal
             et al. 2022 do with one); "" trains all.
+        keep_base: share of the base's own weights in the result, 0..1, with start = "base": between both lie weights
+            that know what was learned and forgot less of what was known (Wortsman et al. 2022, arXiv 2109.01903).
         vocabulary: of a new CLIP, or with `freeze`: "" for OpenAI's or the base's, "captions" for one that is learned
             from the data's captions (with "towers" beside the base's tokens), or a file with a word or a byte pair a
             line.
@@ -174,9 +176,11 @@ class Config:
     lora: LoraSettings | None = None
     settings: StageSettings | None = None
     prior: str = ""
+    keep_base: float = 0.0
 
     def __post_init__(self) -> None:
         require("the configuration", vars(self), 600, 2**20, "vocabulary_size")
+        require("the configuration", vars(self), 0, 1, "keep_base")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, those by default too, as JSON holds them."""
@@ -232,6 +236,8 @@ def _check_start(config: Config, stage: str) -> None:
     """Refuse tables that do not go with the start or the stage. Raises ValueError."""
     if config.freeze and (stage != "clip" or config.start != "base"):
         raise ValueError('freeze goes with a CLIP of a base, start = "base": there is no other tower to keep.')
+    if config.keep_base and (config.start != "base" or config.lora):
+        raise ValueError('keep_base goes with start = "base", and not with [lora], which leaves the base as it is.')
     if config.freeze == "towers" and (config.vocabulary != CAPTIONS or config.training.weight_decay):
         raise ValueError(
             'freeze = "towers" embeds new words alone: it needs vocabulary = "captions", and training.weight_decay = 0 '

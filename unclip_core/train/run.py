@@ -180,10 +180,11 @@ class Run:
         if training.held_out:
             samples, held = split(every, len(self.collection), training.held_out)
         sample = self._sheets(every, held) if training.sample_every > 0 and main else None
+        before = self._weights() if self.config.keep_base else {}
         source = self._source(every, samples)
         objective = self._objective()
         measure = None if held is None else partial(self._measure, objective, every, held)
-        hooks = Hooks(self._write, sample, measure)
+        hooks = Hooks(partial(self._write, before), sample, measure)
         engine = Engine(objective, source, training, self.files, self.accelerator, hooks)
         finished = engine.run()
         return finished, known_bad | engine.bad
@@ -195,12 +196,18 @@ class Run:
         rows = samples.rows if isinstance(samples, Chosen) else range(every.count)
         return DeviceBatches(every, rows, self.config.training, self.accelerator)
 
-    def _write(self, averages: Mapping[str, Tensor]) -> None:
+    def _weights(self) -> dict[str, Tensor]:
+        """The net's weights before its first step, in float32."""
+        return {name: weight.detach().float().clone() for name, weight in self.target.net.named_parameters()}
+
+    def _write(self, before: Mapping[str, Tensor], averages: Mapping[str, Tensor]) -> None:
         of_net = {name.removeprefix("net."): tensor for name, tensor in averages.items() if name.startswith("net.")}
         if self.config.lora:
             with output_lock(self.folder):
                 save_lora(self.lora_path, self.target.net, self.target.family, of_net)
             return
+        if share := self.config.keep_base:
+            of_net = {name: value.lerp(before[name].to(value), share) for name, value in of_net.items()}
         dtype, settings = self.config.training.save_dtype, self.config.settings
         write_result(self.stage, self.target, self.base, self.folder, of_net, dtype, settings)
 

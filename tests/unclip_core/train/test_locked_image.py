@@ -64,6 +64,21 @@ def test_the_image_tower_stays_bit_by_bit_and_new_words_are_learned(base, tmp_pa
         assert right.float().mean() >= 0.75
 
 
+def test_the_result_keeps_its_share_of_the_base(base, tmp_path):
+    """Wortsman et al. 2022: (1 - share) * trained + share * base, of each weight."""
+    data, config = shards(tmp_path), locked_config(base, 4, save_dtype="fp32") | {"vocabulary": ""}
+    assert train("clip", data, tmp_path / "plain", config) == 0
+    for stop in (2, 0):  # one that goes on after a stop keeps the base too, and not where it stopped
+        training = config["training"] | {"stop": stop}
+        assert train("clip", data, tmp_path / "kept", config | {"keep_base": 0.25, "training": training}) == 0
+    before, plain, kept = (load_weights(tmp_path / m / "clip.safetensors")[0] for m in (base, "plain", "kept"))
+    moved = [name for name in before if not torch.equal(plain[name], before[name].float())]
+    assert "text_projection" in moved and "token_embedding.weight" in moved
+    for name in before:
+        expected = 0.75 * plain[name].double() + 0.25 * before[name].double()
+        torch.testing.assert_close(kept[name].double(), expected, rtol=0, atol=1e-6)
+
+
 def test_the_bases_other_parts_go_on_and_a_stopped_run_goes_on(base, tmp_path):
     data, config = shards(tmp_path), locked_config(base, 4, stop=2, held_out=4, sample_every=1)
     assert train("clip", data, tmp_path / "m", config) == 0
@@ -99,6 +114,12 @@ def test_words_that_both_vocabularies_have_keep_their_embedding(base, tmp_path):
         ("clip", {"freeze": ""}, "vocabulary goes with a new CLIP"),
         ("clip", {"freeze": "text"}, "freeze must be one of"),
         ("clip", {"freeze": "towers", "vocabulary": ""}, "embeds new words alone"),
+        (
+            "clip",
+            {"start": "scratch", "freeze": "", "net": {"preset": "tiny"}, "keep_base": 0.5},
+            "keep_base goes with",
+        ),
+        ("clip", {"keep_base": 1.5}, "keep_base must be"),
     ],
 )
 def test_what_does_not_go_together_is_said(base, tmp_path, stage, change, said):
