@@ -116,7 +116,7 @@ def test_words_that_both_vocabularies_have_keep_their_embedding(base, tmp_path):
         ("clip", {"freeze": "towers", "vocabulary": ""}, "embeds new words alone"),
         (
             "clip",
-            {"start": "scratch", "freeze": "", "net": {"preset": "tiny"}, "keep_base": 0.5},
+            {"start": "scratch", "freeze": "", "net": {"preset": "tiny"}, "keep_base": 1},
             "keep_base goes with",
         ),
         ("clip", {"keep_base": 1.5}, "keep_base must be"),
