@@ -46,6 +46,16 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
     return accelerator
 
 
+def part(accelerator: Any) -> None:
+    """End the group of processes, once all have come so far.
+
+    Without it the group's threads may still run when the interpreter ends, and a process that is done dies of them.
+    """
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+
+
 class OneProcess:
     """What the engine asks of an Accelerator, for this process alone and weights that stay in their own dtype.
 

@@ -40,7 +40,7 @@ from .latents import LatentStore, encode_latents
 from .lora import save_lora
 from .new_tokens import fit_new_tokens
 from .objectives import objective_class
-from .processes import make_accelerator
+from .processes import make_accelerator, part
 from .results import check_output, output_lock, write_result
 from .sample_sheets import decoder_sheets, upsampler_sheets
 from .state import RunFiles, clear_leftovers, read_state, settle_config
@@ -99,6 +99,7 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
             write_whole(kept, (vocabulary.merges + "\n").encode())
     run = Run(stage, config, collection, base, target, folder, accelerator)
     finished, bad = run.train()
+    part(accelerator)
     tell(summary(bad, collection))
     if not finished:
         tell(f"Interrupted; the same command goes on. '{folder}' holds the model as it is now.")
