@@ -5,6 +5,7 @@ Templates are made so that no name has to be inflected.
 
 import random
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,24 @@ from .sprites import Sprites
 from .vocabulary import COLORS, GROUNDS, LANGUAGES, PLACES, RELATIONS, SHAPE_COLORS, SHAPES, SIZES, STYLES
 
 FOLDER = Path(__file__).with_name("words")
-LANGUAGE_SHARES = dict(zip(LANGUAGES, (0.36, *(0.08,) * 8), strict=True))
+LANGUAGE_SHARES = dict(zip(LANGUAGES, (0.28, *(0.09,) * 8), strict=True))
 FILLED = 0.45
 """Share of captions with words that say nothing about the picture."""
+NOISED = 0.2
+"""Share of captions with words that there are not: of what nobody has taught it, a model should take no notice."""
 RARE = 4
 """A keyword of at most so many things may stand for a thing's name."""
+
+UNSPACED = ("ja", "zh")
+"""Languages without spaces between words."""
+LETTERS = {"en": ("bcdfghjklmnprstvwz", "aeiou"), "ru": ("бвгджзклмнпрстфх", "аеиоуыя")}
+"""Consonants and vowels that words are made of; all that is not here takes those of English."""
+SYLLABLES = {
+    "ja": [chr(code) for code in range(0x3042, 0x3094) if unicodedata.normalize("NFD", chr(code)) == chr(code)],
+    "ko": [chr(code) for code in range(0xAC00, 0xD7A4, 28)],
+    "zh": list("的了是在有和这上来们到时就出会可也对而那得于着下之过发后里么去起无同主方又如前与行成"),
+}
+"""The same as whole syllables: kana, hangul of two letters, and signs that name no thing."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,8 @@ class Captions:
             text = filler.replace("{}", join.join([core, *facts]))
         else:
             text = join.join([filler.replace("{}", core), *facts])
+        if not asked and not plain and chance.random() < NOISED:
+            text = with_noise(text, language, chance)
         return with_articles(text)
 
 
@@ -183,6 +199,24 @@ def _colored(name: str, template: str) -> str:
 def with_articles(text: str) -> str:
     """ "a/an apple" → "an apple"; what begins with a digit takes "a"."""
     return re.sub(r"\ba/an (\w)", lambda m: ("an " if m[1].lower() in "aeio" else "a ") + m[1], text)
+
+
+def with_noise(text: str, language: str, chance: random.Random) -> str:
+    """The text with one to three words that there are not, somewhere between its own, or around it."""
+    spaced = language not in UNSPACED
+    parts = text.split(" ") if spaced else [text]
+    for _ in range(chance.randint(1, 3)):
+        parts.insert(chance.randint(0, len(parts)), noise_word(language, chance))
+    return (" " if spaced else "").join(parts)
+
+
+def noise_word(language: str, chance: random.Random) -> str:
+    """A word that there is not, in the letters of the language."""
+    if language in SYLLABLES:
+        return "".join(chance.choice(SYLLABLES[language]) for _ in range(chance.randint(2, 4)))
+    consonants, vowels = LETTERS.get(language, LETTERS["en"])
+    word = "".join(chance.choice(consonants) + chance.choice(vowels) for _ in range(chance.randint(1, 4)))
+    return word + (chance.choice(consonants) if chance.random() < 0.5 else "")
 
 
 def _rare_keywords(names: Sequence[Named]) -> list[tuple[str, ...]]:
