@@ -17,6 +17,7 @@ let busy = false
 let next = null // the node whose values have changed
 let current = null // the run under way
 let quick = false // whether the last run was
+let lastNode = null // the node that it hung on
 
 app.registerExtension({
   name: 'unCLIP.RunBelow',
@@ -50,6 +51,8 @@ export async function runBelow(node) {
 async function follow() {
   const node = next
   next = null
+  if (node !== lastNode) quick = false
+  lastNode = node
   const prompt = await app.graphToPrompt()
   const id = idInRun(node)
   const below = id ? idsBelow(prompt.output, id) : new Set()
