@@ -20,6 +20,7 @@ LEGIBLE, BEST_SCALE = 0.58, 0.8
 FULL = 0.5
 """The least share of a group's frame that its nodes take."""
 EMPTY_WEIGHT, BACK_WEIGHT, SMALL_WEIGHT, NEAR = 0.25, 0.03, 10.0, 0.03
+HIDDEN_WEIGHT = 10.0
 STRETCH = 1.45
 """How much wider than they need to be nodes may get, to be as wide as what stands above or below them."""
 
@@ -29,12 +30,18 @@ Place = tuple[int, float, float, float, float]
 
 @dataclass(frozen=True)
 class Node:
-    """A node's id and box; `grown` is the box's height with a live preview or a run's words in it."""
+    """A node's id and box.
+
+    Attributes:
+        grown: the box's height with a live preview or a run's words in it.
+        previewed: its height with a live preview, where the canvas draws it lower: the classic one or Vue's.
+    """
 
     id: int
     width: float
     height: float
     grown: float
+    previewed: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Block:
 
     Attributes:
         bottom: where they end before they grow.
-        fullness: the share of the frame below its title that the grown nodes take.
+        fullness: the share of the frame below its title that the nodes take with their previews.
     """
 
     group: int
@@ -193,7 +200,7 @@ def block(group: int, nodes: Sequence[Node], cuts: Sequence[int], title: float) 
             places.append((node.id, x, y, width, node.height))
             bottom = max(bottom, y + node.height)
             deepest = max(deepest, y + node.grown)
-            used += width * node.grown
+            used += width * node.previewed
             y += node.grown + GAP
         x += width + GAP
     fullness = used / ((x - GAP - SIDE) * (deepest - HEAD))
@@ -201,14 +208,19 @@ def block(group: int, nodes: Sequence[Node], cuts: Sequence[int], title: float) 
 
 
 def rating(part: Part, used: float, cost: float) -> Iterator[float]:
-    """How large the window shows it, less a part of what stays empty; nothing if it is too long or too high."""
+    """How large the window shows it, less for what stays empty and for what is out of the window once nodes have grown.
+
+    Nothing if it is too long or too high.
+    """
     width, height = part.width - 2 * SIDE, part.bottom - HEAD
     if not SQUAREST <= width / height <= WIDEST:
         return
     scale = FILL * min(WINDOW[0] / (width + MARGIN), WINDOW[1] / (height + MARGIN))
     empty = 1 - used / (part.width * part.height)
     unread = max(0.0, LEGIBLE - scale)
-    yield min(scale, BEST_SCALE) - EMPTY_WEIGHT * empty - SMALL_WEIGHT * unread - cost
+    grown = part.height - SIDE - HEAD - height / 2  # from the middle of the window down
+    hidden = max(0.0, grown * min(scale, 1.0) / (WINDOW[1] / 2) - 1)
+    yield min(scale, BEST_SCALE) - EMPTY_WEIGHT * empty - SMALL_WEIGHT * unread - HIDDEN_WEIGHT * hidden - cost
 
 
 def placed(part: Part) -> list[Block]:

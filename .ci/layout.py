@@ -36,8 +36,8 @@ SLACK = 8
 FONT = 20
 """Of groups' titles."""
 Workflow = dict[str, Any]
-Sizes = dict[int, tuple[float, float, float]]
-"""node -> width of its box, its height, and its height with a live preview."""
+Sizes = dict[int, tuple[float, float, float, float]]
+"""node -> width of its box, its height, its height with a live preview or words, and with a preview at least."""
 
 
 def main(names: list[str]) -> None:
@@ -56,38 +56,44 @@ def main(names: list[str]) -> None:
 def lay_out(names: list[str], browser: Any, server: Any) -> None:
     """Measure the workflows in both modes of the canvas, fold them, and write them back."""
     read = {name: json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")) for name in names}
-    titles = measure_titles(read, browser, server)
-    for name, sizes in measure_all(read, browser, server).items():
+    titles, small = measure_texts(read, browser, server)
+    for name, sizes in measure_all(small, browser, server).items():
         write(name, refold(read[name], sizes, titles[name]))
 
 
-def measure_titles(workflows: dict[str, Workflow], browser: Any, server: Any) -> dict[str, list[float]]:
-    """Measure the room that the titles of workflows' groups take: the same in both modes."""
-    with Canvas(browser, server, vue=False) as canvas:
-        return {
-            name: canvas.title_widths([group["title"] for group in workflow["groups"]], FONT)
-            for name, workflow in workflows.items()
-        }
+def measure_texts(
+    workflows: dict[str, Workflow], browser: Any, server: Any
+) -> tuple[dict[str, list[float]], dict[str, Workflow]]:
+    """Measure texts: the room that groups' titles take, and the workflows with nodes as small as theirs let them be."""
+    titles, small = {}, {}
+    with Canvas(browser, server, vue=False, settings=EVERY_TEXT) as canvas:
+        for name, workflow in workflows.items():
+            titles[name] = canvas.title_widths([group["title"] for group in workflow["groups"]], FONT)
+            small[name] = shrunk(workflow)
+            canvas.load(small[name], name)
+            widths = canvas.widen()
+            for node in small[name]["nodes"]:
+                node["size"][0] = widths.get(str(node["id"]), node["size"][0])
+    return titles, small
 
 
 def measure_all(workflows: dict[str, Workflow], browser: Any, server: Any) -> dict[str, Sizes]:
-    """Measure the nodes of workflows: the larger of both modes."""
+    """Measure the nodes of workflows, which are as small as they can be, in both modes."""
     sizes: dict[str, Sizes] = {name: {} for name in workflows}
     for vue in (False, True):
         with Canvas(browser, server, vue=vue, settings=EVERY_TEXT) as canvas:
             for name, workflow in workflows.items():
                 for key, size in measure(canvas, workflow, name).items():
                     known = sizes[name].get(key, size)
-                    sizes[name][key] = tuple(map(max, known, size))
+                    sizes[name][key] = (*map(max, known[:3], size[:3]), min(known[3], size[3]))
     return sizes
 
 
 def measure(canvas: Canvas, workflow: Workflow, name: str) -> Sizes:
-    """Load it with every node as small as it can be: each one's size, alone and with its preview or its words."""
-    small = shrunk(workflow)
+    """Load it: each node's size, alone and with its preview or its words."""
     grown = []
     for grow in (canvas.show_words, canvas.show_previews):
-        canvas.load(small, name)
+        canvas.load(workflow, name)
         canvas.fit()
         needs = {node["id"]: node["needs"] for node in canvas.nodes()}
         plain, hidden = canvas.boxes(), canvas.hidden_heights()
@@ -97,7 +103,8 @@ def measure(canvas: Canvas, workflow: Workflow, name: str) -> Sizes:
     for key, (_, _, width, height) in plain.items():
         tallest = max(height, *(boxes[key][3] for boxes in grown))
         more = hidden.get(key, 0)
-        sizes[int(key)] = (max(width, needs[key][0] + SLACK), height + more, tallest + more)
+        previewed = max(height, grown[1][key][3])
+        sizes[int(key)] = (max(width, needs[key][0] + SLACK), height + more, tallest + more, previewed + more)
     return sizes
 
 
