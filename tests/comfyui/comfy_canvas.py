@@ -2,9 +2,8 @@
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 WINDOW = {"width": 1600, "height": 1000}
 SETTINGS = {
@@ -23,6 +22,7 @@ SPEAKING = {*PREVIEWING - {"KSampler"}, "UnclipTextEncode", "UnclipTextEncodeLin
             "UnclipLoadEmbedding", "UnclipSavePca", "UnclipToClipVision", "UnclipFromClipVision", "UnclipDepthHint",
             "UnclipStockTextEncode", "UnclipStockClip"}  # fmt: skip
 WORDS = ["one line", "another", "and a third"]  # as many as a node shows at once
+ALONE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # catching requests would turn caching off
 LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000
 STILL = [250, 15]  # the view glides to its place; it has come to rest once all is the same for so many ms and frames
@@ -36,6 +36,11 @@ LISTEN = """() => {
 }"""
 QUEUE = """async () => {
     if (!(await app.queuePrompt(0, 1))) window.ending = ['refused', app.lastNodeErrors ?? null]
+}"""
+# Tabs make the page slower, and are kept for when it is loaded anew.
+CLOSE_OTHERS = """async () => {
+    const { openWorkflows, activeWorkflow, closeWorkflow } = app.extensionManager.workflow
+    for (const workflow of [...openWorkflows]) if (workflow !== activeWorkflow) await closeWorkflow(workflow)
 }"""
 FIT = "app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 REST = """([ms, frames]) => new Promise((rested) => {
@@ -127,6 +132,46 @@ CLIPPED = """() => {
         .map((element) => element.value ?? element.innerText)
 }"""
 
+# node -> the texts that the classic canvas cuts, or leaves out, where the node is too narrow for them.
+CUT = """const labelled = ['combo', 'number', 'toggle', 'text']
+const cut = () => {
+    const drawn = new Map()
+    const { fillText } = CanvasRenderingContext2D.prototype
+    const { drawNode } = app.canvas
+    let texts = null
+    app.canvas.drawNode = function (node, ...given) {
+        drawn.set(node, (texts = []))
+        drawNode.call(this, node, ...given)
+        texts = null
+    }
+    CanvasRenderingContext2D.prototype.fillText = function (text, ...given) {
+        texts?.push(text)
+        fillText.call(this, text, ...given)
+    }
+    app.canvas.draw(true, true)
+    CanvasRenderingContext2D.prototype.fillText = fillText
+    delete app.canvas.drawNode
+    return Object.fromEntries([...drawn].flatMap(([node, texts]) => {
+        const shown = (node.widgets ?? []).filter((widget) => labelled.includes(widget.type) && !widget.hidden)
+        const missing = shown.map(({ label, name }) => label ?? name).filter((label) => !texts.includes(label))
+        const short = [...missing, ...texts.filter((text) => text.endsWith('...'))]
+        return short.length ? [[String(node.id), short]] : []
+    }))
+}"""
+CUT_TEXTS = f"() => {{ {CUT}; return cut() }}"
+WIDEN = f"""(step) => {{
+    {CUT}
+    const widths = {{}}
+    for (let found = cut(); Object.keys(found).length; found = cut()) {{
+        for (const node of app.graph.nodes.filter(({{ id }}) => found[id])) {{
+            node.setSize([node.size[0] + step, node.size[1]])
+            widths[node.id] = node.size[0]
+        }}
+    }}
+    return widths
+}}"""
+WIDER = 4  # in the graph's unit
+
 SHOWN = {
     True: "[...document.querySelectorAll('[data-node-id] img')].some((image) => image.naturalWidth)",
     False: "app.graph.nodes.some((node) => node.imgs?.some((image) => image.naturalWidth))",
@@ -154,10 +199,10 @@ def find_chromium():
 
 @contextmanager
 def launch(chromium):
-    """The browser, started without a proxy."""
+    """The browser, started without a proxy; it knows of no other machine than this one."""
     from playwright.sync_api import sync_playwright
 
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"]
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server", ALONE]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=arguments)
         try:
@@ -167,24 +212,23 @@ def launch(chromium):
 
 
 class Canvas:
-    """ComfyUI's page in a window of a usual size; requests to any other machine are blocked.
+    """ComfyUI's page in a window of a usual size.
 
     `settings` of the page are set beside ours; they stay for the pages that the server shows afterwards.
     """
 
     def __init__(self, browser, server, vue, language="en", window=WINDOW, settings=None):
-        self.vue, self.language = vue, language
-        self.server, self.settings = server, settings or {}
+        self.vue, self.server = vue, server
+        chosen = {"Comfy.VueNodes.Enabled": vue, "Comfy.Locale": language}
+        self.settings = SETTINGS | chosen | STOCK_TEXT | (settings or {})
         self.errors = []
+        self.spoiled = False  # by a test that failed: nobody knows what is open
         self._context = browser.new_context(viewport=window)
-        self._context.route("**/*", self._route)
         self.page = self._context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def __enter__(self):
-        chosen = {"Comfy.VueNodes.Enabled": self.vue, "Comfy.Locale": self.language}
-        status, _ = self.server.post("/api/settings", SETTINGS | chosen | STOCK_TEXT | self.settings)
-        assert status == 200
+        self._set()
         self.page.goto(self.server.url, timeout=LOAD_LIMIT)
         self.wait_until_ready()
         return self
@@ -192,12 +236,18 @@ class Canvas:
     def __exit__(self, *_):
         self._context.close()
 
-    @staticmethod
-    def _route(route):
-        if urlsplit(route.request.url).hostname == "127.0.0.1":
-            route.continue_()
-        else:
-            route.abort()
+    def _set(self):
+        status, _ = self.server.post("/api/settings", self.settings)
+        assert status == 200
+
+    def begin_anew(self, window=WINDOW):
+        """Open a blank workflow in a window of this size, where other tests have left what they did."""
+        self._set()  # for when the page is loaded anew
+        self.errors.clear()
+        self.page.set_viewport_size(window)
+        self.page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+        self.page.wait_for_function("app.graph.nodes.length === 0")
+        self.page.evaluate(CLOSE_OTHERS)
 
     def wait_until_ready(self):
         """Return once the page is up; after a reload too."""
@@ -295,6 +345,23 @@ class Canvas:
         """Texts of fields, notes and titles of which their box shows a part only."""
         return self.page.evaluate(CLIPPED)
 
+    def cut_texts(self):
+        """node -> titles, labels and values that the classic canvas cuts, as it shows them."""
+        return self.page.evaluate(CUT_TEXTS)
+
+    def widen(self):
+        """Make nodes so wide that the classic canvas cuts none of their texts: node -> its new width."""
+        return self.page.evaluate(WIDEN, WIDER)
+
     def screenshot(self, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=path)
+        """Save what the page shows, where $UNCLIP_SCREENSHOTS asks for it: it takes a tenth of a second."""
+        if os.environ.get("UNCLIP_SCREENSHOTS"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=path)
+
+    def keep_failed(self, path):
+        """Save what the page shows after a failure, unless it is the page that has failed."""
+        from playwright.sync_api import Error
+
+        with suppress(Error):
+            self.page.screenshot(path=path)

@@ -43,8 +43,7 @@ class Hands:
 
     def begin(self):
         """Open a blank workflow in a tab of its own: the plus beside the tabs."""
-        self.page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-        self.page.wait_for_function("app.graph.nodes.length === 0")
+        self.canvas.begin_anew(self.page.viewport_size)
 
     def add(self, words, name, at):
         """Search for a node with these words, pick it by its name, carry it to a place of the window: its id."""

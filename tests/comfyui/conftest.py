@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from comfy_canvas import Canvas, NoBrowser, find_chromium, launch  # noqa: E402
+from comfy_canvas import WINDOW, Canvas, NoBrowser, find_chromium, launch  # noqa: E402
 from comfy_models import furnished, write_stable_diffusion  # noqa: E402
 from comfy_server import ROOT, NoComfyUI, Server, find_comfyui  # noqa: E402
 from not_tested import skip  # noqa: E402
@@ -69,17 +69,40 @@ def screenshots(tmp_path_factory):
     return Path(named) if named else tmp_path_factory.mktemp("screenshots")
 
 
+@pytest.fixture(scope="session")
+def pages(browser, server):
+    """Hands out ComfyUI's page of a mode, "classic" or "vue": opened once, and again where a test has failed on it."""
+    opened = {}
+
+    def page(mode, window=WINDOW):
+        if mode in opened and not opened[mode].spoiled:
+            opened[mode].begin_anew(window)
+        else:
+            if mode in opened:
+                opened.pop(mode).__exit__()
+            opened[mode] = Canvas(browser, server, vue=mode == "vue", window=window).__enter__()
+        return opened[mode]
+
+    yield page
+    for canvas in opened.values():
+        canvas.__exit__()
+
+
 @pytest.fixture(scope="module", params=["classic", "vue"])
-def canvas(request, browser, server):
+def canvas(request, pages):
     """ComfyUI's page, once with the canvas' own nodes and once with those that are drawn by Vue."""
-    with Canvas(browser, server, vue=request.param == "vue") as canvas:
-        yield canvas
+    return pages(request.param)
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Show the end of the server's log with a failure."""
+    """Show the end of the server's log with a failure, and keep an image of the page, which no other file gets then."""
     report = (yield).get_result()
+    given = getattr(item, "funcargs", {})
+    if report.failed and isinstance(canvas := given.get("canvas"), Canvas):
+        canvas.spoiled = True
+        if "screenshots" in given:
+            canvas.keep_failed(given["screenshots"] / f"{item.name}-failed.png")
     server = item.config.stash.get(running, None)
     if report.failed and server is not None and item.path.parent == Path(__file__).parent:
         report.sections.append(("ComfyUI's log", server.log(LOG_SHOWN)))

@@ -9,8 +9,11 @@ from comfy_server import PLUGIN, ROOT
 pytestmark = pytest.mark.comfyui
 
 PATHS = sorted((ROOT / "subgraphs").glob("*.json"))
+# What a blueprint needs beside it, to be run; its stages take two steps each.
 SURROUND = """() => {
     const node = app.graph.nodes[0]
+    for (const inner of node.subgraph.nodes)
+        for (const widget of inner.widgets ?? []) if (widget.name === 'steps') widget.value = 2
     const add = (type, x, y) => {
         const made = LiteGraph.createNode(type)
         made.pos = [x, y]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from comfy_canvas import Canvas
 from comfy_hands import Hands
 
 pytestmark = pytest.mark.comfyui
@@ -41,10 +40,9 @@ WIDE = {"width": 2600, "height": 1000}
 
 
 @pytest.fixture(scope="module", params=["classic", "vue"])
-def canvas(request, browser, server):
+def canvas(request, pages):
     """The page in a window in which five nodes stand side by side without moving the view."""
-    with Canvas(browser, server, vue=request.param == "vue", window=WIDE) as canvas:
-        yield canvas
+    return pages(request.param, WIDE)
 
 
 def test_a_graph_made_by_hand_draws_what_was_typed(canvas, screenshots):
@@ -89,6 +87,7 @@ def test_a_wire_of_an_embedding_let_go_offers_the_usual_nodes(canvas):
     canvas.page.keyboard.press("Escape")
 
 
+@pytest.mark.parametrize("canvas", ["classic"], indirect=True)  # the search box is the same in both
 def test_the_search_box_lists_first_what_a_first_image_needs(canvas):
     hands = Hands(canvas)
     hands.begin()

@@ -13,7 +13,8 @@ WIDTH, HEIGHT = 300, 200
 HOLE = (150, 50, 250, 150)  # px of the photo
 MARGIN = 32  # px in the decoder's scale, of 64: 100 px of the photo
 TYPES = ("UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale", "UnclipInpaint")
-QUICK = {**{kind: [0, "fixed", 1] for kind in TYPES}, "UnclipOutpaint": [MARGIN, 0, MARGIN, 0, 0, "fixed", 1]}
+QUICK = {**{kind: [0, "fixed", 1] for kind in TYPES}, "UnclipOutpaint": [MARGIN, 0, MARGIN, 0, 0, "fixed", 1],
+         "UnclipDdimInversion": [2]}  # fmt: skip
 
 
 def photo():
@@ -85,12 +86,14 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def uploaded(server):
-    """The photo is there before the page is opened, which lists what can be loaded."""
-    server.upload("photo.png", photo())
+@pytest.fixture(scope="module")
+def uploaded(canvas):
+    """The photo is among those that the page lists for Load Image."""
+    canvas.server.upload("photo.png", photo())
+    canvas.page.evaluate("app.refreshComboInNodes().then(() => app.extensionManager.toast.removeAll())")
 
 
+@pytest.mark.usefixtures("uploaded")
 @pytest.mark.parametrize("canvas", ["classic"], indirect=True)  # how nodes are drawn changes no prompt
 @pytest.mark.parametrize("case", CASES)
 def test_a_bypassed_node_passes_on_what_fits(canvas, case):
