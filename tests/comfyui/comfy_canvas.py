@@ -231,6 +231,7 @@ class Canvas:
         self._set()
         self.page.goto(self.server.url, timeout=LOAD_LIMIT)
         self.wait_until_ready()
+        self.page.wait_for_function("app.graph.nodes.length", timeout=LOAD_LIMIT)  # ComfyUI's own workflow comes late
         return self
 
     def __exit__(self, *_):
@@ -252,6 +253,10 @@ class Canvas:
     def wait_until_ready(self):
         """Return once the page is up; after a reload too."""
         self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
+
+    def refresh(self):
+        """Load the list of nodes, and of what they can load, anew."""
+        self.page.evaluate("app.refreshComboInNodes().then(() => app.extensionManager.toast.removeAll())")
 
     def load(self, workflow, name):
         """Open a UI workflow as the template browser does."""

@@ -78,6 +78,8 @@ def test_a_wire_between_sockets_of_two_kinds_does_not_hold(canvas):
 
 
 def test_a_wire_of_an_embedding_let_go_offers_the_usual_nodes(canvas):
+    """Where the list of nodes has been loaded anew, too: key R."""
+    canvas.refresh()
     hands = Hands(canvas)
     hands.begin()
     prior = hands.add(*NODES["prior"])

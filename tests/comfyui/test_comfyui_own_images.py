@@ -90,7 +90,7 @@ CASES = {
 def uploaded(canvas):
     """The photo is among those that the page lists for Load Image."""
     canvas.server.upload("photo.png", photo())
-    canvas.page.evaluate("app.refreshComboInNodes().then(() => app.extensionManager.toast.removeAll())")
+    canvas.refresh()
 
 
 @pytest.mark.usefixtures("uploaded")

@@ -10,9 +10,12 @@ const NEXT = {
 
 app.registerExtension({
   name: 'unCLIP.Suggestions',
-  setup() {
-    for (const [type, names] of Object.entries(NEXT)) {
-      window.LiteGraph.slot_types_default_out[type] = ['Reroute', ...names]
-    }
-  }
+  setup: suggest,
+  refreshComboInNodes: suggest // ComfyUI has filled the lists anew
 })
+
+function suggest() {
+  for (const [type, names] of Object.entries(NEXT)) {
+    window.LiteGraph.slot_types_default_out[type] = ['Reroute', ...names]
+  }
+}
