@@ -48,7 +48,7 @@ class Hands:
     def add(self, words, name, at):
         """Search for a node with these words, pick it by its name, carry it to a place of the window: its id."""
         self.search()
-        self.page.keyboard.type(words)
+        self.page.keyboard.insert_text(words)  # all at once: it searches at every key
         found = self.page.get_by_test_id("result-item").filter(has_text=name).first
         found.click()
         found.wait_for(state="hidden")  # the box takes clicks until it has faded
@@ -74,7 +74,7 @@ class Hands:
         """Search for nodes with these words: the names of what is found, from top to bottom."""
         self.search()
         self.page.evaluate("window.lastFound = null")
-        self.page.keyboard.type(words)
+        self.page.keyboard.insert_text(words)  # all at once: it searches at every key
         self.page.wait_for_function(FOUND, polling=PAUSE)
         names = [text.splitlines()[0] for text in self.page.get_by_test_id("result-item").all_inner_texts()]
         self.page.keyboard.press("Escape")

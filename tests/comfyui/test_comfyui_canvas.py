@@ -21,6 +21,7 @@ TITLE = 40  # height of a group's title, in the graph's unit
 TEXT, SMALLEST = 14, 8  # font of the nodes in the graph's unit, and the least that the classic canvas draws, in px
 # All of them run over HTTP; here, in few steps, nodes that show text, a mask, a batch
 RUN = ("describe", "inpaint", "rerank_scores")
+SMALL = {"UnclipDecoderSample": [0, "fixed", 2, -1.0, "auto", 0.0, 1, 0.0, "shared", 0.0, 1.0, 128, 128]}  # px at last
 # Workflows of other models in few steps on small random weights: node and its first widgets' values (a seed has its
 # control)
 DOWNLOADED = {
@@ -28,14 +29,14 @@ DOWNLOADED = {
     "karlo_image_variations": {},
     "karlo_to_sd21_unclip": {"KSampler": [0, "fixed", 3], "EmptyLatentImage": [128, 128]},
     "kandinsky_text_to_image": {},
-    "kandinsky_blend": {},
+    "kandinsky_blend": SMALL,
     "kandinsky_image_variations": {},
     "kandinsky_inpaint": {},
-    "kandinsky_depth": {},
+    "kandinsky_depth": SMALL,
     "eclipse_karlo": {},
-    "eclipse_kandinsky": {},
+    "eclipse_kandinsky": SMALL,
 }
-SHOWN = {"karlo_text_to_image": 64, "eclipse_karlo": 64, "kandinsky_inpaint": 256}  # px; 768 as said, else 128
+SHOWN = {"karlo_text_to_image": 64, "eclipse_karlo": 64, "kandinsky_text_to_image": 768, "kandinsky_inpaint": 256}
 SAMPLING = ("UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale", "UnclipInpaint")
 STEPS = {name: [0, "fixed", 2] for name in SAMPLING}
 
@@ -189,7 +190,7 @@ def test_text_to_image_runs_on_the_canvas(canvas, screenshots):
 @pytest.mark.parametrize("canvas", ["classic"], indirect=True)  # how nodes are drawn changes no prompt
 @pytest.mark.parametrize("name", RUN)
 def test_a_workflow_runs_on_the_canvas(canvas, screenshots, name):
-    canvas.load(in_few_steps(ui(name)), name)
+    canvas.load(in_few_steps(ui(name), UnclipLoadModel=["bundled (shapes)"]), name)
     ending, details = canvas.run()
     assert ending == "execution_success", details
     canvas.wait_for_image()
@@ -212,7 +213,7 @@ def test_workflows_of_other_models_run_on_the_canvas(canvas, screenshots, stable
     canvas.fit()
     canvas.screenshot(screenshots / f"{name}-{mode(canvas)}-run.png")
     assert canvas.complaints() == []
-    side = SHOWN.get(name, 768 if any("768" in group["title"] for group in workflow["groups"]) else 128)
+    side = SHOWN.get(name, 128)  # px
     (image,) = canvas.server.images(details["prompt_id"])
     assert image.size == (side, side) and image.getextrema()[0][0] < image.getextrema()[0][1]
 
