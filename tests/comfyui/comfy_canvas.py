@@ -21,7 +21,7 @@ SPEAKING = {*PREVIEWING - {"KSampler"}, "UnclipTextEncode", "UnclipTextEncodeLin
             "UnclipEmbeddingSimilarity", "UnclipEmbeddingPad", "UnclipPcaFit", "UnclipSaveEmbedding",
             "UnclipLoadEmbedding", "UnclipSavePca", "UnclipToClipVision", "UnclipFromClipVision", "UnclipDepthHint",
             "UnclipStockTextEncode", "UnclipStockClip"}  # fmt: skip
-WORDS = ["one line", "another", "and a third"]  # as many as a node shows at once
+WORDS = [f"line {number} of what a node says" for number in range(8)]  # more than a node shows at once
 ALONE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # catching requests would turn caching off
 LOAD_LIMIT = 300_000  # ms
 RUN_LIMIT = 240_000

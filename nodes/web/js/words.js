@@ -48,7 +48,7 @@ function openToPreviews(node) {
 
 function say(node, text, warnings) {
   const widget = node.widgets?.find((each) => each.name === WIDGET) ?? addWidget(node)
-  widget.element.replaceChildren(...text.split('\n').map((line) => {
+  widget.element.firstChild.replaceChildren(...text.split('\n').map((line) => {
     const row = document.createElement('div')
     row.textContent = line || '\u00a0'
     if (warnings.has(line)) row.style.color = 'var(--warning-background, #e0a000)'
@@ -61,12 +61,17 @@ function say(node, text, warnings) {
   app.canvas.setDirty(true, true)
 }
 
+// In Vue a node grows with what is in it: the text lies in a frame whose height does not follow from it, so that a long
+// one is scrolled and does not push the node over its neighbour.
 function addWidget(node) {
   const element = document.createElement('div')
   element.className = 'unclip-words'
-  Object.assign(element.style, {
-    font: `12px/${LINE}px sans-serif`, overflow: 'auto', whiteSpace: 'pre-wrap', overflowWrap: 'anywhere',
-    padding: `${PADDING / 2}px`, boxSizing: 'border-box', userSelect: 'text', color: 'var(--input-text, #ddd)'
+  Object.assign(element.style, { position: 'relative', boxSizing: 'border-box' })
+  const words = element.appendChild(document.createElement('div'))
+  Object.assign(words.style, {
+    position: 'absolute', inset: 0, font: `12px/${LINE}px sans-serif`, overflow: 'auto', whiteSpace: 'pre-wrap',
+    overflowWrap: 'anywhere', padding: `${PADDING / 2}px`, boxSizing: 'border-box', userSelect: 'text',
+    color: 'var(--input-text, #ddd)'
   })
   const widget = node.addDOMWidget(WIDGET, 'unclip_words', element, {
     serialize: false,
