@@ -248,6 +248,7 @@ class Canvas:
         self.page.set_viewport_size(window)
         self.page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
         self.page.wait_for_function("app.graph.nodes.length === 0")
+        self.page.evaluate("app.canvas.ds.reset()")  # a blank workflow is seen from where the last one was
         self.page.evaluate(CLOSE_OTHERS)
 
     def wait_until_ready(self):
