@@ -18,8 +18,7 @@ def encode_text(clip: Clip, prompts: Sequence[str]) -> TextCondition:
     Raises:
         ValueError: there is no prompt at all.
     """
-    if not prompts:
-        raise ValueError("There is no prompt to encode: give at least one (it may be empty text).")
+    _check_prompts(prompts)
     return clip.adapter.encode_text(prompts)
 
 
@@ -30,8 +29,7 @@ def embed_text(clip: Clip, prompts: Sequence[str]) -> Tensor:
     Raises:
         ValueError: there is no prompt at all.
     """
-    if not prompts:
-        raise ValueError("There is no prompt to encode: give at least one (it may be empty text).")
+    _check_prompts(prompts)
     return clip.adapter.embed_text(prompts)
 
 
@@ -64,3 +62,8 @@ def rerank(clip: Clip, text: TextCondition, images: Tensor, keep: int) -> Tensor
     check_images(images)
     check_shares(len(images), len(text.embeds), keep)
     return images[rank(encode_image(clip, images), text.embeds, keep).rows.to(images.device)]
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    if not prompts:
+        raise ValueError("There is no prompt to encode: give at least one (it may be empty text).")

@@ -18,7 +18,7 @@ from ..models import Decoder, Upsampler
 from ..pipelines import enlarge
 from .batch_sampler import Key, generator_of
 from .degradations import degrade
-from .embedding_store import EmbeddingStore, chosen_texts
+from .embedding_store import EmbeddingStore, chosen_texts, picked
 from .latents import LatentStore
 from .loss_config import DecoderLoss, PriorLoss, UpsamplerLoss
 from .noise_levels import NoiseLevels
@@ -138,9 +138,7 @@ class ClipDataset:
 
     def joined(self, rows: dict[str, Tensor], chances: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `HeldDataset.joined`."""
-        lengths = rows["lengths"]
-        said = torch.minimum((chances["said"] * lengths).long(), lengths - 1)
-        ids = rows["every_ids"][torch.arange(len(said), device=said.device), said].long()
+        ids = picked(rows["every_ids"], rows["lengths"], chances["said"]).long()
         if "image_embeds" in rows:
             return {"image_embeds": rows["image_embeds"], "ids": ids}
         return {"pixels": rows["levels"].permute(0, 3, 1, 2).float() / 255, "ids": ids}

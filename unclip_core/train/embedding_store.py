@@ -232,9 +232,13 @@ def chosen_texts(rows: dict[str, Tensor], said: Tensor) -> dict[str, Tensor]:
     """Rows of `EmbeddingStore.columns` `[B, …]`, each with one of its texts, by `said` `[B]` in 0..1."""
     rows = dict(rows)
     lengths = rows.pop("lengths")
+    return rows | {name: picked(rows.pop(f"every_{name}"), lengths, said) for name in PER_TEXT}
+
+
+def picked(every: Tensor, lengths: Tensor, said: Tensor) -> Tensor:
+    """One of the first `lengths` `[B]` of each row of `every` `[B, C, …]`, by `said` `[B]` in 0..1: `[B, …]`."""
     at = torch.minimum((said * lengths).long(), lengths - 1)
-    each = torch.arange(len(at), device=at.device)
-    return rows | {name: rows.pop(f"every_{name}")[each, at] for name in PER_TEXT}
+    return every[torch.arange(len(at), device=at.device), at]
 
 
 @lru_cache(maxsize=256)

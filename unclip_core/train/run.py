@@ -181,7 +181,7 @@ class Run:
         if training.held_out:
             samples, held = split(every, len(self.collection), training.held_out)
         sample = self._sheets(every, held) if training.sample_every > 0 and main else None
-        before = self._weights() if self.config.keep_base else {}
+        before = self._weights() if self.config.keep_base and main else {}
         source = self._source(every, samples)
         objective = self._objective()
         measure = None if held is None else partial(self._measure, objective, every, held)
