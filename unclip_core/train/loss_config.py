@@ -50,10 +50,18 @@ class DecoderLoss(DiffusionLoss):
 
     "randomly setting the CLIP embeddings to zero (or a learned embedding) 10% of the time, and randomly dropping the
     text caption 50% of the time" (Ramesh et al. 2022, section 2.1).
+
+    `perceptual`: how much the distance of predicted and true image counts in the eyes of CLIP's image tower, beside the
+    squared error; 0 for not at all, and then nothing is computed of it. See `perceptual`.
     """
 
     drop_image: float = 0.1
     drop_text: float = 0.5
+    perceptual: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("loss", vars(self), 0, math.inf, "perceptual")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
 from ..weights.computing import dtype_for
 from .losses import contrast, diffusion_loss
+from .perceptual import PerceptualLoss, predicted_x0
 
 Batch = dict[str, Tensor]
 Values = dict[str, Tensor]
@@ -113,14 +114,29 @@ class DecoderObjective(DiffusionObjective):
 
     net: DecoderNet
 
-    def __init__(self, net: nn.Module, spec: DiffusionSpec, codec: ImageCodec = PIXELS) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: DiffusionSpec,
+        codec: ImageCodec = PIXELS,
+        perceptual: PerceptualLoss | None = None,
+        weight: float = 0.0,
+    ) -> None:
+        """Prepare; `perceptual` counts `weight` times beside the squared error.
+
+        Raises:
+            ValueError: there is a perceptual loss, and what is drawn are latents.
+        """
         super().__init__(net, spec)
-        self._codec = codec
+        if perceptual is not None and codec.module is not None:
+            raise ValueError("loss.perceptual looks at pixels, and this decoder draws latents: leave it at 0.")
+        self._codec, self._weight = codec, weight
+        self.perceptual = perceptual
         # Registered, so that it moves to the device with the net.
         self.codec_module = None if codec.module is None else codec.module.requires_grad_(False)
 
     def forward(self, batch: Batch) -> Values:
-        """Of a batch of a `DecoderDataset`: "loss" and "mse"."""
+        """Of a batch of a `DecoderDataset`: "loss" and "mse"; with a perceptual loss that too, "perceptual"."""
         with torch.no_grad():
             x0 = batch["latents"] if "latents" in batch else self._codec.encode(batch["images"])
         condition = self.net.condition(
@@ -131,7 +147,16 @@ class DecoderObjective(DiffusionObjective):
             drop_image=batch["drop_image"],
             drop_text=None if self.net.needs_text else batch["drop_text"],
         )
-        return diffusion_loss(self.net(self.noisy(x0, batch), batch["times"], condition), x0, batch, self.spec)
+        noisy = self.noisy(x0, batch)
+        raw = self.net(noisy, batch["times"], condition)
+        values = diffusion_loss(raw, x0, batch, self.spec)
+        return values if self.perceptual is None else self._with_perceptual(values, raw, noisy, x0, batch)
+
+    def _with_perceptual(self, values: Values, raw: Tensor, noisy: Tensor, x0: Tensor, batch: Batch) -> Values:
+        mean = raw[:, : x0.shape[1]].float()
+        predicted = predicted_x0(mean, noisy.float(), self.spec.prediction, batch["alpha_bar"])
+        distance = self.perceptual(predicted, x0).mean()
+        return values | {"loss": values["loss"] + self._weight * distance, "perceptual": distance.detach()}
 
 
 @register_objective("upsampler")

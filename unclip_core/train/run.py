@@ -40,6 +40,7 @@ from .latents import LatentStore, encode_latents
 from .lora import save_lora
 from .new_tokens import fit_new_tokens
 from .objectives import objective_class
+from .perceptual import PerceptualLoss
 from .processes import make_accelerator, part
 from .results import check_output, output_lock, write_result
 from .sample_sheets import decoder_sheets, upsampler_sheets
@@ -222,7 +223,9 @@ class Run:
         if self.stage == "clip":
             return kind(target.clip)
         if self.stage == "decoder":
-            return kind(target.net, target.spec, target.part.codec)
+            weight = self._loss.perceptual
+            perceptual = PerceptualLoss(target.clip) if weight else None
+            return kind(target.net, target.spec, target.part.codec, perceptual, weight)
         return kind(target.net, target.spec)
 
     def _samples(self) -> tuple[StageDataset, dict[str, str]]:

@@ -25,7 +25,9 @@ from .dataset import LARGE, World, open_world
 from .edits import edits
 from .judge import JUDGE_FILE, Judge, load_judge
 from .measures import described, halfway, pictures_as_tensor, upsampling, zero_shot
+from .neighbours import Neighbours
 from .originality import diversity, memory
+from .pictures import Picture
 from .questions import ROWS, Question, Scores, questions, score, shares
 
 SHOWN, COLUMNS = 48, 8
@@ -80,15 +82,15 @@ def evaluate_things(
     if n < 1 or (unknown := set(rows) - set(MEASURES)):
         raise ValueError(f"n must be 1 or more and rows some of {', '.join(MEASURES)}; got {n} and {sorted(unknown)}.")
     judge, world = load_judge(Path(data) / JUDGE_FILE), open_world(Path(data), Path(packages) if packages else None)
-    drawn_by, started = placed_model(model, device), time.monotonic()
+    drawn_by, other, started = placed_model(model, device), Neighbours(world), time.monotonic()
     figures: dict[str, Any] = {"seed": seed, **computing_on(device), "true": {}}
     for name in rows or MEASURES:
         if name in STAGES:
             figures[name] = STAGES[name](drawn_by, world, judge, n, seed)
         else:
             asked = questions(world, name, n, seed)
-            scores, images = draw_and_score(drawn_by, judge, asked, seed, name, settings)
-            figures[name], figures["true"][name] = shares(scores), shares(_true_scores(world, judge, asked))
+            scores, images = draw_and_score(drawn_by, judge, asked, seed, name, settings, other)
+            figures[name], figures["true"][name] = shares(scores), shares(_true_scores(world, judge, asked, other))
             _keep_sheet(output, name, asked, images, scores)
         figures |= {"seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
         if output is not None:
@@ -105,25 +107,32 @@ def draw_and_score(
     seed: int,
     name: str,
     settings: Settings | None = None,
+    other: Neighbours | None = None,
 ) -> tuple[list[Scores], list[Tensor]]:
-    """Draw what is asked and score it; the first images `[H, W, 3]` uint8 are kept."""
+    """Draw what is asked and score it, single things by another judge too; the first images `[H, W, 3]` are kept."""
     seeds = sample_seeds(seed, len(asked))
     scores: list[Scores] = []
     images: list[Tensor] = []
     for at in tqdm(range(0, len(asked), BATCH), desc=name, unit="batch"):
         part = asked[at : at + BATCH]
         large = text_to_image(model, [each.prompt for each in part], seeds[at : at + BATCH], settings).large
-        scores += [score(judge, i, q.picture) for i, q in zip(large.permute(0, 3, 1, 2), part, strict=True)]
+        pairs = zip(large.permute(0, 3, 1, 2), part, strict=True)
+        scores += [_scored(judge, other, image, question.picture) for image, question in pairs]
         images += list(levels(large))[: max(0, SHOWN - len(images))]
     return scores, images
 
 
-def _true_scores(world: World, judge: Judge, asked: Sequence[Question]) -> list[Scores]:
+def _scored(judge: Judge, other: Neighbours | None, image: Tensor, picture: Picture) -> Scores:
+    scores = score(judge, image, picture)
+    return scores if other is None or picture.kind != "thing" else scores | other.score(image, picture)
+
+
+def _true_scores(world: World, judge: Judge, asked: Sequence[Question], other: Neighbours) -> list[Scores]:
     """The scores of the pictures that are asked for, as the data has them."""
     scores = []
     for question in asked:
         image = pictures_as_tensor(world, [question.picture], LARGE)[0].permute(2, 0, 1)
-        scores.append(score(judge, image, question.picture))
+        scores.append(_scored(judge, other, image, question.picture))
     return scores
 
 

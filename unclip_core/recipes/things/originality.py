@@ -8,9 +8,10 @@ from torch import Tensor
 from ...diffusion.noise import sample_seeds
 from ...models import UnclipModel
 from ...pipelines import text_to_image
-from .crops import CROP, cut, find_box, ground_color
+from .crops import ground_color
 from .dataset import World
 from .measures import BATCH, drawn, embeds_of, single
+from .neighbours import boxed, crop_of
 from .pictures import Picture, picture_random
 
 VARIATIONS = 4
@@ -24,7 +25,7 @@ def memory(model: UnclipModel, world: World, count: int, seed: int) -> dict[str,
     drawings of the same things are taken, and all drawings of their own style left out: what a drawing by another
     hand has for its nearest. "nearest_is_it": share of drawings whose nearest is a drawing of the thing asked for.
     """
-    known, keys = boxed(world), list(world.sprites.keys)
+    known, keys = torch.stack(boxed(world.sprites, torch.ones(3))), list(world.sprites.keys)
     styles = torch.tensor([style for style, _ in keys])
     pictures = [single(world, number, seed) for number in range(count)]
     seeds = sample_seeds(seed, count)
@@ -35,7 +36,8 @@ def memory(model: UnclipModel, world: World, count: int, seed: int) -> dict[str,
         images = text_to_image(model, prompts, seeds[at : at + BATCH]).small
         for image, picture in zip(images.permute(0, 3, 1, 2), part, strict=True):
             thing = picture.things[0]
-            near = distances(crop_of(image), known)
+            image = image.float().cpu()
+            near = distances(crop_of(image, ground_color(image)), known)
             ours.append(near.min().item())
             same.append(keys[int(near.argmin())][1] == thing.concept)
             own = known[world.sprites.index[thing.style, thing.concept]]
@@ -63,23 +65,6 @@ def diversity(model: UnclipModel, world: World, count: int, seed: int) -> dict[s
         apart = distances(images[first], images[second : second + 1]).item()
         (within if first // VARIATIONS == second // VARIATIONS else between).append(apart)
     return {"within": sum(within) / len(within), "between": sum(between) / len(between), "n": len(rows)}
-
-
-def boxed(world: World) -> Tensor:
-    """All training drawings in their boxes on white `[N, 3, 48, 48]`, in the sprites' order."""
-    crops = []
-    for rgba in world.sprites.stored:
-        pixels = torch.from_numpy(rgba.copy()).float().permute(2, 0, 1) / 255
-        crops.append(crop_of(pixels[:3] * pixels[3:] + 1 - pixels[3:]))
-    return torch.stack(crops)
-
-
-def crop_of(image: Tensor) -> Tensor:
-    """The thing in an image `[3, H, W]` in its box `[3, 48, 48]`; where nothing is to be seen, plain ground."""
-    image = image.float().cpu()
-    ground = ground_color(image)
-    box = find_box(image, ground)
-    return ground[:, None, None].expand(3, CROP, CROP) if box is None else cut(image, box, ground)
 
 
 def distances(one: Tensor, many: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def test_the_distance_is_that_of_pixels(world, monkeypatch):
         return SimpleNamespace(small=pictures_as_tensor(world, pictures, 64))
 
     monkeypatch.setattr(originality, "text_to_image", true_drawings)
-    monkeypatch.setattr(originality, "boxed", lambda world: torch.zeros(len(world.sprites.keys), 3, 48, 48))
+    monkeypatch.setattr(originality, "boxed", lambda sprites, ground: [torch.zeros(3, 48, 48)] * len(sprites.keys))
     found = originality.memory(None, world, 4, 0)
     assert found["left_out"] == 0 and found["drawn"] > 0.2 and found["n"] == 4
 
