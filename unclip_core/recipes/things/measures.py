@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ...diffusion.noise import sample_seeds
 from ...embedding.arithmetic import slerp
+from ...embedding.describe import Describer
+from ...embedding.phrase_lists import BUILT_IN, read_phrases
 from ...models import UnclipModel
 from ...pipelines import embed_text, encode_image, sample_decoder
 from ...pipelines.images import enlarge
@@ -19,7 +21,7 @@ from .dataset import LARGE, SMALL, World
 from .drawing import draw
 from .judge import Judge
 from .pictures import FULL, Picture, Placed, draw_picture, draw_thing, picture_random
-from .vocabulary import concepts
+from .vocabulary import GROUNDS, STYLES, concepts
 
 BATCH = 32
 
@@ -35,9 +37,28 @@ def zero_shot(model: UnclipModel, world: World, count: int, seed: int) -> dict[s
 
 
 def described(model: UnclipModel, world: World, count: int, seed: int) -> dict[str, float]:
-    """As `zero_shot`, of things of any size in any place before any ground, as Describe is given them."""
+    """What *Describe* says of true pictures of things of any size in any place before any ground.
+
+    The share whose thing it names, "top1", or has among the five most likely in its place, "top5"; and whose style and
+    ground are right, which count as wrong where they are not said.
+    """
     chances = [picture_random(seed, number, "measure describe") for number in range(count)]
-    return _named(model, world, [draw_thing(chance, world.sprites) for chance in chances])
+    pictures = [draw_thing(chance, world.sprites) for chance in chances]
+    phrases = read_phrases(BUILT_IN["things"])
+    names = phrases.choices("thing")  # in the order of the concepts
+    describer = Describer(lambda texts: embed_text(model.clip, texts), phrases)
+    found: list[tuple[bool, ...]] = []
+    for at in range(0, count, BATCH):
+        part = pictures[at : at + BATCH]
+        for embed, picture in zip(embeds_of(model, world, part), part, strict=True):
+            said, thing = describer.describe(embed), picture.things[0]
+            wanted = names[thing.concept]
+            likely = [choice.text for choice in said.alternatives["thing"]]
+            style, ground = STYLES[thing.style], list(GROUNDS)[picture.ground]
+            right = (said.slots.get("style") == style, said.slots.get("background") == ground)
+            found.append((said.slots["thing"] == wanted, wanted in likely, *right))
+    shares = torch.tensor(found).float().mean(dim=0).tolist()
+    return {**dict(zip(("top1", "top5", "style", "ground"), shares, strict=True)), "n": count}
 
 
 def _named(model: UnclipModel, world: World, pictures: Sequence[Picture]) -> dict[str, float]:
