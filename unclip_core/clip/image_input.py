@@ -43,11 +43,15 @@ class ImageInput:
         mean, std = (torch.tensor(value).to(pixels)[:, None, None] for value in (self.mean, self.std))
         return (pixels - mean) / std
 
+    def cut_first(self, spare: int) -> int:
+        """How many of `spare` pixels to be cut off are cut off left of, or above, what is kept."""
+        return round(spare / 2) if self.half_even else spare // 2
+
     def _cut(self, image: Image.Image) -> Tensor:
         """One image resized and cropped, uint8 `[crop, crop, 3]`."""
         resized = image.resize(self._size(*image.size), self.resample)
         spare = [edge - self.crop for edge in resized.size]
-        left, top = (round(rest / 2) if self.half_even else rest // 2 for rest in spare)
+        left, top = (self.cut_first(rest) for rest in spare)
         cut = resized.crop((left, top, left + self.crop, top + self.crop))
         return torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(self.crop, self.crop, 3)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..clip.image_input import ImageInput
 from ..diffusion.denoiser import Denoiser, Prediction, X0Clip, per_sample
 from ..embedding.arithmetic import normalize
 from ..models import Clip
@@ -65,23 +66,31 @@ class ClipGuided:
 
 
 def clip_logits(clip: Clip, text_embeds: Tensor) -> Likelihood:
-    """Return how CLIP scores square images `[B, 3, S, S]` in -1..1 against texts `[B or 1, D]`, differentiably: `[B]`.
+    """Return how CLIP scores images `[B, 3, H, W]` in -1..1 against texts `[B or 1, D]`, differentiably: `[B]`.
 
     The score is the cosine by CLIP's temperature (Radford et al. 2021, figure 3), the log-likelihood of the text up
-    to a constant.
+    to a constant. Of an image that is not square CLIP sees the middle (``centre_square``).
     """
     wanted = normalize(text_embeds)
 
     def score(images: Tensor) -> Tensor:
-        pixels = resized(images * 0.5 + 0.5, clip.adapter.image_size)
+        pixels = centre_square(images * 0.5 + 0.5, clip.adapter.image_size, clip.adapter.image_input)
         embeds = F.normalize(clip.adapter.encode_pixels(pixels), dim=-1)
         return clip.adapter.temperature * (embeds * wanted.to(embeds)).sum(dim=-1)
 
     return score
 
 
-def resized(images: Tensor, side: int) -> Tensor:
-    """Return square images `[B, 3, S, S]` in 0..1 at another size (bicubic, antialiased), differentiably."""
-    if images.shape[-1] == side:
-        return images
-    return F.interpolate(images, (side, side), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+def centre_square(images: Tensor, side: int, taken: ImageInput) -> Tensor:
+    """Return the middle of images `[B, 3, H, W]` in 0..1 as `[B, 3, side, side]`, differentiably.
+
+    The shorter edge is resized to ``side`` (bicubic, antialiased) and the longer one cropped where ``taken`` crops
+    images: squashed, they would be scored as what the user never sees.
+    """
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    if short != side:
+        size = (side * height // short, side * width // short)
+        images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+    top, left = (taken.cut_first(edge - side) for edge in images.shape[-2:])
+    return images[..., top : top + side, left : left + side]

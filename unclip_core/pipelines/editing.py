@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..clip.adapter import TextCondition
-from ..diffusion.denoiser import Denoiser, clamp_x0
+from ..diffusion.denoiser import Denoiser
 from ..diffusion.inpaint_mask import MaskedImage
 from ..diffusion.inpainting import repaint
 from ..diffusion.inversion import ErrorAware, Inverted, clean_error, invert
@@ -158,10 +158,11 @@ def guided_decoder(
     with enable_gradients(decoder.module, clip.module):
         logits = clip_logits(clip, to_normal_tensors(wanted))
         diffusion: DiffusionSpec = decoder.diffusion
-        limit = None if diffusion.clip_range is None else clamp_x0(diffusion.clip_range)
 
         def adapt(denoiser: Denoiser) -> Denoiser:
-            return ClipGuided(denoiser, lambda x0: logits(decoder.codec.decode(x0)), strength, diffusion.table, limit)
+            return ClipGuided(
+                denoiser, lambda x0: logits(decoder.codec.decode(x0)), strength, diffusion.table, diffusion.x0_clip
+            )
 
         start = to_normal_tensors(settings.pop("start", None))
         return sample_decoder(decoder, image_embeds, adapt=adapt, start=start, **settings)

@@ -1,5 +1,6 @@
 """Inversion, inpainting, CLIP guidance and CLIP's ascent on small random parts and on closed forms."""
 
+import dataclasses
 import math
 
 import pytest
@@ -275,6 +276,48 @@ def test_the_score_is_the_cosine_by_clips_temperature(clip):
     seen = clip.adapter.encode_pixels(images.movedim(-1, 1))
     expected = math.exp(float(clip.adapter.model.logit_scale)) * (normalize(seen) * normalize(wanted)).sum(1)
     torch.testing.assert_close(score, expected)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (SIDE, 24), (9, 20)])
+def test_of_an_image_that_is_not_square_clip_scores_the_middle(clip, size):
+    """By torchvision's resize and crop, and near to what the encoder makes of it as an image."""
+    from torchvision.transforms import functional as vision
+
+    images = random_images(2, *size).movedim(-1, 1)
+    resize = vision.resize(images, SIDE, vision.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+    seen = clip.adapter.encode_pixels(vision.center_crop(resize, SIDE))
+    given = (images * 2 - 1).requires_grad_(True)
+    score = clip_logits(clip, embeds(2))(given)
+    cosines = (normalize(seen) * normalize(embeds(2))).sum(1)
+    torch.testing.assert_close(score, clip.adapter.temperature * cosines, rtol=1e-4, atol=1e-4)
+    (gradient,) = torch.autograd.grad(score.sum(), given)
+    assert torch.isfinite(gradient).all() and gradient.abs().amax(dim=(1, 2, 3)).min() > 0
+    whole = normalize(clip.adapter.encode_image(images.movedim(1, -1)))
+    torch.testing.assert_close(normalize(seen), whole, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("side", [SIDE, 24, 9])
+def test_of_a_square_image_clip_scores_all(clip, side):
+    images = random_images(2, side, side).movedim(-1, 1)
+    pixels = images * 2 * 0.5
+    if side != SIDE:
+        pixels = torch.nn.functional.interpolate(
+            pixels, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True
+        ).clamp(0, 1)
+    seen = normalize(clip.adapter.encode_pixels(pixels)) * normalize(embeds(2))
+    score = clip_logits(clip, embeds(2))(images * 2 - 1)
+    torch.testing.assert_close(score, clip.adapter.temperature * seen.sum(1))
+
+
+@pytest.mark.parametrize(("rules", "most"), [({"threshold": (0.995, 1.0)}, 1.0), ({"clip_range": 0.5}, 0.5)])
+@pytest.mark.parametrize("prediction", ["sample", "epsilon"])
+def test_the_shifted_x0_is_clipped_as_the_process_says(clip, rules, most, prediction):
+    spec = DiffusionSpec(prediction=prediction, **rules)
+    decoder, seen = dataclasses.replace(make_decoder(prediction), diffusion=spec), []
+    settings = {"seeds": [3], "steps": 4, "guidance_scale": 1.0, "sampler": "ddim", "on_step": seen.append}
+    editing.guided_decoder(decoder, clip, embeds(1), 1e6, embeds(1), **settings)
+    sizes = [float(info.x0.abs().max()) for info in seen]
+    assert len(sizes) == 4 and max(sizes) <= most and sizes[0] > 0.9 * most
 
 
 def test_pixels_are_encoded_as_images_are(clip):
