@@ -51,9 +51,13 @@ class MaskedImage:
             raise ValueError("The known image holds NaN or infinity.")
 
     def padded(self, shape: torch.Size) -> "MaskedImage":
-        """The same at the top left of larger images, of which nothing else is known."""
+        """The same at the top left of larger images, of which nothing else is known.
+
+        What is added is to be drawn. A codec sees it beside the known pixels though, so it repeats their edge: anything
+        else (0 is black) would show in the latents next to it.
+        """
         extra = (0, shape[-1] - self.shape[-1], 0, shape[-2] - self.shape[-2])
-        images = F.pad(self.images.movedim(-1, 1), extra).movedim(1, -1)
+        images = F.pad(self.images.movedim(-1, 1), extra, mode="replicate").movedim(1, -1)
         return MaskedImage(images, F.pad(self.mask, extra, value=1.0), torch.Size(shape))
 
     def start_from(
