@@ -54,6 +54,8 @@ def upscale(
     noise = noise or NoiseSource(seeds, "upsampler")
     start = noise.normal(padded.shape[1:], device=device)
     chosen = upsampler.settings.over(steps, sampler=sampler)
+    # The sampler is not told to `steps`: `solver_spacing` has no say here. Its "trailing" plans do not reach t = 0,
+    # the one timestep that Karlo's net for the last step was tuned for, whatever the sampler.
     plan = upsampler.diffusion.steps(chosen.steps)
     kept = None if known is None else MaskedImage(known, mask, low.shape)
     model = _upsampler_model(upsampler, padded, plan.timesteps, tile)
