@@ -18,7 +18,7 @@ class InpaintDenoiser:
 
     What a sampler makes of a state whose x0 is certain is that x0's own forward process: drawn from ``add_noise``,
     the known part stays a sample of q(x_t | x0) in every step, as RePaint makes it (Lugmayr et al. 2022, eq. 8a),
-    and the last step ends in the known pixels themselves. With any sampler.
+    and the last step of a plan that ends clean ends in the known pixels themselves. With any sampler.
 
     Args:
         known: `[B or 1, C, H, W]`, clean, in the net's range.
@@ -62,7 +62,8 @@ def repaint(
 
     RePaint (Lugmayr et al. 2022, algorithm 1, jump length 1): after a step the state is noised again by the forward
     process and the step repeated, so that what is drawn and what is known come to agree. ``resamples`` 1 is plain
-    ancestral sampling, with the posterior's small variance (ddim with eta 1).
+    ancestral sampling, with the posterior's small variance (ddim with eta 1). The last step adds no noise (line 4 of
+    the algorithm): it ends in x0 where the plan ends clean, else in the mean of x at the plan's end, as ddpm's does.
 
     Args:
         denoiser: a ``InpaintDenoiser``.
@@ -89,7 +90,7 @@ def repaint(
         i, _ = visits[visit]
         c_x0, c_x, std = ddim_rule(levels[i], levels[i + 1], eta=1.0)
         mean = c_x0 * prediction.x0 + c_x * x
-        return mean if std == 0 else mean + std * noise.normal(x.shape[1:], x.device, x.dtype)
+        return mean if visit == len(visits) - 1 else mean + std * noise.normal(x.shape[1:], x.device, x.dtype)
 
     times = steps.timesteps.tolist()
     return run_steps(denoiser, x, [times[i] for i, _ in visits], update, on_step, renoise)

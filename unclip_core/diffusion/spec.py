@@ -1,5 +1,6 @@
 """The diffusion process that a net was trained on."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from math import inf
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..parsing import checked
 from .denoiser import ModelDenoiser, PredictionType, VarianceType, X0Clip, clamp_x0, dynamic_threshold
 from .samplers import SAMPLERS
-from .schedules import SCHEDULES, SPACINGS, Steps, alpha_bar, diffusers_steps, make_steps
+from .schedules import SCHEDULES, SPACINGS, Steps, alpha_bar, diffusers_steps, make_steps, timesteps
 
 MAX_TRAIN_STEPS = 100_000
 """Far above any model (1,000 to 4,000 are usual): tables of so many steps are made at once."""
@@ -30,10 +31,11 @@ class DiffusionSpec:
         spacing: how sampling timesteps are chosen, a name in `SPACINGS`.
         compatible: with diffusers' float32 tables in place of exact ones, to repeat its images.
         solver_spacing: the spacing for samplers of order 2, which extrapolate too far where a plan visits t = 0;
-            None takes `spacing`.
+            None takes `spacing`. Upsamplers take `spacing` with any sampler: see `pipelines.upscale`.
         beta_range: first and last beta of a "linear" or "scaled_linear" schedule; None takes the schedule's own.
         offset: added to the timesteps of `spacing`.
-        ends_noisy: whether sampling ends at the table's first alpha-bar and not at 1 (`set_alpha_to_one` false).
+        ends_noisy: whether sampling ends at the table's first alpha-bar and not at 1 (`set_alpha_to_one` false); its
+            plans may not visit t = 0 then, where nothing would be left to do.
         threshold: (percentile, greatest value) of dynamic thresholding, in place of `clip_range`.
         spare_variance: the net predicts a variance too, which a fixed one replaces.
     """
@@ -71,6 +73,13 @@ class DiffusionSpec:
             dynamic_threshold(*self.threshold)
         if not 0 <= self.offset <= self.train_steps:
             raise ValueError(f"offset must be within 0..{self.train_steps}, got {self.offset}")
+        if self.compatible and (self.offset or self.ends_noisy):
+            raise ValueError(
+                "compatible repeats diffusers' UnCLIPScheduler, which has no offset and ends clean: leave it out, or "
+                f"offset {self.offset} and ends_noisy {self.ends_noisy}"
+            )
+        if self.ends_noisy and self.train_steps == 1:
+            raise ValueError("ends_noisy needs 2 train_steps or more: a process of 1 ends where it begins")
 
     def _check_betas(self, start: float, end: float) -> None:
         if self.schedule == "cosine":
@@ -102,14 +111,33 @@ class DiffusionSpec:
         return SCHEDULES[self.schedule](self.train_steps, *(self.beta_range or ()))
 
     def steps(self, count: int, sampler: str | None = None) -> Steps:
-        """The plan of a run of `count` steps, for a sampler by its name."""
-        table = self.table
-        final = float(table[0]) if self.ends_noisy else 1.0
+        """The plan of a run of `count` steps, for a sampler by its name.
+
+        Raises:
+            ValueError: so many steps cannot be made, or they would visit t = 0 though the process ends there.
+        """
         if self.solver_spacing and sampler in SAMPLERS and SAMPLERS[sampler].order > 1:
-            return make_steps(count, table, self.solver_spacing, final=final)
+            return self._plan(count, self.solver_spacing, 0)
         if self.compatible:
             return diffusers_steps(count, self._betas, self.spacing)
-        return make_steps(count, table, self.spacing, offset=self.offset, final=final)
+        return self._plan(count, self.spacing, self.offset)
+
+    def _plan(self, count: int, spacing: str, offset: int) -> Steps:
+        table = self.table
+        if not self.ends_noisy:
+            return make_steps(count, table, spacing, offset=offset)
+
+        def visits_the_end(steps: int) -> bool:
+            return int(timesteps(steps, self.train_steps, spacing, offset=offset)[-1]) == 0
+
+        if visits_the_end(count):
+            # Of any spacing: once so many steps visit t = 0, more do. One step never does.
+            most = bisect_left(range(1, count), True, key=visits_the_end)
+            raise ValueError(
+                f"{count} steps, spaced {spacing}, visit t = 0, where this diffusion ends (ends_noisy): nothing is "
+                f"left to do there. Take {most} at most."
+            )
+        return make_steps(count, table, spacing, offset=offset, final=float(table[0]))
 
     def denoiser(self, model: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> ModelDenoiser:
         """Read a raw model that computes in `dtype` under this process."""

@@ -1,8 +1,5 @@
 """An image and its mask: what is refused, and what a codec sees where they are padded."""
 
-import math
-
-import pytest
 import torch
 from torch.nn import functional as F
 

@@ -10,7 +10,7 @@ from unclip.unclip_core.diffusion.forward import add_noise
 from unclip.unclip_core.diffusion.inpainting import InpaintDenoiser, blend_by_mask, repaint
 from unclip.unclip_core.diffusion.noise import FixedNoise, NoiseSource
 from unclip.unclip_core.diffusion.samplers import SAMPLERS, sample
-from unclip.unclip_core.diffusion.schedules import alpha_bar, cosine_betas, make_steps
+from unclip.unclip_core.diffusion.schedules import alpha_bar, cosine_betas, make_steps, plan_steps
 from unclip.unclip_core.diffusion.windows import Windowed, starts, window_weight
 
 TABLE = alpha_bar(cosine_betas())
@@ -96,6 +96,29 @@ def test_the_known_part_stays_a_sample_of_the_forward_process():
     for x, ab in zip(seen, ends, strict=True):
         assert float(x.mean()) == pytest.approx(0.7 * math.sqrt(ab), abs=0.04)
         assert float(x.std()) == pytest.approx(math.sqrt(1 - ab), abs=0.03)
+
+
+@pytest.mark.parametrize("resamples", [1, 3])
+def test_the_last_step_adds_no_noise_where_a_plan_ends_noisy_either(resamples):
+    """It ends in the posterior's mean, Ho et al. 2020, eq. 7, of the state before and the x0 seen in it."""
+    plan = plan_steps(torch.tensor([700, 300, 40]), TABLE, final=float(TABLE[0]))
+    seen, noise = [], NoiseSource([4])
+    end = repaint(
+        lambda x, t: Prediction(torch.full_like(x, 0.3)),
+        noise.normal((1, 8, 8), dtype=torch.float64),
+        plan,
+        noise,
+        resamples=resamples,
+        on_step=seen.append,
+    )
+    s, t = float(TABLE[40]), float(TABLE[0])
+    beta = 1 - s / t
+    mean = math.sqrt(t) * beta / (1 - s) * 0.3 + math.sqrt(1 - beta) * (1 - t) / (1 - s) * seen[-2].x
+    torch.testing.assert_close(end, mean, rtol=0, atol=1e-12)
+    drawn = NoiseSource([4])
+    for _ in range(1 + 2 * resamples + 2 * (resamples - 1)):  # the start, the steps but the last, the ways back
+        drawn.normal((1, 8, 8), dtype=torch.float64)
+    assert torch.equal(noise.normal((2,)), drawn.normal((2,)))
 
 
 def test_a_mask_between_blends():

@@ -86,6 +86,22 @@ def test_a_net_that_is_said_to_give_a_spare_variance_must_give_it():
         denoiser(torch.zeros(1, 4, 2, 2), torch.tensor([3]))
 
 
-def test_a_last_step_that_changes_nothing_is_refused():
+@pytest.mark.parametrize(
+    "config", [{}, {"timestep_spacing": "linspace"}, {"timestep_spacing": "linspace", "steps_offset": 1}]
+)
+def test_a_last_step_that_changes_nothing_is_refused(config):
     with pytest.raises(ValueError, match="would change nothing"):
-        SchedulerConfig(_class_name="DDIMScheduler", set_alpha_to_one=False).diffusion(True)
+        SchedulerConfig(_class_name="DDIMScheduler", set_alpha_to_one=False, **config).diffusion(True)
+
+
+@pytest.mark.parametrize("count", [667, 800, 998, 999, 1000])
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpmpp_sde", "deis"])
+def test_steps_that_would_begin_at_their_end_are_refused_with_the_most_that_can_be_made(sampler, count):
+    """Trailing steps of 1000 / N: the last timestep, round(1000 / N) - 1, is 0 from N = 667 on."""
+    config = LATENT | {"_class_name": "DDIMScheduler", "set_alpha_to_one": False}
+    spec = SchedulerConfig(**config).diffusion(predicts_variance=True)
+    with pytest.raises(ValueError, match=f"{count} steps, spaced trailing, visit t = 0.* Take 666 at most"):
+        spec.steps(count, sampler)
+    plan = spec.steps(666, sampler)
+    assert int(plan.timesteps[-1]) == 1 and float(plan.alpha_bar[-1]) == float(spec.table[0])
+    assert len(spec.steps(500, "ddim")) == 500  # of its own spacing, which ends at t = 1

@@ -41,6 +41,9 @@ def test_a_trip_through_json_changes_nothing():
         ({"offset": -1}, "offset"),
         ({"offset": 10**9}, "offset"),
         ({"compatible": "yes"}, "compatible"),
+        ({"compatible": True, "offset": 1}, "offset 1 and ends_noisy False"),
+        ({"compatible": True, "ends_noisy": True}, "offset 0 and ends_noisy True"),
+        ({"train_steps": 1, "ends_noisy": True}, "ends_noisy needs 2 train_steps"),
         ({"steps": 3}, r"Unknown diffusion settings \['steps'\]"),
     ],
 )
@@ -51,6 +54,16 @@ def test_what_is_no_process_is_refused_by_name(change, said):
 
 def test_the_longest_process_is_made():
     assert DiffusionSpec(train_steps=MAX_TRAIN_STEPS).table.shape == (MAX_TRAIN_STEPS,)
+
+
+@pytest.mark.parametrize(("spacing", "most"), [("linspace", 1), ("leading", 1), ("karlo_native", 1), ("trailing", 66)])
+def test_a_process_that_ends_noisy_says_how_many_steps_it_takes(spacing, most):
+    """Of 100 steps: all spacings but trailing visit 0 with any two steps, trailing from round(100 / N) = 1 on."""
+    spec = DiffusionSpec(train_steps=100, spacing=spacing, ends_noisy=True)
+    for count in (most + 1, 100):
+        with pytest.raises(ValueError, match=f"{count} steps, spaced {spacing}.* Take {most} at most"):
+            spec.steps(count)
+    assert float(spec.steps(most).alpha_bar[-1]) == float(spec.table[0])
 
 
 @pytest.mark.parametrize("data", [None, [], "cosine", 3])

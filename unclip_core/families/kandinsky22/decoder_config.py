@@ -157,7 +157,6 @@ class SchedulerConfig:
     def diffusion(self, predicts_variance: bool) -> DiffusionSpec:
         """The process, for a net that predicts a variance too or does not. Raises ValueError as `require`."""
         self._check()
-        leading = self.timestep_spacing == "leading"
         schedule = _SCHEDULES[self.beta_schedule]
         spec = DiffusionSpec(
             schedule=schedule,
@@ -168,13 +167,18 @@ class SchedulerConfig:
             spacing=self.timestep_spacing,
             solver_spacing="trailing",
             beta_range=None if schedule == "cosine" else (self.beta_start, self.beta_end),
-            offset=self.steps_offset if leading else 0,
+            offset=self._offset,
             ends_noisy=self._ends_noisy,
             threshold=(self.dynamic_thresholding_ratio, self.sample_max_value) if self.thresholding else None,
             spare_variance=predicts_variance and self.variance_type != "learned_range",
         )
         _ = spec.table, spec.x0_clip  # numbers that make none are found here
         return spec
+
+    @property
+    def _offset(self) -> int:
+        """What is added to the timesteps: the other spacings read no 'steps_offset'."""
+        return self.steps_offset if self.timestep_spacing == "leading" else 0
 
     @property
     def _ends_noisy(self) -> bool:
@@ -188,8 +192,12 @@ class SchedulerConfig:
         _one_of("variance_type", self.variance_type, _VARIANCES)
         _one_of("prediction_type", self.prediction_type, _PREDICTIONS)
         _one_of("timestep_spacing", self.timestep_spacing, _SPACINGS)
-        if self._ends_noisy and self.steps_offset == 0 and self.timestep_spacing != "trailing":
-            raise ValueError("'set_alpha_to_one' is False and 'steps_offset' 0: the last step would change nothing")
+        # "trailing" keeps clear of t = 0 unless the steps are very many, which the process itself refuses.
+        if self._ends_noisy and self.timestep_spacing != "trailing" and self._offset == 0:
+            raise ValueError(
+                f"'set_alpha_to_one' is False, 'timestep_spacing' {self.timestep_spacing!r} and 'steps_offset' "
+                f"{self.steps_offset}: the last step would change nothing"
+            )
 
 
 def scheduler_config(spec: DiffusionSpec, sampler: str) -> dict[str, Any]:
