@@ -26,7 +26,7 @@ class MaskedImage:
         shape: `[B, 3, H, W]`, of the images that are drawn.
 
     Raises:
-        ValueError: counts and sizes that do not fit, or NaN.
+        ValueError: counts and sizes that do not fit, NaN or infinity, or a mask out of 0..1.
     """
 
     images: Tensor
@@ -48,7 +48,9 @@ class MaskedImage:
                     "pixels: give one for all, or one each, of that size."
                 )
         if not bool(torch.isfinite(self.images).all()):
-            raise ValueError("The known image holds NaN or infinity.")
+            raise ValueError("The known image holds NaN or infinity: give finite numbers from 0 to 1.")
+        if not bool(((self.mask >= 0) & (self.mask <= 1)).all()):  # NaN is neither
+            raise ValueError("The mask must hold numbers from 0 (kept) to 1 (drawn), without NaN: clamp it to 0..1.")
 
     def padded(self, shape: torch.Size) -> "MaskedImage":
         """The same at the top left of larger images, of which nothing else is known.

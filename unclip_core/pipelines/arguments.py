@@ -19,6 +19,28 @@ def check_count(what: str, count: int, wanted: int, of: str) -> None:
         raise ValueError(f"There are {count} {what} for {wanted} {of}: there must be one each, and at least one.")
 
 
+def check_finite(rows: Tensor, name: str) -> None:
+    """Raise ValueError if a row of `[B, …]` holds NaN or infinity; it waits for the device, so ask once a run."""
+    finite = torch.isfinite(rows)
+    if not bool(finite.all()):
+        row = int((~finite).reshape(len(rows), -1).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"Row {row + 1} of the {len(rows)} {name} holds NaN or infinity: leave it out, or compute it again in fp32 "
+            "(half precision may overflow)."
+        )
+
+
+def check_width(embeds: Tensor, width: int, name: str = "image embeddings") -> None:
+    """Raise ValueError unless `embeds` is `[B, width]`; it does not look at the numbers."""
+    if embeds.ndim != 2:
+        raise ValueError(f"The {name} have shape {list(embeds.shape)}: give a batch [B, {width}], a row an image.")
+    if embeds.shape[1] != width:
+        raise ValueError(
+            f"The {name} are {embeds.shape[1]} numbers wide, and {width} are needed: take them from a CLIP or prior of "
+            "the same family."
+        )
+
+
 def placed(net: nn.Module) -> tuple[torch.device, torch.dtype]:
     """The device of a net's first parameter, which all of it shares, and what it computes in."""
     parameter = next(net.parameters())

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,9 +34,9 @@ class Canvas:
         """Check the numbers; raises ValueError."""
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {self.strength}")
-        for picture in (self.images, self.hint):
-            if picture is not None:
-                check_images(picture)
+        for name, pictures in (("pictures to start from", self.images), ("hints", self.hint)):
+            if pictures is not None:
+                check_images(pictures, name)
         if len(sizes := self._sizes()) > 1:
             said = " and ".join(f"{width} × {height}" for height, width in sorted(sizes))
             raise ValueError(f"Size, image and hint must be of one size, but there are {said} px: resize them first.")
@@ -139,9 +138,3 @@ def no_beside(decoder: Decoder, beside: Tensor | None) -> None:
         )
     if decoder.reads_beside is None and beside is not None:
         raise ValueError("This decoder reads nothing beside the latents: take one for inpainting or for hints.")
-
-
-def check_finite(images: Tensor, name: str) -> None:
-    """Raise ValueError where the images hold NaN or infinity."""
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError(f"The {name} holds NaN or infinity.")

@@ -38,7 +38,7 @@ def encode_image(clip: Clip, images: Tensor) -> Tensor:
     """CLIP's image embeddings `[B, D]` of images `[B, H, W, 3]` in 0..1, of any size.
 
     Raises:
-        ValueError: the tensor is not a batch of RGB images.
+        ValueError: the tensor is not a batch of finite RGB images.
     """
     check_images(images)
     return clip.adapter.encode_image(images)

@@ -19,7 +19,7 @@ from ..nets.conditioning import Condition
 from ..nets.inference_gradients import to_normal_tensors
 from ..nets.layers import TimeTable
 from ..nets.step_graphs import stepped
-from .arguments import WHOLE_RUN, Interval, check_count, placed, text_arguments, text_rows
+from .arguments import WHOLE_RUN, Interval, check_count, check_finite, check_width, placed, text_arguments, text_rows
 from .canvas import Canvas, cropped, no_beside, spread
 from .images import to_images
 
@@ -66,8 +66,10 @@ def sample_decoder(
         negative_embeds: `[B or 1, D]`, what guidance leads away from; None for that of "no image".
 
     Raises:
-        ValueError: a number is out of range, counts or sizes differ, or the family needs a text and there is none.
+        ValueError: a number is out of range, counts, widths or sizes differ, something given holds NaN, or the family
+            needs a text and there is none.
     """
+    check_width(image_embeds, embed_width(decoder))
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     chosen = decoder.settings.over(steps, guidance_scale, sampler)
     canvas = canvas or Canvas()
@@ -79,6 +81,7 @@ def sample_decoder(
         decoder, image_embeds, text, chosen.guidance_scale, guidance_interval, plan, beside, negative_embeds
     )
     if start_error is not None:
+        check_finite(start_error, "errors of the start")
         error = start_error.to(placed(decoder.net)[0]) * start_noise_share(chosen.sampler, plan, eta) ** 0.5
         denoiser = ErrorAware(denoiser, decoder.diffusion.table, error)
     noise = noise or NoiseSource(seeds, "decoder")
@@ -112,8 +115,15 @@ def decoder_denoiser(
         plan: the steps that it will be asked for, if these are known: their times are then embedded here and now.
         beside: `[B, C', h, w]`, what the net sees beside the latents, see `Decoder.reads_beside`.
         negative_embeds: as of `sample_decoder`.
+
+    Raises:
+        ValueError: the embeddings are of another width or hold NaN, or counts differ.
     """
     no_beside(decoder, beside)
+    for name, rows in (("image embeddings", image_embeds), ("negative embeddings", negative_embeds)):
+        if rows is not None:
+            check_width(rows, embed_width(decoder), name)
+            check_finite(rows, name)
     device, model_dtype = placed(decoder.net)
     if text is None and decoder.net.needs_text and decoder.blank_text is not None:
         text = decoder.blank_text()
@@ -134,6 +144,11 @@ def decoder_denoiser(
         train_steps=decoder.diffusion.train_steps,
     )
     return decoder.diffusion.denoiser(model, model_dtype)
+
+
+def embed_width(decoder: Decoder) -> int:
+    """Width `D` of the image embeddings that a decoder reads."""
+    return decoder.net.params.conditioner.embed_dim
 
 
 def _negative(decoder: Decoder, text: TextCondition | None, embeds: Tensor | None, count: int) -> Condition:
@@ -161,4 +176,5 @@ def _given(start: Tensor | None, drawn: Tensor) -> Tensor:
             f"Noise of shape {list(start.shape)} cannot start images of {list(drawn.shape)}: give one "
             "for all, or one each, of the decoder's size."
         )
+    check_finite(start, "noises to start from")
     return start.to(drawn).expand_as(drawn)

@@ -19,8 +19,10 @@ from ..diffusion.windows import Windowed
 from ..models import PIXELS, Clip, Decoder, ImageCodec
 from ..nets.inference_gradients import enable_gradients, to_normal_tensors
 from . import check_count, check_images, decoder_denoiser, sample_decoder, to_images
+from .arguments import check_width
 from .clip_ascent import Ascent, ascend
 from .clip_guidance import ClipGuided, clip_logits
+from .decoder import embed_width
 from .masked import inpaint_masked
 from .settings import INVERSION_STEPS
 
@@ -60,6 +62,7 @@ def invert_decoder(
         ValueError: a number is out of range, counts differ, or the images are not of the decoder's size.
     """
     check_images(images)
+    check_width(image_embeds, embed_width(decoder))
     check_count("images", len(images), len(image_embeds), "image embeddings")
     side, cell = decoder.image_size, decoder.codec.factor * decoder.net.unet.stride
     fits = all(length % cell == 0 for length in images.shape[1:3])
@@ -119,6 +122,7 @@ def inpaint_decoder(
             on_step=on_step,
         )
     check_images(images)
+    check_width(image_embeds, embed_width(decoder))
     check_count("images", len(images), len(image_embeds), "image embeddings")
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     height, width = images.shape[1:3]
@@ -153,6 +157,7 @@ def guided_decoder(
     Raises:
         ValueError: as `sample_decoder`, and for texts that are not as many as the embeddings.
     """
+    check_width(wanted, clip.adapter.embed_dim, "texts to guide toward")
     if len(wanted) not in (1, len(image_embeds)):
         raise ValueError(f"{len(wanted)} texts to guide toward do not go with {len(image_embeds)} image embeddings.")
     with enable_gradients(decoder.module, clip.module):
@@ -191,6 +196,7 @@ def optimise_images(
     Raises:
         ValueError: counts differ, or the tensor is not a batch of RGB images.
     """
+    check_width(wanted, clip.adapter.embed_dim, "texts")
     check_count("seeds", len(seeds), len(wanted), "texts")
     if images is not None:
         check_images(images)

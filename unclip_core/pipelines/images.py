@@ -3,11 +3,14 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from .arguments import check_finite
 
-def check_images(images: Tensor) -> None:
-    """Raise ValueError unless `images` is `[B, H, W, 3]` with at least one pixel."""
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Raise ValueError unless `images` is `[B, H, W, 3]` of finite numbers, with at least one pixel."""
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise ValueError(f"Expected images of shape [B, H, W, 3] with at least one pixel, got {list(images.shape)}.")
+    check_finite(images, name)
 
 
 def to_images(images: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from ..diffusion.loop import OnStep
 from ..diffusion.noise import Noise, NoiseSource
 from ..diffusion.samplers import sample
 from ..models import Decoder
-from .arguments import WHOLE_RUN, Interval, check_count, placed
+from .arguments import WHOLE_RUN, Interval, check_count, check_width, placed
 from .canvas import cropped, encoded, spread
-from .decoder import decoder_denoiser
+from .decoder import decoder_denoiser, embed_width
 from .images import check_images, to_images
 
 
@@ -52,6 +52,7 @@ def inpaint_masked(
         ValueError: a number is out of range, or counts or sizes differ.
     """
     check_images(images)
+    check_width(image_embeds, embed_width(decoder))
     check_count("images", len(images), len(image_embeds), "image embeddings")
     check_count("seeds", len(seeds), len(image_embeds), "image embeddings")
     count, height, width, _ = images.shape

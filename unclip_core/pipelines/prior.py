@@ -18,7 +18,16 @@ from ..embedding.ranking import check_keep, rank
 from ..models import Prior
 from ..nets.layers import TimeTable
 from ..nets.step_graphs import stepped
-from .arguments import WHOLE_RUN, Interval, candidates_noise, check_count, null_arguments, placed, text_arguments
+from .arguments import (
+    WHOLE_RUN,
+    Interval,
+    candidates_noise,
+    check_count,
+    check_finite,
+    null_arguments,
+    placed,
+    text_arguments,
+)
 
 
 @torch.no_grad()
@@ -208,6 +217,7 @@ def _rows(start: Tensor, count: int, candidates: int) -> Tensor:
     """Embeddings to start from `[1 or count, D]`, one for each candidate of each text: `[count * candidates, D]`."""
     if start.ndim != 2 or len(start) not in (1, count):
         raise ValueError(f"A start of shape {list(start.shape)} does not go with {count} texts: give one, or one each.")
+    check_finite(start, "embeddings to start from")
     return start.expand(count, -1).repeat_interleave(candidates, 0)
 
 

@@ -44,10 +44,13 @@ def upscale(
         tile: side of the tiles that large images are drawn in, px; None tiles where memory asks for it, 0 never.
 
     Raises:
-        ValueError: a number is out of range, counts or sizes differ, or the tensor is not a batch of RGB images.
+        ValueError: a number is out of range, counts or sizes differ, a tensor is not a batch of finite RGB images, or
+            one of `known` and `mask` comes without the other.
     """
     check_images(images)
     check_count("seeds", len(seeds), len(images), "images")
+    if mask is not None and known is None:
+        raise ValueError("A mask needs the known pixels that it keeps: give 'known' too, or leave the mask out.")
     device, model_dtype = placed(upsampler.net)
     low = enlarge(images.to(device).permute(0, 3, 1, 2).float() * 2 - 1, upsampler.scale, upsampler.clamp)
     padded, (height, width) = _padded(low, upsampler.net.unet.stride)

@@ -1,5 +1,8 @@
 """An image and its mask: what is refused, and what a codec sees where they are padded."""
 
+import math
+
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -31,6 +34,22 @@ def test_a_codec_sees_the_edge_repeated_where_an_image_is_padded():
     left, right = grey[:8].mean(), (grey[8] + 7 * grey[9]) / 8
     expected = torch.stack([left, right]) * 2 - 1
     torch.testing.assert_close(seen[0], expected.expand(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1.01, -0.01])
+def test_a_mask_out_of_its_range_is_refused(value):
+    mask = torch.rand(1, 4, 5)
+    mask[0, 2, 3] = value
+    with pytest.raises(ValueError, match="mask must hold numbers from 0"):
+        masked(torch.rand(2, 4, 5, 3), mask)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_known_image_with_broken_numbers_is_refused(value):
+    images = torch.rand(1, 4, 5, 3)
+    images[0, 2, 3, 1] = value
+    with pytest.raises(ValueError, match="known image holds NaN"):
+        masked(images, torch.zeros(1, 4, 5))
 
 
 def test_what_is_padded_is_to_be_drawn():

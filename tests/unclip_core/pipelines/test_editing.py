@@ -215,6 +215,14 @@ def test_what_cannot_be_inpainted_is_refused(decoder, mask, settings, message):
         editing.inpaint_decoder(decoder, random_images(), mask, embeds(), seeds=[1], **(DRAW | settings))
 
 
+@pytest.mark.parametrize("rows", [torch.ones(WIDTH), torch.ones(1, WIDTH + 1), embeds() * math.nan])
+def test_embeddings_that_do_not_fit_are_refused_in_edits_too(decoder, rows):
+    with pytest.raises(ValueError, match="image embeddings (have|are|holds)"):
+        editing.invert_decoder(decoder, random_images(), rows, **DRAW)
+    with pytest.raises(ValueError, match="image embeddings (have|are|holds)"):
+        editing.inpaint_decoder(decoder, random_images(), half_mask(SIDE, SIDE), rows, seeds=[1], **DRAW)
+
+
 def test_the_upsampler_keeps_known_pixels_at_full_size():
     upsampler = Upsampler(
         "test", randomised(UpsamplerNet(unet_params(6, (0, 0)))), DiffusionSpec(prediction="sample"), 4
@@ -356,6 +364,8 @@ def test_guidance_works_on_any_kind_of_net_sampler_and_start(any_decoder, clip):
                 any_decoder, clip, embeds(1), 5.0, embeds(2), seeds=[1, 2], start=start + 0, sampler=sampler, **DRAW
             )
         assert drawn.shape == (2, SIDE, SIDE, 3) and torch.isfinite(drawn).all()
+    with pytest.raises(ValueError, match="texts to guide toward are 13 numbers wide"):
+        editing.guided_decoder(any_decoder, clip, torch.ones(1, 13), 5.0, embeds(2), seeds=[1, 2], **DRAW)
     with pytest.raises(ValueError, match="3 texts"):
         editing.guided_decoder(any_decoder, clip, embeds(3), 5.0, embeds(2), seeds=[1, 2], **DRAW)
 

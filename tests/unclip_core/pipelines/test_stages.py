@@ -168,6 +168,64 @@ def test_what_is_no_batch_of_images_is_refused(upsampler, shape):
         pipelines.upscale(upsampler, torch.zeros(shape), steps=2, seeds=[1])
 
 
+def broken(rows, value, row=-1):
+    """The same with one number of a row replaced."""
+    rows = rows.clone()
+    rows[row].view(-1)[3] = value
+    return rows
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_images_with_broken_numbers_are_refused_by_their_row(upsampler, value):
+    images = broken(torch.rand(3, 8, 8, 3), value, row=1)
+    with pytest.raises(ValueError, match="Row 2 of the 3 images holds NaN or infinity"):
+        pipelines.upscale(upsampler, images, steps=2, seeds=[1, 2, 3])
+    with pytest.raises(ValueError, match="Row 2 of the 3 images holds NaN or infinity"):
+        pipelines.encode_image(LookClip, images)
+    with pytest.raises(ValueError, match="Row 2 of the 3 pictures to start from holds NaN"):
+        pipelines.Canvas(images=images)
+    with pytest.raises(ValueError, match="Row 2 of the 3 hints holds NaN"):
+        pipelines.Canvas(hint=images)
+
+
+@pytest.mark.parametrize("name", ["known", "mask"])
+def test_known_pixels_and_their_mask_come_together(upsampler, name):
+    given = {"known": torch.rand(1, 32, 32, 3), "mask": torch.zeros(1, 32, 32)}
+    with pytest.raises(ValueError, match="mask"):
+        pipelines.upscale(upsampler, torch.rand(1, 8, 8, 3), steps=2, seeds=[1], **{name: given[name]})
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (torch.randn(1, 13), "embeddings are 13 numbers wide, and 12 are needed"),
+        (torch.randn(12), r"embeddings have shape \[12\]: give a batch \[B, 12\]"),
+        (torch.randn(1, 1, 12), r"embeddings have shape \[1, 1, 12\]"),
+        (broken(torch.randn(1, 12), math.nan), "Row 1 of the 1 .* embeddings holds NaN or infinity"),
+        (broken(torch.randn(1, 12), math.inf), "Row 1 of the 1 .* embeddings holds NaN or infinity"),
+    ],
+)
+def test_embeddings_that_no_image_can_be_drawn_of_are_refused(decoder, rows, said):
+    with pytest.raises(ValueError, match=said):
+        pipelines.sample_decoder(decoder, rows, seeds=[1], **DECODER)
+    with pytest.raises(ValueError, match=said.replace("embeddings", "negative embeddings").replace(".* ", "")):
+        pipelines.sample_decoder(decoder, torch.randn(1, 12), seeds=[1], negative_embeds=rows, **DECODER)
+    for scale in (1.0, 2.0):  # without guidance nothing reads it, but it is wrong all the same
+        with pytest.raises(ValueError, match="negative"):
+            settings = {**DECODER, "guidance_scale": scale}
+            pipelines.sample_decoder(decoder, torch.randn(1, 12), seeds=[1], negative_embeds=rows, **settings)
+
+
+def test_a_start_with_broken_numbers_is_refused(prior, decoder):
+    noise, error = broken(torch.randn(1, 3, 16, 16), math.nan), torch.tensor([math.nan])
+    for given, said in (({"start": noise}, "noises to start from"), ({"start_error": error}, "errors of the start")):
+        with pytest.raises(ValueError, match=said):
+            pipelines.sample_decoder(decoder, torch.randn(1, 12), seeds=[1], **given, **DECODER)
+    with pytest.raises(ValueError, match="embeddings to start from"):
+        start = broken(torch.randn(1, 12), math.nan)
+        pipelines.sample_prior(prior, text(1), seeds=[1], start=start, strength=0.5, **PRIOR)
+
+
 def test_texts_and_embeddings_must_fit(decoder):
     with pytest.raises(ValueError, match="2 texts do not go with 3 image embeddings"):
         pipelines.sample_decoder(decoder, torch.randn(3, 12), text=text(2), seeds=[1, 2, 3], **DECODER)
@@ -226,9 +284,11 @@ def test_nothing_in_the_loops_waits_for_the_device(prior, decoder, upsampler, sa
     given = {"steps": 4, "sampler": sampler, "guidance_scale": 2.0, "guidance_interval": interval}
     scaled = dataclasses.replace(prior, unit_norm=False)  # the norm is checked once, after the loop
     embeds = pipelines.sample_prior(on_meta(scaled), text(2).to("meta"), seeds=[1, 2], candidates=2, **given)
-    small = pipelines.sample_decoder(on_meta(decoder), embeds, text=text(4), seeds=range(4), **given)
+    assert embeds.shape == (4, 12)
+    # What a stage is given is looked at once, before the loop: here it has numbers.
+    small = pipelines.sample_decoder(on_meta(decoder), torch.randn(4, 12), text=text(4), seeds=range(4), **given)
     two = dataclasses.replace(upsampler, last=upsampler.net)
-    large = pipelines.upscale(on_meta(two), small, steps=3, sampler=sampler, seeds=range(4))
+    large = pipelines.upscale(on_meta(two), torch.rand(small.shape), steps=3, sampler=sampler, seeds=range(4))
     assert large.shape == (4, 64, 64, 3)
 
 
