@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...unclip_core.weights.choices import AUTO
 from .engine import Pool, batches, connected
 from .results import DIGEST, Folder, Output, Result
 from .sources import digests_of, list_collection, read_table, rows_left
-from .tasks import TABLE_TASKS, TASKS, Setup, Task, make_task, run_batch
+from .tasks import TABLE_TASKS, TASKS, Setup, Task, make_task, run_batch, workflow_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,14 +91,37 @@ class Job:
         output = replace(self.output, place=_absolute(self.output.place))
         return replace(self, setup=setup, data=_absolute(self.data), output=output)
 
+    def with_digest(self) -> "Job":
+        """The job with the digest of its workflow as it is now; a named task's job as it is.
+
+        Raises:
+            InvalidWorkflow: the file cannot be read, or holds no workflow.
+        """
+        if self.setup.task in TASKS:
+            return self
+        from ..headless.workflow_file import read_workflow
+
+        digest = workflow_digest(read_workflow(Path(self.setup.task)))
+        return replace(self, setup=replace(self.setup, workflow=digest))
+
     @property
     def description(self) -> dict[str, Any]:
-        """What has to be the same for a run to go on: all that changes an image."""
+        """What has to be the same for a run to go on.
+
+        The options that change an image, and of a workflow the digest of its nodes (`with_digest`). Models and other
+        files that a workflow names stand there by their names: their content is not compared.
+        """
         task, model = self.setup.task, self.setup.model
         return {
             "task": task, "model": model, "data": self.data, "seed": self.seed, "count": self.count,
             "candidates": self.setup.candidates, "files": self.output.files, "shards": self.output.shards,
+            "dtype": self._dtype, "workflow": self.setup.workflow,
         }  # fmt: skip
+
+    @property
+    def _dtype(self) -> str:
+        """The dtype of the nets; "auto" is fp32 on a CPU, and stays "auto" on GPUs, which the driver may not have."""
+        return "fp32" if self.setup.dtype == AUTO and self.setup.device == "cpu" else self.setup.dtype
 
 
 def _model(model: str | None) -> str | None:
@@ -118,6 +143,7 @@ class Counts:
         made: that this run has made.
         failed: that it could not make.
         rate: rows a second, since the first batch was done; 0 while that is not known.
+        gone: rows that the output holds of earlier runs and that are no longer in the table.
     """
 
     total: int
@@ -125,6 +151,7 @@ class Counts:
     made: int = 0
     failed: int = 0
     rate: float = 0.0
+    gone: int = 0
 
     @property
     def left(self) -> int:
@@ -136,9 +163,11 @@ def run(job: Job, on_progress: Callable[[Counts], None]) -> Counts:
     """Make all rows that are not done yet, and return the counts.
 
     Raises:
-        ValueError: Ray is missing, the data cannot be read, two rows share an id, or the output is another run's.
+        ValueError: Ray is missing, the data or the workflow cannot be read, two rows share an id, or the output is
+            another run's.
         OSError: the output cannot be written.
     """
+    job = job.with_digest()
     folder = job.output.open()
     with _alone(job.output), connected(job.pool):
         folder.begin(job.description)
@@ -146,11 +175,12 @@ def run(job: Job, on_progress: Callable[[Counts], None]) -> Counts:
         source = partial(read_table if is_table else list_collection, job.data)
         done = folder.done()
         ids = _distinct_ids(source(), job)
-        counts = Counts(total=len(ids), before=int(np.isin(ids, done).sum()))
+        gone = len(done) - int(np.isin(done, ids).sum())
+        counts = Counts(total=len(ids), before=int(np.isin(ids, done).sum()), gone=gone)
         on_progress(counts)
         if counts.left:
             counts = _work(job.anywhere(), source(), done, counts, on_progress)
-        return _checked(folder, counts)
+        return _checked(folder, len(done), counts)
 
 
 def _work(
@@ -177,7 +207,7 @@ def _work(
         first = first or (time.monotonic(), good + bad)
         seconds = time.monotonic() - first[0]
         rate = (good + bad - first[1]) / seconds if good + bad > first[1] and seconds else 0.0
-        counts = Counts(counts.total, counts.before, good, bad, rate)
+        counts = replace(counts, made=good, failed=bad, rate=rate)
         on_progress(counts)
     return counts
 
@@ -245,17 +275,17 @@ def _distinct_ids(source: "Dataset", job: Job) -> NDArray[np.bytes_]:
     return ids
 
 
-def _checked(folder: Folder, counts: Counts) -> Counts:
-    """Compare what was counted with what stands in the output.
+def _checked(folder: Folder, held: int, counts: Counts) -> Counts:
+    """Compare what was counted with what stands in the output, which held so many finished rows at the start.
 
     Raises:
         OSError: they differ.
     """
     done, failed = folder.count()
-    if (done, failed) != (counts.before + counts.made, counts.failed):
+    if (done, failed) != (held + counts.made, counts.failed):
         raise OSError(
-            f"The output holds {done:,} rows and {failed:,} failed ones, but {counts.before + counts.made:,} and "
-            f"{counts.failed:,} were made: it was changed while this ran."
+            f"The output holds {done:,} rows and {failed:,} failed ones, but there were {held:,} rows, {counts.made:,} "
+            f"were made and {counts.failed:,} failed: it was changed while this ran."
         )
     return counts
 

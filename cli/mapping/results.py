@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 PART, FAILED = "part-", "failed-"
 UNFINISHED = ".unfinished"
+ADDED_KEYS = ("dtype", "workflow")
+"""Of a run's description: folders that were made before there were these keys do not say them."""
+
 DIGEST = np.dtype(f"S{DIGEST_BYTES}")
 
 
@@ -96,18 +99,22 @@ class Folder:
     def begin(self, description: Mapping[str, Any]) -> None:
         """Take up a run: the same description as before, or a new folder; half-written and failed parts go.
 
+        A folder that does not say one of `ADDED_KEYS` is taken up, and says it from then on.
+
         Raises:
             ValueError: the folder holds another run.
         """
-        before = self._read(RUN_FILE)
-        if before is None:
+        before, said = self._read(RUN_FILE), {}
+        if before is not None:
+            said = checked(dict[str, Any], parse_json(before, f"'{RUN_FILE}'"), f"'{RUN_FILE}'")
+            known = {*said, *description} - {name for name in ADDED_KEYS if name not in said}
+            if other := [name for name in known if said.get(name) != description.get(name)]:
+                raise ValueError(
+                    f"'{self._output.place}' holds another run, which differs in {', '.join(sorted(other))}. Name "
+                    "another output, or go on with that run's own options and workflow."
+                )
+        if said != description:
             self._write(RUN_FILE, json.dumps(description, indent=2).encode())
-        elif (said := checked(dict[str, Any], parse_json(before, f"'{RUN_FILE}'"), f"'{RUN_FILE}'")) != description:
-            other = [name for name in {*said, *description} if said.get(name) != description.get(name)]
-            raise ValueError(
-                f"'{self._output.place}' holds another run, which differs in {', '.join(sorted(other))}. Name another "
-                "output, or go on with that run's own options."
-            )
         for name in self._names():
             if name.startswith(FAILED) or name.endswith(UNFINISHED):
                 self._files.delete_file(self._path(name))

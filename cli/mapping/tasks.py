@@ -5,7 +5,9 @@ The driver knows the tasks by name alone: what they need, torch first of all, is
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...unclip_core.models import UnclipModel
+    from ..headless.report import SavedImage
 
 PROMPT = "prompt"
 INDEX = "index"
 SEED_INPUTS = ("seed", "noise_seed")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Setup:
         device: a torch device.
         dtype: of the nets, a name in `DTYPES`; "auto" is what the device computes in by itself.
         threads: of torch; 0 leaves them.
+        workflow: `workflow_digest` of what the file held when the run began; None is not compared.
     """
 
     task: str
@@ -46,6 +51,7 @@ class Setup:
     device: str = "cpu"
     dtype: str = "auto"
     threads: int = 0
+    workflow: str | None = None
 
 
 class Task(Protocol):
@@ -173,7 +179,11 @@ class Describe(Embed):
 class Workflow:
     """An API-format workflow; a row's columns are "NODE.INPUT", and set over its own.
 
-    Seeds that a row does not set follow from the row's id.
+    Seeds that a row does not set follow from the row's id. A row holds one image: it fails where its workflow saves
+    several, or files but no image. Files beside an image are not kept.
+
+    Raises:
+        ValueError: the file cannot be read, or is not the workflow that the run was begun with.
     """
 
     setup: Setup
@@ -184,6 +194,12 @@ class Workflow:
         from ..headless.workflow_file import read_workflow
 
         self._workflow = read_workflow(Path(self.setup.task))
+        # workers start at any time: when one was killed, when the cluster has grown, and on other machines
+        if self.setup.workflow not in (None, workflow_digest(self._workflow)):
+            raise ValueError(
+                f"'{self.setup.task}' is not the workflow that this run was begun with: it was changed meanwhile, or "
+                "this machine has another file there."
+            )
 
     def __call__(self, rows: Sequence[Row]) -> list[Result]:
         """See `Task`."""
@@ -198,12 +214,10 @@ class Workflow:
             report = run_workflow(self._workflow, values, folder, input_dirs=inputs, device=self.setup.device)
             if report.errors:
                 raise ValueError("; ".join(str(problem) for problem in report.errors))
-            saved = [output.path for output in report.outputs]
             text = "\n".join(shown.text for shown in report.texts) or None
             result = Result(row.id, row.seed, row.values, text=text)
-            if not saved:
-                return result
-            return replace(result, image=saved[0].read_bytes(), ending=saved[0].suffix[1:])
+            path = _the_image(report.outputs)
+            return result if path is None else replace(result, image=path.read_bytes(), ending=path.suffix[1:])
 
     def _seeds(self, row: Row) -> dict[str, int]:
         nodes = self._workflow.get("prompt", self._workflow)
@@ -213,6 +227,37 @@ class Workflow:
             for name, value in content.get("inputs", {}).items()
             if name in SEED_INPUTS and isinstance(value, int) and f"{node}.{name}" not in row.values
         }
+
+
+def _the_image(saved: Sequence[SavedImage]) -> Path | None:
+    """Return the one image among the files of a run; None where there are no files.
+
+    Raises:
+        ValueError: there are several images, or files of which none is an image.
+    """
+    images = [output for output in saved if output.path.suffix.lower() in IMAGE_SUFFIXES]
+    if len(images) > 1:
+        nodes = ", ".join(dict.fromkeys(f"{output.title} ({output.node})" for output in images))
+        raise ValueError(
+            f"it saved {len(images)} images, by {nodes}; a row holds one: set batch_size and keep to 1, leave one node "
+            "that saves or previews images, or lay them out by Image Grid."
+        )
+    if saved and not images:
+        names = ", ".join(output.path.name for output in saved)
+        raise ValueError(f"it saved no image, but {names}; a row holds an image or text: add Save Image.")
+    return images[0].path if images else None
+
+
+def workflow_digest(workflow: Any) -> str:
+    """Return a hash of a workflow's nodes: their classes, inputs and titles, wherever they lie on the canvas.
+
+    Raises:
+        InvalidWorkflow: it is no workflow in the API format.
+    """
+    from ..headless.prompt import as_api, parse
+
+    text = json.dumps(as_api(parse(workflow)[0]), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 TASKS: dict[str, Callable[[Setup], Task]] = {

@@ -177,6 +177,34 @@ def test_rows_that_cannot_be_told_apart_are_refused(ray, tmp_path):
         run(str(table), tmp_path / "out")
 
 
+def test_a_table_whose_rows_were_edited_or_removed(ray, tmp_path):
+    table, out = tmp_path / "t.csv", tmp_path / "out"
+    table.write_text("prompt\na cat\na dog\na cow\n")
+    counts, _ = run(str(table), out)
+    assert (counts.made, counts.gone) == (3, 0)
+    table.write_text("prompt\na cat\na white dog\n")
+    counts, _ = run(str(table), out)
+    assert (counts.total, counts.before, counts.made, counts.gone) == (2, 1, 1, 2)
+    counts, _ = run(str(table), out)
+    assert (counts.before, counts.made, counts.gone) == (2, 0, 2)
+    said = [json.loads(row["row"])["prompt"] for row in rows_of(out)]
+    assert sorted(said) == ["a cat", "a cow", "a dog", "a white dog"]
+
+
+def test_a_part_that_goes_while_it_runs_is_noticed(ray, tmp_path):
+    table, out = write_table(tmp_path / "t.csv", 4), tmp_path / "out"
+    run(table, out)
+    Path(table).write_text("id,prompt\nnew,a cat\n")
+
+    def take_away(counts):
+        for part in out.glob("part-*.parquet"):
+            part.unlink()
+
+    job = mapping.Job(Setup("text-to-image"), table, Output(str(out)), make_task=map_tasks.Draws)
+    with pytest.raises(OSError, match="it was changed while this ran"):
+        mapping.run(job, take_away)
+
+
 def levels(image):
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3).float()
 
