@@ -72,6 +72,7 @@ class UnclipToClipVision:
 
     def run(self, embedding: EmbeddingValue) -> dict[str, Any]:
         """Wrap the embeddings `[B, D]`, and say which stock models take their width."""
+        sockets.require_embedding(embedding, "embedding")
         embeds = embedding.embeds.float()
         count, width = embeds.shape
         warnings = width_warnings(embedding.family, width)

@@ -65,6 +65,7 @@ class UnclipEmbeddingInterpolate:
         method: str = defaults.METHOD,
     ) -> tuple[EmbeddingValue]:
         """Blend `embedding_a` and `embedding_b`, both `[B, D]` or one `[1, D]`, to `[B * frames, D]`."""
+        sockets.require_embedding(embedding_a, "embedding_a")
         sockets.require_family(embedding_b, "embedding_b", embedding_a.family, "embedding_a")
         way = check_transition(t, frames, t_end)
         check_count(len(way) * common_count(embedding_a=len(embedding_a.embeds), embedding_b=len(embedding_b.embeds)))

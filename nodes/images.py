@@ -9,15 +9,16 @@ from torch.nn import functional
 
 from ..unclip_core.pipelines.editing import resize_image
 from . import defaults
-from .inputs import InputError, check_int, int_widget
+from .inputs import InputError, check_arrived, check_int, int_widget
 
 
 def check_images(images: Any) -> Tensor:
     """Return `images` `[B, H, W, C]` unchanged, if it is a batch of at least one image of at least one pixel.
 
     Raises:
-        InputError: it is no such batch, or holds NaN or infinity.
+        InputError: it is no such batch, or none at all, or holds NaN or infinity.
     """
+    check_arrived(images, "image", "image")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         shape = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"An image must be a batch [B, H, W, C] of numbers from 0 to 1, not {shape}.")

@@ -15,6 +15,24 @@ class InputError(ValueError):
     """A node cannot take a value; the message names the input, the value, and what is allowed."""
 
 
+def check_arrived(value: Any, what: str, picked: str) -> Any:
+    """Return `value` unless it is None, which an output of Pick hands on whose input is left open.
+
+    Args:
+        what: the value's name in the message.
+        picked: that of Pick's input for such values.
+
+    Raises:
+        InputError: it is None.
+    """
+    if value is None:
+        raise InputError(
+            f"There is no {what}: nothing came over its link. If it comes from Pick, nothing is linked to Pick's input "
+            f"'{picked}': link the candidates there too."
+        )
+    return value
+
+
 def seed_widget() -> Widget:
     """Return a seed input with the canvas' "control after generate"."""
     return (

@@ -59,6 +59,8 @@ class UnclipEmbeddingPad:
         embedding_4: EmbeddingValue | None = None,
     ) -> dict[str, Any]:
         """Blend the embeddings that are there, each `[B, D]` or one `[1, D]`, to `[B, D]`."""
+        for name, value in (("embedding_1", embedding_1), ("embedding_2", embedding_2)):
+            sockets.require_embedding(value, name)
         linked = linked_embeddings((embedding_1, embedding_2, embedding_3, embedding_4), "mix")
         common_count(**{f"embedding_{i}": len(value.embeds) for i, value in linked.items()})
         weights = pad_weights(len(linked), X.check(x), Y.check(y))

@@ -51,6 +51,7 @@ class UnclipPcaFit:
     def run(self, embedding: EmbeddingValue, dimensions: int = 0) -> dict[str, Any]:
         """Fit a basis on the `B` embeddings."""
         dimensions = inputs.check_int("dimensions", dimensions, 0, defaults.DIMENSIONS_MAX)
+        sockets.require_embedding(embedding, "embedding")
         basis = fit_basis(embedding.embeds, dimensions)
         kept = len(basis.components)
         shown = [k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k < kept] + [kept]

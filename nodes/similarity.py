@@ -45,6 +45,7 @@ class UnclipEmbeddingSimilarity:
 
     def run(self, a: EmbeddingValue | TextValue, b: EmbeddingValue | TextValue | None = None) -> dict[str, Any]:
         """Compare `A` with `B` embeddings, or `A` with themselves."""
+        sockets.require_embedding(a, "input 'a'")
         other = a if b is None else b
         sockets.require_family(other, "input 'b'", a.family, "input 'a'")
         rows, columns = labels(a, "a"), labels(other, "b")

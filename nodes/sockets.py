@@ -12,6 +12,7 @@ from ..unclip_core.clip.adapter import TextCondition
 from ..unclip_core.embedding.pca import PcaBasis
 from ..unclip_core.lora.delta import Change
 from ..unclip_core.models import Clip, CodecPart, Decoder, ImageCodec, Prior, StageSettings, Upsampler
+from .inputs import check_arrived
 
 CLIP = "UNCLIP_CLIP"
 PRIOR = "UNCLIP_PRIOR"
@@ -195,15 +196,25 @@ def check_finite(rows: Tensor, what: str) -> None:
         )
 
 
+def require_embedding(value: EmbeddingValue | TextValue | None, name: str) -> None:
+    """Refuse None where an embedding is needed, called `name` in the message.
+
+    Raises:
+        InputError: it is None.
+    """
+    check_arrived(value, name, "embedding")
+
+
 def require_family(
-    value: PartValue | TextValue | EmbeddingValue | BasisValue | NoiseValue, kind: str, family: str, taker: str
+    value: PartValue | TextValue | EmbeddingValue | BasisValue | NoiseValue | None, kind: str, family: str, taker: str
 ) -> None:
     """Refuse a `value` (called `kind` in the message) that is not of the `family` of its `taker`.
 
     Raises:
+        InputError: there is no value.
         FamilyError: the families differ.
     """
-    if value.family != family:
+    if check_arrived(value, kind, "embedding").family != family:
         raise FamilyError(
             f"The {kind} belongs to the model family '{value.family}', the {taker} to '{family}'. "
             "Their embedding spaces differ: take both from the same Load unCLIP Model node."

@@ -117,7 +117,7 @@ class UnclipStockImageEncode:
         self, clip_vision: Any, image: Tensor, crop: str = defaults.STOCK_CROP
     ) -> tuple[EmbeddingValue, EmbeddingValue]:
         """Encode `image` `[B, H, W, C]` to `B` embeddings, and the zero picture to one."""
-        value, images = stock_clip(clip_vision=clip_vision), to_rgb(image)
+        images, value = to_rgb(image), stock_clip(clip_vision=clip_vision)
         adapter, cut = value.part.adapter, check_crop(crop) == defaults.STOCK_CROP
 
         def encode(rows: slice, on_step: host.OnStep) -> Tensor:

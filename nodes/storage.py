@@ -34,6 +34,7 @@ class UnclipSaveEmbedding(files.Saver):
 
     def run(self, embedding: EmbeddingValue, filename_prefix: str = PREFIX) -> dict[str, Any]:
         """Write the embeddings under the next free number."""
+        sockets.require_embedding(embedding, "embedding")
         info = EmbeddingInfo(embedding.family, embedding.source, embedding.prompts, embedding.seed)
         with files.new_file(inputs.check_text("filename_prefix", filename_prefix)) as (path, name):
             save_embeddings(path, embedding.embeds, info)

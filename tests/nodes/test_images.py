@@ -53,7 +53,7 @@ def test_any_size_is_taken(shape):
         (torch.zeros(1, 8, 8, 2), "not 2"),
         (torch.full((1, 2, 2, 3), math.nan), "NaN"),
         (torch.full((1, 2, 2, 3), math.inf), "infinity"),
-        (None, "NoneType"),
+        (None, "nothing is linked to Pick.s input .image."),
     ],
 )
 def test_what_is_no_image_is_refused(images, words):
