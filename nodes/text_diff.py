@@ -1,8 +1,9 @@
 """The text diff node: an image embedding rotated by the difference of two text embeddings."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from ..unclip_core.embedding.arithmetic import text_diff
+from ..unclip_core.embedding.arithmetic import SameDirection, text_diff
 from . import defaults, inputs, sockets
 from .batches import check_count
 from .inputs import InputError, Number
@@ -57,6 +58,7 @@ class UnclipTextDiff:
         frames: int = defaults.FRAMES,
     ) -> tuple[EmbeddingValue]:
         """Edit `B` embeddings by one pair of texts, or one each (or one embedding by `B`), to `[B * frames, D]`."""
+        sockets.require_embedding(embedding, "embedding")
         for name, text in (("text_before", text_before), ("text_after", text_after)):
             sockets.require_family(text, name, embedding.family, "embedding")
         theta, frames = THETA.check(theta), check_frames(frames)
@@ -68,5 +70,15 @@ class UnclipTextDiff:
             )
         check_count(frames * max(counts, default=1))
         ways = places(theta, theta, 1) if frames == 1 else places(0.0, theta, frames)
-        edited = text_diff(embedding.embeds, text_before.condition.embeds, text_after.condition.embeds, ways)
+        try:
+            edited = text_diff(embedding.embeds, text_before.condition.embeds, text_after.condition.embeds, ways)
+        except SameDirection as same:
+            raise InputError(same_texts(same.row, text_before.prompts, text_after.prompts)) from same
         return (EmbeddingValue(sample_major(edited), embedding.family, "text diff", text_after.prompts),)
+
+
+def same_texts(row: int, before: Sequence[str], after: Sequence[str]) -> str:
+    """Return what is wrong with pair `row`, from 0, of texts that pair up, or are one for all."""
+    old, new = (prompts[row % len(prompts)] for prompts in (before, after))
+    which = f"Pair {row + 1} of the texts: " if max(len(before), len(after)) > 1 else ""
+    return f"{which}'{old}' and '{new}' mean the same to CLIP: there is no direction from one to the other."

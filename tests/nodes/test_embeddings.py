@@ -124,8 +124,20 @@ def test_texts_and_embeddings_must_pair_up_be_of_one_family_and_differ():
         run("UnclipTextDiff", value(2), text(3), text(seed=4))
     with pytest.raises(FamilyError, match="text_after"):
         run("UnclipTextDiff", value(), text(), text(family="another"))
-    with pytest.raises(ValueError, match="mean the same"):
+    with pytest.raises(InputError, match="^'prompt 1' and 'prompt 1' mean the same to CLIP"):
         run("UnclipTextDiff", value(), text(), text())
+
+
+@pytest.mark.parametrize("after", [3, 1])
+def test_of_a_batch_the_pair_that_says_the_same_is_named(after):
+    """The second before means what is said after, be that its own text or the one for all."""
+    said_after = text(after, seed=4)
+    embeds = rows(3, 9)
+    embeds[1] = 2 * said_after.condition.embeds[1 % after]
+    condition = TextCondition(embeds, torch.zeros(3, 2, 4), torch.ones(3, 2).bool())
+    before = TextValue(condition, "test", ("old 1", "old 2", "old 3"))
+    with pytest.raises(InputError, match=f"Pair 2 of the texts: 'old 2' and 'prompt {min(after, 2)}' mean the same"):
+        run("UnclipTextDiff", value(3), before, said_after, frames=2)
 
 
 # ---- CLIP Text Encode Lines ----

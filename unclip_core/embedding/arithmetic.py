@@ -7,10 +7,23 @@ import torch
 from torch import Tensor
 
 __all__ = ["blend", "cosine", "lerp", "nlerp", "normalize", "on_host", "similarity", "slerp", "text_diff"]
-__all__ += ["weighted_sum"]
+__all__ += ["SameDirection", "weighted_sum"]
 
 _SAME = 1e-5
 """Lengths, next to 1, up to which a sum of directions counts as none: float32 rounding leaves about 1e-7."""
+
+
+class SameDirection(ValueError):
+    """Two texts have one direction, so that there is none from one to the other.
+
+    Attributes:
+        row: of the first such pair, from 0.
+    """
+
+    def __init__(self, row: int) -> None:
+        """Name the row."""
+        super().__init__(f"row {row + 1}: the two texts mean the same to CLIP, there is no direction between them")
+        self.row = row
 
 
 def on_host(x: Tensor) -> Tensor:
@@ -86,8 +99,10 @@ def nlerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     start, end = on_host(a), on_host(b)
     length_a, length_b = _norms(start, "first embedding"), _norms(end, "second embedding")
     line = torch.lerp(start / length_a, end / length_b, weight)
-    if bool((line.norm(dim=-1) < _SAME).any()):
-        raise ValueError("the straight line between opposite embeddings passes through zero; use slerp for them")
+    if (row := _first_short(line)) is not None:
+        raise ValueError(
+            f"row {row + 1}: the straight line between opposite embeddings passes through zero; use slerp for them"
+        )
     return (torch.lerp(length_a, length_b, weight) * normalize(line)).to(a)
 
 
@@ -114,8 +129,10 @@ def blend(embeds: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     lengths = _norms(rows, "an embedding to blend")
     shares = (scale / scale.abs().sum()).view(-1, *[1] * (rows.ndim - 1))
     mean = (shares * rows / lengths).sum(0)
-    if bool((mean.norm(dim=-1) < _SAME).any()):
-        raise ValueError("these weights cancel the embeddings out: nothing is left to point anywhere; change a weight")
+    if (row := _first_short(mean)) is not None:
+        raise ValueError(
+            f"row {row + 1}: these weights cancel the embeddings out, nothing is left to point anywhere: change one"
+        )
     return ((shares.abs() * lengths).sum(0) * normalize(mean)).to(embeds[0])
 
 
@@ -147,11 +164,12 @@ def text_diff(image: Tensor, before: Tensor, after: Tensor, theta: float | Tenso
     their directions, and the images keep their lengths.
 
     Raises:
-        ValueError: as ``slerp``, or the two texts have the same direction.
+        ValueError: as ``slerp``.
+        SameDirection: the two texts have the same direction.
     """
     apart = normalize(on_host(after)) - normalize(on_host(before))
-    if bool((apart.norm(dim=-1) < _SAME).any()):
-        raise ValueError("the two texts mean the same to CLIP: there is no direction from one to the other")
+    if (row := _first_short(apart)) is not None:
+        raise SameDirection(row)
     image = image.expand(len(apart), -1) if len(image) == 1 else image
     return slerp(image, (normalize(apart) * _norms(image, "image embedding")).to(image), theta)
 
@@ -183,6 +201,12 @@ def _across(u: Tensor, v: Tensor) -> Tensor:
 def _reject(x: Tensor, u: Tensor) -> Tensor:
     """Return what is left of rows ``x`` without their component along unit rows ``u``."""
     return x - (x * u).sum(-1, keepdim=True) * u
+
+
+def _first_short(x: Tensor) -> int | None:
+    """Return the first row, from 0, of ``x`` `[B, D]`, or of any of `[N, B, D]`, that has no length to speak of."""
+    short = (x.norm(dim=-1) < _SAME).reshape(-1, x.shape[-2] if x.ndim > 1 else 1).any(0).nonzero()
+    return int(short[0]) if len(short) else None
 
 
 def _norms(x: Tensor, what: str) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unclip.unclip_core.embedding.arithmetic import (
+    SameDirection,
     blend,
     cosine,
     lerp,
@@ -159,6 +160,8 @@ def test_nlerp_meets_slerp_at_the_ends_and_halfway_and_nowhere_else():
 def test_nlerp_of_opposites_names_slerp():
     with pytest.raises(ValueError, match="use slerp"):
         nlerp(A, -A, 0.5)
+    with pytest.raises(ValueError, match="row 4: "):
+        nlerp(A, torch.cat([B[:3], -A[3:]]), torch.tensor([0.1, 0.5]))
     assert bool(torch.isfinite(nlerp(A, -A, 0.25)).all())
 
 
@@ -186,6 +189,7 @@ def test_equal_parts_of_two_are_halfway_and_one_alone_is_itself():
     [
         ([], [], "at least one"), ([A, B], [1.0], "2 and 1"), ([A, B], [0.0, 0.0], "not all 0"),
         ([A, B], [1.0, math.nan], "finite"), ([A, A], [1.0, -1.0], "cancel"), ([A, 0 * A], [1.0, 1.0], "length 0"),
+        ([A, torch.cat([B[:2], A[2:]])], [1.0, -1.0], "row 3: "), ([A[0], A[0]], [1.0, -1.0], "row 1: "),
         ([A, B[:, :9]], [1.0, 1.0], "do not fit"), ([A, B[:2]], [1.0, 1.0], "do not fit"),
     ],
 )  # fmt: skip
@@ -216,8 +220,13 @@ def test_text_diffs_of_batches_pair_up_and_thetas_come_first():
 
 
 def test_texts_that_mean_the_same_have_no_difference():
-    with pytest.raises(ValueError, match="mean the same"):
+    with pytest.raises(SameDirection, match="row 1: the two texts mean the same"):
         text_diff(A, B, 2 * B, 0.3)
+    after = A.clone()
+    after[[2, 4]] = 3 * B[[2, 4]]
+    with pytest.raises(SameDirection) as caught:
+        text_diff(A, B, after, torch.tensor([0.1, 0.4]))
+    assert caught.value.row == 2
     with pytest.raises(ValueError, match="0..1"):
         text_diff(A, A, B, math.nan)
 
