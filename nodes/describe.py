@@ -92,6 +92,23 @@ class UnclipDescribe:
             }
         }
 
+    @classmethod
+    def IS_CHANGED(
+        cls,
+        phrases: str | None = AUTOMATIC,
+        custom: str | None = "",
+        top_k: int | None = defaults.TOP_K,
+        clip: Any = None,
+        embedding: Any = None,
+    ) -> str:
+        """Return another value once the file has another size or time: ComfyUI then runs the node again.
+
+        Empty for lists that ship, where `custom` is used, and for a name that comes over a link (None).
+        """
+        if phrases is None or phrases in (AUTOMATIC, *BUILT_IN) or (custom or "").strip():
+            return ""
+        return files.size_and_time(check_phrases(phrases))
+
     def run(
         self,
         clip: PartValue[Clip],

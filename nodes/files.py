@@ -103,7 +103,12 @@ def version(name: str | None) -> str:
     """Return what changes when the file does: its size and time; empty for one that comes over a link."""
     if name in (None, SAVED):
         return ""
-    stat = find(name).stat()
+    return size_and_time(find(name))
+
+
+def size_and_time(path: Path) -> str:
+    """Return what changes when the file `path` does."""
+    stat = path.stat()
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
@@ -192,4 +197,4 @@ class Loader:
     @classmethod
     def IS_CHANGED(cls, file: str = SAVED, saved: str | None = None) -> str:
         """Return another value once the file has another size or time: ComfyUI then runs the node again."""
-        return version(file)
+        return version(file if saved is None else saved)

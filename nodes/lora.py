@@ -5,7 +5,7 @@ from typing import Any
 
 from ..unclip_core.lora.files import read_lora
 from ..unclip_core.models import Decoder, Prior
-from . import host, inputs, sockets
+from . import files, host, inputs, sockets
 from .inputs import InputError, Number
 from .sockets import LateValue, PartValue
 
@@ -64,8 +64,7 @@ class UnclipApplyLora:
         """Return another value once the file has another size or time: ComfyUI then runs the node again."""
         if lora_name in (None, NONE):
             return ""
-        stat = host.lora_path(lora_name).stat()
-        return f"{stat.st_size} {stat.st_mtime_ns}"
+        return files.size_and_time(host.lora_path(lora_name))
 
     def run(
         self,

@@ -1,5 +1,6 @@
 """The describe node: which list it takes, what it tells, and what it refuses."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -95,3 +96,15 @@ def test_words_that_the_model_has_never_seen_are_told_on_the_node(mine):
         returned = NODE().run(mine.clip, meaning(mine, "red"), custom=LIST.replace("circle", "donut"))
     assert "never seen 1 of the words" in returned["ui"]["text"][0] and "'donut'" in returned["ui"]["text"][0]
     assert "donut'" not in returned["result"][1]
+
+
+def test_an_edited_list_is_read_again(folder):
+    file = folder / "mine.txt"
+    file.write_text(LIST, encoding="utf-8")
+    os.utime(file, ns=(1, 1))
+    version = NODE.IS_CHANGED(phrases="mine.txt", custom="", top_k=5)
+    assert version == f"{len(LIST)} 1" == NODE.IS_CHANGED("mine.txt") == NODE.IS_CHANGED("mine.txt", None)
+    os.utime(file, ns=(2, 2))
+    assert NODE.IS_CHANGED("mine.txt") == f"{len(LIST)} 2"
+    for given in ({}, {"phrases": None}, {"phrases": "world"}, {"phrases": "mine.txt", "custom": LIST}):
+        assert NODE.IS_CHANGED(**given, clip=None, embedding=None) == ""

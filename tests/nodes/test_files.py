@@ -1,5 +1,7 @@
 """Embeddings and bases in files: saved under new numbers, found again, and nowhere else."""
 
+import os
+
 import pytest
 import torch
 
@@ -95,7 +97,19 @@ def test_files_elsewhere_are_not_found(folder, node_id, name):
 def test_without_choice_and_link_the_node_says_what_to_do(folder, node_id):
     with pytest.raises(InputError, match="choose a file, or link one"):
         run(node_id)
-    assert NODE_CLASS_MAPPINGS[node_id].IS_CHANGED() == ""
+    assert NODE_CLASS_MAPPINGS[node_id].IS_CHANGED() == "" == NODE_CLASS_MAPPINGS[node_id].IS_CHANGED(saved=None)
+
+
+@pytest.mark.parametrize("node_id", ["UnclipLoadEmbedding", "UnclipLoadPca"])
+def test_a_name_given_under_saved_is_the_file_that_is_watched(folder, node_id):
+    first, second = (folder / "input" / f"{name}.safetensors" for name in ("first", "second"))
+    for size, path in enumerate((first, second)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b" " * size)
+        os.utime(path, ns=(1, 1))
+    changed = NODE_CLASS_MAPPINGS[node_id].IS_CHANGED
+    assert changed(file=first.name, saved=second.name) == changed(saved=second.name) == "1 1"
+    assert changed(file=first.name) == changed(file=first.name, saved=None) == "0 1"
 
 
 def test_files_of_another_kind_and_damaged_ones_are_named(folder):
