@@ -69,10 +69,19 @@ class UnclipLoadModel:
         }
 
     @classmethod
-    def IS_CHANGED(cls, model: str = defaults.MODEL, dtype: str = defaults.DTYPE, prior: str = defaults.PRIOR) -> str:
-        """Return a hash of the files' names, sizes and times: a model that is trained further is read again."""
+    def IS_CHANGED(
+        cls,
+        model: str | None = defaults.MODEL,
+        dtype: str | None = defaults.DTYPE,
+        prior: str | None = defaults.PRIOR,
+    ) -> str:
+        """Return a hash of the files' names, sizes and times: a model that is trained further is read again.
+
+        A name that comes over a link is None here: it may be any that is listed, so the files of all of them count.
+        """
         digest = hashlib.blake2b(digest_size=8)
-        for path in weight_files(model, prior):
+        listed = host.model_names() if None in (model, prior) else []
+        for path in weight_files(*filter(None, (model, prior)), *listed):
             stat = path.stat()
             digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
         return digest.hexdigest()
@@ -120,12 +129,12 @@ def read_part(model: UnclipModel, name: str, clip_dtype: torch.dtype) -> sockets
     return host.manage(part)
 
 
-def weight_files(model: str, prior: str = defaults.PRIOR) -> list[Path]:
-    """List every file of the model that is called `model`, and of the prior's folder, each sorted.
+def weight_files(*names: str) -> list[Path]:
+    """List every file of the models of these names, each's sorted; `defaults.PRIOR` names none.
 
-    A folder that either is joined with by itself, as a decoder's card names its prior's, counts too.
+    A folder that one is joined with by itself, as a decoder's card names its prior's, counts too.
     """
-    named = [Path(host.model_path(name)) for name in (model, prior) if name != defaults.PRIOR]
+    named = [Path(host.model_path(name)) for name in names if name != defaults.PRIOR]
     folders = [each for folder in named for each in (folder, *_beside(folder))]
     return [path for folder in folders for path in files_below(folder) if path.is_file()]
 

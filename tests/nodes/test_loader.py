@@ -181,6 +181,16 @@ def test_a_changed_file_changes_what_comfyui_compares(broken):
     assert UnclipLoadModel.IS_CHANGED("broken") != before
 
 
+@pytest.mark.parametrize("linked", [{"model": None}, {"prior": None}, {"model": None, "dtype": None, "prior": None}])
+def test_a_linked_name_may_be_any_so_all_files_count(broken, linked):
+    """ComfyUI hands on None for what a link brings, and takes an error for a change in every run."""
+    before = UnclipLoadModel.IS_CHANGED(**linked)
+    assert UnclipLoadModel.IS_CHANGED(**linked) == before and len(before) == 16
+    with open(broken / "prior.safetensors", "ab") as file:
+        file.write(b"\0")
+    assert UnclipLoadModel.IS_CHANGED(**linked) != before
+
+
 @pytest.mark.parametrize(("choice", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_the_weights_have_the_dtype_that_is_asked_for(model_folder, choice, dtype):
     for value in UnclipLoadModel().run("mine", choice):
