@@ -3,6 +3,7 @@
 import { isOurs } from './graph.js'
 
 const STEPS = 3 // a third of a decoder's usual 8: things and places are where they will be, with less detail
+const STARTS = { UnclipDecoderSample: 'image', UnclipPriorSample: 'embedding' } // of a start from there, `strength` of the steps are left
 const UPSCALE = 'UnclipUpscale'
 const ENLARGE = 'ImageScaleBy'
 const ENLARGED = { upscale_method: 'bicubic', scale_by: 4 } // as Upscale does: the image keeps its place on the canvas
@@ -33,8 +34,15 @@ function nodeAsDraft(node) {
   const { class_type: type, inputs } = node
   if (type === SAVE) return { ...node, class_type: PREVIEW, inputs: { images: inputs.images } }
   if (type === UPSCALE) return { ...node, class_type: ENLARGE, inputs: { image: inputs.image, ...ENLARGED } }
-  if (!isOurs(type) || !('steps' in inputs) || (inputs.steps > 0 && inputs.steps <= STEPS)) return node
-  return { ...node, inputs: { ...inputs, steps: STEPS } }
+  if (!isOurs(type) || !('steps' in inputs)) return node
+  const steps = stepsOfDraft(type, inputs)
+  return inputs.steps > 0 && inputs.steps <= steps ? node : { ...node, inputs: { ...inputs, steps } }
+}
+
+// So many that at least one is left of a start from something; no draft where a link brings the strength.
+function stepsOfDraft(type, inputs) {
+  if (!Array.isArray(inputs[STARTS[type]])) return STEPS
+  return inputs.strength > 0 ? Math.max(STEPS, Math.ceil(1 / inputs.strength)) : Infinity
 }
 
 // Whether a node may run in a draft: what saves anything but an image has nothing to show.

@@ -1,6 +1,7 @@
 // Finding nodes on the canvas: by what the server calls them in a run, and by what the canvas keeps their outputs under.
 
 import { app } from '../../../scripts/app.js'
+import { runsElsewhere } from './stores.js'
 
 export const rootGraph = () => app.rootGraph ?? app.graph
 
@@ -45,7 +46,7 @@ export function extensionForOutputs(name, wanted, tell) {
       const before = nodeType.prototype.onExecuted
       nodeType.prototype.onExecuted = function (output) {
         before?.call(this, output)
-        if (output) tell(this, output)
+        if (output && !runsElsewhere()) tell(this, output)
       }
     },
     onNodeOutputsUpdated(outputs) {

@@ -5,7 +5,9 @@ import { app } from '../../../scripts/app.js'
 import { draftOf, idsBelow, isDrafted } from './draft.js'
 import { nodesOfRun } from './graph.js'
 
-const ENDS = ['execution_success', 'execution_error', 'execution_interrupted']
+const DONE = 'execution_success'
+const FAILED = 'execution_error'
+const ENDS = [DONE, FAILED, 'execution_interrupted']
 const REST = 250 // ms without a move
 const QUICK = 1000 // ms: so short a run needs no live preview
 const PATIENCE = 3000 // ms that a draft is waited for, though the hand has moved on: it shows something under way
@@ -13,6 +15,7 @@ const PATIENCE = 3000 // ms that a draft is waited for, though the hand has move
 const waiting = new Map() // prompt id -> what to call with the event of its end
 const ended = new Map() // prompt id -> the event of its end
 const passing = new Set() // ids of drafts, and of runs that were stopped
+const drafts = new Set() // ids of drafts alone
 let busy = false
 let next = null // the node whose values have changed
 let current = null // the run under way
@@ -22,10 +25,18 @@ let lastNode = null // the node that it hung on
 app.registerExtension({
   name: 'unCLIP.RunBelow',
   setup() {
-    for (const name of ENDS) app.api.addEventListener(name, ({ detail }) => end(detail.prompt_id, name))
     app.api.addEventListener('reconnected', () => [...waiting.keys()].forEach((id) => end(id, 'reconnected')))
   }
 })
+
+// Here, and not in setup: before the page listens itself, which would show the error of a draft, too.
+for (const name of ENDS) {
+  app.api.addEventListener(name, (event) => {
+    const id = event.detail.prompt_id
+    if (name === FAILED && drafts.has(id)) event.stopImmediatePropagation() // the run that follows says what is wrong
+    end(id, name)
+  })
+}
 
 // Whether runs follow one another so fast that what nodes show is better replaced than taken away.
 export const isFollowing = () => busy && quick
@@ -45,6 +56,7 @@ export async function runBelow(node) {
     busy = false
     forget([...passing])
     passing.clear()
+    drafts.clear()
   }
 }
 
@@ -61,31 +73,31 @@ async function follow() {
   const draft = draftOf(prompt.output, below)
   const drafted = draft ? outputs.filter((key) => isDrafted(prompt.output[key])) : []
   const began = performance.now()
-  const done = drafted.length
-    ? await run({ ...prompt, output: draft }, drafted, { isDraft: true })
+  const how = drafted.length
+    ? await run({ ...prompt, output: draft }, drafted, { isDraft: true }).catch(() => FAILED) // refused: as if it failed
     : await run(prompt, outputs, { patient: true })
-  quick = done && performance.now() - began < QUICK
-  if (!done || !drafted.length) return
+  quick = how === DONE && performance.now() - began < QUICK
+  if (!drafted.length || ![DONE, FAILED].includes(how)) return
   if (!next) await new Promise((rested) => setTimeout(rested, REST))
   if (!next) await run(prompt, outputs, {})
 }
 
-// Queue a run and wait for its end: whether it got there. A draft, or what is `patient`, is not stopped at once.
+// Queue a run and wait for its end: how it came to it. A draft, or what is `patient`, is not stopped at once.
 // The canvas' own queueing is not used: it draws new seeds, and the images would not follow the mouse alone.
 async function run(prompt, outputs, { isDraft = false, patient = isDraft }) {
   const { prompt_id: id } = await app.api.queuePrompt(0, prompt, {
     partialExecutionTargets: outputs,
     previewMethod: quick ? 'none' : app.extensionManager.setting.get('Comfy.Execution.PreviewMethod') // as Run asks
   })
-  if (!id) return false
-  if (isDraft) passing.add(id)
+  if (!id) return FAILED
+  if (isDraft) [passing, drafts].forEach((ids) => ids.add(id))
   current = { id, patient, began: performance.now(), stopped: false }
   if (next) stopIfStale() // changed while it was queued
   const how = ended.get(id) ?? (await new Promise((resolve) => waiting.set(id, resolve)))
   waiting.delete(id)
   ended.clear()
   current = null
-  return how === ENDS[0]
+  return how
 }
 
 function end(id, how) {

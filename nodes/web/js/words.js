@@ -3,7 +3,7 @@
 import { app } from '../../../scripts/app.js'
 import { extensionForOutputs, isOurs, locatorOf, nodeOfRun } from './graph.js'
 import { isFollowing } from './run_below.js'
-import { store } from './stores.js'
+import { runsElsewhere, store } from './stores.js'
 
 const WIDGET = 'unclip_words'
 const PREVIEW = '$$canvas-image-preview' // ComfyUI's own widget on the classic canvas
@@ -23,7 +23,7 @@ app.registerExtension(extensionForOutputs('unCLIP.Words', isOurs, (node, output)
 // where the next words are there at once, it would flicker.
 app.api.addEventListener('executing', ({ detail }) => {
   const node = detail && nodeOfRun(detail)
-  if (!node) return
+  if (!isOurs(node?.comfyClass) || runsElsewhere()) return
   openToPreviews(node)
   const widget = node.widgets?.find((each) => each.name === WIDGET)
   if (widget && !isFollowing()) node.removeWidget(widget)
