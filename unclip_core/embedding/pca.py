@@ -42,8 +42,8 @@ def fit_basis(embeds: Tensor, dimensions: int = 0) -> PcaBasis:
     """Principal components of `N` embeddings `[N, D]`, at most `dimensions` of them (0: all that there are).
 
     Raises:
-        ValueError: there are fewer than two embeddings, they are all the same, hold NaN or infinity, or
-            `dimensions` is negative.
+        ValueError: there are fewer than two embeddings, they are all the same, hold NaN or infinity, or are so many
+            that no direction stands out of float32's rounding, or `dimensions` is negative.
     """
     if embeds.ndim != 2 or len(embeds) < 2:
         raise ValueError(f"A PCA needs at least two embeddings [N, D], got shape {list(embeds.shape)}.")
@@ -54,9 +54,17 @@ def fit_basis(embeds: Tensor, dimensions: int = 0) -> PcaBasis:
         raise ValueError("The embeddings hold NaN or infinity.")
     mean = rows.mean(0)
     _, spread, components = torch.linalg.svd(rows - mean, full_matrices=False)
-    kept = spread > spread[0] * max(rows.shape) * torch.finfo(embeds.dtype).eps
+    # Computed in float64, so that the rows' own rounding alone is cut; with that of half precision, times as many rows
+    # as there may be, nothing at all would be left.
+    eps = min(torch.finfo(embeds.dtype).eps, torch.finfo(torch.float32).eps)
+    kept = spread > spread[0] * max(rows.shape) * eps
     if not bool(spread[0] > mean.norm() * 1e-6):
         raise ValueError("The embeddings are all the same: there is no direction in which they differ.")
+    if not bool(kept.any()):
+        raise ValueError(
+            f"{len(rows)} embeddings of {rows.shape[1]} numbers in {embeds.dtype} are too many for their precision: no "
+            "direction stands out of the rounding. Take fewer of them."
+        )
     count = min(int(kept.sum()), dimensions or len(kept))
     variance = spread**2 / (len(rows) - 1)
     return PcaBasis(mean, _with_sign(components[:count]), variance[:count], float(variance.sum()), len(rows))

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..listing import files_below
 from ..weights.files import Entry, stream_weights, write_whole
 from .detect import read_any_index
+from .download_record import NAME as DOWNLOAD_RECORD
 from .placing import copy_or_link
 from .registry import INDEX
 from .statistics import STATISTICS
@@ -49,7 +50,9 @@ def write_copy(
     """
     for path in (path for path in files_below(base) if path.is_file()):
         inner = path.relative_to(base)
-        if inner.name != INDEX and not (_is_weights(path) and _is_replaced(inner.parts[0], components, output)):
+        if inner.name not in (INDEX, DOWNLOAD_RECORD) and not (
+            _is_weights(path) and _is_replaced(inner.parts[0], components, output)
+        ):
             copy_or_link(path, output / inner)
     for name, entries in components.items():
         stream_weights(output / name / WEIGHTS, entries)

@@ -71,17 +71,21 @@ class TimeEmbedding(nn.Module):
 
 
 class TimeTable:
-    """The embeddings of a run's times, all computed at once: (t `[B]` int64) -> `[B, out_dim]`."""
+    """The embeddings of a run's times, all computed at once: (t `[B]` int64) -> `[B, out_dim]`.
+
+    There is no embedding of other times: up to the largest they give NaN, which shows without waiting for the device as
+    an error would.
+    """
 
     def __init__(self, embed: TimeEmbedding, times: Tensor) -> None:
         """times: `[N]` int64, on the CPU, 0 or more; no others can be looked up."""
         device = embed.linear1.weight.device
-        rows = torch.zeros(int(times.max()) + 1, dtype=torch.int64)
+        rows = torch.full((int(times.max()) + 1,), len(times))
         rows[times] = torch.arange(len(times))
-        self._rows, self._embeds = rows.to(device), embed(times.to(device))
+        self._rows, self._embeds = rows.to(device), F.pad(embed(times.to(device)), (0, 0, 0, 1), value=torch.nan)
 
     def __call__(self, t: Tensor) -> Tensor:
-        """Look up the times `t` `[B]`."""
+        """Look up the times `t` `[B]`, 0 to the largest there is (beyond it: IndexError, on a GPU an assertion)."""
         return self._embeds[self._rows[t]]
 
 

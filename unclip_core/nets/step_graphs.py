@@ -1,7 +1,8 @@
 """CUDA graphs: the kernels of a net's step recorded once, and launched together in all steps behind it.
 
 Within a run all steps have the same shapes, and a picture alone keeps a large GPU waiting for Python and for launches:
-half of its time (Karlo on an H200). A graph is of one net, of one set of shapes, and of the weights where they lay.
+half of its time (Karlo on an H200). A graph is of a method of one net, of one set of shapes, and of the weights
+where they lay.
 """
 
 import logging
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from types import MethodType
 from typing import Any, Protocol
 
 import torch
@@ -78,9 +80,11 @@ class CudaGraphs:
 
 @dataclass(eq=False)
 class _Step:
-    """What is known of a net under one signature: met once at first; then with a graph, or refused for good."""
+    """What is known of a method under one signature: met once at first; then with a graph, or refused for good."""
 
     net: "weakref.ref[nn.Module]"
+    read: "tuple[weakref.ref[Any], ...]"
+    """What its key names by their ids: it is forgotten before another can take one of them."""
     device: torch.device
     refused: bool = False
     graph: "_Graph | None" = None
@@ -102,9 +106,10 @@ class _Graph:
 
 
 class StepGraphs:
-    """The graphs of all nets: of each signature the first call is plain, the second is recorded, others are replayed.
+    """The graphs of all nets: of a method's signature the first call is plain, the second recorded, others replayed.
 
-    A graph is freed when its net is, when its weights lie elsewhere, or when `most` others were used after it.
+    A graph is freed when its net or its function is, when its weights lie elsewhere, or when `most` others were used
+    after it.
     """
 
     def __init__(self, backend: Backend, most: int = MOST) -> None:
@@ -117,16 +122,18 @@ class StepGraphs:
     def run(
         self, net: nn.Module, forward: Callable[..., Tensor], given: tuple[Any, ...], holders: "_Holders"
     ) -> Tensor:
-        """`forward(*given)`, replayed where it was recorded.
+        """`forward`'s output, replayed where it was recorded.
 
         Args:
             net: whose weights `forward` reads; all of them on one device, and without hooks.
-            given: tensors, None, and mappings of these.
+            forward: (x, t, condition, times) -> output; each has graphs of its own.
+            given: x, t, condition and the embeddings of t, in place of what looks them up; tensors, None, and mappings
+                of these.
             holders: the net's, see `_holders`.
         """
         with self._lock:
             made = self._replayed(net, forward, given, holders)
-        return forward(*given) if made is None else made
+        return _with_embedded(forward, *given) if made is None else made
 
     def release(self, *modules: nn.Module) -> None:
         """Free the graphs of these nets, and of all nets within them; of all nets there are, if none is named."""
@@ -142,10 +149,11 @@ class StepGraphs:
         self, net: nn.Module, forward: Callable[..., Tensor], given: tuple[Any, ...], holders: "_Holders"
     ) -> Tensor | None:
         """The output, or None where there is no graph, as at the first call."""
-        key = (id(net), _signature(given))
+        read = _identity(forward)
+        key = (id(net), tuple(map(id, read)), _signature(given))
         step = self._steps.get(key)
         if step is None:
-            self._meet(key, net, _leaves(given)[0].device)
+            self._meet(key, net, read, _leaves(given)[0].device)
             return None
         self._steps.move_to_end(key)
         weights = _places(holders)
@@ -155,13 +163,13 @@ class StepGraphs:
             self._record(step, forward, given, weights)
         return None if step.graph is None else step.graph(_leaves(given))
 
-    def _meet(self, key: Any, net: nn.Module, device: torch.device) -> None:
+    def _meet(self, key: Any, net: nn.Module, read: tuple[Any, ...], device: torch.device) -> None:
         steps = self._steps
 
         def forget(_: object) -> None:
             steps.pop(key, None)
 
-        steps[key] = _Step(weakref.ref(net, forget), device)
+        steps[key] = _Step(weakref.ref(net, forget), tuple(weakref.ref(part, forget) for part in read), device)
         while len(steps) > 8 * self._most:
             steps.popitem(last=False)
 
@@ -172,13 +180,14 @@ class StepGraphs:
     ) -> None:
         """Outside of inference mode: what is made in it could not be written to behind it."""
         kept = [other for other in self._steps.values() if other.graph is not None]
-        for oldest in kept[: len(kept) + 1 - self._most]:
+        for oldest in kept[: max(0, len(kept) + 1 - self._most)]:
             oldest.graph = None
         if not any(other.graph is not None and other.device == step.device for other in kept):
             self._pools[step.device] = self._backend.pool()
         held = _mapped(given, torch.clone)
         try:
-            replay, result = self._backend.record(partial(forward, *held), step.device, self._pools[step.device])
+            work = partial(_with_embedded, forward, *held)
+            replay, result = self._backend.record(work, step.device, self._pools[step.device])
         except Exception as error:  # whatever the driver says, out of memory too
             step.refused = True
             log.warning("The steps of a %s are not recorded, and take longer: %s", type(step.net()).__name__, error)
@@ -216,15 +225,12 @@ def stepped(net: nn.Module, forward: Callable[..., Tensor], times: Times | None 
     if not _ALLOWED.get() or plain_is_asked_for() or _has_hooks(net):
         return plain
 
-    def with_embedded(x: Tensor, t: Tensor, condition: Any, time: Tensor | None) -> Tensor:
-        return forward(x, t, condition, times=None if time is None else lambda _: time)
-
     def run(x: Tensor, t: Tensor, condition: Any) -> Tensor:
         if not pays(x):
             return plain(x, t, condition)
         if not holders:
             holders.extend(_holders(net))
-        return GRAPHS.run(net, with_embedded, (x, t, condition, None if times is None else times(t)), holders)
+        return GRAPHS.run(net, forward, (x, t, condition, None if times is None else times(t)), holders)
 
     return run
 
@@ -239,6 +245,16 @@ def pays(x: Tensor) -> bool:
 def is_watched() -> bool:
     """Whether operations are recorded for gradients or seen by a `TorchDispatchMode`, which sees none in a replay."""
     return torch.is_grad_enabled() or _get_current_dispatch_mode() is not None
+
+
+def _with_embedded(forward: Callable[..., Tensor], x: Tensor, t: Tensor, condition: Any, time: Tensor | None) -> Tensor:
+    """The output of `forward`, given the embeddings `time` `[B, E]` of `t`, if any, in place of what looks them up."""
+    return forward(x, t, condition, times=None if time is None else lambda _: time)
+
+
+def _identity(forward: Callable[..., Tensor]) -> tuple[Any, ...]:
+    """What makes `forward` this one: a method is made anew wherever it is named, its function and object are not."""
+    return (forward.__func__, forward.__self__) if isinstance(forward, MethodType) else (forward,)
 
 
 def _has_hooks(net: nn.Module) -> bool:

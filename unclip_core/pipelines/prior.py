@@ -87,6 +87,8 @@ def sample_prior(
         raise ValueError(f"Cannot draw {candidates} candidates: at least 1 is needed.")
     if keep is not None:
         check_keep(keep, candidates)
+    device, model_dtype = placed(prior.net)
+    text = text.to(device)
     noise = noise or candidates_noise(seeds, candidates, "prior")
     diffusion = prior.diffusion
     if diffusion is None:
@@ -100,7 +102,6 @@ def sample_prior(
         if null is not None and negative is not None and len(negative.embeds) > 1:
             null = _repeated(null, candidates)
         plan = diffusion.steps(chosen.steps, chosen.sampler)
-        device, model_dtype = placed(prior.net)
         state = noise.normal((text.embeds.shape[1],), device=device)
         if start is not None:
             plan = part_of(plan, strength, truncated=diffusion.compatible)
@@ -223,7 +224,7 @@ def _rows(start: Tensor, count: int, candidates: int) -> Tensor:
 
 def _map_in_one_pass(prior: Prior, text: TextCondition, candidates: int, noise: Noise | None) -> Tensor:
     device, model_dtype = placed(prior.net)
-    read = _repeated(text_arguments(text.to(device)), candidates)
+    read = _repeated(text_arguments(text), candidates)
     states = {key: value.to(model_dtype) if value.is_floating_point() else value for key, value in read.items()}
     width = text.embeds.shape[1]
     given = torch.zeros_like(states["text_embeds"]) if noise is None else noise.normal((width,), device=device)

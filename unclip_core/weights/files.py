@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
@@ -104,6 +104,7 @@ def stream_weights(path: str | Path, entries: Sequence[Entry], metadata: Mapping
 
     Raises:
         OSError: the file could not be written; nothing is left behind.
+        CheckpointError: a number is too large for its entry's dtype; nothing is left behind.
         ValueError: what an entry makes is not of the shape that it states.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
@@ -116,7 +117,9 @@ def stream_weights(path: str | Path, entries: Sequence[Entry], metadata: Mapping
     with whole_file(Path(path)) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for entry in entries:
-            tensor = entry.make().to("cpu", entry.dtype).contiguous()
+            made = entry.make()
+            cast = cast_weight(made, entry.dtype, entry.key, path) if entry.dtype.is_floating_point else made
+            tensor = cast.to("cpu", entry.dtype).contiguous()
             if tuple(tensor.shape) != entry.shape:
                 raise ValueError(f"'{entry.key}' is {list(tensor.shape)}, not the {list(entry.shape)} that it states.")
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -132,13 +135,47 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], config: Mappin
     write_whole(Path(path), save(contiguous, metadata={CONFIG_KEY: json.dumps(config)}))
 
 
-def load_weights(path: str | Path, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def cast_weight(tensor: Tensor, dtype: torch.dtype | None, name: str, source: str | Path) -> Tensor:
+    """Cast a tensor as `as_float` does, and refuse what becomes infinite by it.
+
+    Raises:
+        CheckpointError: it holds finite numbers too large for `dtype`; the message has its name and the source.
+    """
+    cast = as_float(tensor, dtype)
+    if cast.dtype == tensor.dtype or torch.finfo(cast.dtype).max >= torch.finfo(tensor.dtype).max or is_finite(cast):
+        return cast
+    if not is_finite(tensor):
+        return cast  # it was so before: not for the cast to say
+    other = ": take bfloat16" if cast.dtype == torch.float16 else ""
+    raise CheckpointError(f"'{name}' of '{source}' holds values too large for {name_of(cast.dtype)}{other}.")
+
+
+def cast_weights(
+    tensors: Mapping[str, Tensor], dtype: torch.dtype | None, source: str | Path, keep: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Cast each tensor by `cast_weight`, those named in `keep` to float32; raises CheckpointError as there."""
+    kept = frozenset(keep)
+    return {
+        name: cast_weight(tensor, torch.float32 if name in kept else dtype, name, source)
+        for name, tensor in tensors.items()
+    }
+
+
+def load_weights(
+    path: str | Path, dtype: torch.dtype | None = None, keep: Collection[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file written by `save_weights`: its tensors (floating ones cast to `dtype`) and its configuration.
 
     Matrices that `rows8` has coded come back as floating ones.
 
+    Args:
+        path: of the file.
+        dtype: None leaves each as it is.
+        keep: names of tensors that are float32 whatever the dtype (statistics).
+
     Raises:
-        CheckpointError: the file is missing, truncated, corrupt, or carries no configuration.
+        CheckpointError: the file is missing, truncated, corrupt, or carries no configuration, or a number is too large
+            for `dtype`.
     """
     path = Path(path)
     if not path.is_file():
@@ -158,7 +195,7 @@ def load_weights(path: str | Path, dtype: torch.dtype | None = None) -> tuple[di
             )
         if not is_finite(tensor):
             raise CheckpointError(f"'{path}' holds NaN or infinity in '{name}': the file is damaged.")
-    return {name: as_float(tensor, dtype) for name, tensor in tensors.items()}, config
+    return cast_weights(tensors, dtype, path, keep), config
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .dtypes import as_float, is_finite, is_weight, name_of
-from .files import CheckpointError
+from .dtypes import is_weight, name_of
+from .files import CheckpointError, cast_weight
 from .key_map import CheckpointKey, KeyMap
 from .meta_init import meta_init
 from .tensors import Tensors
@@ -37,7 +37,9 @@ def load_net(
     net, keys = match_keys(build, key_map, tensors, ignored)
     kept = set(keep)
     state = {
-        key: _cast(source.take(tensors.read(source.key)), torch.float32 if key in kept else dtype, key, tensors)
+        key: cast_weight(
+            source.take(tensors.read(source.key)), torch.float32 if key in kept else dtype, key, tensors.source
+        )
         for key, source in keys.items()
     }
     net.load_state_dict(state, assign=True)
@@ -88,12 +90,3 @@ def _check(tensors: Tensors, needed: Iterable[tuple[str, tuple[int, ...]]], igno
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         said = "; ".join(sorted(problems)[:5])
         raise CheckpointError(f"'{tensors.source}' does not fit its configuration: {said}{more}.")
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype | None, key: str, tensors: Tensors) -> Tensor:
-    if tensor.dtype == dtype:
-        return tensor
-    cast = as_float(tensor, dtype)
-    if dtype == torch.float16 and not is_finite(cast):
-        raise CheckpointError(f"'{key}' of '{tensors.source}' holds values too large for float16: take bfloat16.")
-    return cast

@@ -45,6 +45,24 @@ def test_each_dimension_brings_the_embeddings_nearer():
     assert away == sorted(away, reverse=True) and away[-1] < 0.1 * away[0]
 
 
+@pytest.mark.parametrize(("dtype", "count"), [(torch.bfloat16, 200), (torch.float16, 1200)])
+def test_embeddings_in_half_precision_have_the_components_of_their_own_numbers(dtype, count):
+    """From 1 / eps rows on (128 in bfloat16, 1024 in float16) the rounding that was assumed was all there is."""
+    rows = (torch.randn(count, 6, generator=torch.Generator().manual_seed(5)) * SPREAD).to(dtype)
+    basis = fit_basis(rows)
+    values, vectors = torch.linalg.eigh(rows.double().T.cov())
+    torch.testing.assert_close(basis.variance, values.flip(0))
+    assert basis.components.shape == (6, 6)
+    torch.testing.assert_close((basis.components @ vectors.flip(1)).abs(), torch.eye(6, dtype=torch.float64))
+
+
+def test_so_many_numbers_that_rounding_is_all_there_is_are_refused():
+    rows = torch.zeros(2, 2**23)
+    rows[0, 0] = 1
+    with pytest.raises(ValueError, match="too many for their precision"):
+        fit_basis(rows)
+
+
 def test_few_embeddings_have_few_dimensions():
     assert len(fit_basis(ROWS[:3]).components) == 2
     assert fit_basis(ROWS.float()).mean.dtype == torch.float64

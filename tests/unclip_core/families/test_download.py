@@ -1,5 +1,6 @@
 """`unclip download`: which files are fetched, where to, and how it goes on, from a hub on this machine."""
 
+import hashlib
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -9,6 +10,7 @@ import pytest
 from unclip.cli.weights import DOWNLOADS
 from unclip.unclip_core.families import download as module
 from unclip.unclip_core.families.download import download, needed_files, sources
+from unclip.unclip_core.families.download_record import NAME, Record
 from unclip.unclip_core.weights.files import CheckpointError
 
 HUB = [
@@ -59,6 +61,8 @@ class Hub:
 
     def __init__(self, files):
         self.files, self.asked = files, []
+        self.branches = {"main": files}  # by revision
+        self.tells_versions = True
         self.breaks: dict[str, int] = {}  # file -> bytes that it gives before the line breaks for good
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -78,21 +82,23 @@ class Hub:
 
             def do_GET(self):
                 if self.path.startswith("/api/models/"):
+                    files = hub.branches[self.path.split("/tree/")[1].split("?")[0]]
                     rows = [
-                        {"type": "file", "path": name, "size": len(data), "oid": name}
-                        for name, data in hub.files.items()
+                        {"type": "file", "path": name, "size": len(data), "oid": name} for name, data in files.items()
                     ]
                     return self.send(200, json.dumps(rows).encode(), {"Content-Type": "application/json"})
                 return self.answer(body=True)
 
             def answer(self, body):
-                name = self.path.split("/resolve/main/")[1]
-                data, start = hub.files[name], 0
+                revision, name = self.path.split("/resolve/")[1].split("/", 1)
+                data, start = hub.branches[revision][name], 0
                 if body:
                     said = self.headers.get("Range")
                     hub.asked.append((name, said))
                     start = int(said.removeprefix("bytes=").rstrip("-")) if said else 0
-                head = {"ETag": f'"{name.replace("/", "-")}"', "X-Repo-Commit": "0" * 40}
+                head = {"X-Repo-Commit": "0" * 40}
+                if hub.tells_versions:
+                    head["ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
                 whole, data = len(data), data[start:]
                 if start:
                     head["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
@@ -121,7 +127,14 @@ def hub():
 
 
 def files_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Contents by path, without the command's own record."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != NAME]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def another(files):
+    """Files of the same names and sizes with other contents."""
+    return {name: data[::-1] for name, data in files.items()}
 
 
 @pytest.mark.parametrize(("name", "repository"), [(name, source.repository) for name, source in sources().items()])
@@ -168,6 +181,94 @@ def test_a_part_of_another_version_is_not_gone_on_with(hub, tmp_path):
     (folder / "prior" / "config.json.another.part").write_bytes(b"something else")
     download("karlo", str(tmp_path), hub=hub.url)
     assert (folder / "prior" / "config.json").read_bytes() == hub.files["prior/config.json"]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_files_of_another_revision_are_not_taken_for_its_own(hub, tmp_path, recorded):
+    hub.branches["other"] = another(hub.files)
+    folder = download("karlo", str(tmp_path), hub=hub.url)
+    if not recorded:  # a folder from before there was a record: for the default revision its sizes serve
+        (folder / NAME).unlink()
+        hub.asked = []
+        download("karlo", str(tmp_path), hub=hub.url)
+        assert hub.asked == []
+    for revision in ("other", None, "other"):
+        download("karlo", str(tmp_path), revision, hub.url)
+        wanted = hub.branches[revision or "main"]
+        assert files_of(folder) == {name: wanted[name] for name in NEEDED}
+        hub.asked = []
+        download("karlo", str(tmp_path), revision, hub.url)
+        assert hub.asked == []
+
+
+def test_a_branch_that_has_moved_is_fetched_again(hub, tmp_path):
+    folder = download("karlo", str(tmp_path), hub=hub.url)
+    moved = "prior/diffusion_pytorch_model.safetensors"
+    hub.files[moved], hub.asked = hub.files[moved][::-1], []
+    download("karlo", str(tmp_path), hub=hub.url)
+    assert hub.asked == [(moved, None)] and (folder / moved).read_bytes() == hub.files[moved]
+
+
+def test_a_part_of_another_revision_is_not_gone_on_with(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100)
+    hub.branches["other"] = another(hub.files)
+    broken = "decoder/diffusion_pytorch_model.bin"
+    hub.breaks[broken] = 700
+    with pytest.raises(CheckpointError, match="could not be fetched"):
+        download("karlo", str(tmp_path), hub=hub.url)
+    hub.breaks.clear()
+    hub.asked = []
+    folder = download("karlo", str(tmp_path), "other", hub.url)
+    assert (broken, None) in hub.asked and (folder / broken).read_bytes() == hub.branches["other"][broken]
+    hub.asked = []
+    download("karlo", str(tmp_path), hub=hub.url)  # and that of the first is still there
+    assert (broken, "bytes=700-") in hub.asked and (folder / broken).read_bytes() == hub.files[broken]
+
+
+def test_a_file_that_was_being_replaced_is_fetched_again(hub, tmp_path, monkeypatch):
+    folder = download("karlo", str(tmp_path), hub=hub.url)
+    file = "prior/config.json"
+    (folder / "new").write_bytes(another(hub.files)[file])
+    noted = Record._note
+    monkeypatch.setattr(
+        Record, "_note", lambda self, name, version: noted(self, name, version) if not version else 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        Record.read(folder).replace(file, folder / "new", "x")
+    monkeypatch.undo()
+    hub.asked = []
+    download("karlo", str(tmp_path), hub=hub.url)
+    assert hub.asked == [(file, None)] and (folder / file).read_bytes() == hub.files[file]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_weights_that_a_revision_lacks_are_refused(hub, tmp_path, recorded):
+    """The reader would take safetensors before the .bin that the revision has."""
+    lacked = "prior/diffusion_pytorch_model.safetensors"
+    hub.branches["other"] = {
+        name: data for name, data in another(hub.files).items() if "prior" not in name or "safe" not in name
+    }
+    folder = download("karlo", str(tmp_path), hub=hub.url)
+    if not recorded:
+        (folder / NAME).unlink()
+    hub.asked = []
+    with pytest.raises(CheckpointError, match=f"holds {lacked}, which this revision of the model lacks"):
+        download("karlo", str(tmp_path), "other", hub.url)
+    assert hub.asked == [] and files_of(folder) == {name: hub.files[name] for name in NEEDED}
+    (folder / lacked).unlink()
+    download("karlo", str(tmp_path), "other", hub.url)
+    assert files_of(folder).keys() == NEEDED - {lacked} | {"prior/diffusion_pytorch_model.bin"}
+    with pytest.raises(CheckpointError, match="no version of"):
+        hub.tells_versions = False
+        download("karlo", str(tmp_path), "other", hub.url)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"prior/config.json": 1}', "\xff"])
+def test_a_damaged_record_is_refused(hub, tmp_path, text):
+    folder = download("karlo", str(tmp_path), hub=hub.url)
+    (folder / NAME).write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=r"unclip-download\.json.*nobody knows of which revision"):
+        download("karlo", str(tmp_path), hub=hub.url)
 
 
 def test_a_hub_that_does_not_answer_is_said_in_a_sentence(hub, tmp_path, monkeypatch):

@@ -248,3 +248,14 @@ def test_times_embedded_beforehand_equal_those_embedded_in_each_step():
         assert error(table(t), net.time_embed(t)) < 1e-6
     x, t = draw(2, 3, 16, 12), torch.tensor([3, 999])
     assert error(net(x, t, times=table), net(x, t)) < 1e-5
+
+
+@torch.no_grad()
+def test_times_that_were_not_embedded_beforehand_are_nan():
+    """The first time's embedding in their place would go unnoticed."""
+    net = randomise(UNet(dataclasses.replace(FULL, context_dim=None)))
+    table = TimeTable(net.time_embed, torch.tensor([999, 500, 3]))
+    found = table(torch.tensor([500, 0, 998, 3]))
+    assert found[1:3].isnan().all() and error(found[[0, 3]], net.time_embed(torch.tensor([500, 3]))) < 1e-6
+    with pytest.raises(IndexError):
+        table(torch.tensor([1000]))

@@ -55,9 +55,12 @@ def test_the_first_step_is_plain_the_second_recorded_and_all_are_equal(recorder)
 @torch.no_grad()
 def test_embedded_times_are_an_input(recorder):
     net = randomise(UNet(unet_params(3, (0, 0))))
+
+    def forward(x, t, _, times):
+        return net(x, t, times=times)
+
     for times in (torch.tensor([900, 500, 20]), torch.tensor([7, 3, 1])):  # the second run has the graph of the first
-        table = TimeTable(net.time_embed, times)
-        run = step_graphs.stepped(net, lambda x, t, _, times: net(x, t, times=times), table)
+        run = step_graphs.stepped(net, forward, TimeTable(net.time_embed, times))
         for number in times:
             x, t = draw(2, 3, 8, 8, seed=int(number)), number.expand(2)
             assert error(run(x, t, None), net(x, t)) < 1e-6
@@ -76,6 +79,52 @@ def test_other_shapes_are_other_graphs_and_few_are_kept(recorder):
     run(*given(1))
     assert recorder.recorded == 4 and len(step_graphs.GRAPHS) == 2
     assert torch.equal(run(*given(3)), net(*given(3)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("most", "recorded"), [(4, 3), (3, 3), (2, 12)])
+def test_shapes_in_rotation_are_recorded_once_where_there_is_room(recorder, monkeypatch, most, recorded):
+    monkeypatch.setattr(step_graphs, "GRAPHS", StepGraphs(recorder, most=most))
+    net = Net()
+    for _ in range(5):
+        for batch in (1, 2, 3):
+            assert torch.equal(step_graphs.stepped(net, net)(*given(batch)), net(*given(batch)))
+    assert recorder.recorded == recorded and len(step_graphs.GRAPHS) == min(most, 3)
+
+
+class TwoWays(Net):
+    """A net with a second method of the same signature."""
+
+    def doubled(self, x, t, condition, times=None):
+        return 2 * self(x, t, condition, times)
+
+
+@torch.no_grad()
+def test_another_method_of_a_net_has_a_graph_of_its_own(recorder, monkeypatch):
+    monkeypatch.setattr(step_graphs, "GRAPHS", StepGraphs(recorder, most=4))
+    net, other = TwoWays(), TwoWays()
+    for seed in range(4):  # a bound method is another object each time
+        plain = net(*given(seed=seed))
+        assert torch.equal(step_graphs.stepped(net, net)(*given(seed=seed)), plain)
+        assert torch.equal(step_graphs.stepped(net, net.doubled)(*given(seed=seed)), 2 * plain)
+        assert torch.equal(step_graphs.stepped(net, other.doubled)(*given(seed=seed)), other.doubled(*given(seed=seed)))
+    assert recorder.recorded == 3 and len(step_graphs.GRAPHS) == 3
+
+
+@torch.no_grad()
+def test_a_graph_is_freed_with_the_function_that_it_is_of(recorder):
+    """Else the next function could have its place in memory, and its graph."""
+    recorder.forgetful, net = True, Net()
+
+    def forward(x, t, condition, times):
+        return net(x, t, condition, times)
+
+    for seed in range(3):
+        step_graphs.stepped(net, forward)(*given(seed=seed))
+    assert len(step_graphs.GRAPHS) == 1
+    del forward
+    gc.collect()
+    assert len(step_graphs.GRAPHS) == 0 and not step_graphs.GRAPHS._steps
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.nets import feature_rows, movq
 from unclip.unclip_core.nets.movq import MoVQ
 from unclip.unclip_core.nets.movq_params import MoVQParams
+from unclip.unclip_core.pipelines import encode_text, sample_prior
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,32 @@ def test_the_device_takes_no_tensor_of_the_cpu():
     """Else a value left on the CPU would go unnoticed, and be counted as the device's."""
     with WithoutFloat64(), torch.no_grad(), pytest.raises(RuntimeError, match="beside tensors of"):
         torch.zeros(3, device=DEVICE) + torch.zeros(3)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+@pytest.mark.parametrize("negative", [None, "a blue square"])
+def test_a_prior_takes_a_text_that_lies_elsewhere(model, guidance_scale, negative):
+    """As ComfyUI hands it on: read by a CLIP on the CPU, mapped by a prior on the device."""
+    text = encode_text(model.clip, ["a red circle", "a blue square"])
+    away = None if negative is None else encode_text(model.clip, [negative])
+    settings = {"seeds": [3, 4], "steps": 2, "guidance_scale": guidance_scale, "candidates": 2, "keep": 1}
+    here = sample_prior(model.prior, text, negative=away, **settings)
+    with WithoutFloat64():
+        there = sample_prior(on_device(model.prior), text, negative=away, **settings)
+        assert isinstance(there, DeviceTensor)
+        there = there.cpu()
+    assert error(there, here) < 2e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pipeline", [pipeline for pipeline in PIPELINES if pipeline.__name__ != "embedding_space"],
+    ids=lambda pipeline: pipeline.__name__,
+)  # fmt: skip
+def test_a_pipeline_takes_what_lies_on_the_cpu(pipeline, model):
+    here = pipeline(lambda value: value, model.clip, model.prior, model.decoder, model.upsampler)
+    with WithoutFloat64():
+        parts = [on_device(part) for part in (model.clip, model.prior, model.decoder, model.upsampler)]
+        there = pipeline(lambda value: value, *parts)
+        there = there.cpu() if isinstance(there, DeviceTensor) else there
+    assert error(there, here) < 2e-4

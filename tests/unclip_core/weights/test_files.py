@@ -10,7 +10,14 @@ from torch import nn
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.families.native.reader import read_index
 from unclip.unclip_core.weights import files
-from unclip.unclip_core.weights.files import CheckpointError, load_strictly, load_weights, save_weights
+from unclip.unclip_core.weights.files import (
+    CheckpointError,
+    Entry,
+    load_strictly,
+    load_weights,
+    save_weights,
+    stream_weights,
+)
 
 
 @pytest.fixture
@@ -120,3 +127,33 @@ def test_a_bad_configuration_is_named(tmp_path):
     save_weights(tmp_path / "d.safetensors", {"weight": torch.zeros(1)}, {"net": {"width": 3}, "diffusion": {}})
     with pytest.raises(CheckpointError, match=r"configuration in the header of .*d\.safetensors"):
         _ = load_model(tmp_path).decoder
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "said"),
+    [
+        (1e5, torch.float16, "too large for float16: take bfloat16"),
+        (-1e5, torch.float16, "too large for float16: take bfloat16"),
+        (torch.finfo(torch.float32).max, torch.bfloat16, r"too large for bfloat16\."),
+        (1e300, torch.float32, r"too large for float32\."),
+    ],
+)
+def test_what_a_cast_would_make_infinite_is_refused(tmp_path, number, dtype, said):
+    path, wide = tmp_path / "net.safetensors", torch.tensor([1.0, number], dtype=torch.float64)
+    held = wide if wide.float().isinf().any() else wide.float()
+    save_weights(path, {"weight": held, "count": torch.tensor([3])}, {})
+    with pytest.raises(CheckpointError, match=f"'weight' of .*net.safetensors' holds values {said}"):
+        load_weights(path, dtype)
+    assert load_weights(path)[0]["weight"].tolist() == held.tolist()
+    entries = [Entry("weight", dtype, (2,), lambda: held), Entry("count", torch.int64, (1,), lambda: torch.tensor([3]))]
+    with pytest.raises(CheckpointError, match=said):
+        stream_weights(tmp_path / "written.safetensors", entries)
+    assert not (tmp_path / "written.safetensors").exists()
+
+
+def test_what_fits_is_cast_and_what_is_kept_is_float32(tmp_path):
+    path, numbers = tmp_path / "net.safetensors", torch.tensor([0.1, 65504.0])
+    save_weights(path, {"weight": numbers, "mean": numbers, "std": numbers.half()}, {})
+    tensors, _ = load_weights(path, torch.float16, keep=("mean", "std"))
+    assert torch.equal(tensors["weight"], numbers.half()) and torch.equal(tensors["mean"], numbers)
+    assert torch.equal(tensors["std"], numbers.half().float())

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...weights.files import CheckpointError, load_weights, save_weights, whole_folder
+from ...weights.files import CheckpointError, cast_weight, load_weights, save_weights, whole_folder
 from ...weights.rows8 import SCALE, code_rows
 from ..statistics import STATISTICS
 from .index import read_index, write_index
@@ -18,7 +18,8 @@ def code(folder: Path, target: Path, dtype: torch.dtype, parts: Collection[str])
     """Write the model; see `Family.code`.
 
     Raises:
-        CheckpointError: the folder is damaged or lacks one of the parts, or the target is not empty.
+        CheckpointError: the folder is damaged or lacks one of the parts, a number is too large for `dtype`, or the
+            target is not empty.
         OSError: the disk is full. Whatever fails, nothing is left behind.
     """
     index = read_index(folder)
@@ -31,7 +32,10 @@ def code(folder: Path, target: Path, dtype: torch.dtype, parts: Collection[str])
         for component, file in index.components.items():
             tensors, config = load_weights(folder / file)
             kept = code_rows(tensors) if component in parts else tensors
-            cast = {name: tensor if _stays(name, tensor) else tensor.to(dtype) for name, tensor in kept.items()}
+            cast = {
+                name: tensor if _stays(name, tensor) else cast_weight(tensor, dtype, name, folder / file)
+                for name, tensor in kept.items()
+            }
             save_weights(aside / f"{component}.safetensors", cast, config)
         files = {component: f"{component}.safetensors" for component in index.components}
         write_index(aside, index.family, files, {stage: asdict(told) for stage, told in index.settings.items()})

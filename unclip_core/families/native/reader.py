@@ -1,5 +1,6 @@
 """Read our own model folders: `model_index.json` and a safetensors file a component, with its configuration."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ import torch
 from ...models import PARTS, Clip, Decoder, Prior, Upsampler
 from ...weights.files import CheckpointError, load_weights
 from ..registry import INDEX
+from ..statistics import STATISTICS
 from .index import read_index
 from .parts import build_clip, build_decoder, build_prior, build_second_upsampler, build_upsampler
 
@@ -36,7 +38,7 @@ class NativeFolder:
 
     def prior(self) -> Prior:
         """Read the prior."""
-        return self._sampled("prior", build_prior(*self._read("prior", self.dtype)))
+        return self._sampled("prior", build_prior(*self._read("prior", self.dtype, STATISTICS)))
 
     def decoder(self) -> Decoder:
         """Read the decoder."""
@@ -55,9 +57,12 @@ class NativeFolder:
         settings = self.index.settings.get(stage)
         return part if settings is None else replace(part, settings=settings)
 
-    def _read(self, component: str, dtype: torch.dtype) -> Read:
-        """Return what the part is built of: family, tensors, configuration, and the file for errors."""
+    def _read(self, component: str, dtype: torch.dtype, keep: Collection[str] = ()) -> Read:
+        """Return what the part is built of: family, tensors, configuration, and the file for errors.
+
+        The tensors that `keep` names are float32 whatever the dtype.
+        """
         if component not in self.index.components:
             raise CheckpointError(f"'{self.folder / INDEX}' names no file for the '{component}' under \"components\".")
         path = self.folder / self.index.components[component]
-        return self.family, *load_weights(path, dtype), str(path)
+        return self.family, *load_weights(path, dtype, keep), str(path)

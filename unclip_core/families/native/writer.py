@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ...models import UnclipModel
-from ...weights.files import save_weights
+from ...weights.files import cast_weights, save_weights
 from ..placing import copy_or_link
 from ..registry import INDEX, TrainedPart
+from ..statistics import STATISTICS
 from .index import ModelIndex, read_index, write_index
 from .parts import BUILDERS
 
@@ -18,12 +19,13 @@ def write_trained(base: UnclipModel | None, output: Path, part: TrainedPart) -> 
     """Write the part into `output`, with the base's other components and settings; see `Family.write_trained`.
 
     Raises:
-        CheckpointError: the reader would refuse the part; nothing is written then.
+        CheckpointError: the reader would refuse the part, or a number is too large for its dtype; nothing is written.
     """
-    cast = {name: t.to(part.dtype) if t.is_floating_point() else t for name, t in part.tensors.items()}
-    BUILDERS[part.stage](part.family, cast, part.config, str(output / f"{part.stage}.safetensors"))
+    path = output / f"{part.stage}.safetensors"
+    cast = cast_weights(part.tensors, part.dtype, path, STATISTICS)
+    BUILDERS[part.stage](part.family, cast, part.config, str(path))
     before, there = _index(None if base is None else base.folder), _index(output)
-    save_weights(output / f"{part.stage}.safetensors", cast, part.config)
+    save_weights(path, cast, part.config)
     components = _take_over(part, base, before, there, output) | {part.stage: f"{part.stage}.safetensors"}
     settings: dict[str, Any] = {
         stage: asdict(told) for index in (before, there) if index for stage, told in index.settings.items()

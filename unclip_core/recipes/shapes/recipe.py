@@ -21,6 +21,7 @@ from ...families.loading import load_model
 from ...families.native.presets import TINY_DIFFUSION, TINY_SCALE, tiny_decoder, tiny_prior, tiny_upsampler
 from ...families.native.reader import NativeFolder
 from ...families.native.writer import write_index as write_native_index
+from ...families.statistics import STATISTICS
 from ...models import DECODER_SETTINGS, PRIOR_SETTINGS, UPSAMPLER_SETTINGS, Decoder, Upsampler
 from ...nets.decoder import DecoderNet
 from ...nets.params import params_to_dict
@@ -35,7 +36,7 @@ from ...train.processes import OneProcess
 from ...train.sample_sheets import decoder_sheet, save_sheet, upsampler_sheet
 from ...train.state import RunFiles
 from ...weights.computing import computing_dtype, describe_dtype
-from ...weights.files import CheckpointError, load_strictly, load_weights, save_weights, write_whole
+from ...weights.files import CheckpointError, cast_weights, load_strictly, load_weights, save_weights, write_whole
 from .attributes import AttributeHeads
 from .clip_config import tiny_clip_config
 from .crops import UpsamplerSource
@@ -320,5 +321,5 @@ def _fast_attention(device: str) -> AbstractContextManager[Any]:
 def _export(
     path: Path, tensors: dict[str, Tensor], prefix: str, config: dict[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
-    chosen = {name.removeprefix(prefix): t.to(dtype) for name, t in tensors.items() if name.startswith(prefix)}
-    save_weights(path, chosen, config)
+    chosen = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    save_weights(path, cast_weights(chosen, dtype, path, STATISTICS), config)
