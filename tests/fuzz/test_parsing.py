@@ -7,6 +7,7 @@ import pytest
 from fuzz.mutations import Hangs, bounded, damaged_bytes, damaged_json, fuzzed, survives
 from hypothesis import given
 
+from unclip.unclip_core.families.download_record import NAME, Record
 from unclip.unclip_core.parsing import MalformedInput, checked, parse_json, read_toml
 
 GOOD = {"name": "x", "steps": [1, 2, 3], "inner": {"width": 16, "on": True, "text": "é"}, "scale": 1.5}
@@ -41,6 +42,15 @@ def test_toml(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "fuzzed.toml"
     path.write_bytes(data)
     survives(lambda: read_toml(path), MalformedInput)
+
+
+@fuzzed
+@given(data=damaged_bytes(b'{"model_index.json": "0123abcd", "prior/config.json": ""}'))
+def test_the_record_of_a_download(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / NAME).write_bytes(data)
+    found = survives(lambda: Record.read(folder), MalformedInput)
+    assert found is None or all(isinstance(version, str) for version in found.versions.values())
 
 
 def test_the_harness_notices_what_hangs_and_what_takes_too_much():

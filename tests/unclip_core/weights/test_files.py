@@ -153,7 +153,7 @@ def test_what_a_cast_would_make_infinite_is_refused(tmp_path, number, dtype, sai
 
 def test_what_fits_is_cast_and_what_is_kept_is_float32(tmp_path):
     path, numbers = tmp_path / "net.safetensors", torch.tensor([0.1, 65504.0])
-    save_weights(path, {"weight": numbers, "mean": numbers, "std": numbers.half()}, {})
+    save_weights(path, {"weight": numbers, "mean": numbers.clone(), "std": numbers.half()}, {})
     tensors, _ = load_weights(path, torch.float16, keep=("mean", "std"))
     assert torch.equal(tensors["weight"], numbers.half()) and torch.equal(tensors["mean"], numbers)
     assert torch.equal(tensors["std"], numbers.half().float())
