@@ -150,9 +150,8 @@ class DecoderObjective(DiffusionObjective):
         noisy = self.noisy(x0, batch)
         raw = self.net(noisy, batch["times"], condition)
         values = diffusion_loss(raw, x0, batch, self.spec)
-        return values if self.perceptual is None else self._with_perceptual(values, raw, noisy, x0, batch)
-
-    def _with_perceptual(self, values: Values, raw: Tensor, noisy: Tensor, x0: Tensor, batch: Batch) -> Values:
+        if self.perceptual is None:
+            return values
         mean = raw[:, : x0.shape[1]].float()
         predicted = predicted_x0(mean, noisy.float(), self.spec.prediction, batch["alpha_bar"])
         distance = self.perceptual(predicted, x0).mean()
