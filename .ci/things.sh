@@ -1,7 +1,7 @@
 #!/bin/sh
 # The bundled model of things, from its drawings to its figures: .ci/things.sh [FOLDER] (default: things-results).
 # FOLDER/data has what it learns from, FOLDER/model what was trained, FOLDER/small that model with eight bits a weight,
-# FOLDER/figures what was measured; log.txt all that was said, steps.txt exit codes and seconds, as it goes on.
+# FOLDER/figures what was measured; NAME.log what each step said, steps.txt exit codes and seconds, as it goes on.
 # What is there already is not made again: a run that was cut off goes on.
 #
 # PYTHON     with what pyproject.toml's [train] asks for (default: .venv/bin/python)
@@ -12,6 +12,7 @@
 # CLIP       configuration of the text tower's training (default: clip_words)
 # DECODER_FROM, PRIOR_FROM   scratch or base (default: scratch)
 # CLIP_MINUTES, DECODER_MINUTES, PRIOR_MINUTES   of training (default: the configurations' own)
+# JUDGE_MINUTES   of the judge's training (default: its 4,000 steps)
 # BATCH      of all trainings, and DEVICE_TABLES=false for a CPU (default: the configurations' own)
 # DEVICE     of the judge's training (default: cpu); the others take the best there is
 # ROWS, N    what is measured, and prompts a row (default: thing scene, 200)
@@ -25,7 +26,8 @@ scenes=${SCENES:+--scenes $SCENES}
 configs=unclip_core/recipes/things/configs
 mkdir -p "$out/configs" "$out/figures"
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+beside=
+trap 'for one in $beside; do pkill -P "$one"; done; rm -rf "$scratch"' EXIT # what runs beside would go on alone
 ln -s "$PWD" "$scratch/unclip" # a clone's folder may have another name, and PYTHON none of the package
 PYTHONPATH=$scratch${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
@@ -65,16 +67,18 @@ set_in "$out/configs/prior.toml" start "${PRIOR_FROM:+\"$PRIOR_FROM\"}"
 # shellcheck disable=SC2086  # the options are words
 step data data things --output "$out/data" --small "${PICTURES:-110000}" --large 200 --captions 6 \
     --workers "$workers" $packages $scenes || exit
-step judge data judge --output "$out/data" --device "${DEVICE:-cpu}" $packages &
+step judge data judge --output "$out/data" --device "${DEVICE:-cpu}" --minutes "${JUDGE_MINUTES:-0}" $packages &
 judge=$!
+beside=$judge
 step clip train clip --data "$out/data/small" --config "$out/configs/${CLIP:-clip_words}.toml" --output "$out/model" || exit
 step embed embed --data "$out/data/small" --output "$out/model/training/embeddings" --model "$out/model" \
     --workers "$workers" --batch 512 || exit
 step decoder train decoder --data "$out/data/small" --config "$out/configs/decoder.toml" --output "$out/model" &
 decoder=$!
-step prior train prior --data "$out/data/small" --config "$out/configs/prior.toml" --output "$out/model"
+beside="$judge $decoder"
+step prior train prior --data "$out/data/small" --config "$out/configs/prior.toml" --output "$out/model" || exit
 wait $decoder || exit
-step convert convert "$out/model" "$out/small" --dtype fp16 --int8 decoder prior || exit
+[ -e "$out/small" ] || step convert convert "$out/model" "$out/small" --dtype fp16 --int8 decoder prior || exit
 wait $judge || exit
 # shellcheck disable=SC2086
 step evaluate evaluate things --folder "$out/small" --data "$out/data" --n "${N:-200}" --rows ${ROWS:-thing scene} \

@@ -21,6 +21,7 @@ __all__ = [
     "VarianceType",
     "X0Clip",
     "clamp_x0",
+    "clean_sample",
     "dynamic_threshold",
     "host_timestep",
     "with_host_timestep",
@@ -136,13 +137,9 @@ class ModelDenoiser:
         return mean, (v + 1) / 2
 
     def _x0(self, mean: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return the clean sample: Ho et al. 2020 eq. 15 (epsilon), Salimans & Ho 2022 section 4 (v)."""
         if self._prediction == "sample":
             return mean
-        alpha, sigma = self._at("alpha", x, t), self._at("sigma", x, t)
-        if self._prediction == "epsilon":
-            return (x - sigma * mean) / alpha
-        return alpha * x - sigma * mean
+        return clean_sample(self._prediction, mean, x, self._at("alpha", x, t), self._at("sigma", x, t))
 
     def _at(self, name: str, x: Tensor, t: Tensor) -> Tensor:
         """Return a table's values at t, shaped `[B, 1, …]`; a table is moved once, and nothing waits for it."""
@@ -150,6 +147,21 @@ class ModelDenoiser:
         if key not in self._cast:
             self._cast[key] = self._tables[name].to(x.dtype).to(x.device)
         return per_sample(self._cast[key][t], x)
+
+
+def clean_sample(prediction: str, mean: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Return the x0 that a net's output says: Ho et al. 2020 eq. 15 (epsilon), Salimans & Ho 2022 section 4 (v).
+
+    Args:
+        prediction: what the output is, a ``PredictionType``.
+        mean: the output, without a variance.
+        x: the state, of the same shape.
+        alpha: sqrt of alpha-bar, of a shape that goes with x's.
+        sigma: sqrt of 1 - alpha-bar, likewise.
+    """
+    if prediction == "sample":
+        return mean
+    return (x - sigma * mean) / alpha if prediction == "epsilon" else alpha * x - sigma * mean
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..clip.open_clip_adapter import OpenClipAdapter, text_states
+from ..diffusion.denoiser import clean_sample, per_sample
 from ..diffusion.forward import add_noise
 from ..diffusion.spec import DiffusionSpec
 from ..models import PIXELS, ImageCodec
@@ -19,7 +20,7 @@ from ..nets.prior import PriorTransformer
 from ..nets.upsampler import UpsamplerNet
 from ..weights.computing import dtype_for
 from .losses import contrast, diffusion_loss
-from .perceptual import PerceptualLoss, predicted_x0
+from .perceptual import PerceptualLoss
 
 Batch = dict[str, Tensor]
 Values = dict[str, Tensor]
@@ -152,8 +153,8 @@ class DecoderObjective(DiffusionObjective):
         values = diffusion_loss(raw, x0, batch, self.spec)
         if self.perceptual is None:
             return values
-        mean = raw[:, : x0.shape[1]].float()
-        predicted = predicted_x0(mean, noisy.float(), self.spec.prediction, batch["alpha_bar"])
+        mean, level = raw[:, : x0.shape[1]].float(), per_sample(batch["alpha_bar"], x0)
+        predicted = clean_sample(self.spec.prediction, mean, noisy.float(), level.sqrt(), (1 - level).sqrt())
         distance = self.perceptual(predicted, x0).mean()
         return values | {"loss": values["loss"] + self._weight * distance, "perceptual": distance.detach()}
 

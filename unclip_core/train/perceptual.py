@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..clip.adapter import ClipAdapter
-from ..diffusion.denoiser import per_sample
 from ..weights.computing import dtype_for
 
 
@@ -43,9 +42,8 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             wanted = self.features(true)
         pairs = zip(self.features(predicted), wanted, strict=True)
-        return torch.stack([1 - F.cosine_similarity(a.float(), b.float(), dim=-1).mean(dim=1) for a, b in pairs]).mean(
-            0
-        )
+        likeness = [F.cosine_similarity(a.float(), b.float(), dim=-1).mean(dim=1) for a, b in pairs]
+        return 1 - torch.stack(likeness).mean(dim=0)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The patches' features `[B, P, W]` after each block."""
@@ -70,20 +68,3 @@ def _keeping(found: list[Tensor]) -> Any:
         found.append(output)
 
     return keep
-
-
-def predicted_x0(raw: Tensor, noisy: Tensor, prediction: str, alpha_bar: Tensor) -> Tensor:
-    """The image `[B, C, …]` that a raw output says: Ho et al. 2020, eq. 15; Salimans & Ho 2022, section 4 (v).
-
-    Args:
-        raw: what the net says of `noisy`, without a variance.
-        noisy: the state.
-        prediction: what it predicts: "sample", "epsilon" or "v_prediction".
-        alpha_bar: `[B]`.
-    """
-    if prediction == "sample":
-        return raw
-    ab = per_sample(alpha_bar, noisy)
-    if prediction == "v_prediction":
-        return ab.sqrt() * noisy - (1 - ab).sqrt() * raw
-    return (noisy - (1 - ab).sqrt() * raw) / ab.sqrt()

@@ -5,16 +5,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from factories import draw
+from own_training import config_of, curve, train, write_images
 from torch import nn
 
 from unclip.unclip_core.clip.open_clip_adapter import build_open_clip
+from unclip.unclip_core.diffusion.denoiser import clean_sample
 from unclip.unclip_core.diffusion.forward import add_noise
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.train.config import config_from_dict
 from unclip.unclip_core.train.losses import diffusion_loss, target_of
 from unclip.unclip_core.train.objectives import DecoderObjective
-from unclip.unclip_core.train.perceptual import PerceptualLoss, predicted_x0
+from unclip.unclip_core.train.perceptual import PerceptualLoss
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +68,16 @@ def test_equal_images_have_none_and_its_gradient_leads_to_the_true_one(loss):
     assert float((before - after).detach()) == pytest.approx(change, rel=0.05) and change > 0
 
 
+def x0_said(prediction, raw, noisy, alpha_bar):
+    level = alpha_bar[:, None, None, None]
+    return clean_sample(prediction, raw, noisy, level.sqrt(), (1 - level).sqrt())
+
+
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
 def test_a_right_output_says_the_true_image(prediction):
     x0, noise, alpha_bar = draw(4, 3, 8, 8, seed=5), draw(4, 3, 8, 8, seed=6), torch.tensor([0.99, 0.6, 0.2, 0.02])
     said = target_of(prediction, x0, noise, alpha_bar)
-    found = predicted_x0(said, add_noise(x0, noise, alpha_bar), prediction, alpha_bar)
+    found = x0_said(prediction, said, add_noise(x0, noise, alpha_bar), alpha_bar)
     torch.testing.assert_close(found, x0, atol=2e-5, rtol=0)
 
 
@@ -102,7 +109,7 @@ def test_the_decoders_loss_has_so_much_of_it(loss):
     batch |= {"times": torch.tensor([3, 6]), "weight": torch.ones(2)}
     net = _Says(0.1 * draw(2, 3, 64, 64, seed=9))
     plain = diffusion_loss(net.raw, images, batch, spec)
-    x0 = predicted_x0(net.raw, add_noise(images, noise, alpha_bar), "v_prediction", alpha_bar)
+    x0 = x0_said("v_prediction", net.raw, add_noise(images, noise, alpha_bar), alpha_bar)
     values = DecoderObjective(net, spec, perceptual=loss, weight=0.7)(batch)
     torch.testing.assert_close(values["perceptual"], loss(x0, images).mean())
     torch.testing.assert_close(values["loss"], plain["loss"] + 0.7 * loss(x0, images).mean())
@@ -118,6 +125,17 @@ def test_latents_and_other_towers_are_refused(loss):
         DecoderObjective(nn.Identity(), spec, codec, loss)
     with pytest.raises(ValueError, match=r"needs the base's CLIP to have a vision transformer of open_clip's"):
         PerceptualLoss(SimpleNamespace(model=SimpleNamespace(visual=nn.Conv2d(3, 4, 1))))
+
+
+def test_a_training_counts_it_as_its_configuration_says(tmp_path):
+    images = write_images(tmp_path / "images")
+    config = config_of("decoder", 1, base="bundled (shapes)", batch=2)
+    config["loss"] = {"perceptual": 0.7}
+    assert train("decoder", images, tmp_path / "made", config) == 0
+    of_loss, of_squares, of_features = (
+        curve(tmp_path / "made", "decoder", name)[1] for name in ("loss", "mse", "perceptual")
+    )
+    assert of_features > 0 and of_loss == pytest.approx(of_squares + 0.7 * of_features, rel=1e-4)
 
 
 def test_a_negative_share_is_refused():

@@ -203,6 +203,16 @@ def test_psnr_is_of_the_mean_square():
     assert psnr(true, true) == pytest.approx(100)
 
 
+class SeesWhite:
+    """Another judge, that tells a plain white picture from all others."""
+
+    def __init__(self, world):
+        pass
+
+    def score(self, image, picture):
+        return {"near_top1": bool((image < 1).any())}
+
+
 def test_the_table_is_made_row_by_row_with_true_pictures_beside(world, monkeypatch, tmp_path, capsys):
     """Drawings are the true pictures here, half of them emptied: half of all is right."""
     judge = judge_of({"red": (0, 0, 0)})
@@ -218,11 +228,13 @@ def test_the_table_is_made_row_by_row_with_true_pictures_beside(world, monkeypat
     monkeypatch.setattr(evaluation, "open_world", lambda path, packages: world)
     monkeypatch.setattr(evaluation, "placed_model", lambda path, device: None)
     monkeypatch.setattr(evaluation, "text_to_image", true_drawings)
+    monkeypatch.setattr(evaluation, "Neighbours", SeesWhite)
     monkeypatch.setitem(evaluation.STAGES, "clip", lambda *of: {"top1": 0.25, "n": of[3]})
     found = evaluation.evaluate_things(8, 0, data=tmp_path, rows=["thing", "clip"], output=tmp_path / "out")
     styles = [q.picture.things[0].style == 0 for q in asked]
     assert found["true"]["thing"]["style"] == np.mean(styles)
     assert found["thing"]["style"] == sum(styles[1::2]) / 8
+    assert found["thing"]["near_top1"] == 0.5 and found["true"]["thing"]["near_top1"] == 1.0
     assert found["true"]["thing"]["ground"] == 1.0 and found["clip"] == {"top1": 0.25, "n": 8}
     assert (tmp_path / "out" / "thing.png").is_file() and (tmp_path / "out" / "evaluation.json").is_file()
     assert len((tmp_path / "out" / "thing.txt").read_text().splitlines()) == 8
