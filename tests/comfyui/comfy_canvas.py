@@ -29,10 +29,17 @@ STILL = [250, 15]  # the view glides to its place; it has come to rest once all 
 
 READY = "window.app?.vueAppReady && window.app?.extensionManager"
 LOAD = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name, { openSource: 'template' }) }"
+# A run that began before is not meant: another test's, that goes on behind it on the same page.
 LISTEN = """() => {
     window.ending = null
-    for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
-        app.api.addEventListener(name, (event) => { window.ending ??= [name, event.detail] }, { once: true })
+    if (!window.started) {
+        app.api.addEventListener('execution_start', ({ detail }) => window.started.add(detail.prompt_id))
+        for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
+            app.api.addEventListener(name, (event) => {
+                if (window.started.has(event.detail.prompt_id)) window.ending ??= [name, event.detail]
+            })
+    }
+    window.started = new Set()
 }"""
 QUEUE = """async () => {
     if (!(await app.queuePrompt(0, 1))) window.ending = ['refused', app.lastNodeErrors ?? null]
