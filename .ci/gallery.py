@@ -32,7 +32,7 @@ def main() -> None:
     with torch.inference_mode():
         for at in range(0, len(PROMPTS), BATCH):
             part = PROMPTS[at : at + BATCH]
-            images = text_to_image(model, part, [SEED + at + k for k in range(len(part))], Settings(candidates=4)).large
+            images = text_to_image(model, part, [SEED + at + k for k in range(len(part))], Settings(decoded=4)).large
             drawn += [levels(image) for image in images]
     sheet = Image.fromarray(tiled(drawn, COLUMNS).numpy())
     small = (COLUMNS * SIDE, -(-len(PROMPTS) // COLUMNS) * SIDE)

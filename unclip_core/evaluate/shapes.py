@@ -54,7 +54,7 @@ def evaluate_tiny(
     started = time.monotonic()
     for at in progress_bar(range(0, len(prompts), batch), desc="evaluate", unit="batch"):
         rows = slice(at, at + batch)
-        drawing = text_to_image(drawn_by, [p[3] for p in prompts[rows]], seeds[rows], settings or Settings())
+        drawing = text_to_image(drawn_by, [p[3] for p in prompts[rows]], seeds[rows], settings or Settings(decoded=4))
         images = drawing.large.cpu()
         scores = large.add_images(prompts[rows], images.permute(0, 3, 1, 2))
         sheets.add(prompts[rows], images, scores)

@@ -26,7 +26,7 @@ class Drawing:
     Attributes:
         small: the decoder's images `[B, S, S, 3]` in 0..1.
         large: the upsampler's images `[B, scale * S, scale * S, 3]` in 0..1; the decoder's where none was used.
-        embeds: the image embeddings `[B * candidates, D]` that were decoded.
+        embeds: the image embeddings `[B * decoded, D]` that were decoded.
         text: the condition of the prompts; None where there were none.
     """
 
@@ -46,8 +46,8 @@ def text_to_image(
 ) -> Drawing:
     """Draw an image for each prompt, through all stages of the model; one seed a prompt.
 
-    Of each prompt's candidates the one that CLIP finds nearest to it goes to the upsampler, if there is one and
-    `upsampled` asks for it.
+    Of each prompt's candidates the nearest to it are decoded, see `Settings`; the image that CLIP finds nearest goes to
+    the upsampler, if there is one and `upsampled` asks for it.
 
     Raises:
         ValueError: a setting is out of range, or there is not one seed a prompt.
@@ -56,8 +56,8 @@ def text_to_image(
     settings, done = settings or Settings(), on_stage or _nothing
     text = encode_text(model.clip, prompts)
     done("clip")
-    count = settings.candidates
-    embeds = sample_prior(model.prior, text, seeds=seeds, candidates=count, keep=count, **arguments(settings.prior))
+    drawn, count = settings.candidates, min(settings.candidates, settings.decoded)
+    embeds = sample_prior(model.prior, text, seeds=seeds, candidates=drawn, keep=count, **arguments(settings.prior))
     done("prior")
     rows = torch.arange(len(prompts)).repeat_interleave(count)
     small = sample_decoder(
@@ -83,7 +83,7 @@ def variations(
     on_stage: OnStage | None = None,
     upsampled: bool = True,
 ) -> Drawing:
-    """Draw an image for each image embedding `[B, D]`, without a text; `candidates` of the settings plays no part.
+    """Draw an image for each image embedding `[B, D]`, without a text; candidates play no part.
 
     Raises:
         ValueError: a setting is out of range, or there is not one seed an embedding.

@@ -17,7 +17,10 @@ class Settings:
         prior: of the prior.
         decoder: of the decoder.
         upsampler: of the upsampler.
-        candidates: embeddings drawn and decoded a prompt; CLIP picks the image that is upscaled.
+        candidates: embeddings drawn a prompt.
+        decoded: how many of them, at most, the decoder draws: those nearest to the text ("we generate two samples of
+            z_i … and select the one with a higher dot product with z_t", Ramesh et al. 2022, section 2.2). CLIP picks
+            the image that is upscaled.
         inversion_steps: 1..1000, of DDIM inversion, and of the way back.
     """
 
@@ -25,6 +28,7 @@ class Settings:
     decoder: StageSettings | None = None
     upsampler: StageSettings | None = None
     candidates: int = 4
+    decoded: int = 2
     inversion_steps: int = INVERSION_STEPS
 
 
