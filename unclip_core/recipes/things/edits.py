@@ -1,13 +1,15 @@
-"""Text diffs, measured: true pictures turned to another ground, style, colour or expression."""
+"""Edits by two texts, measured: true pictures turned to another ground, style, colour or expression."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ...embedding.arithmetic import text_diff
+from ...diffusion.noise import sample_seeds
+from ...embedding.arithmetic import blend, text_diff
 from ...models import UnclipModel
-from ...pipelines import embed_text
+from ...pipelines import embed_text, encode_text, sample_prior
+from ...pipelines.settings import arguments
 from .captions import with_articles, words
 from .dataset import World
 from .judge import Judge, Verdict
@@ -33,8 +35,31 @@ class Edit:
     color: int = -1
 
 
-def edits(model: UnclipModel, world: World, judge: Judge, count: int, seed: int) -> dict[str, float]:
-    """Text diffs of true pictures: what was asked turned, the thing stayed (top-5), both; and both by kind.
+Turn = Callable[[UnclipModel, Tensor, Sequence[Edit], Sequence[int]], Tensor]
+"""From true pictures' embeddings `[B, D]`, the edits of each and a seed each to the embeddings that are drawn."""
+
+
+def by_text_diff(model: UnclipModel, embeds: Tensor, part: Sequence[Edit], seeds: Sequence[int]) -> Tensor:
+    """Toward what CLIP says of one text beyond the other (Ramesh et al. 2022, section 3.3), as *Text Diff* does."""
+    old, new = (embed_text(model.clip, [edit.texts[side] for edit in part]) for side in (0, 1))
+    return text_diff(embeds, old, new, THETA)
+
+
+def by_prior(model: UnclipModel, embeds: Tensor, part: Sequence[Edit], seeds: Sequence[int]) -> Tensor:
+    """Add what the prior draws of the new text and take off what it draws of the old, as *Embedding Blend* does.
+
+    Both are drawn from the same noise, so that they differ in what the texts differ in; and unlike the texts' own
+    embeddings they lie where images' ones do.
+    """
+    texts = [encode_text(model.clip, [edit.texts[side] for edit in part]) for side in (0, 1)]
+    old, new = (sample_prior(model.prior, text, seeds=seeds, **arguments(model.prior.settings)) for text in texts)
+    return blend([embeds, new.to(embeds), old.to(embeds)], [1.0, 1.0, -1.0])
+
+
+def edits(
+    model: UnclipModel, world: World, judge: Judge, count: int, seed: int, turn: Turn = by_text_diff
+) -> dict[str, float]:
+    """Edits of true pictures by `turn`: what was asked turned, the thing stayed (top-5), both; and both by kind.
 
     Of an expression the thing that stays is a face: the new one is what is asked for.
     """
@@ -42,8 +67,8 @@ def edits(model: UnclipModel, world: World, judge: Judge, count: int, seed: int)
     turned, stayed = [], []
     for at in range(0, count, BATCH):
         part = asked[at : at + BATCH]
-        old, new = (embed_text(model.clip, [edit.texts[side] for edit in part]) for side in (0, 1))
-        embeds = text_diff(embeds_of(model, world, [edit.before for edit in part]), old, new, THETA)
+        before = embeds_of(model, world, [edit.before for edit in part])
+        embeds = turn(model, before, part, sample_seeds(seed + at, len(part)))
         for image, edit in zip(drawn(model, embeds, seed, at), part, strict=True):
             one, other = judged(judge, image, edit)
             turned.append(one)

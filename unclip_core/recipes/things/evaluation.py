@@ -22,7 +22,7 @@ from ...weights.choices import AUTO
 from ...weights.devices import computing_on
 from ...weights.files import write_whole
 from .dataset import LARGE, World, open_world
-from .edits import edits
+from .edits import by_prior, edits
 from .judge import JUDGE_FILE, Judge, load_judge
 from .measures import described, halfway, pictures_as_tensor, upsampling, zero_shot
 from .neighbours import Neighbours
@@ -38,6 +38,7 @@ STAGES: dict[str, Callable[[UnclipModel, World, Judge, int, int], dict[str, floa
     "describe": lambda model, world, judge, n, seed: described(model, world, n, seed),
     "halfway": halfway,
     "edits": edits,
+    "edits_by_prior": lambda model, world, judge, n, seed: edits(model, world, judge, n, seed, by_prior),
     "upsampler": lambda model, world, judge, n, seed: upsampling(model, world, n, seed),
     "memory": lambda model, world, judge, n, seed: memory(model, world, n, seed),
     "diversity": lambda model, world, judge, n, seed: diversity(model, world, n, seed),

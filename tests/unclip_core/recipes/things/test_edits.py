@@ -1,11 +1,14 @@
 """What text diffs are asked for, how they are judged, and how far drawings are from the training's."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from things_world import small_world
 
+from unclip.unclip_core.families.loading import load_model
+from unclip.unclip_core.pipelines import encode_text, sample_prior
 from unclip.unclip_core.recipes.things import edits, measures, originality
 from unclip.unclip_core.recipes.things.edits import KINDS, edit_of, is_face, judged
 from unclip.unclip_core.recipes.things.judge import Verdict
@@ -69,6 +72,18 @@ def test_shares_are_given_for_all_and_for_each_kind(world, monkeypatch):
     monkeypatch.setattr(edits, "drawn", lambda model, embeds, seed, at: torch.zeros(len(embeds), 3, 8, 8))
     found = edits.edits(SimpleNamespace(clip=None), world, BLIND, 8, 0)
     assert found == {"turned": 0, "stayed": 0, "all": 0} | dict.fromkeys(KINDS, 0) | {"n": 8}
+
+
+def test_by_the_prior_equal_texts_turn_nothing_and_others_by_what_it_draws_of_them(world):
+    model, part = load_model(), [edit_of(world, number, seed=1) for number in (0, 1)]
+    embeds = torch.nn.functional.normalize(torch.randn(2, 256, generator=torch.Generator().manual_seed(0)), dim=1)
+    same = [replace(edit, texts=(edit.texts[0], edit.texts[0])) for edit in part]
+    torch.testing.assert_close(edits.by_prior(model, embeds, same, [4, 5]), embeds, rtol=0, atol=1e-5)
+    turned = edits.by_prior(model, embeds, part, [4, 5])
+    for row, (edit, seed) in enumerate(zip(part, (4, 5), strict=True)):
+        old, new = (sample_prior(model.prior, encode_text(model.clip, [said]), seeds=[seed])[0] for said in edit.texts)
+        expected = embeds[row].double() + new.double() - old.double()
+        torch.testing.assert_close(turned[row].double(), expected / expected.norm(), rtol=0, atol=1e-4)
 
 
 def test_faces_are_faces():
