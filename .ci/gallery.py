@@ -10,7 +10,6 @@ from PIL import Image
 
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.pipelines import text_to_image
-from unclip.unclip_core.pipelines.settings import Settings
 from unclip.unclip_core.plotting.sheets import levels, tiled
 
 TARGET = Path(__file__).resolve().parents[1] / "nodes" / "web" / "docs" / "gallery.jpg"
@@ -32,7 +31,7 @@ def main() -> None:
     with torch.inference_mode():
         for at in range(0, len(PROMPTS), BATCH):
             part = PROMPTS[at : at + BATCH]
-            images = text_to_image(model, part, [SEED + at + k for k in range(len(part))], Settings(decoded=4)).large
+            images = text_to_image(model, part, [SEED + at + k for k in range(len(part))]).large
             drawn += [levels(image) for image in images]
     sheet = Image.fromarray(tiled(drawn, COLUMNS).numpy())
     small = (COLUMNS * SIDE, -(-len(PROMPTS) // COLUMNS) * SIDE)

@@ -37,7 +37,7 @@ class Setup:
         task: a name in `TASKS`, or the path of a workflow.
         model: a model folder; None is the bundled model.
         data: the collection of images that rows name by "index"; None where rows are prompts.
-        candidates: embeddings a prompt, as of `Settings`.
+        candidates: embeddings a prompt, all of them decoded.
         device: a torch device.
         dtype: of the nets, a name in `DTYPES`; "auto" is what the device computes in by itself.
         threads: of torch; 0 leaves them.
@@ -104,7 +104,8 @@ class TextToImage:
         from ...unclip_core.pipelines.settings import Settings
 
         prompts = [_prompt(row) for row in rows]
-        drawing = text_to_image(self._model, prompts, [row.seed for row in rows], Settings(candidates=self._candidates))
+        settings = Settings(candidates=self._candidates, decoded=self._candidates)
+        drawing = text_to_image(self._model, prompts, [row.seed for row in rows], settings)
         embeds = encode_image(self._model.clip, drawing.small).cpu()
         assert drawing.text is not None
         scores = cosine(embeds, drawing.text.embeds.cpu()).tolist()

@@ -1,4 +1,4 @@
-"""What `unclip map` refuses before Ray starts, and what it says at the end."""
+"""What `unclip map` refuses before Ray starts, what it says at the end, and that a task reads what it is told."""
 
 import json
 
@@ -9,7 +9,10 @@ pytest.importorskip("pyarrow", reason="unclip map needs the extra [ray], which i
 from unclip.__main__ import main
 from unclip.cli import map as command
 from unclip.cli.mapping import job as mapping
-from unclip.cli.mapping.tasks import TASKS
+from unclip.cli.mapping.rows import Row
+from unclip.cli.mapping.tasks import TASKS, Setup, make_task
+from unclip.unclip_core import pipelines
+from unclip.unclip_core.families.loading import SHAPES
 
 NODES = {"1": {"class_type": "Look", "inputs": {"seed": 1}}}
 GIVEN = {
@@ -69,3 +72,12 @@ def test_rows_that_are_no_longer_in_the_table_are_said_at_the_end(runs, monkeypa
     told = capsys.readouterr()
     assert "3 rows of the output are no longer in the table" in told.err
     assert json.loads(told.out)["gone"] == 3
+
+
+def test_all_candidates_that_are_asked_for_are_decoded(monkeypatch):
+    """Not the two that are by default: who asks for three has CLIP choose among three images."""
+    drawings, draw = [], pipelines.text_to_image
+    monkeypatch.setattr(pipelines, "text_to_image", lambda *given: drawings.append(draw(*given)) or drawings[-1])
+    task = make_task(Setup("text-to-image", model=SHAPES, candidates=3))
+    (result,) = task([Row("0", 5, {"prompt": "a red circle"})])
+    assert result.error is None and len(drawings[0].embeds) == 3

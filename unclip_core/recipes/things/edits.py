@@ -9,7 +9,6 @@ from ...diffusion.noise import sample_seeds
 from ...embedding.arithmetic import blend, text_diff
 from ...models import UnclipModel
 from ...pipelines import embed_text, encode_text, sample_prior
-from ...pipelines.settings import arguments
 from .captions import with_articles, words
 from .dataset import World
 from .judge import Judge, Verdict
@@ -52,8 +51,8 @@ def by_prior(model: UnclipModel, embeds: Tensor, part: Sequence[Edit], seeds: Se
     embeddings they lie where images' ones do.
     """
     texts = [encode_text(model.clip, [edit.texts[side] for edit in part]) for side in (0, 1)]
-    old, new = (sample_prior(model.prior, text, seeds=seeds, **arguments(model.prior.settings)) for text in texts)
-    return blend([embeds, new.to(embeds), old.to(embeds)], [1.0, 1.0, -1.0])
+    old, new = (sample_prior(model.prior, text, seeds=seeds) for text in texts)
+    return blend([embeds, new, old], [1.0, 1.0, -1.0])
 
 
 def edits(
