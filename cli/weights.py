@@ -49,10 +49,16 @@ def add_download(commands: Commands) -> None:
     )
     download.add_argument("name", choices=DOWNLOADS)
     download.add_argument("--to", metavar="DIR", help="the models folder (default: ComfyUI's models/unclip)")
+    download.add_argument(
+        "--revision",
+        metavar="REV",
+        help="a branch, tag or commit of the model's repository (default: its main branch); a prior that is fetched "
+        "beside a decoder comes from its own main branch",
+    )
     download.set_defaults(call=_download)
 
 
 def _download(options: argparse.Namespace) -> int:
     from ..unclip_core.families.download import download
 
-    return run_and_report(lambda: download(options.name, options.to))
+    return run_and_report(lambda: download(options.name, options.to, options.revision))

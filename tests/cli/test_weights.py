@@ -68,3 +68,11 @@ def test_an_interrupt_is_no_traceback(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(download, "download", interrupted)
     assert main(["download", "karlo", "--to", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "unclip: interrupted.\n"
+
+
+def test_a_revision_is_passed_on_and_the_default_is_none(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(download, "download", lambda *arguments: asked.append(arguments))
+    assert main(["download", "karlo", "--to", str(tmp_path), "--revision", "fp16"]) == 0
+    assert main(["download", "karlo", "--to", str(tmp_path)]) == 0
+    assert asked == [("karlo", str(tmp_path), "fp16"), ("karlo", str(tmp_path), None)]

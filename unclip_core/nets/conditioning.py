@@ -106,6 +106,23 @@ def join_context(image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -
     }
 
 
+def check_text_widths(
+    embed_dim: int, text_width: int | None, text_embeds: Tensor, text_states: Tensor | None = None
+) -> None:
+    """Raise ValueError unless a text's embedding `[B, embed_dim]` and states `[B, T, text_width]` are a net's own.
+
+    `text_width` None: the net reads no states.
+    """
+    states = None if text_width is None or text_states is None else text_states.shape[-1]
+    if text_embeds.shape[-1] != embed_dim or states not in (None, text_width):
+        wanted = f"{embed_dim}" if states is None else f"{embed_dim} numbers with token states of {text_width}"
+        given = f"{text_embeds.shape[-1]}" if states is None else f"{text_embeds.shape[-1]} and {states}"
+        raise ValueError(
+            f"This net reads text embeddings of {wanted}; given are {given}: take the text encoder that it was "
+            "trained with."
+        )
+
+
 def replace_dropped(embeds: Tensor, null: Tensor, drop: Tensor | None) -> Tensor:
     """Replace the rows of `embeds` `[B, D]` where `drop` `[B]` bool is set by `null` `[D]`."""
     return embeds if drop is None else torch.where(drop[:, None], null, embeds)

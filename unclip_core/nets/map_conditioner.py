@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..weights.computing import dtype_for
-from .conditioning import Condition, replace_dropped
+from .conditioning import Condition, check_text_widths, replace_dropped
 from .frames import Frames, paste
 from .linear import Linear
 from .params import require_count, require_positive
@@ -132,12 +132,16 @@ class MapConditioner(nn.Module):
         """Compute embedding and maps; arguments as of `Conditioner`.
 
         `text_states` and `text_mask` are not read. A missing text and a dropped one are the same.
+
+        Raises:
+            ValueError: the text's embedding has another width.
         """
         dtype = dtype_for(self.null_image)
         image = replace_dropped(whiten(image_embeds).to(dtype), self.null_image, drop_image)
         if text_embeds is None:
             text = self.null_text.expand(len(image), -1)
         else:
+            check_text_widths(self.params.embed_dim, None, text_embeds)
             text = replace_dropped(whiten(text_embeds).to(dtype), self.null_text, drop_text)
         embeds = h = torch.cat([image, text], dim=1)
         for layer in self.mlp:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..weights.computing import dtype_for
-from .conditioning import Condition, context_layers, join_context, replace_dropped
+from .conditioning import Condition, check_text_widths, context_layers, join_context, replace_dropped
 from .map_conditioner import MapConditioner, MapConditionerParams, whiten
 from .params import require_positive
 
@@ -78,7 +78,7 @@ class MapTokenConditioner(MapConditioner):
         """Compute embedding, maps, context and its mask; arguments as of `Conditioner`.
 
         Raises:
-            ValueError: the text has an embedding but no states or mask.
+            ValueError: the text has an embedding but no states or mask, or one of them has another width.
         """
         told = super().forward(image_embeds, text_embeds, text_states, text_mask, drop_image, drop_text)
         dtype = dtype_for(self.null_image)
@@ -88,6 +88,8 @@ class MapTokenConditioner(MapConditioner):
             text_mask = torch.zeros(shape, dtype=torch.bool, device=image_embeds.device)
         if text_states is None or text_mask is None:
             raise ValueError("MapTokenConditioner: a text needs its token states and mask beside its embedding")
+        if text_embeds is not None:
+            check_text_widths(self.context.embed_dim, self.context.text_width, text_embeds, text_states)
         if drop_text is not None:
             text_mask = text_mask & ~drop_text[:, None]
         image = replace_dropped(whiten(image_embeds).to(dtype), self.null_image, drop_image)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..weights.computing import dtype_for
 from .buffers import shared_buffers
+from .conditioning import check_text_widths
 from .layers import TimeEmbedding, Times, attend, merge_heads, small_numbers, split_heads
 from .linear import Linear
 from .params import require_positive
@@ -138,9 +139,10 @@ class PriorTransformer(nn.Module):
             `[B, D]`.
 
         Raises:
-            ValueError: T is not `params.text_tokens`, or the mask has another shape or is not bool.
+            ValueError: T is not `params.text_tokens`, a width is not the net's, or the mask has another shape or is not
+                bool.
         """
-        self._check(text_states, text_mask)
+        self._check(text_embeds, text_states, text_mask)
         tokens = self._tokens(x, t, text_embeds, text_states)
         bias = attention_bias(text_mask, EXTRA_TOKENS, self.params.soft_mask, tokens.dtype)
         for block in self.blocks:
@@ -167,7 +169,7 @@ class PriorTransformer(nn.Module):
             ValueError: as `forward`, or with the soft mask a text has no first token (an empty text_mask), which would
                 let it attend to later ones.
         """
-        self._check(text_states, text_mask)
+        self._check(text_embeds, text_states, text_mask)
         if self.params.soft_mask and not bool(text_mask[:, 0].all()):
             raise ValueError(
                 "PriorTransformer: with soft_mask a text without a first token reads ahead; "
@@ -222,7 +224,8 @@ class PriorTransformer(nn.Module):
         noised = self.image_in(x.to(dtype_for(self.image_in.weight)))
         return [(times or self.time_embed)(t)[:, None], noised[:, None], self.query.expand(len(x), -1, -1)]
 
-    def _check(self, text_states: Tensor, text_mask: Tensor) -> None:
+    def _check(self, text_embeds: Tensor, text_states: Tensor, text_mask: Tensor) -> None:
+        check_text_widths(self.params.embed_dim, self.params.text_width, text_embeds, text_states)
         if text_states.shape[1] != self.params.text_tokens:
             raise ValueError(
                 f"PriorTransformer: text of {text_states.shape[1]} tokens, the net takes {self.params.text_tokens}"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..weights.computing import dtype_for
-from .conditioning import Condition, context_layers, join_context, replace_dropped
+from .conditioning import Condition, check_text_widths, context_layers, join_context, replace_dropped
 from .linear import Linear
 from .params import require_positive
 
@@ -71,14 +71,15 @@ class TokenConditioner(nn.Module):
         """Compute embedding, context and its mask; arguments as of `Conditioner`.
 
         Raises:
-            ValueError: no text, or `drop_text`: this net has learned no "no text", which is the encoding of the empty
-                prompt.
+            ValueError: no text or one of other widths, or `drop_text`: this net has learned no "no text", which is the
+                encoding of the empty prompt.
         """
         if text_embeds is None or text_states is None or text_mask is None or drop_text is not None:
             raise ValueError(
                 "TokenConditioner: needs the text's embedding, states and mask; for 'no text' "
                 'give those of the empty prompt ""'
             )
+        check_text_widths(self.params.embed_dim, self.params.text_width, text_embeds, text_states)
         dtype = dtype_for(self.null_image)
         image = replace_dropped(image_embeds.to(dtype), self.null_image, drop_image)
         # Karlo's layout: the projection is channels first, (B, context_dim, extra_tokens).

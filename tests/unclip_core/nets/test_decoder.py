@@ -85,6 +85,11 @@ def test_token_conditioner_wants_a_text():
         net(draw(1, 12))
     with pytest.raises(ValueError, match="empty prompt"):
         net(draw(1, 12), **text(1), drop_text=torch.tensor([True]))
+    for other, given in (({"text_embeds": draw(1, 8)}, "8 and 12"), ({"text_states": draw(1, 5, 8)}, "12 and 8")):
+        with pytest.raises(ValueError, match=f"12 numbers with token states of 12; given are {given}: take"):
+            net(draw(1, 12), **text(1) | other)
+    with pytest.raises(ValueError, match="text embeddings of 12; given are 8"):
+        MapConditioner(MAPS)(draw(1, 12), draw(1, 8))
 
 
 def same(a, b):

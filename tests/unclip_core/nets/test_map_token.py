@@ -43,6 +43,12 @@ def test_its_maps_are_a_map_conditioners():
     assert both["context"].shape == (3, 7, 10) and both["context_mask"].tolist() == [[True] * 5 + [False] * 2] * 3
 
 
+def test_a_text_of_another_clip_is_refused():
+    for other, given in (({"text_embeds": draw(3, 7)}, "7"), ({"text_states": draw(3, 5, 7)}, "8 and 7")):
+        with pytest.raises(ValueError, match=f"given are {given}: take the text encoder"):
+            net_of().condition(draw(3, 8), **text_of() | other)
+
+
 @torch.no_grad()
 def test_what_is_masked_has_no_effect_and_what_is_not_has():
     net, x, t = net_of(), draw(3, 3, 16, 16, seed=5), torch.tensor([1, 5, 9])

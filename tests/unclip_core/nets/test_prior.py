@@ -163,3 +163,9 @@ def test_what_does_not_fit_is_refused():
         net(**given | {"text_states": draw(2, 5, 12)})
     with pytest.raises(ValueError, match=r"must be bool \(2, 6\).*float32"):
         net(**given | {"text_mask": given["text_mask"].float()})
+    for other in ({"text_states": draw(2, 6, 10)}, {"text_embeds": draw(2, 10)}):
+        with pytest.raises(ValueError, match="reads text embeddings of 12 numbers with token states of 12; given are"):
+            net(**given | other)
+        texts = {name: value for name, value in (given | other).items() if name.startswith("text")}
+        with pytest.raises(ValueError, match="the text encoder that it was trained with"):
+            net.prefix(**texts)
