@@ -23,4 +23,12 @@ def run_and_report(call: Callable[[], object]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         say(f"unclip: {error}", to_stderr=True)
         return 1
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for its name
+            raise
+        say(
+            f"unclip: the device has too little memory ({str(error).splitlines()[0]}): compute less at once.",
+            to_stderr=True,
+        )
+        return 1
     return result if type(result) is int else int(result is False)

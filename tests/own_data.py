@@ -37,7 +37,9 @@ def write_shard(path, files):
 
 def write_dataset(folder, rows):
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    text = datasets.Value("string")
+    captions = datasets.List(text) if isinstance(rows[0][1], list) else text
+    features = datasets.Features({"image": datasets.Image(), "caption": captions})
     cells = {"image": [{"bytes": data, "path": None} for data, _ in rows], "caption": [said for _, said in rows]}
     datasets.Dataset.from_dict(cells, features).save_to_disk(str(folder))
     return folder

@@ -139,7 +139,7 @@ def light_tokenizer(config: ClipConfig) -> ClipTokenizer:
     context_length = int(config.model["text_cfg"]["context_length"])
     if config.merges is None:
         return openai_tokenizer(context_length)
-    pairs = [line.split() for line in config.merges.split("\n")]
+    pairs = [line.split() for line in config.merges.split("\n")] if config.merges else []
     if bad := next((pair for pair in pairs if len(pair) != 2), None):
         raise ValueError(f"'{' '.join(bad)}' among its merges is no pair")
     merges = [(first, second) for first, second in pairs]

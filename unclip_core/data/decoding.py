@@ -58,7 +58,11 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Rotate by EXIF's orientation; no other tag is read, as they are often malformed."""
+    """Rotate by EXIF's orientation; no other tag is read, as they are often malformed.
+
+    Raises whatever a decoder may where the image is damaged.
+    """
+    image.load()  # a TIFF is rotated by Pillow itself in this, and its tag is then gone
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:  # an EXIF that cannot be parsed says nothing of the orientation; the pixels stand apart from it
@@ -86,6 +90,15 @@ def checked_captions(said: Any, name: str) -> list[str]:
     """
     texts = [text for text in (said if isinstance(said, list) else [said]) if isinstance(text, str | bytes)]
     return [caption for text in texts if (caption := checked_caption(text, name, False))]
+
+
+def first_caption(said: Any, name: str, needed: bool) -> str:
+    """Return the first caption of a text or of a list of them that is not empty, "" where there is none.
+
+    Raises:
+        BadSample: a text is not UTF-8, or it is `needed` and there is none.
+    """
+    return checked_caption(next(iter(checked_captions(said, name)), None), name, needed)
 
 
 def checked_caption(text: str | bytes | None, name: str, needed: bool) -> str:

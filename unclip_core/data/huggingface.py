@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .decoding import checked_caption, checked_captions, decode_image
+from .decoding import checked_captions, decode_image, first_caption
 from .fingerprint import digest, file_fingerprint
 from .samples import BadSample, Sample
 
@@ -64,12 +64,12 @@ class SavedDataset:
             raise BadSample(name, f"the row cannot be read ({error or type(error).__name__})") from error
         if data is None:
             raise BadSample(name, "it has no image")
-        said = _first_text(row[self._caption]) if self._caption else None
-        return Sample(decode_image(data, name), checked_caption(said, name, captions), name)
+        said = row[self._caption] if self._caption else None
+        return Sample(decode_image(data, name), first_caption(said, name, captions), name)
 
     def caption(self, index: int) -> str:
         """See `Collection.caption`."""
-        return checked_caption(_first_text(self._cell(index)), self.name(index), False)
+        return first_caption(self._cell(index), self.name(index), False)
 
     def captions(self, index: int) -> list[str]:
         """See `Collection.captions`; a cell may hold a list of them."""
@@ -98,9 +98,3 @@ def _columns(rows: Any, folder: Path, image_type: type) -> tuple[str, str | None
         )
     named = [name for name in CAPTION_COLUMNS if name in rows.features]
     return images[0], named[0] if named else None
-
-
-def _first_text(cell: Any) -> str | None:
-    """A text, or the first of a list of texts."""
-    first = cell[0] if isinstance(cell, list) and cell else cell
-    return first if isinstance(first, str) else None

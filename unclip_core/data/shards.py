@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..parsing import MalformedInput, parse_json
-from .decoding import checked_caption, checked_captions, decode_image, image_endings
+from .decoding import checked_captions, decode_image, first_caption, image_endings
 from .fingerprint import digest, file_fingerprint
 from .samples import BadSample, Sample
 from .tar_listing import listed_tar
@@ -140,8 +140,7 @@ class Shards:
         return data
 
     def _caption(self, entry: _Entry, needed: bool) -> str:
-        said = self._said(entry)
-        return checked_caption(next(iter(said), None) if isinstance(said, list) else said, entry.name, needed)
+        return first_caption(self._said(entry), entry.name, needed)
 
     def _said(self, entry: _Entry) -> bytes | list[str] | None:
         """What a text file holds, or the texts in a .json, the first of them its caption."""

@@ -76,12 +76,13 @@ def evaluate_model(
     """
     if count < 1:
         raise ValueError(f"The number of images must be 1 or more, not {count}.")
+    collection = open_images(data)
+    check_neighbours(min(count, len(collection)), neighbours)
     how = how or Draw()
     kept = tuple((str(path), strength) for path, strength in loras)
     weights = None if clip_weights is None else str(clip_weights)
     plan = Plan(str(model), str(data), how, kept, clip, weights, device)
     loaded, encoder = plan.open()
-    collection = open_images(data)
     bad: dict[str, str] = {}
     if spread is None:
         pairs = draw_pairs(loaded, collection, count, how, bad)
@@ -102,9 +103,9 @@ def evaluate_model(
         **measured(gathered, neighbours),
         "note": NOTE,
     }
+    say(json.dumps(figures, indent=2) if as_json else table(figures))  # first: the disk may be full
     if output is not None:
         save(figures, gathered, Path(output))
-    say(json.dumps(figures, indent=2) if as_json else table(figures))
     if bad and not as_json:
         say(summary(bad, collection))
     return figures
@@ -134,6 +135,15 @@ def settings_of(model: UnclipModel, how: Draw) -> Settings:
     )
 
 
+def check_neighbours(count: int, neighbours: int) -> None:
+    """Raise ValueError where images are too few for precision and recall with so many neighbours."""
+    if count <= max(neighbours, 1):
+        raise ValueError(
+            f"Only {count} images can be measured; with {neighbours} neighbours at least {max(neighbours, 1) + 1} are "
+            "needed, and some hundreds for figures that mean something."
+        )
+
+
 def measured(gathered: Gathered, neighbours: int = 3) -> dict[str, Any]:
     """Compute the figures.
 
@@ -146,11 +156,7 @@ def measured(gathered: Gathered, neighbours: int = 3) -> dict[str, Any]:
         ValueError: there are too few images.
     """
     count = sum(map(len, gathered.true))
-    if count <= max(neighbours, 1):
-        raise ValueError(
-            f"Only {count} images could be measured; with {neighbours} neighbours at least "
-            f"{max(neighbours, 1) + 1} are needed, and some hundreds for figures that mean something."
-        )
+    check_neighbours(count, neighbours)
     true, drawn = torch.cat(gathered.true), torch.cat(gathered.drawn)
     width = true.shape[1] ** 0.5
     precision, recall = precision_recall(true, drawn, neighbours)

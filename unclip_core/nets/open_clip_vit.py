@@ -131,7 +131,7 @@ class _Vision(nn.Module):
 class _Transformer(nn.Module):
     def __init__(self, params: TowerParams) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(_Block(params) for _ in range(params.layers))
+        self.resblocks = nn.ModuleList(VitBlock(params) for _ in range(params.layers))
 
     @shared_buffers()
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
@@ -140,7 +140,7 @@ class _Transformer(nn.Module):
         return x
 
 
-class _Block(nn.Module):
+class VitBlock(nn.Module):
     """Pre-LN transformer block."""
 
     def __init__(self, params: TowerParams) -> None:
@@ -153,6 +153,7 @@ class _Block(nn.Module):
         self.mlp = nn.ModuleDict({"c_fc": Linear(width, params.mlp_width), "c_proj": Linear(params.mlp_width, width)})
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Tokens `[B, T, W]`; `bias` `[T, T]` is added to the attention scores."""
         x = x + self.attn(self.ln_1(x), bias)
         return x + self.mlp["c_proj"](self.activation(self.mlp["c_fc"](self.ln_2(x))))
 

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..nets.layers import AddedKVAttention, ResBlock
+from ..nets.open_clip_vit import VitBlock
 from ..nets.prior import PriorBlock
 
-CHECKPOINTED = (PriorBlock, ResBlock, AddedKVAttention)
+CHECKPOINTED = (PriorBlock, ResBlock, AddedKVAttention, VitBlock)
 """The blocks whose activations are recomputed in the backward pass."""
 
 
@@ -25,6 +26,12 @@ def enable_activation_checkpointing(net: nn.Module) -> int:
     for block in blocks:
         block.forward = _Checkpointed(block.forward)  # type: ignore[method-assign]  # what it is for
     return len(blocks)
+
+
+def require_checkpointing(net: nn.Module) -> None:
+    """As `enable_activation_checkpointing`; raises ValueError for a net that has none of these blocks."""
+    if not enable_activation_checkpointing(net):
+        raise ValueError("training.checkpointing: this net has no blocks that could be computed again; leave it out.")
 
 
 class _Checkpointed:

@@ -35,11 +35,7 @@ class Shuffle:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError("There is no sample to train on.")
-        if self.batch % (self.accumulation * self.world):
-            raise ValueError(
-                f"training.batch {self.batch} cannot be shared by {self.world} processes in "
-                f"{self.accumulation} parts: make it a multiple of {self.world * self.accumulation}."
-            )
+        check_share(self.batch, self.accumulation, self.world)
 
     @property
     def share(self) -> int:
@@ -55,6 +51,15 @@ class Shuffle:
     def _sample(self, position: int) -> int:
         epoch, place = divmod(position, self.count)
         return _permutation(self.seed, epoch, self.count)[place]
+
+
+def check_share(batch: int, accumulation: int, world: int) -> None:
+    """Raise ValueError unless a batch can be shared by `world` processes, each in `accumulation` parts."""
+    if batch % (accumulation * world):
+        raise ValueError(
+            f"training.batch {batch} cannot be shared by {world} processes in {accumulation} parts: make it a multiple "
+            f"of {world * accumulation}."
+        )
 
 
 class BatchSampler:

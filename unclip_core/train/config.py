@@ -36,7 +36,7 @@ class Training:
         warmup: steps of linear warm-up.
         weight_decay: of matrices; vectors are not decayed.
         beta2: AdamW's decay of squared gradients.
-        clip_norm: largest norm of the gradients.
+        clip_norm: largest norm of the gradients; 0 for no bound.
         ema: decay of the moving average of the weights per step; the average is what is saved as the model.
         precision: "no" (float32), "bf16" or "fp16" (mixed); bf16 is float32 on a CPU that only emulates it.
         checkpointing: recompute activations in the backward pass, for less memory and a third more time.

@@ -1,5 +1,6 @@
 """The engine of every training: one loop, checkpoints, log and samples, whatever is trained on whatever data."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..output import say
-from .activation_checkpointing import enable_activation_checkpointing
+from .activation_checkpointing import require_checkpointing
 from .batch_sources import BatchSource, Part
 from .budget import Budget
 from .config import Training
@@ -74,7 +75,7 @@ class Engine:
         self.main = processes.is_main_process
         self._source = source
         if training.checkpointing:
-            enable_activation_checkpointing(objective.net)
+            require_checkpointing(objective.net)
         self.objective = objective.to(processes.device)
         self._parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         self.optimizer = MuonAdamW(
@@ -112,9 +113,9 @@ class Engine:
         with torch.random.fork_rng(devices=[]):
             finished = self._loop()
             self._collect()
+            self.save()  # before what is measured, which may be interrupted or fail
             if finished:
                 self._measure()
-        self.save()
         self.processes.wait_for_everyone()
         self._gather_bad()
         return finished
@@ -212,10 +213,12 @@ class Engine:
         training = self.training
         rate = cosine_lr(self.step, training.steps, training.lr, training.warmup, self.budget.share_of_time)
         self.optimizer.set_lr(rate)
-        torch.manual_seed(training.seed * 1_000_003 + self.step * 1_009 + self.processes.process_index)
+        torch.manual_seed((training.seed * 1_000_003 + self.step * 1_009 + self.processes.process_index) % 2**63)
         values = accumulate_gradients(self.processes, self._wrapped, parts)
         self.optimizer.gather_gradients()
-        norm = self.processes.clip_grad_norm_(list(self.optimizer.param_groups[0]["params"]), training.clip_norm)
+        norm = self.processes.clip_grad_norm_(
+            list(self.optimizer.param_groups[0]["params"]), training.clip_norm or math.inf
+        )
         self._stepper.step()
         self._stepper.zero_grad()
         self.step += 1

@@ -4,6 +4,7 @@ The same images are kept aside for every stage that is trained on the same data,
 on them.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,18 +49,21 @@ class Chosen:
         return [every[row] for row in self.rows]
 
 
-def split(samples: StageDataset, total: int, held_out: int) -> tuple[Chosen, Chosen]:
+def split(samples: StageDataset, collection: Collection, held_out: int) -> tuple[Chosen, Chosen]:
     """Part a stage's samples into those to train on and those that are kept aside.
+
+    An image is kept aside by its name's hash, so that where images are added or taken away the others stay where they
+    are, but for the few that make room.
 
     Args:
         samples: of the stage.
-        total: images in the collection.
+        collection: of all images.
         held_out: how many of these are kept aside; of them a stage has those that it can use.
 
     Raises:
         ValueError: nothing is left on one of the two sides.
     """
-    aside = set(torch.randperm(total, generator=generator_of("held out", total))[:held_out].tolist())
+    aside = set(sorted(range(len(collection)), key=lambda index: _rank(collection.name(index), index))[:held_out])
     sources = samples.sources()
     kept = [row for row, source in enumerate(sources) if source in aside]
     rest = [row for row, source in enumerate(sources) if source not in aside]
@@ -69,6 +73,10 @@ def split(samples: StageDataset, total: int, held_out: int) -> tuple[Chosen, Cho
             "there must be some of both."
         )
     return Chosen(samples, rest), Chosen(samples, kept)
+
+
+def _rank(name: str, index: int) -> tuple[bytes, int]:
+    return hashlib.blake2b(f"held out {name}".encode(errors="backslashreplace"), digest_size=16).digest(), index
 
 
 def held_out_batches(held: Chosen, device: torch.device) -> Iterator[dict[str, Tensor]]:

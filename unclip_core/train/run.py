@@ -16,6 +16,7 @@ from ..output import legible, say
 from ..weights.choices import AUTO
 from ..weights.devices import choose_device
 from ..weights.files import write_whole
+from .batch_sampler import check_share
 from .batch_sources import BatchSource, SampledBatches
 from .config import Config, read_config
 from .datasets import ClipDataset, DecoderDataset, PriorDataset, StageDataset, UpsamplerDataset
@@ -45,7 +46,7 @@ from .processes import make_accelerator, part
 from .results import check_output, output_lock, write_result
 from .sample_sheets import decoder_sheets, upsampler_sheets
 from .state import RunFiles, clear_leftovers, read_state, settle_config
-from .targets import Target, make_target, open_base, vocabulary_of
+from .targets import Target, check_base_stays, make_target, open_base, vocabulary_of
 from .vocabulary import KEPT, new_vocabulary
 
 TRAINING, EMBEDDINGS, LATENTS = "training", "embeddings", "latents"
@@ -77,19 +78,23 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
     base = open_base(stage, config, folder)
     files = RunFiles(folder / TRAINING / stage)
     kept = files.folder / KEPT
+    check_base_stays(config, folder)
     known = vocabulary_of(base) if config.freeze == "towers" else None
-    vocabulary = new_vocabulary(config.vocabulary, config.vocabulary_size, collection, kept, known)
+    going_on = kept if files.state.is_file() and kept.is_file() else None
+    vocabulary = new_vocabulary(config.vocabulary, config.vocabulary_size, collection, going_on, known)
     target = make_target(stage, config, base, folder, vocabulary)
     if config.lora is None:
         check_output(stage, target, base, folder)
     accelerator = make_accelerator(config.training, cpu)
     tell = say if accelerator.is_main_process else _say_nothing
     tell(description(stage, config, collection, target, folder, accelerator))
+    run = Run(stage, config, collection, base, target, folder, accelerator)
+    run.check()
+    # All processes look before the first one writes.
+    settle_config(files, config.to_dict(), legible(str(data)), write=False)
     if dry_run:
         tell("Everything fits. Nothing was written: leave out --dry-run to train.")
         return 0
-    # All processes look before the first one writes.
-    settle_config(files, config.to_dict(), legible(str(data)), write=False)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         clear_leftovers(files.folder)
@@ -98,7 +103,6 @@ def train(stage: str, data: str, config_path: str, output: str, dry_run: bool = 
         settle_config(files, config.to_dict(), legible(str(data)), write=True)
         if vocabulary is not None:
             write_whole(kept, (vocabulary.merges + "\n").encode())
-    run = Run(stage, config, collection, base, target, folder, accelerator)
     finished, bad = run.train()
     part(accelerator)
     tell(summary(bad, collection))
@@ -173,6 +177,17 @@ class Run:
         """Where a LoRA is saved."""
         return self.folder / f"{self.stage}-lora.safetensors"
 
+    def check(self) -> None:
+        """Refuse what would only be found once all data is embedded; raises ValueError."""
+        training, count = self.config.training, len(self.collection)
+        if training.held_out >= count:
+            raise ValueError(
+                f"training.held_out {training.held_out:,} of {count:,} images leaves none to train on: there must be "
+                "some of both."
+            )
+        check_share(training.batch, training.accumulation, self.accelerator.num_processes)
+        self._objective()
+
     def train(self) -> tuple[bool, dict[str, str]]:
         """Whether all steps are done, and the samples that were left out with the reasons."""
         every, known_bad = self._samples()
@@ -180,7 +195,7 @@ class Run:
         held: Chosen | None = None
         training, main = self.config.training, self.accelerator.is_main_process
         if training.held_out:
-            samples, held = split(every, len(self.collection), training.held_out)
+            samples, held = split(every, self.collection, training.held_out)
         sample = self._sheets(every, held) if training.sample_every > 0 and main else None
         before = self._weights() if self.config.keep_base and main else {}
         source = self._source(every, samples)

@@ -39,6 +39,9 @@ BEFORE = {
     "vocabulary": "",
     "vocabulary_size": 8192,
     "prior": "",
+    "freeze": "",
+    "keep_base": 0.0,
+    "loss.perceptual": 0.0,
 }
 """What trainings did, whose kept configuration is older than the setting."""
 PLACES = ("data", "base", "image_encoder", "prior")
@@ -96,7 +99,12 @@ class RunFiles:
 def write_state(files: RunFiles, state: Checkpoint) -> None:
     """Write the checkpoint. Raises OSError where the disk is full: the one before is then still there."""
     with whole_file(files.state) as file:
-        torch.save({"format": FORMAT, **state}, file)
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:  # what torch makes of an OSError within its writer
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def clear_leftovers(*folders: Path) -> None:
@@ -172,7 +180,8 @@ def settle_config(files: RunFiles, config: dict[str, Any], data: str, write: boo
     new = {"data": data, **config}
     if files.config.is_file() and files.state.is_file():
         old = checked(dict[str, Any], read_json(files.config), f"'{files.config}'")
-        before, now = BEFORE | _flat(old), _flat(json.loads(json.dumps(new)))
+        now = _flat(json.loads(json.dumps(new)))
+        before = {name: value for name, value in BEFORE.items() if name in now} | _flat(old)
         differing = [name for name in sorted({*before, *now}) if not _same(name, before.get(name), now.get(name))]
         if fixed := [name for name in differing if not _is_changeable(name)]:
             changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in fixed)

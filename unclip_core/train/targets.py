@@ -74,6 +74,23 @@ def open_base(stage: str, config: Config, output: Path) -> UnclipModel | None:
     return model
 
 
+def check_base_stays(config: Config, output: Path) -> None:
+    """Refuse a training that has to know its base to the end, and writes its result over it.
+
+    Raises:
+        ValueError: `keep_base` or frozen towers, and the base lies in the folder `output`.
+    """
+    name = "keep_base" if config.keep_base else 'freeze = "towers"' if config.freeze == "towers" else ""
+    if not name or config.lora or config.base in BUNDLED:
+        return
+    folder = output if config.base == "output" else Path(config.base)
+    if folder.resolve() == output.resolve():
+        raise ValueError(
+            f"{name} needs the base as it was at the beginning, and the first checkpoint would be written over it: "
+            f"name '{folder}' as base, and another folder as --output."
+        )
+
+
 def vocabulary_of(base: UnclipModel | None) -> Vocabulary | None:
     """The pairs of the base's CLIP, and its words where they are a closed list; None where it reads no text."""
     clip = None if base is None else base.clip.adapter

@@ -38,7 +38,7 @@ class Vocabulary:
 
 
 def new_vocabulary(
-    name: str, size: int, collection: Collection, kept: Path, known: Vocabulary | None = None
+    name: str, size: int, collection: Collection, kept: Path | None, known: Vocabulary | None = None
 ) -> Vocabulary | None:
     """Make the vocabulary that a configuration names.
 
@@ -46,7 +46,7 @@ def new_vocabulary(
         name: "captions", the file of `read_vocabulary`, or "" for OpenAI's, which is None here.
         size: of the one that is learned from captions, at most.
         collection: whose captions these are.
-        kept: the file of an earlier run of the same training, whose pairs are taken as they are where it is there.
+        kept: the file of the training that goes on, whose pairs are taken as they are; None for a new training.
         known: a vocabulary that the one of captions goes on from.
 
     Raises:
@@ -57,17 +57,22 @@ def new_vocabulary(
     if name != CAPTIONS:
         return read_vocabulary(Path(name))
     old = known or Vocabulary(())
-    if kept.is_file() and not old.words:
-        return read_vocabulary(kept)
+    if kept is not None and not old.words:
+        return _kept(kept)
     counts = word_counts(_captions(collection), old.pairs)
     if not counts:
         raise ValueError("No caption holds a word from which a vocabulary could be learned.")
     words = _words(old.words, collection) if old.words else ()
-    if kept.is_file():
-        return Vocabulary(read_vocabulary(kept).pairs, words)
+    if kept is not None:
+        return Vocabulary(_kept(kept).pairs, words)
     if size <= old.size:
         raise ValueError(f"vocabulary_size {size} leaves no room beside the {old.size:,} tokens that there are.")
     return Vocabulary((*old.pairs, *learn_pairs(counts, size - old.size)), words)
+
+
+def _kept(path: Path) -> Vocabulary:
+    """The pairs of a training that goes on; none where its captions are single letters."""
+    return read_vocabulary(path) if read_text(path).strip() else Vocabulary(())
 
 
 def _words(known: Iterable[str], collection: Collection) -> tuple[str, ...]:

@@ -115,3 +115,15 @@ def test_nothing_to_read_is_said(tmp_path):
     collection = open_images(tmp_path)
     with pytest.raises(BadSample, match="no image"):
         collection.read(0)
+
+
+def test_of_several_captions_the_first_that_is_not_empty_is_the_images(tmp_path):
+    files = {"a.png": FILES["a.png"], "a.json": json.dumps({"captions": ["", "a cat", "a pet"]}).encode()}
+    write_shard(tmp_path / "0.tar", files)
+    collection = open_images(tmp_path)
+    assert collection.read(0).caption == collection.caption(0) == "a cat" and collection.captions(0) == [
+        "a cat",
+        "a pet",
+    ]
+    listed = open_images(write_dataset(tmp_path / "d", [(FILES["a.png"], ["", "a cat"]), (FILES["b.png"], ["a dog"])]))
+    assert [listed.read(0).caption, listed.caption(0), listed.caption(1)] == ["a cat", "a cat", "a dog"]

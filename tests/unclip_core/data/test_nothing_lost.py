@@ -221,7 +221,8 @@ def test_an_odd_tag_of_the_exif_leaves_image_and_orientation(tag, kind):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientations_are_undone(orientation):
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_orientations_are_undone(orientation, kind):
     """Against Pillow's own transposition, on an image whose corners differ."""
     from PIL import ImageOps
 
@@ -229,9 +230,13 @@ def test_orientations_are_undone(orientation):
     for place, color in (((0, 0), "red"), ((5, 0), "lime"), ((0, 3), "blue")):
         image.putpixel(place, Image.new("RGB", (1, 1), color).getpixel((0, 0)))
     file = io.BytesIO()
-    image.save(file, "PNG", exif=exif((ORIENTATION, 3, 1, bytes([orientation, 0, 0, 0]))))
+    if kind == "TIFF":
+        image.save(file, kind, tiffinfo={ORIENTATION: orientation})
+    else:
+        image.save(file, kind, exif=exif((ORIENTATION, 3, 1, bytes([orientation, 0, 0, 0]))))
     with Image.open(io.BytesIO(file.getvalue())) as opened:
         expected = ImageOps.exif_transpose(opened)
+    assert expected.size == ((4, 6) if orientation > 4 else (6, 4))
     assert decode_image(file.getvalue(), "x").tobytes() == expected.tobytes()
 
 

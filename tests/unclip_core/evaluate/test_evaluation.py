@@ -261,7 +261,7 @@ def test_an_architecture_of_open_clip_with_weights_from_a_file(tmp_path):
 
 def test_what_cannot_be_measured_is_said(images):
     how = Draw(small=True, settings=QUICK)
-    with pytest.raises(ValueError, match="Only 2 images could be measured; with 3 neighbours at least 4"):
+    with pytest.raises(ValueError, match="Only 2 images can be measured; with 3 neighbours at least 4"):
         evaluate_model("bundled (shapes)", images, count=2, how=how)
     with pytest.raises(ValueError, match="number of images must be 1 or more, not 0"):
         evaluate_model("bundled (shapes)", images, count=0, how=how)

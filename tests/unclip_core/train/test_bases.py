@@ -1,5 +1,8 @@
 """Where a training on own images starts from: the bundled model, a Karlo, and LoRAs on either."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -28,6 +31,49 @@ def test_a_dry_run_checks_all_and_writes_nothing(images, tmp_path, capsys):
     config = config_of("prior", 3, base="bundled (shapes)")
     assert train("prior", images, output, config, dry_run=True) == 0
     assert "parameters" in capsys.readouterr().out and not output.exists()
+
+
+def test_a_dry_run_finds_what_a_training_would(images, tmp_path, monkeypatch):
+    output, config = tmp_path / "m", config_of("prior", 1, base="bundled (shapes)")
+    assert train("prior", images, output, config) == 0
+    monkeypatch.setattr("unclip.unclip_core.train.run.embed_collection", None)  # nothing is embedded before
+    for change, words in (
+        ({"held_out": 16}, "held_out 16 of 16 images leaves none"),
+        ({"lr": 0.5}, "training.lr was 0.002 and is 0.5"),
+    ):
+        changed = config | {"training": config["training"] | change}
+        for dry_run in (True, False):
+            with pytest.raises(ValueError, match=words):
+                train("prior", images, output, changed, dry_run=dry_run)
+    folder = write_random_karlo(tmp_path / "karlo", SIZES["small"]())
+    karlo = {"base": str(folder), "training": config["training"], "loss": {"perceptual": 0.5}}
+    with pytest.raises(ValueError, match="perceptual needs the base's CLIP"):
+        train("decoder", images, tmp_path / "k", karlo, dry_run=True)
+
+
+def test_a_base_that_is_needed_to_the_end_is_not_written_over(images, tmp_path):
+    config = {"base": "output", "training": {"steps": 1, "batch": 2}, "keep_base": 0.5}
+    output = tmp_path / "m"
+    shutil.copytree(SHAPES, output)
+    for base in ("output", str(output), f"{tmp_path}/m/../m"):
+        with pytest.raises(ValueError, match="keep_base needs the base as it was.*another folder as --output"):
+            train("prior", images, output, config | {"base": base}, dry_run=True)
+    assert train("prior", images, tmp_path / "n", config | {"base": str(output)}, dry_run=True) == 0
+
+
+def test_a_training_from_before_a_setting_goes_on(images, tmp_path):
+    output = tmp_path / "m"
+    config = config_of("decoder", 1, base="bundled (shapes)")
+    assert train("decoder", images, output, config) == 0
+    kept = output / "training" / "decoder" / "config.json"
+    old = json.loads(kept.read_text())
+    del old["freeze"], old["keep_base"], old["loss"]["perceptual"]
+    kept.write_text(json.dumps(old))
+    more = config | {"training": config["training"] | {"steps": 2}}
+    assert train("decoder", images, output, more) == 0
+    kept.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="loss.perceptual was 0.0 and is 0.5"):
+        train("decoder", images, output, more | {"loss": more["loss"] | {"perceptual": 0.5}})
 
 
 def test_the_bundled_model_goes_on(images, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import signal
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from unclip.unclip_core.train.engine import Engine, Hooks
 from unclip.unclip_core.train.noise_levels import logit_normal_times
 from unclip.unclip_core.train.optimizer import MuonAdamW, WeightAverage, cosine_lr, hidden_matrices
 from unclip.unclip_core.train.processes import OneProcess
-from unclip.unclip_core.train.state import RunFiles, read_log
+from unclip.unclip_core.train.state import RunFiles, read_log, read_state
 
 CONFIG = Training(steps=20, lr=0.02, warmup=3, save_minutes=1e9, log_every=5, ema=0.9, beta2=0.99, optimizer="muon")
 
@@ -224,6 +225,43 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         engine.run()
     assert (tmp_path / "net.state.pt").read_bytes() == before
+
+
+def test_torchs_word_for_a_full_disk_is_an_os_error(tmp_path):
+    resource = pytest.importorskip("resource")
+    engine = engine_of(Sums(), CONFIG, tmp_path)
+    engine.save()
+    before = (tmp_path / "net.state.pt").read_bytes()
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        with pytest.raises(OSError, match="File too large"):
+            engine.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "net.state.pt").read_bytes() == before
+
+
+def test_what_is_measured_at_the_end_comes_after_the_last_save(tmp_path):
+    def interrupted(step):
+        raise KeyboardInterrupt
+
+    hooks = Hooks(lambda _: None, measure=interrupted)
+    engine = Engine(Sums(), Numbers(), CONFIG, RunFiles(tmp_path, "net"), OneProcess(), hooks)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert read_state(RunFiles(tmp_path, "net"))["step"] == CONFIG.steps
+
+
+def test_no_bound_of_the_gradients_and_a_seed_of_any_size(tmp_path):
+    whole = replace(CONFIG, clip_norm=0.0, seed=156_680_208_700_286)
+    unbound, bound = (
+        engine_of(Sums(), one, tmp_path, name=str(one.clip_norm)) for one in (whole, replace(whole, clip_norm=1e9))
+    )
+    assert unbound.run() and bound.run()
+    assert torch.equal(unbound.trained_state()["net.weight"], bound.trained_state()["net.weight"])
+    assert not torch.equal(unbound.trained_state()["net.weight"], Sums().net.weight)
 
 
 def test_a_loss_that_is_not_finite_stops(tmp_path):

@@ -29,20 +29,42 @@ class Rows:
         return self.own
 
 
+class Named:
+    """A collection of so many images."""
+
+    def __init__(self, count, prefix="image"):
+        self.count, self.prefix = count, prefix
+
+    def __len__(self):
+        return self.count
+
+    def name(self, index):
+        return f"{self.prefix} {index}"
+
+
 def values(chosen):
     return [int(chosen.make(index, generator_of(1))["x"]) for index in range(chosen.count)]
 
 
 def test_every_stage_keeps_the_same_images_aside():
-    rest, held = split(Rows(range(40)), 40, 8)
+    rest, held = split(Rows(range(40)), Named(40), 8)
     assert held.count == 8 and sorted(values(rest) + values(held)) == list(range(40))
     others = [number for number in range(40) if number % 3]
-    rest_of_others, held_of_others = split(Rows(others), 40, 8)
+    rest_of_others, held_of_others = split(Rows(others), Named(40), 8)
     assert set(values(held_of_others)) == set(values(held)) & set(others)
     assert not set(values(rest_of_others)) & set(values(held))
     for wrong in (40, 1000):
         with pytest.raises(ValueError, match=f"training.held_out {wrong} leaves 0 samples to train on"):
-            split(Rows(range(40)), 40, wrong)
+            split(Rows(range(40)), Named(40), wrong)
+
+
+def test_added_images_bring_no_trained_one_aside():
+    rest, held = split(Rows(range(1000)), Named(1000), 100)
+    more_rest, more_held = split(Rows(range(1050)), Named(1050), 100)
+    assert not set(values(more_held)) & set(values(rest))
+    assert len(set(values(more_held)) & set(values(held))) > 80  # 5 % are new, and so about 5 of those aside
+    other = split(Rows(range(1000)), Named(1000, "photo"), 100)[1]
+    assert len(set(values(other)) & set(values(held))) < 40  # by chance 10
 
 
 def test_retrieval_counts_equal_texts_as_one():
@@ -72,7 +94,7 @@ def measures(folder, stage):
 def test_all_stages_measure_what_they_were_not_shown(tmp_path, monkeypatch):
     images, output = write_images(tmp_path / "images"), tmp_path / "m"
     collection = open_images(images)
-    held = split(Rows(range(16)), 16, 4)[1].rows
+    held = split(Rows(range(16)), collection, 4)[1].rows
     shown = set()
     make = datasets.ClipDataset.make
 
@@ -103,7 +125,7 @@ def test_all_stages_measure_what_they_were_not_shown(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_held_out_samples_are_not_trained_on(tmp_path, monkeypatch):
     images = write_images(tmp_path / "images")
-    held = set(split(Rows(range(16)), 16, 4)[1].rows)
+    held = set(split(Rows(range(16)), open_images(images), 4)[1].rows)
     trained = set()
     make = datasets.UpsamplerDataset.make
     rows = {number: f"{name}.png" for number, name in enumerate(sorted(p.stem for p in images.glob("*.png")))}

@@ -87,6 +87,29 @@ def test_a_clip_with_the_captions_words_is_trained_goes_on_and_is_read_back(tmp_
     assert (tmp_path / "m" / "training" / "clip" / KEPT).read_text() == kept
 
 
+def test_a_vocabulary_of_a_training_that_left_no_checkpoint_is_learned_anew(tmp_path):
+    images = write_images(tmp_path / "images", 4)
+    config = config_of("clip", 1, batch=4) | {"vocabulary": "captions", "vocabulary_size": 4096}
+    folder = tmp_path / "m" / "training" / "clip"
+    folder.mkdir(parents=True)
+    (folder / KEPT).write_text("z q</w>\n")
+    assert train("clip", images, tmp_path / "m", config) == 0
+    assert "z q" not in (folder / KEPT).read_text()
+    assert load_model(tmp_path / "m").clip.adapter.tokenizer.counts(["a bell"]) == [4]
+
+
+def test_captions_of_single_letters_need_no_pairs(tmp_path):
+    images = write_images(tmp_path / "images", 4)
+    for number, path in enumerate(sorted(images.glob("*.txt"))):
+        path.write_text(str(number))
+    config = config_of("clip", 1, batch=4) | {"vocabulary": "captions", "vocabulary_size": 4096}
+    assert train("clip", images, tmp_path / "m", config) == 0
+    config["training"]["steps"] = 2
+    assert train("clip", images, tmp_path / "m", config) == 0  # goes on
+    tokenizer = load_model(tmp_path / "m").clip.adapter.tokenizer
+    assert len(tokenizer.vocabulary) == BYTES and tokenizer.counts(["0", "3"]) == [3, 3]
+
+
 def test_a_vocabulary_goes_with_a_new_clip_alone(tmp_path):
     images = write_images(tmp_path / "images", 2)
     with pytest.raises(ValueError, match="vocabulary goes with a new CLIP"):

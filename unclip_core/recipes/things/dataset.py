@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ...data.tar_listing import listed_tar
 from ...plotting.sheets import tiled
 from ...weights.files import write_whole
 from .art import read_art
@@ -101,7 +102,8 @@ def make_data(
     """Write `small/*.tar` (64 px, for CLIP, prior and decoder), `large/*.tar` (256 px, for the upsampler).
 
     `about.json` beside them tells settings, sources and held-out pairs; `sheet.png` shows the first pictures. A shard
-    that stands there already is not made again: the same call goes on where an earlier one stopped.
+    that stands there already is not made again: the same call goes on where an earlier one stopped, and one that asks
+    for more adds to it.
 
     Args:
         output: the folder.
@@ -114,8 +116,8 @@ def make_data(
         workers: processes that draw beside this one, 0 or more; the files are the same.
 
     Raises:
-        ValueError: `captions` or `workers` is out of range, `output` holds data of other settings, or a package is
-            not what it should be.
+        ValueError: `captions` or `workers` is out of range, `output` holds data of other settings or more pictures, or
+            a package is not what it should be.
         OSError: a file or the registry cannot be read.
     """
     if captions < 1:
@@ -130,7 +132,10 @@ def make_data(
     for name, count, pixels, said in (("small", small, SMALL, captions), ("large", large, LARGE, 1)):
         (output / name).mkdir(exist_ok=True)
         shards = [(output / name / f"{first // SHARD:04}.tar", first) for first in range(0, count, SHARD)]
-        missing = {path: range(first, min(count, first + SHARD)) for path, first in shards if not path.is_file()}
+        wanted = {path: range(first, min(count, first + SHARD)) for path, first in shards}
+        if count:
+            _check_no_more(output / name, wanted)
+        missing = {path: part for path, part in wanted.items() if _pictures_in(path) < len(part)}
         numbers = [number for each in missing.values() for number in each]
         samples = _drawn(_Drawn(world, pixels, seed, shares, said), numbers, workers, name)
         for path, part in missing.items():
@@ -170,6 +175,22 @@ def _drawn(pictures: Any, numbers: Sequence[int], workers: int, name: str) -> It
         for group in loader:
             yield from group
             progress.update(len(group))
+
+
+def _pictures_in(path: Path) -> int:
+    """How many pictures a shard holds; 0 where there is none."""
+    return sum(name.endswith(".png") for name, _, _ in listed_tar(path).members) if path.is_file() else 0
+
+
+def _check_no_more(folder: Path, wanted: dict[Path, range]) -> None:
+    """Raise ValueError where there are pictures beyond those that are asked for."""
+    there = {path: _pictures_in(path) for path in sorted(folder.glob("*.tar"))}
+    if any(count > len(wanted.get(path, ())) for path, count in there.items()):
+        asked = sum(len(part) for part in wanted.values())
+        raise ValueError(
+            f"'{folder}' holds {sum(there.values()):,} pictures, and {asked:,} are asked for: ask for as many, or name "
+            "another folder."
+        )
 
 
 def _write_shard(path: Path, samples: Iterator[tuple[str, bytes, list[str]]]) -> None:

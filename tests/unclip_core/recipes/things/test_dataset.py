@@ -21,9 +21,9 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "SHARD", 8)
     monkeypatch.setattr(dataset, "open_world", lambda folder, packages, workers: world)
 
-    def make(seed=1, captions=1, workers=0, folder="data"):
+    def make(seed=1, captions=1, workers=0, folder="data", small=12):
         dataset.make_data(
-            tmp_path / folder, small=12, large=0, seed=seed, shares=SHARES, captions=captions, workers=workers
+            tmp_path / folder, small=small, large=0, seed=seed, shares=SHARES, captions=captions, workers=workers
         )
         return tmp_path / folder, world
 
@@ -50,6 +50,20 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(made):
     assert second.read_bytes() == before and first.stat().st_mtime_ns == time
     with pytest.raises(ValueError, match="other settings"):
         made(seed=2)
+
+
+def test_more_pictures_are_added_and_fewer_refused(made):
+    folder, _ = made(small=5)
+    assert len(open_images(folder / "small")) == 5
+    made(small=12)
+    whole, _ = made(folder="whole")
+    for path in (folder / "small").glob("*.tar"):
+        assert path.read_bytes() == (whole / "small" / path.name).read_bytes()
+    for fewer in (5, 8):
+        with pytest.raises(ValueError, match=f"holds 12 pictures, and {fewer} are asked for"):
+            made(small=fewer)
+    made(small=0)  # none asked for: what is there stays
+    assert len(open_images(folder / "small")) == 12
 
 
 def test_about_names_sources_licences_and_what_is_held_out(made):
