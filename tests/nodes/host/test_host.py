@@ -136,6 +136,18 @@ def test_models_are_found_below_every_root_and_named_with_slashes(monkeypatch, t
     assert host.model_path("other") == str(second / "other")
 
 
+def test_a_dead_link_beside_a_configuration_takes_no_model_away(monkeypatch, tmp_path):
+    a_model(tmp_path, "mine")
+    for suffix in (".bin", ".pt", ".pth", ".th", ".ckpt", ".safetensors"):
+        folder = tmp_path / f"other{suffix}"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / f"model{suffix}").symlink_to("gone")
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path))
+    assert host.model_names() == [*defaults.MODELS, "mine", defaults.EARLIER_MODEL]
+    assert host.model_path("mine") == str(tmp_path / "mine")
+
+
 def test_links_are_followed_and_circles_end(monkeypatch, tmp_path):
     outside = a_model(tmp_path, "elsewhere/linked")
     root = tmp_path / "models"

@@ -11,6 +11,7 @@ from torch import nn
 from unclip.unclip_core.bench.parity import oracle
 from unclip.unclip_core.diffusion.noise import BatchNoise
 from unclip.unclip_core.families.convert import convert
+from unclip.unclip_core.families.detect import is_supported
 from unclip.unclip_core.families.karlo.kakao_reader import weight_files
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.pipelines import encode_text, sample_decoder, sample_prior, upscale
@@ -239,6 +240,13 @@ def test_files_are_told_by_their_keys(kakao):
         "stats": "d.th",
         "clip": "e.pt",
     }
+
+
+def test_links_to_nothing_and_folders_are_passed_over(broken):
+    (broken / "f.ckpt").symlink_to("gone")
+    (broken / "last.ckpt").mkdir()
+    assert sorted(path.name for path in weight_files(broken).values()) == ["a.ckpt", "b.ckpt", "c.ckpt", "d.th", "e.pt"]
+    assert is_supported(broken) and load_model(broken).reader.parts == {"clip", "prior", "decoder", "upsampler"}
 
 
 @torch.no_grad()
