@@ -373,6 +373,7 @@ def test_without_comfyui_the_best_device_is_taken_in_its_own_dtype(monkeypatch, 
             get_device_properties=lambda device: SimpleNamespace(major=9, name="card", has_fp16=True),
         )
         monkeypatch.setattr(torch, each, there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
     assert host.device() == torch.device(kind)
     assert host.weight_dtype("auto", 10) == host.weight_dtype("auto", 10, text_encoder=True) == torch.float16
     with host.running_on("cpu") as chosen:
