@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..parsing import MalformedInput, checked, parse_json
 from .choices import DTYPE_NAMES
 from .dtypes import FLOATS, as_float, is_finite, kind_of, name_of
+from .replacing import put_in_place
 from .rows8 import decode_rows
 
 CONFIG_KEY = "config"
@@ -37,7 +38,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that is whole or absent: written aside, flushed, then renamed to `path`.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; nothing is left behind.
+        OSError: the disk is full, the folder cannot be written, or a program keeps the file that is there; nothing is
+            left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{uuid.uuid4().hex}.part")  # short: with the file's own name in it, it might be too long
@@ -46,7 +48,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        put_in_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
