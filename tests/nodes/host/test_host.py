@@ -282,12 +282,21 @@ def test_a_lora_computes_where_the_original_lies():
 
 def test_loras_are_listed_as_comfyui_names_them(comfyui, tmp_path):
     (tmp_path / "a.safetensors").touch()
+    (tmp_path / "._a.safetensors").touch()
     (tmp_path / "b.ckpt").touch()
     comfyui.folders["loras"] = [str(tmp_path)]
     assert host.lora_names() == ["a.safetensors"]
     assert host.lora_path("a.safetensors") == tmp_path / "a.safetensors"
     with pytest.raises(InputError, match="no LoRA 'b.ckpt' in models/loras"):
         host.lora_path("b.ckpt")
+
+
+def test_loras_without_comfyui_are_those_below_the_folders_but_hidden_ones(monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("a.safetensors", "._a.safetensors", "mine/b.bin", "mine/._b.bin", "c.ckpt"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv(host.LORA_VARIABLE, str(tmp_path))
+    assert host.lora_names() == ["a.safetensors", "mine/b.bin"]
 
 
 @pytest.mark.parametrize("novram", [False, True])

@@ -376,6 +376,13 @@ def test_a_yaml_that_is_none_is_named(broken):
         load_model(broken)
 
 
+def test_what_another_system_leaves_beside_a_yaml_is_passed_over(broken):
+    (broken / "configs").mkdir()
+    for place in (broken, broken / "configs"):
+        (place / "._decoder.yaml").write_bytes(b"\0\5\26\7\xff\xfe")
+    assert load_model(broken).decoder.image_size == 16
+
+
 def test_statistics_of_another_width_are_refused(broken):
     torch.save((torch.zeros(5), torch.ones(5)), broken / "d.th")
     with pytest.raises(CheckpointError, match=r"d\.th.*\[5\].*\[16\]"):
