@@ -116,6 +116,7 @@ def _models_below(root: str, mixed: bool) -> Iterator[str]:
         alone = not marked and CONFIG_FILE in files and is_supported(Path(folder))
         if real in seen or marked or alone:
             below.clear()  # a link back up, or a model: what lies below belongs to it
+        below[:] = [name for name in below if not (name.startswith(".") and name.endswith(".part"))]  # half written
         if real not in seen and (alone or (marked and (not mixed or is_supported(Path(folder))))):
             yield os.path.relpath(folder, root).replace(os.sep, "/")
         seen.add(real)

@@ -2,10 +2,9 @@
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -51,31 +50,6 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         put_in_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write that is whole or absent: gives one aside, which takes the name where `with` ends without error.
-
-    Raises:
-        CheckpointError: the target is there already and not empty.
-        OSError: the disk is full or the place cannot be written. Whatever fails, nothing is left behind.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"'{target}' is there already and not empty: name a new folder.")
-    aside = target.with_name(f".{uuid.uuid4().hex}.part")
-    new_parents = [path for path in aside.parents if not path.exists()]
-    try:
-        yield aside
-        if target.is_dir():
-            target.rmdir()  # it is empty; some systems rename no folder over another
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        for path in new_parents:
-            with suppress(OSError):  # something else lies in it by now
-                path.rmdir()
-        raise
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -130,6 +130,7 @@ def test_models_are_found_below_every_root_and_named_with_slashes(monkeypatch, t
     a_model(first, "karlo/prior")
     a_model(second, "other")
     (second / "no model").mkdir()
+    a_model(second, ".0f.part")
     monkeypatch.setenv(host.FOLDER_VARIABLE, f"{first}{os.pathsep}{second}")
     assert host.model_names() == [*defaults.MODELS, "group/mine", "karlo", "other", defaults.EARLIER_MODEL]
     assert host.model_path("group/mine") == str(first / "group" / "mine")
