@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..unclip_core.listing import files_below
+from ..unclip_core.listing import files_below, visible
 from . import host
 from .inputs import InputError, Widget, check_text, checking
 
@@ -64,8 +64,8 @@ def _take_number(folder: Path, stem: str) -> Path:
 
 
 def among_inputs(suffix: str) -> list[str]:
-    """List the names of the files in the input folders that end in `suffix`, each once, sorted."""
-    return sorted({path.name for root in host.input_folders() if root.is_dir() for path in root.glob(f"*{suffix}")})
+    """List the names of the files in the input folders that end in `suffix`, each once, sorted; none that is hidden."""
+    return sorted({path.name for root in host.input_folders() for path in visible(root, f"*{suffix}")})
 
 
 def listed() -> list[str]:

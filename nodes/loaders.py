@@ -142,5 +142,5 @@ def weight_files(*names: str) -> list[Path]:
 def _beside(folder: Path) -> list[Path]:
     try:
         return family_of(folder).beside(folder)
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return []  # the run says what is wrong with it

@@ -1,4 +1,4 @@
-"""The files below a folder, through links too: one walk for every listing."""
+"""The files of a folder: what is not hidden in it, and all below it, through links too."""
 
 import os
 from collections.abc import Callable
@@ -29,3 +29,11 @@ def files_below(folder: Path, unreadable: Callable[[OSError], None] | None = Non
             waiting += [Path(here, name) for name in linked]
             folders[:] = [name for name in folders if name not in linked]
     return sorted(found)
+
+
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """List what matches the pattern in a folder, sorted, but what is hidden: other systems leave "._NAME" beside NAME.
+
+    There is none in a folder that is not there.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))

@@ -64,12 +64,12 @@ def model_path(name: str) -> str:
 
 
 def lora_names() -> list[str]:
-    """Every file of `LORA_SUFFIXES` in the folders of LoRAs, named as ComfyUI's own LoRA nodes name them."""
+    """Every file of `LORA_SUFFIXES` in the folders of LoRAs, named as ComfyUI's LoRA nodes name them; none hidden."""
     if in_comfyui():
         import folder_paths
 
-        return [name for name in folder_paths.get_filename_list(LORA_KEY) if name.endswith(LORA_SUFFIXES)]
-    found = ((root, path) for root in _lora_roots() for path in files_below(Path(root)) if path.suffix in LORA_SUFFIXES)
+        return [name for name in folder_paths.get_filename_list(LORA_KEY) if _is_lora(Path(name))]
+    found = ((root, path) for root in _lora_roots() for path in files_below(Path(root)) if _is_lora(path))
     return sorted({path.relative_to(root).as_posix() for root, path in found})
 
 
@@ -87,6 +87,10 @@ def lora_path(name: str) -> Path:
         return next(path for root in _lora_roots() if (path := Path(root, name)).is_file())
     where = "models/loras" if in_comfyui() else f"the folders of the environment variable {LORA_VARIABLE}"
     raise InputError(f"There is no LoRA {name!r} in {where}. Put it there, or refresh the list.")
+
+
+def _is_lora(path: Path) -> bool:
+    return path.suffix in LORA_SUFFIXES and not path.name.startswith(".")
 
 
 def _lora_roots() -> list[str]:
@@ -112,6 +116,7 @@ def _models_below(root: str, mixed: bool) -> Iterator[str]:
         alone = not marked and CONFIG_FILE in files and is_supported(Path(folder))
         if real in seen or marked or alone:
             below.clear()  # a link back up, or a model: what lies below belongs to it
+        below[:] = [name for name in below if not (name.startswith(".") and name.endswith(".part"))]  # half written
         if real not in seen and (alone or (marked and (not mixed or is_supported(Path(folder))))):
             yield os.path.relpath(folder, root).replace(os.sep, "/")
         seen.add(real)

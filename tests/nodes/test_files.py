@@ -59,6 +59,7 @@ def test_nothing_is_overwritten_and_what_is_saved_is_offered(folder, node_id, va
     assert (folder / "output/elsewhere/x_00001_.safetensors").is_file()
     (folder / "input").mkdir()
     (folder / "input/mine.safetensors").write_bytes(b"")
+    (folder / "input/._mine.safetensors").write_bytes(b"")
     assert files.listed() == [files.SAVED, "mine.safetensors", *names]
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from unclip.unclip_core.listing import files_below
+from unclip.unclip_core.listing import files_below, visible
 
 
 def names(folder):
@@ -40,3 +40,12 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path):
     assert files_below(tmp_path / "none", told.append) == [] and isinstance(told[0], OSError)
     with pytest.raises(FileNotFoundError):
         raise told[0]
+
+
+def test_hidden_files_are_not_listed_where_a_folder_is_read(tmp_path):
+    for name in ("b.yaml", "a.yml", "._b.yaml", "c.txt", "configs/d.yaml", "configs/._d.yaml", ".hidden/e.yaml"):
+        write(tmp_path / name)
+    assert [path.name for path in visible(tmp_path)] == ["a.yml", "b.yaml", "c.txt", "configs"]
+    assert [path.name for path in visible(tmp_path, "*.y*ml")] == ["a.yml", "b.yaml"]
+    assert visible(tmp_path, "configs/*.yaml") == [tmp_path / "configs" / "d.yaml"]
+    assert visible(tmp_path / "gone") == []

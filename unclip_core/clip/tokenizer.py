@@ -164,7 +164,10 @@ def openai_merges() -> list[tuple[str, str]]:
     """The 48,894 pairs of OpenAI's CLIP, from open_clip's own copy of them."""
     from importlib.util import find_spec
 
-    spec = find_spec("open_clip")
+    try:
+        spec = find_spec("open_clip")
+    except ValueError:  # a module without a spec stands in its place
+        spec = None
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("open_clip is not installed: OpenAI's merges of CLIP's tokens come with it")
     folder = Path(spec.origin).parent

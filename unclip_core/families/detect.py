@@ -28,11 +28,14 @@ def family_of(folder: Path) -> Family:
 
 
 def is_supported(folder: Path) -> bool:
-    """Tell whether `folder` is a model of a known family, by its index or, without one, by what else marks it."""
+    """Tell whether `folder` is a model of a known family, by its index or, without one, by what else marks it.
+
+    One that cannot be read is none: a list of models is to show the others.
+    """
     try:
         index = read_any_index(folder) if (folder / INDEX).exists() else None
         return any(family.detect(folder, index) for family in families())
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return False
 
 

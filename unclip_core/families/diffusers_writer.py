@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..weights.files import Entry, stream_weights, whole_folder, write_whole
+from ..weights.files import Entry, stream_weights, write_whole
+from ..weights.folders import whole_folder
 from .registry import INDEX
 from .statistics import STATISTICS
 
@@ -43,7 +44,7 @@ class DiffusersWriter(ABC):
     def __init__(self, folder: Path, dtype: torch.dtype, make: Make = as_it_is) -> None:
         self.dtype, self.make = dtype, make
         self.index: dict[str, Any] = {}
-        self._whole, self._aside = ExitStack(), whole_folder(folder)
+        self._whole, self._aside = ExitStack(), whole_folder(folder, INDEX)
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..parsing import MalformedInput, checked, read_json
 from ..weights.files import CheckpointError, write_whole
+from ..weights.replacing import put_in_place
 
 NAME = ".unclip-download.json"
 """The record's file, in the model's folder: a JSON object of versions by file."""
@@ -50,7 +51,7 @@ class Record:
             OSError: one of them cannot be written; the version is then unknown, or as it was.
         """
         self._note(file, UNKNOWN)
-        part.replace(self.folder / file)
+        put_in_place(part, self.folder / file)
         self._note(file, version)
 
     def _note(self, file: str, version: str) -> None:

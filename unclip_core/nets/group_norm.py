@@ -50,7 +50,7 @@ def fused(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None = None, silu
 
         out = torch.empty_like(x)
         normalised(norm, x, scale_shift, silu, out)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:  # of torch from 2.5 on torch.OutOfMemoryError besides
         raise
     except Exception as error:  # whatever triton and the compiler behind it raise
         Triton.failed = True

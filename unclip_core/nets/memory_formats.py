@@ -76,8 +76,16 @@ def triton_serves() -> bool:
 
 @cache
 def triton_is_there() -> bool:
-    """Whether triton is installed, and nobody has asked for the plain ways; it is not imported to find out."""
-    return not plain_is_asked_for() and find_spec("triton") is not None
+    """Whether triton is installed, and nobody has asked for the plain ways; it is not imported to find out.
+
+    An empty module that somebody has put in its place, as for packages that only want to import it, is none.
+    """
+    if plain_is_asked_for():
+        return False
+    try:
+        return find_spec("triton") is not None
+    except (ValueError, ImportError):
+        return False
 
 
 def plain_is_asked_for() -> bool:

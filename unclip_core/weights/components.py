@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ..listing import visible
 from ..parsing import checked
 from .config_checks import is_file_name, read_table, refused
 from .files import CheckpointError
@@ -13,27 +14,57 @@ _INDEX = re.compile(r"(?P<stem>.+)\.index(?P<variant>\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.\w+")
 
 
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""What diffusers and transformers call weights; any other name may be that of an optimizer, or of arguments."""
+
+
 def open_component(folder: Path) -> Tensors:
     """The weights of a component's folder: one .safetensors, its shards, or a .bin.
 
-    Of several the plain one is taken, not a variant ("….fp16.safetensors"); a variant is taken if it stands alone.
-    Shards that no index names count for nothing beside a whole file.
+    Of several those are taken that diffusers and transformers name so, before others; .safetensors before .bin; the
+    plain one, not a variant ("….fp16.safetensors"), which is taken if it stands alone. Shards that no index names count
+    for nothing beside a whole file. Hidden files are nobody's: other systems leave "._NAME" beside each NAME.
 
     Raises:
         CheckpointError: there are none, or a shard is missing.
     """
+    whole: list[Path] = []
+    strays: list[Path] = []
     for suffix in (".safetensors", ".bin"):
-        found = {path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")}
-        indexes = [path for path in folder.glob(f"*{suffix}.index*.json") if _INDEX.fullmatch(path.name)]
-        shards = {path.parent / name for path in indexes for name in _weight_map(path).values()}
-        strays = {path for path in found - shards if _SHARD.fullmatch(path.name)}
-        if whole := [*indexes, *(found - shards - strays)]:
-            plain = min(whole, key=lambda path: (_variants(path), path.name))
-            return _open_shards(plain) if plain in indexes else open_file(plain)
-        if strays:
-            names = sorted(path.name for path in strays)
-            raise CheckpointError(f"'{folder}' holds the shards {names[:3]}, but no index ('….index.json') of them.")
+        found, alone = _weights(folder, suffix)
+        whole, strays = [*whole, *found], [*strays, *alone]
+        if any(map(_is_known, found)):
+            break
+    if whole:
+        return _open(min(whole, key=_rank))
+    if strays:
+        names = sorted(path.name for path in strays)
+        raise CheckpointError(f"'{folder}' holds the shards {names[:3]}, but no index ('….index.json') of them.")
     raise CheckpointError(f"'{folder}' holds no weights: neither a .safetensors nor a .bin file is there.")
+
+
+def _weights(folder: Path, suffix: str) -> tuple[list[Path], list[Path]]:
+    """Whole files and indexes of shards that end so, and shards that no index names."""
+    found = {path for path in visible(folder, f"*{suffix}") if not path.is_dir()}
+    indexes = [path for path in visible(folder, f"*{suffix}.index*.json") if _INDEX.fullmatch(path.name)]
+    shards = {path.parent / name for path in indexes for name in _weight_map(path).values()}
+    strays = [path for path in found - shards if _SHARD.fullmatch(path.name)]
+    return [*indexes, *found.difference(shards, strays)], strays
+
+
+def _open(path: Path) -> Tensors:
+    return _open_shards(path) if _INDEX.fullmatch(path.name) else open_file(path)
+
+
+def _is_known(path: Path) -> bool:
+    return path.name.partition(".")[0] in _STEMS
+
+
+def _rank(path: Path) -> tuple[bool, bool, int, int, str]:
+    """What is smaller is taken first."""
+    stem = path.name.partition(".")[0]
+    place = _STEMS.index(stem) if stem in _STEMS else len(_STEMS)
+    return place == len(_STEMS), ".bin" in path.suffixes, _variants(path), place, path.name
 
 
 def _variants(path: Path) -> int:

@@ -16,7 +16,7 @@ _BAD_HALVES = ("GTX 16", "T500", "T550", "T600", "MX450", "MX550", "T1000", "T12
 
 def available() -> list[str]:
     """The kinds of device of this machine, the best first; "cpu" is always the last."""
-    return [*(kind for kind in KINDS if _module(kind).is_available()), "cpu"]
+    return [*(kind for kind in KINDS if _is_there(kind)), "cpu"]
 
 
 def choose_device(name: str = AUTO) -> torch.device:
@@ -88,9 +88,12 @@ def free_cache(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether `error` says that an accelerator's memory is used up; of Apple's it is a plain RuntimeError."""
+    """Tell whether `error` says that an accelerator's memory is used up; of Apple's it is a plain RuntimeError.
+
+    Of all others it is one class, which is called `torch.OutOfMemoryError` besides from torch 2.5 on.
+    """
     apple = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
-    return apple or isinstance(error, torch.OutOfMemoryError)
+    return apple or isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 def forget_peak(device: torch.device) -> None:
@@ -110,6 +113,15 @@ def device_peak_gib(device: torch.device) -> float | None:
     if device.type == "mps":
         return float(_module("mps").driver_allocated_memory()) / 2**30
     return float(_module(device.type).max_memory_allocated(device)) / 2**30
+
+
+def _is_there(kind: str) -> bool:
+    """Whether this machine has that kind, by questions that earlier versions of torch answer too.
+
+    `torch.mps.is_available` is there from 2.6 on, `torch.xpu` from 2.3 on.
+    """
+    module = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
+    return module is not None and module.is_available()
 
 
 def _module(kind: str) -> Any:

@@ -2,10 +2,9 @@
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ..parsing import MalformedInput, checked, parse_json
 from .choices import DTYPE_NAMES
 from .dtypes import FLOATS, as_float, is_finite, kind_of, name_of
+from .replacing import put_in_place
 from .rows8 import decode_rows
 
 CONFIG_KEY = "config"
@@ -37,7 +37,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that is whole or absent: written aside, flushed, then renamed to `path`.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; nothing is left behind.
+        OSError: the disk is full, the folder cannot be written, or a program keeps the file that is there; nothing is
+            left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{uuid.uuid4().hex}.part")  # short: with the file's own name in it, it might be too long
@@ -46,34 +47,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        put_in_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write that is whole or absent: gives one aside, which takes the name where `with` ends without error.
-
-    Raises:
-        CheckpointError: the target is there already and not empty.
-        OSError: the disk is full or the place cannot be written. Whatever fails, nothing is left behind.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"'{target}' is there already and not empty: name a new folder.")
-    aside = target.with_name(f".{uuid.uuid4().hex}.part")
-    new_parents = [path for path in aside.parents if not path.exists()]
-    try:
-        yield aside
-        if target.is_dir():
-            target.rmdir()  # it is empty; some systems rename no folder over another
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        for path in new_parents:
-            with suppress(OSError):  # something else lies in it by now
-                path.rmdir()
-        raise
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -88,8 +88,7 @@ def open_file(path: Path) -> Tensors:
     Raises:
         CheckpointError: the file is missing, truncated, no weight file, or holds more than tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"Weights are missing: there is no file '{path}'.")
+    _need_file(path)
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
     content = load_pickle(path)
@@ -106,8 +105,9 @@ def load_pickle(path: Path) -> Any:
     """What a pickle of torch holds, tensors mapped from the file; only tensors and plain containers are let in.
 
     Raises:
-        CheckpointError: it is damaged, or asks for anything else.
+        CheckpointError: it is missing or damaged, or asks for anything else.
     """
+    _need_file(path)
     if zipped := is_archive(path):
         check_archive(path)
     else:
@@ -120,6 +120,11 @@ def load_pickle(path: Path) -> Any:
             f"'{path}' cannot be read as torch weights ({reason}): it is damaged, truncated "
             f"({path.stat().st_size:,} bytes), or holds more than tensors."
         ) from error
+
+
+def _need_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"Weights are missing: there is no file '{path}'.")
 
 
 def _open_safetensors(path: Path) -> Tensors:

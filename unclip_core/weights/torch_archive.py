@@ -77,10 +77,10 @@ def check_legacy(path: Path) -> None:
     """Refuse a file of torch before 1.6 that names storages larger than itself: torch makes room before it reads.
 
     Raises:
-        CheckpointError: a number of its pickles is larger than the file.
+        CheckpointError: a number of its pickles is larger than the file, or the file cannot be read.
     """
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with open(path, "rb") as file:
             for number in range(_LEGACY_PICKLES):
                 largest = max((abs(value) for _, value, _ in genops(file) if isinstance(value, int)), default=0)

@@ -48,6 +48,7 @@ def test_an_accelerator_is_taken_by_itself_in_half_precision(monkeypatch, tmp_pa
     for kind in devices.KINDS:
         there = SimpleNamespace(is_available=lambda kind=kind: kind == "mps")
         monkeypatch.setattr(torch, kind, there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     report = run(tmp_path)
     assert SEEN == [torch.device("mps")] and (report.device, report.dtype) == ("mps", "fp16")
     assert report.notes == ["The nets run on mps, in fp16 where the loader says auto."]

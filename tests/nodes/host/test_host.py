@@ -130,10 +130,23 @@ def test_models_are_found_below_every_root_and_named_with_slashes(monkeypatch, t
     a_model(first, "karlo/prior")
     a_model(second, "other")
     (second / "no model").mkdir()
+    a_model(second, ".0f.part")
     monkeypatch.setenv(host.FOLDER_VARIABLE, f"{first}{os.pathsep}{second}")
     assert host.model_names() == [*defaults.MODELS, "group/mine", "karlo", "other", defaults.EARLIER_MODEL]
     assert host.model_path("group/mine") == str(first / "group" / "mine")
     assert host.model_path("other") == str(second / "other")
+
+
+def test_a_dead_link_beside_a_configuration_takes_no_model_away(monkeypatch, tmp_path):
+    a_model(tmp_path, "mine")
+    for suffix in (".bin", ".pt", ".pth", ".th", ".ckpt", ".safetensors"):
+        folder = tmp_path / f"other{suffix}"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / f"model{suffix}").symlink_to("gone")
+    monkeypatch.setenv(host.FOLDER_VARIABLE, str(tmp_path))
+    assert host.model_names() == [*defaults.MODELS, "mine", defaults.EARLIER_MODEL]
+    assert host.model_path("mine") == str(tmp_path / "mine")
 
 
 def test_links_are_followed_and_circles_end(monkeypatch, tmp_path):
@@ -270,12 +283,21 @@ def test_a_lora_computes_where_the_original_lies():
 
 def test_loras_are_listed_as_comfyui_names_them(comfyui, tmp_path):
     (tmp_path / "a.safetensors").touch()
+    (tmp_path / "._a.safetensors").touch()
     (tmp_path / "b.ckpt").touch()
     comfyui.folders["loras"] = [str(tmp_path)]
     assert host.lora_names() == ["a.safetensors"]
     assert host.lora_path("a.safetensors") == tmp_path / "a.safetensors"
     with pytest.raises(InputError, match="no LoRA 'b.ckpt' in models/loras"):
         host.lora_path("b.ckpt")
+
+
+def test_loras_without_comfyui_are_those_below_the_folders_but_hidden_ones(monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("a.safetensors", "._a.safetensors", "mine/b.bin", "mine/._b.bin", "c.ckpt"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv(host.LORA_VARIABLE, str(tmp_path))
+    assert host.lora_names() == ["a.safetensors", "mine/b.bin"]
 
 
 @pytest.mark.parametrize("novram", [False, True])
@@ -361,6 +383,7 @@ def test_without_comfyui_the_best_device_is_taken_in_its_own_dtype(monkeypatch, 
             get_device_properties=lambda device: SimpleNamespace(major=9, name="card", has_fp16=True),
         )
         monkeypatch.setattr(torch, each, there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
     assert host.device() == torch.device(kind)
     assert host.weight_dtype("auto", 10) == host.weight_dtype("auto", 10, text_encoder=True) == torch.float16
     with host.running_on("cpu") as chosen:

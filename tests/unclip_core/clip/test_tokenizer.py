@@ -1,6 +1,8 @@
 """CLIP's tokenizer against open_clip's and transformers', with the real vocabulary and small ones."""
 
 import json
+import sys
+import types
 
 import pytest
 import torch
@@ -114,3 +116,9 @@ def test_the_padding_may_be_spelt_as_an_object(tmp_path):
     write_tokenizer(ClipTokenizer(byte_vocabulary([]), [], 12, pad="!"), tmp_path)
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "#", "lstrip": False}}))
     assert read_tokenizer(tmp_path, 12).pad == "#"
+
+
+def test_a_stub_in_open_clips_place_has_no_merges(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", types.ModuleType("open_clip"))
+    with pytest.raises(ModuleNotFoundError, match="open_clip is not installed"):
+        openai_tokenizer()

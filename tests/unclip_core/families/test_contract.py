@@ -241,6 +241,15 @@ def test_a_family_that_cannot_convert_or_train_says_so(folders, tmp_path):
         family_of(folders["made-up"]).check_trainable(load_model(folders["made-up"]), "prior", False, tmp_path)
 
 
+def test_a_folder_that_the_disk_does_not_give_is_no_supported_one(folders, monkeypatch):
+    def denied(self, folder, index):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    for family in families():
+        monkeypatch.setattr(type(family), "detect", denied)
+    assert not is_supported(folders["native"])
+
+
 def test_a_folder_of_no_family_is_refused_with_what_is_supported(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(CheckpointError, match="'StableDiffusionPipeline'.*MadeUpPipeline.*UnCLIPPipeline"):

@@ -3,6 +3,7 @@
 import errno
 import os
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,20 @@ def test_a_conversion_into_an_empty_folder(karlo, tmp_path):
     assert load_model(tmp_path / "there").reader.parts == {"clip", "prior", "decoder", "upsampler"}
 
 
+def test_a_conversion_into_the_folder_where_one_stands(karlo, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    fails_on_full_disks(monkeypatch, tmp_path / "there", [0, 7], lambda: convert(karlo, "."))
+    convert(karlo, ".")
+    assert names(Path()) == names(karlo) and names(tmp_path) == ["there"]
+    load_model(".").reader.check()
+    convert(SHAPES, tmp_path / "coded", "fp16", ["decoder"])
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    convert(SHAPES, ".", "fp16", ["decoder"])
+    assert names(Path()) == names(tmp_path / "coded")
+
+
 def test_a_net_that_the_layout_cannot_say_is_refused_by_name(tmp_path):
     """Channels that begin at twice the model's own (channels_multiple = [2, 1]): diffusers reads another net there."""
     sizes = small_size()
@@ -166,12 +181,3 @@ def test_a_coded_model_on_a_full_disk_leaves_nothing_and_does_not_block_the_next
     fails_on_full_disks(monkeypatch, tmp_path, [0, 2, 5], lambda: convert(SHAPES, target, "fp16", ["decoder"]))
     convert(SHAPES, target, "fp16", ["decoder"])
     assert len(names(target)) == 6 and load_model(target).decoder.net is not None
-
-
-def test_a_folder_that_is_written_whole_may_be_there_empty_and_holds_nothing_yet(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with files.whole_folder(tmp_path / "empty") as aside:
-        files.write_whole(aside / "a", b"1")
-    assert names(tmp_path / "empty") == ["a"] and names(tmp_path) == ["empty"]
-    with pytest.raises(CheckpointError, match="not empty: name a new folder"), files.whole_folder(tmp_path / "empty"):
-        raise AssertionError("it was entered")

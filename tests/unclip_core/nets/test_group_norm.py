@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -204,12 +205,14 @@ def test_memory_that_runs_out_is_no_fault_of_triton(monkeypatch):
     from unclip.unclip_core.nets import triton_group_norm
 
     def full(*_):
-        raise torch.OutOfMemoryError("full")
+        raise torch.cuda.OutOfMemoryError("full")
 
     monkeypatch.setattr(group_norm, "fits", lambda norm, x: True)
     monkeypatch.setattr(memory_formats.Triton, "failed", False)
+    error_class = torch.cuda.OutOfMemoryError
+    monkeypatch.delattr(torch, "OutOfMemoryError")  # as torch before 2.5
     monkeypatch.setattr(triton_group_norm, "normalised", full)
-    with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
+    with torch.no_grad(), pytest.raises(error_class):
         group_norm.norm_silu(torch.nn.GroupNorm(2, 8), draw(2, 8, 3, 4))
     assert not memory_formats.Triton.failed
 
@@ -233,3 +236,14 @@ def test_the_environment_can_ask_for_the_plain_ways(monkeypatch):
     assert not asked()
     monkeypatch.delenv(memory_formats.PLAIN_VARIABLE)
     assert asked() == (find_spec("triton") is not None)
+
+
+@pytest.mark.parametrize("kind", [ModuleType, lambda name: object()])
+def test_a_stub_in_tritons_place_is_none(monkeypatch, kind):
+    """Other packs leave an empty module there, which has no spec."""
+    stub = kind("triton")
+    monkeypatch.setitem(sys.modules, "triton", stub)
+    monkeypatch.setattr(memory_formats.Triton, "failed", False)
+    monkeypatch.setattr(memory_formats, "triton_is_there", memory_formats.triton_is_there.__wrapped__)
+    assert not memory_formats.triton_serves() and not memory_formats.channels_last_pays(torch.device("cuda"))
+    assert sys.modules["triton"] is stub

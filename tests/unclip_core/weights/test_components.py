@@ -74,6 +74,47 @@ def test_shards_without_an_index_are_named(tmp_path):
         open_component(tmp_path)
 
 
+@pytest.mark.parametrize("safe", [True, False])
+def test_what_another_system_leaves_beside_an_index_is_passed_over(tmp_path, unet, safe):
+    unet.save_pretrained(tmp_path, max_shard_size="200KB", safe_serialization=safe)
+    (index,) = tmp_path.glob("*.index.json")
+    index.with_name(f"._{index.name}").write_bytes(b"\0\5\26\7\xff\xfeof another system")
+    assert same(numbers(tmp_path), unet.state_dict())
+
+
+def test_half_a_download_of_shards_counts_for_nothing_beside_a_whole_file(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "model-00001-of-00002.safetensors")
+    torch.save({"a": torch.full((2,), 3.0)}, tmp_path / "pytorch_model.bin")
+    assert numbers(tmp_path)["a"].tolist() == [3.0, 3.0]
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "pytorch_model-00002-of-00002.bin")
+    with pytest.raises(CheckpointError, match="model-00001-of-00002.safetensors.*pytorch_model-00002-of-00002.bin"):
+        open_component(tmp_path)
+
+
+ORDER = [
+    "diffusion_pytorch_model.safetensors", "model.safetensors", "model.fp16.safetensors", "pytorch_model.bin",
+    "pytorch_model.fp16.bin", "adapter.safetensors", "prior.fp16.safetensors", "args.bin",
+]  # fmt: skip
+"""Names of weights, each taken before those behind it."""
+
+
+@pytest.mark.parametrize("first", range(len(ORDER)))
+def test_weights_are_told_from_an_optimizers_by_their_names(tmp_path, first):
+    for number, name in enumerate(ORDER[first:], start=first):
+        tensors = {"a": torch.tensor([float(number)])}
+        save_file(tensors, tmp_path / name) if "safetensors" in name else torch.save(tensors, tmp_path / name)
+    (tmp_path / "model.safetensors.d").mkdir()
+    (tmp_path / "a.safetensors").mkdir()
+    assert numbers(tmp_path)["a"].tolist() == [first]
+
+
+def test_an_index_counts_as_the_file_that_it_stands_for(tmp_path, unet):
+    unet.save_pretrained(tmp_path, max_shard_size="200KB")
+    save_file({"a": torch.ones(1)}, tmp_path / "adapter.safetensors")
+    (tmp_path / "optimizer.bin.index.json").write_text("{")
+    assert same(numbers(tmp_path), unet.state_dict())
+
+
 def test_a_byte_order_mark_before_an_index_is_passed_over(tmp_path, unet):
     unet.save_pretrained(tmp_path, max_shard_size="200KB")
     index = tmp_path / f"{WHOLE}.index.json"

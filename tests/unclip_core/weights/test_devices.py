@@ -23,6 +23,7 @@ def machine(monkeypatch):
                 get_device_name=lambda device: "Some Card",
             )
             monkeypatch.setattr(torch, kind, made)
+        monkeypatch.setattr(torch.backends.mps, "is_available", torch.mps.is_available)
 
     return with_accelerators
 
@@ -46,6 +47,21 @@ def test_auto_is_the_best_that_there_is(machine, counts, best):
     machine(**counts)
     assert devices.choose_device() == torch.device(best)
     assert devices.choose_device("cpu") == torch.device("cpu")
+
+
+def test_torch_before_2_6_is_asked_in_its_own_way(machine, monkeypatch):
+    """It has no torch.mps.is_available; before 2.3 there is no torch.xpu, before 2.5 no torch.OutOfMemoryError."""
+    out_of_memory = torch.cuda.OutOfMemoryError("CUDA out of memory")
+    assert devices.is_out_of_memory(out_of_memory)
+    monkeypatch.delattr(torch, "OutOfMemoryError")
+    assert devices.is_out_of_memory(out_of_memory) and not devices.is_out_of_memory(RuntimeError("another"))
+    machine(mps=1)
+    monkeypatch.delattr(torch.mps, "is_available")
+    assert devices.available() == ["mps", "cpu"]
+    monkeypatch.delattr(torch, "xpu")
+    assert devices.available() == ["mps", "cpu"]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert devices.available() == ["cpu"]
 
 
 def test_a_device_can_be_named_by_its_number(machine):

@@ -9,8 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from unclip.unclip_core.weights.files import CheckpointError
-from unclip.unclip_core.weights.tensors import load_pickle
-from unclip.unclip_core.weights.torch_archive import check_archive, is_archive, is_torchscript, open_torchscript
+from unclip.unclip_core.weights.tensors import PICKLES, load_pickle
+from unclip.unclip_core.weights.torch_archive import (
+    check_archive,
+    check_legacy,
+    is_archive,
+    is_torchscript,
+    open_torchscript,
+)
+
+
+def test_a_link_to_nothing_and_a_folder_are_said_to_be_missing(tmp_path):
+    for suffix in PICKLES:
+        (tmp_path / f"dead{suffix}").symlink_to("gone")
+        (tmp_path / f"folder{suffix}").mkdir()
+        for name in ("dead", "folder"):
+            with pytest.raises(CheckpointError, match=f"Weights are missing: there is no file .*{name}{suffix}"):
+                load_pickle(tmp_path / f"{name}{suffix}")
+    with pytest.raises(CheckpointError, match="dead.bin' cannot be read"):
+        check_legacy(tmp_path / "dead.bin")
 
 
 class Inner(nn.Module):

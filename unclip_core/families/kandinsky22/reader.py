@@ -106,7 +106,8 @@ def find_prior(folder: Path) -> Path | None:
         return None
     owner, _, name = repository.partition("/")
     cached = folder.absolute().parent.parent.parent / f"models--{owner}--{name}" / "snapshots"
-    found = [folder.absolute().parent / name]
-    if cached.is_dir():
-        found += sorted(cached.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path for path in found if (path / INDEX).is_file()), None)
+    beside = folder.absolute().parent / name
+    if (beside / INDEX).is_file():
+        return beside
+    revisions = [path for path in cached.iterdir() if (path / INDEX).is_file()] if cached.is_dir() else []
+    return max(revisions, key=lambda path: path.stat().st_mtime, default=None)

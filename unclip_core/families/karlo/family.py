@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...models import PartReader, UnclipModel
-from ..registry import INDEX, Family, Source, TrainedPart
+from ..registry import CONFIG, INDEX, Family, Source, TrainedPart
 
 PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 LICENCE = (
@@ -27,9 +27,15 @@ class KarloFamily(Family):
     }
 
     def detect(self, folder: Path, index: Mapping[str, Any] | None) -> bool:
-        """Detect by the pipeline that the index names; without an index, by the keys of kakaobrain's files."""
+        """Detect by the pipeline that the index names; without an index, by the keys of kakaobrain's files.
+
+        A folder with a `config.json` holds a single component, and kakaobrain's have none: its files, which may be
+        anybody's and of any size, are not opened.
+        """
         if index is not None:
             return index.get("_class_name") in PIPELINES
+        if (folder / CONFIG).is_file():
+            return False
         from .kakao_reader import weight_files
 
         return bool(weight_files(folder))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...diffusion.spec import DiffusionSpec
+from ...listing import visible
 from ...nets.clip_towers import TextTowerParams, VisionTowerParams
 from ...nets.decoder import DecoderParams
 from ...nets.prior import EXTRA_TOKENS, PriorParams
@@ -45,7 +46,7 @@ def read_settings(folder: Path) -> dict[str, KakaoSettings]:
         CheckpointError: a file is no YAML, or a setting of another type.
     """
     found: dict[str, KakaoSettings] = {}
-    for path in sorted([*folder.glob("*.y*ml"), *folder.glob("configs/*.y*ml")]):
+    for path in sorted([*visible(folder, "*.y*ml"), *visible(folder, "configs/*.y*ml")]):
         config = _read_yaml(path)
         if not isinstance(config, dict) or not isinstance(model := config.get("model"), dict):
             continue

@@ -16,6 +16,7 @@ from ...clip.image_input import ImageInput
 from ...clip.tokenizer import openai_tokenizer
 from ...clip.tower_adapter import TowerAdapter
 from ...diffusion.spec import DiffusionSpec
+from ...listing import visible
 from ...models import PARTS, Decoder, Prior, Upsampler
 from ...nets.clip_towers import TextTower, VisionTower
 from ...nets.decoder import DecoderNet
@@ -46,12 +47,14 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_scale
 def weight_files(folder: Path) -> dict[str, Path]:
     """Find Karlo's files in `folder` by what they hold: "prior", "decoder", "super_res", "clip", "stats".
 
+    Links to nothing and folders with a weight file's name are passed over.
+
     Raises:
         CheckpointError: a file is damaged, or two hold the same.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
-        if path.name.startswith(".") or (path.suffix not in PICKLES and path.suffix != ".safetensors"):
+    for path in visible(folder):
+        if path.suffix not in (*PICKLES, ".safetensors") or not path.is_file():
             continue
         if (kind := _kind(path)) is None:
             continue

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...weights.files import CheckpointError, cast_weight, load_weights, save_weights, whole_folder
+from ...weights.files import CheckpointError, cast_weight, load_weights, save_weights
+from ...weights.folders import whole_folder
 from ...weights.rows8 import SCALE, code_rows
+from ..registry import INDEX
 from ..statistics import STATISTICS
 from .index import read_index, write_index
 from .reader import NativeFolder
@@ -28,7 +30,7 @@ def code(folder: Path, target: Path, dtype: torch.dtype, parts: Collection[str])
     reader = NativeFolder(folder, torch.float32)
     for part in sorted(reader.parts):
         getattr(reader, part)()  # refuses what could not be read again
-    with whole_folder(target) as aside:
+    with whole_folder(target, INDEX) as aside:
         for component, file in index.components.items():
             tensors, config = load_weights(folder / file)
             kept = code_rows(tensors) if component in parts else tensors

@@ -100,6 +100,16 @@ def test_a_pickle_and_a_file_without_statistics_load(tmp_path, folder, karlo):
     torch.testing.assert_close(*drawn, rtol=1e-5, atol=1e-5)
 
 
+def test_pickles_of_others_beside_the_weights_are_not_opened(tmp_path, folder):
+    """What trainers leave there: arguments as objects, links to checkpoints that are gone, optimizers of any size."""
+    prior = random_prior(tmp_path / "prior")
+    (prior / "training_args.bin").write_bytes(b"whatever")
+    (prior / "optimizer.pt").symlink_to("gone")
+    assert is_supported(prior) and family_of(prior).name == "eclipse"
+    ours, theirs = (load_model(each).prior.net.state_dict() for each in (prior, folder))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

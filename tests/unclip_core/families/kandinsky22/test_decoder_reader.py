@@ -1,6 +1,7 @@
 """Decoder folders of Kandinsky 2.2 as diffusers writes them, against diffusers."""
 
 import json
+import os
 import shutil
 
 import factories
@@ -117,7 +118,11 @@ def test_a_card_names_the_prior(folders, copy, tmp_path):
     shutil.copytree(copy, snapshot)
     cached = tmp_path / "hub" / "models--owner--the-prior" / "snapshots" / "2"
     shutil.copytree(beside, cached)
+    (cached.parent / "1").symlink_to("gone")
     assert find_prior(snapshot) == cached
+    newer = shutil.copytree(cached, cached.parent / "0")
+    os.utime(newer, (2e9, 2e9))
+    assert find_prior(snapshot) == newer
 
 
 def test_what_is_not_there_is_named(folders, copy):

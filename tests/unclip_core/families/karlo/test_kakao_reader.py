@@ -11,6 +11,7 @@ from torch import nn
 from unclip.unclip_core.bench.parity import oracle
 from unclip.unclip_core.diffusion.noise import BatchNoise
 from unclip.unclip_core.families.convert import convert
+from unclip.unclip_core.families.detect import is_supported
 from unclip.unclip_core.families.karlo.kakao_reader import weight_files
 from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.pipelines import encode_text, sample_decoder, sample_prior, upscale
@@ -241,6 +242,13 @@ def test_files_are_told_by_their_keys(kakao):
     }
 
 
+def test_links_to_nothing_and_folders_are_passed_over(broken):
+    (broken / "f.ckpt").symlink_to("gone")
+    (broken / "last.ckpt").mkdir()
+    assert sorted(path.name for path in weight_files(broken).values()) == ["a.ckpt", "b.ckpt", "c.ckpt", "d.th", "e.pt"]
+    assert is_supported(broken) and load_model(broken).reader.parts == {"clip", "prior", "decoder", "upsampler"}
+
+
 @torch.no_grad()
 def test_clip_is_open_clips(kakao, openai_clip):
     from open_clip.tokenizer import SimpleTokenizer
@@ -366,6 +374,13 @@ def test_a_yaml_that_is_none_is_named(broken):
     (broken / "decoder.yaml").write_text("model: [")
     with pytest.raises(CheckpointError, match=r"decoder\.yaml"):
         load_model(broken)
+
+
+def test_what_another_system_leaves_beside_a_yaml_is_passed_over(broken):
+    (broken / "configs").mkdir()
+    for place in (broken, broken / "configs"):
+        (place / "._decoder.yaml").write_bytes(b"\0\5\26\7\xff\xfe")
+    assert load_model(broken).decoder.image_size == 16
 
 
 def test_statistics_of_another_width_are_refused(broken):
