@@ -170,11 +170,12 @@ def run(job: Job, on_progress: Callable[[Counts], None]) -> Counts:
     job = job.with_digest()
     folder = job.output.open()
     with _alone(job.output), connected(job.pool):
-        folder.begin(job.description)
+        folder.check(job.description)
         is_table = job.setup.task in TABLE_TASKS or job.setup.task not in TASKS
         source = partial(read_table if is_table else list_collection, job.data)
         done = folder.done()
         ids = _distinct_ids(source(), job)
+        folder.begin(job.description)  # not before: a run whose data cannot be used leaves the folder free
         gone = len(done) - int(np.isin(done, ids).sum())
         counts = Counts(total=len(ids), before=int(np.isin(ids, done).sum()), gone=gone)
         on_progress(counts)

@@ -23,8 +23,6 @@ def read_table(path: str) -> "Dataset":
     Raises:
         ValueError: the ending is none of `TABLES`.
     """
-    import ray.data
-
     folder = Path(path)
     first = next((str(f) for f in sorted(folder.rglob("*")) if f.suffix in TABLES), path) if folder.is_dir() else path
     kind = TABLES.get(Path(first).suffix.lower())
@@ -32,6 +30,8 @@ def read_table(path: str) -> "Dataset":
         raise ValueError(f"'{path}' is no table: files ending in {', '.join(TABLES)} are read.")
     if "://" not in path and not folder.exists():
         raise ValueError(f"There is no table at '{path}'.")
+    import ray.data
+
     readers = {"csv": ray.data.read_csv, "json": ray.data.read_json, "parquet": ray.data.read_parquet}
     return readers[kind](path)
 
