@@ -261,9 +261,10 @@ def _distinct_ids(source: "Dataset", job: Job) -> NDArray[np.bytes_]:
     """Read the data once and return the digests of its rows' ids, sorted.
 
     Raises:
-        ValueError: there is no row, or two of them have the same id.
+        ValueError: there is no row, a file is no table, or two rows have the same id.
+        OSError: the files cannot be read.
     """
-    tables = source.iter_batches(batch_size=None, batch_format="pyarrow")
+    tables = batches(source, "pyarrow")
     ids = np.sort(np.concatenate([np.empty(0, DIGEST), *(digests_of(table, job.count) for table in tables)]))
     if not len(ids):
         raise ValueError(f"'{job.data}' has no row in which anything stands.")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..headless.values import whole
+
 ID = "id"
 SEED = "seed"
 SEED_BITS = 53  # what JSON numbers hold exactly
@@ -75,7 +77,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _counted(given: Any, copy: int, row_id: str) -> int:
-    try:
-        return (int(_text(given)) + copy) % 2**SEED_BITS
-    except ValueError:
-        raise ValueError(f"The seed of row '{row_id}' is {given!r}; it must be a whole number.") from None
+    number = whole(given)
+    if number is None:
+        raise ValueError(f"The seed of row '{row_id}' is {given!r}; it must be a whole number.")
+    return (number + copy) % 2**SEED_BITS

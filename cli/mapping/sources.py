@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .engine import first_line
 from .results import DIGEST
 from .rows import ID, Row, digest, make_rows
+from .text_tables import entries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,19 +23,37 @@ def read_table(path: str) -> "Dataset":
     """Open a table as a Ray dataset: a file, a folder of files of one kind, or an address.
 
     Raises:
-        ValueError: the ending is none of `TABLES`.
+        ValueError: there is nothing, the ending is none of `TABLES`, a folder has files of several kinds, or Parquet
+            that cannot be read.
     """
+    kind = _kind(path)
+    import ray.data
+
+    from .text_source import TextTable
+
+    if kind != "parquet":
+        return ray.data.read_datasource(TextTable(path, kind))
+    try:
+        return ray.data.read_parquet(path)
+    except ValueError as error:  # pyarrow's does not say which file
+        raise ValueError(f"'{path}' is no Parquet table that can be read: {first_line(error)}") from error
+
+
+def _kind(path: str) -> str:
     folder = Path(path)
-    first = next((str(f) for f in sorted(folder.rglob("*")) if f.suffix in TABLES), path) if folder.is_dir() else path
-    kind = TABLES.get(Path(first).suffix.lower())
-    if kind is None:
+    files = (
+        [file for file in folder.rglob("*") if not file.name.startswith((".", "_"))] if folder.is_dir() else [folder]
+    )
+    kinds = {TABLES[ending] for file in files if (ending := file.suffix.lower()) in TABLES}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"'{path}' has tables of several kinds, {', '.join(sorted(kinds))}: name a folder of one kind."
+        )
+    if not kinds:
         raise ValueError(f"'{path}' is no table: files ending in {', '.join(TABLES)} are read.")
     if "://" not in path and not folder.exists():
         raise ValueError(f"There is no table at '{path}'.")
-    import ray.data
-
-    readers = {"csv": ray.data.read_csv, "json": ray.data.read_json, "parquet": ray.data.read_parquet}
-    return readers[kind](path)
+    return kinds.pop()
 
 
 def list_collection(path: str) -> "Dataset":
@@ -70,5 +90,5 @@ def _entries(table: "pa.Table") -> list[Mapping[str, Any]]:
     """The rows of a table, of text columns without blanks around the cells."""
     return [
         {name: value.strip() if isinstance(value, str) else value for name, value in row.items()}
-        for row in table.to_pylist()
+        for row in entries(table)
     ]
