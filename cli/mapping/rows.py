@@ -21,7 +21,7 @@ class Row:
     Attributes:
         id: names the row; its image depends on this and on `values` alone.
         seed: 0..2**53 - 1.
-        values: the table's columns, without those that are empty; of a collection, "index".
+        values: the table's columns, without those that are empty; of a collection, "index" and "name".
     """
 
     id: str

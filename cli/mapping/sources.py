@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...unclip_core.output import legible
 from .engine import first_line
 from .results import DIGEST
 from .rows import ID, Row, digest, make_rows
+from .tasks import INDEX, NAME
 from .text_tables import entries
 
 if TYPE_CHECKING:
@@ -57,19 +59,29 @@ def _kind(path: str) -> str:
 
 
 def list_collection(path: str) -> "Dataset":
-    """List a collection of images as rows with "id" (the sample's name) and "index".
+    """List a collection of images as a Ray dataset of the rows of `listing`.
+
+    Raises:
+        ValueError: there is nothing at the path.
+    """
+    import ray.data
+
+    return ray.data.from_arrow(listing(path))
+
+
+def listing(path: str) -> "pa.Table":
+    """List a collection of images: "id" and "name", which are the sample's name in Unicode, and "index".
 
     Raises:
         ValueError: there is nothing at the path.
     """
     import pyarrow as pa
-    import ray.data
 
     from ...unclip_core.data.opening import open_images
 
     images = open_images(path)
-    names = [images.name(index) for index in range(len(images))]
-    return ray.data.from_arrow(pa.table({ID: pa.array(names, pa.string()), "index": range(len(names))}))
+    names = pa.array([legible(images.name(index)) for index in range(len(images))], pa.string())
+    return pa.table({ID: names, NAME: names, INDEX: range(len(names))})
 
 
 def rows_left(table: "pa.Table", seed: int, count: int, done: NDArray[np.bytes_]) -> list[Row]:

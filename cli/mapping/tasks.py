@@ -11,20 +11,25 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...unclip_core.output import legible
 from .results import Result
 from .rows import Row
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from ...unclip_core.models import UnclipModel
     from ..headless.report import SavedImage
 
 PROMPT = "prompt"
-INDEX = "index"
+INDEX, NAME = "index", "name"
+"""Of an image: its number in the collection when the run began, and its name, which finds it if that was changed since."""
+
 SEED_INPUTS = ("seed", "noise_seed")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
@@ -36,7 +41,7 @@ class Setup:
     Attributes:
         task: a name in `TASKS`, or the path of a workflow.
         model: a model folder; None is the bundled model.
-        data: the collection of images that rows name by "index"; None where rows are prompts.
+        data: the collection of images that rows name; None where rows are prompts.
         candidates: embeddings a prompt, all of them decoded.
         device: a torch device.
         dtype: of the nets, a name in `DTYPES`; "auto" is what the device computes in by itself.
@@ -115,13 +120,44 @@ class TextToImage:
         ]
 
 
+class NamedImages:
+    """Images of a collection by what a run's rows say of them.
+
+    A worker lists the collection when it starts: after the run began, and after another one was killed. Images that
+    were added or taken away meanwhile have moved the numbers of the others.
+
+    Raises:
+        ValueError: there is no collection.
+    """
+
+    def __init__(self, path: str) -> None:
+        from ...unclip_core.data.opening import open_images
+
+        self._path, self._images = path, open_images(path)
+
+    def read(self, values: Mapping[str, Any]) -> Image:
+        """Read a row's image, RGB of any size.
+
+        Raises:
+            ValueError: it is damaged, or no longer there.
+        """
+        index, name = int(values[INDEX]), values[NAME]
+        if index >= len(self._images) or legible(self._images.name(index)) != name:
+            if (found := self._places.get(name)) is None:
+                raise ValueError(f"'{name}' is no longer in '{self._path}'.")
+            index = found
+        return self._images.read(index, captions=False).image
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {legible(self._images.name(index)): index for index in range(len(self._images))}
+
+
 class Embed:
     """Images of a collection to CLIP's image embeddings."""
 
     def __init__(self, setup: Setup) -> None:
-        from ...unclip_core.data.opening import open_images
-
-        self._model, self._images = _load(setup), open_images(_needed(setup))
+        self._model, self._images = _load(setup), NamedImages(_needed(setup))
 
     def __call__(self, rows: Sequence[Row]) -> list[Result]:
         """See `Task`."""
@@ -134,7 +170,7 @@ class Embed:
         from ...unclip_core.pipelines import encode_image
 
         size = self._model.clip.adapter.image_size
-        seen = [_square(self._images.read(int(row.values[INDEX]), captions=False).image, size) for row in rows]
+        seen = [_square(self._images.read(row.values), size) for row in rows]
         return encode_image(self._model.clip, torch.stack(seen)).cpu()
 
 
@@ -305,7 +341,7 @@ def _needed(setup: Setup) -> str:
     return setup.data
 
 
-def _square(image: Any, size: int) -> Tensor:
+def _square(image: Image, size: int) -> Tensor:
     """The middle of an image `[size, size, 3]` in 0..1, as trainings see it."""
     from ...unclip_core.data.center_crop import center_crop
 
