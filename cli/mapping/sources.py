@@ -1,6 +1,6 @@
 """Where rows come from: a table that Ray Data reads, or a collection of images that is listed here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...unclip_core.output import legible
 from .engine import first_line
+from .paths import absolute
 from .results import DIGEST
 from .rows import ID, Row, digest, make_rows
 from .tasks import INDEX, NAME
@@ -24,6 +25,8 @@ TABLES = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet
 def read_table(path: str) -> "Dataset":
     """Open a table as a Ray dataset: a file, a folder of files of one kind, or an address.
 
+    Workers elsewhere read it: they get an absolute path.
+
     Raises:
         ValueError: there is nothing, the ending is none of `TABLES`, a folder has files of several kinds, or Parquet
             that cannot be read.
@@ -34,9 +37,9 @@ def read_table(path: str) -> "Dataset":
     from .text_source import TextTable
 
     if kind != "parquet":
-        return ray.data.read_datasource(TextTable(path, kind))
+        return ray.data.read_datasource(TextTable(absolute(path), kind))
     try:
-        return ray.data.read_parquet(path)
+        return ray.data.read_parquet(absolute(path))
     except ValueError as error:  # pyarrow's does not say which file
         raise ValueError(f"'{path}' is no Parquet table that can be read: {first_line(error)}") from error
 
@@ -93,9 +96,12 @@ def rows_left(table: "pa.Table", seed: int, count: int, done: NDArray[np.bytes_]
     return [row for row, out in zip(rows, is_done, strict=True) if not out]
 
 
-def digests_of(table: "pa.Table", count: int) -> NDArray[np.bytes_]:
-    """Return the digests of the ids in a part of the table."""
-    return np.array([digest(row.id) for row in make_rows(_entries(table), count=count)], DIGEST)
+def digests_of(table: "pa.Table", count: int, check: Callable[[Row], None] = lambda row: None) -> NDArray[np.bytes_]:
+    """Return the digests of the ids in a part of the table, every row of which passes `check`."""
+    rows = list(make_rows(_entries(table), count=count))
+    for row in rows:
+        check(row)
+    return np.array([digest(row.id) for row in rows], DIGEST)
 
 
 def _entries(table: "pa.Table") -> list[Mapping[str, Any]]:

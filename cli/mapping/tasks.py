@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...unclip_core.models import UnclipModel
+    from ..headless.prompt import Node
     from ..headless.report import SavedImage
 
 PROMPT = "prompt"
 INDEX, NAME = "index", "name"
-"""Of an image: its number in the collection when the run began, and its name, which finds it if that was changed since."""
+"""Of an image: its number when the run began, and its name, which finds it if the collection was changed since."""
 
 SEED_INPUTS = ("seed", "noise_seed")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
@@ -47,6 +48,7 @@ class Setup:
         dtype: of the nets, a name in `DTYPES`; "auto" is what the device computes in by itself.
         threads: of torch; 0 leaves them.
         workflow: `workflow_digest` of what the file held when the run began; None is not compared.
+        folder: where the images that a workflow names are looked for, before the workflow's own folder.
     """
 
     task: str
@@ -57,6 +59,7 @@ class Setup:
     dtype: str = "auto"
     threads: int = 0
     workflow: str | None = None
+    folder: str = "."
 
 
 class Task(Protocol):
@@ -225,12 +228,15 @@ class Workflow:
 
     setup: Setup
     _workflow: Mapping[str, Any] = field(init=False)
+    _nodes: Mapping[str, Node] = field(init=False)
 
     def __post_init__(self) -> None:
         """Read the file."""
+        from ..headless.prompt import parse
         from ..headless.workflow_file import read_workflow
 
         self._workflow = read_workflow(Path(self.setup.task))
+        self._nodes = parse(self._workflow)[0]
         # workers start at any time: when one was killed, when the cluster has grown, and on other machines
         if self.setup.workflow not in (None, workflow_digest(self._workflow)):
             raise ValueError(
@@ -246,7 +252,7 @@ class Workflow:
         from ..headless.run import run_workflow
 
         with tempfile.TemporaryDirectory() as folder:
-            inputs = (".", Path(self.setup.task).parent)
+            inputs = (self.setup.folder, Path(self.setup.task).parent)
             values = self._seeds(row) | dict(row.values)
             report = run_workflow(self._workflow, values, folder, input_dirs=inputs, device=self.setup.device)
             if report.errors:
@@ -257,13 +263,31 @@ class Workflow:
             return result if path is None else replace(result, image=path.read_bytes(), ending=path.suffix[1:])
 
     def _seeds(self, row: Row) -> dict[str, int]:
-        nodes = self._workflow.get("prompt", self._workflow)
-        return {
-            f"{node}.{name}": row.seed
-            for node, content in nodes.items()
-            for name, value in content.get("inputs", {}).items()
-            if name in SEED_INPUTS and isinstance(value, int) and f"{node}.{name}" not in row.values
-        }
+        return dict.fromkeys(free_seeds(self._nodes, row.values), row.seed)
+
+
+def free_seeds(nodes: Mapping[str, Node], values: Mapping[str, Any]) -> list[str]:
+    """Return the seeds ("NODE.INPUT", by the node's id) of a workflow that `values` do not set, by id or by title."""
+    return [
+        f"{node.id}.{name}"
+        for node in nodes.values()
+        for name, value in node.inputs.items()
+        if name in SEED_INPUTS and isinstance(value, int)
+        if f"{node.id}.{name}" not in values and f"{node.title}.{name}" not in values
+    ]
+
+
+def check_copies(nodes: Mapping[str, Node], count: int, row: Row) -> None:
+    """See whether so many copies of a row would differ, which they do by the seeds that it does not set.
+
+    Raises:
+        ValueError: it sets them all, or there is none.
+    """
+    if count > 1 and not free_seeds(nodes, row.values):
+        raise ValueError(
+            f"--count {count} would make {count} equal results of row '{row.id}': the workflow has no seed that the "
+            "row does not set itself. Leave --count out, or leave a seed's column out or its cell empty."
+        )
 
 
 def _the_image(saved: Sequence[SavedImage]) -> Path | None:

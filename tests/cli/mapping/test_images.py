@@ -1,4 +1,4 @@
-"""Images of a collection as rows of `unclip map`: whatever their names, and although the collection changes meanwhile."""
+"""Images as rows of `unclip map`: whatever their names, and although the collection changes meanwhile."""
 
 import os
 
