@@ -75,8 +75,8 @@ def add_ray(command: Any) -> None:
     command.add_argument(
         "--ray",
         action="store_true",
-        help='share the work among processes, or the machines of a cluster, by Ray (pip install "unclip[ray]"); data, '
-        "model and output have to be where every machine finds them",
+        help='share the work among processes, or the machines of a cluster, by Ray (pip install "ray[data]>=2.48"); '
+        "data, model and output have to be where every machine finds them",
     )
     command.add_argument(
         "--ray-workers", default="1", metavar="N or MIN:MAX", help="processes of --ray (default: %(default)s)"

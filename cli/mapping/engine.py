@@ -71,9 +71,7 @@ def _connected(pool: Pool) -> Iterator[None]:
         import ray
         import ray.data
     except ImportError as error:
-        raise ValueError(
-            'This runs on Ray, which is not installed: pip install "unclip[ray]" (or "ray[data]").'
-        ) from error
+        raise ValueError('This runs on Ray, which is not installed: pip install "ray[data]>=2.48"') from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -266,4 +266,4 @@ def test_what_is_wrong_is_said(ray, tmp_path, monkeypatch, capsys, arguments, sa
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["map", "text-to-image", *MODEL, "--data", "t.csv", "--output", str(tmp_path / "o")]) == 1
-    assert 'pip install "unclip[ray]"' in capsys.readouterr().err
+    assert 'pip install "ray[data]>=2.48"' in capsys.readouterr().err

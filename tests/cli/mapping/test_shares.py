@@ -109,4 +109,4 @@ def test_more_gpus_than_there_are_is_said(capsys):
 def test_without_ray_it_says_what_to_install(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["embed", "--data", str(images), "--output", str(tmp_path / "o"), "--ray"]) == 1
-    assert 'pip install "unclip[ray]"' in capsys.readouterr().err
+    assert 'pip install "ray[data]>=2.48"' in capsys.readouterr().err
