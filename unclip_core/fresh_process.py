@@ -26,7 +26,7 @@ def ask(name: str, arguments: Sequence[str], environment: Mapping[str, str] | No
     Raises:
         FailedProcess: it ended with an exit code, or said nothing that can be read.
     """
-    found = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | (environment or {})
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
     done = subprocess.run([sys.executable, *arguments], env=found, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FailedProcess(f"{name} failed with exit code {done.returncode}: {done.stderr[-SHOWN:].strip()}")

@@ -3,7 +3,7 @@
 import os
 from typing import TypeVar
 
-Name = TypeVar("Name", str, None)
+Name = TypeVar("Name", str, str | None)
 
 
 def absolute(place: str) -> str:
