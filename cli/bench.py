@@ -282,12 +282,19 @@ def _bench_map_or_kills(options: argparse.Namespace) -> object:
     from .mapping.bench import Sizes, bench_kills, bench_map
 
     if options.kill_every is None:
-        sizes = Sizes(options.rows or 128, options.fake_rows, options.empty_rows, options.batch, options.workers)
+        sizes = Sizes(
+            128 if options.rows is None else options.rows,
+            options.fake_rows,
+            options.empty_rows,
+            options.batch,
+            options.workers,
+        )
         return bench_map(sizes, options.model, options.json)
     if options.kill_every <= 0:
         raise ValueError(f"--kill-every is {options.kill_every:g}; it must be above 0.")
-    sizes = Sizes(batch=options.batch, workers=options.workers)
-    return bench_kills(options.rows or 500, options.kill_every, sizes, options.model, options.json)
+    rows = 500 if options.rows is None else options.rows
+    sizes = Sizes(rows, rows, rows, options.batch, options.workers)
+    return bench_kills(options.kill_every, sizes, options.model, options.json)
 
 
 def _bench_train(options: argparse.Namespace) -> int:

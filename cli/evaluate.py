@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..unclip_core.output import say
 from .exits import run_and_report
-from .parser import Commands, Parser, add_device, add_ray, read_workers
+from .parser import Commands, Parser, add_device, add_ray, check_ray, read_workers
 
 if TYPE_CHECKING:
     from ..unclip_core.evaluate.evaluation import Spread
@@ -192,27 +192,30 @@ def _evaluate_things(options: argparse.Namespace) -> int:
 
 
 def _evaluate_images(options: argparse.Namespace) -> int:
-    from ..unclip_core.evaluate.evaluation import evaluate_model
-    from ..unclip_core.evaluate.generation import Draw
-
     if options.model is None or options.data is None:
         say("unclip: say what to evaluate: tiny, describe, edits or things, or --model and --data.", to_stderr=True)
         return 2
-    return run_and_report(
-        lambda: evaluate_model(
-            options.model,
-            options.data,
-            count=options.n,
-            how=Draw(options.source, options.small, options.seed, options.batch),
-            loras=[(path, _strength(strength)) for path, strength in options.loras],
-            clip=options.clip,
-            clip_weights=options.clip_weights,
-            neighbours=options.neighbours,
-            device="cpu" if options.ray else options.device,
-            output=options.output,
-            as_json=options.json,
-            spread=_spread(options) if options.ray else None,
-        )
+    return run_and_report(lambda: _evaluate_model(options))
+
+
+def _evaluate_model(options: argparse.Namespace) -> object:
+    from ..unclip_core.evaluate.evaluation import evaluate_model
+    from ..unclip_core.evaluate.generation import Draw
+
+    check_ray(options)
+    return evaluate_model(
+        options.model,
+        options.data,
+        count=options.n,
+        how=Draw(options.source, options.small, options.seed, options.batch),
+        loras=[(path, _strength(strength)) for path, strength in options.loras],
+        clip=options.clip,
+        clip_weights=options.clip_weights,
+        neighbours=options.neighbours,
+        device="cpu" if options.ray else options.device,
+        output=options.output,
+        as_json=options.json,
+        spread=_spread(options) if options.ray else None,
     )
 
 

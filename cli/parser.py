@@ -75,8 +75,8 @@ def add_ray(command: Any) -> None:
     command.add_argument(
         "--ray",
         action="store_true",
-        help='share the work among processes, or the machines of a cluster, by Ray (pip install "unclip[ray]"); data, '
-        "model and output have to be where every machine finds them",
+        help='share the work among processes, or the machines of a cluster, by Ray (pip install "ray[data]>=2.48"); '
+        "data, model and output have to be where every machine finds them",
     )
     command.add_argument(
         "--ray-workers", default="1", metavar="N or MIN:MAX", help="processes of --ray (default: %(default)s)"
@@ -85,6 +85,32 @@ def add_ray(command: Any) -> None:
         "--gpus-per-worker", type=float, default=0.0, help="0 works on the CPU, 0.5 puts two on a GPU (default: 0)"
     )
     command.add_argument("--address", help="of a Ray cluster, or auto (default: Ray is started here and stopped)")
+
+
+_OF_RAY: dict[str, Any] = {"ray_workers": "1", "gpus_per_worker": 0.0, "address": None}
+_NOT_OF_RAY: dict[str, tuple[Any, str]] = {
+    "device": (AUTO, "workers compute on the CPU, or on GPUs by --gpus-per-worker"),
+    "workers": (0, "each of --ray-workers reads its own images"),
+}
+"""Options beside those of `add_ray` that are not read with --ray: their defaults, and why."""
+
+
+def check_ray(options: argparse.Namespace) -> None:
+    """See that --ray, of `add_ray`, is there for the options that need it, and that the others are read with it.
+
+    Raises:
+        ValueError: an option was given that would do nothing.
+    """
+    if options.ray:
+        unread = {
+            name: why for name, (default, why) in _NOT_OF_RAY.items() if getattr(options, name, default) != default
+        }
+        if unread:
+            told = ", ".join(f"--{name} ({why})" for name, why in unread.items())
+            raise ValueError(f"--ray does not read {told}: leave it out.")
+    elif given := [name for name, default in _OF_RAY.items() if getattr(options, name) != default]:
+        told = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"Without --ray nothing reads {told}: add --ray, or leave it out.")
 
 
 def read_workers(text: str, option: str = "--workers") -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import argparse
 
 from .exits import run_and_report
-from .parser import Commands, add_device, add_ray, read_workers
+from .parser import Commands, add_device, add_ray, check_ray, read_workers
 
 
 def add_train(commands: Commands) -> None:
@@ -108,6 +108,7 @@ def _embed_shares(options: argparse.Namespace) -> int:
 
     from ..unclip_core.train.run import embed
 
+    check_ray(options)
     device, write = options.device, None
     if options.ray:
         from .mapping.engine import Pool

@@ -24,7 +24,7 @@ SLOW = {
     "tensorboard",
 }
 
-ANYWHERE = {"parsing", "listing", "output"}  # every room may read structures, list files and print through them
+ANYWHERE = {"parsing", "listing", "output", "fresh_process"}  # every room may read, list, print and ask through them
 WEIGHTS_AND_MATHS = {"weights", "diffusion"}
 NETS = {"nets", *WEIGHTS_AND_MATHS}
 MODELS = {"models", "clip", "embedding", *NETS}
@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "parsing": set(),
     "output": set(),
     "listing": set(),
+    "fresh_process": set(),
     "weights": set(),
     "diffusion": set(),
     "data": set(),

@@ -50,6 +50,28 @@ def test_requirements_and_project_name_the_same_packages():
     assert [line for line in lines if line] == PROJECT["project"]["dependencies"]
 
 
+def told_to_install():
+    """Lines that say `pip install`, with the line behind them, of all files that people read or run."""
+    for path in tree():
+        if path.suffix in {".py", ".md", ".json", ".toml"} and path != ROOT / "pyproject.toml":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            for number, line in enumerate(lines):
+                if "pip install" in line:
+                    yield path.relative_to(ROOT), " ".join(lines[number : number + 2])
+
+
+def test_what_is_to_be_installed_is_in_an_index_in_the_declared_version():
+    """No index has this package: its extras can be installed from a clone alone, or package by package."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    declared = {entry.split(";")[0] for group in (PROJECT["project"]["dependencies"], *extras) for entry in group}
+    found = list(told_to_install())
+    assert len(found) > 10
+    assert [line for line in found if re.search(r"""[ '"`]unclip\[""", line[1])] == []
+    named = {(path, name) for path, line in found for name in re.findall(r"[\w-]+(?:\[\w+\])?>=[\d.]*\d", line)}
+    assert {name for _, name in named} >= {"ray[data]>=2.48", "accelerate>=1.0", "tensorboard>=2.14", "resvg-py>=0.5"}
+    assert {pair for pair in named if pair[1] not in declared} == set()
+
+
 def test_dependencies_are_the_declared_few_and_torch_is_free():
     names = {re.split(r"[<>=!~ \[]", entry)[0] for entry in PROJECT["project"]["dependencies"]}
     models = {"torch", "open_clip_torch", "safetensors", "einops", "pillow", "comfyui-frontend-package"}

@@ -4,6 +4,7 @@ After a change of README.md make the same one in README.tr.md; texts are free, t
 """
 
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def test_the_turkish_readme_has_the_headings_commands_tables_and_links_of_the_en
     assert tables(TURKISH) == tables(ENGLISH)
     assert links(TURKISH) == links(ENGLISH)
     assert options(TURKISH) == options(ENGLISH)
+
+
+def test_what_the_readmes_vary_changes_the_drawing():
+    """Of the workflow that they name: another seed of the upscaler enlarges the same drawing."""
+    workflow = json.loads((ROOT / "workflows/api/text_to_image.json").read_text(encoding="utf-8"))
+    for text in (ENGLISH, TURKISH):
+        varied = [(workflow[node], name) for node, name in re.findall(r"--vary (\d+)\.(\w+)=", text)]
+        assert len(varied) == 2
+        for node, name in varied:
+            assert node["class_type"] in ("UnclipPriorSample", "UnclipDecoderSample") and name in node["inputs"]
 
 
 def test_each_readme_names_the_other():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from .problems import cut
 
 WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGECOMPARE"})
 _CHOICES_SHOWN = 20
+_ZEROS = re.compile(r"(?<=\d)\.0+(?=\s*$)")  # a column of whole numbers with gaps is one of floats in pandas
 _LEAST, _MOST = -(2**63), 2**64 - 1  # of a whole number: what a node can hand on to a tensor or a seed
 
 
@@ -112,7 +114,7 @@ def check_range(value: Any, spec: InputSpec) -> None:
 
 
 def _integer(value: Any) -> int:
-    number = _whole(value)
+    number = whole(value)
     if number is None:
         raise ValueError(f"takes a whole number, not {_shown(value)}.")
     if not _LEAST <= number <= _MOST:
@@ -120,14 +122,14 @@ def _integer(value: Any) -> int:
     return number
 
 
-def _whole(value: Any) -> int | None:
-    """The whole number that a value is or says; None where it is none."""
+def whole(value: Any) -> int | None:
+    """Return the whole number that a value is or says ("7", and "7.0" as pandas writes it); None where it is none."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
     try:
-        return int(value) if isinstance(value, str) else None
+        return int(_ZEROS.sub("", value)) if isinstance(value, str) else None
     except ValueError:
         return None
 

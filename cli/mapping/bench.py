@@ -188,8 +188,10 @@ def write_prompts(path: Path, count: int) -> Path:
 # ---- workers that are killed ----
 
 
-def bench_kills(rows: int, every: float, sizes: Sizes, model: str | None = None, as_json: bool = False) -> bool:
+def bench_kills(every: float, sizes: Sizes, model: str | None = None, as_json: bool = False) -> bool:
     """Kill a worker every so many seconds and compare all images with one process's; whether all are the same.
+
+    Of the sizes the rows of the model, the batch and the workers count.
 
     A part is a batch: that process draws the rows of each together, as batches of another size round otherwise.
 
@@ -198,7 +200,7 @@ def bench_kills(rows: int, every: float, sizes: Sizes, model: str | None = None,
     """
     with tempfile.TemporaryDirectory() as name, connected(Pool((1, sizes.workers))):
         folder = Path(name)
-        table, setup = write_prompts(folder / "prompts.jsonl", rows), Setup(TASK, model=model, threads=1)
+        table, setup = write_prompts(folder / "prompts.jsonl", sizes.rows), Setup(TASK, model=model, threads=1)
         (folder / "pids").mkdir()
         make = partial(_noted, folder / "pids")
         job = Job(setup, str(table), Output(str(folder / "killed")), sizes.batch, (sizes.workers,) * 2, make_task=make)
@@ -207,13 +209,19 @@ def bench_kills(rows: int, every: float, sizes: Sizes, model: str | None = None,
             counts = run(job, lambda counts: progress.set())
         seconds = time.monotonic() - began
         compared = _compared(_batches(folder / "killed"), _rows(table), make_task(setup))
-    figures = {"rows": rows, "kills": len(kills), "made": counts.made, "failed": counts.failed, "seconds": seconds}
+    figures = {
+        "rows": sizes.rows,
+        "kills": len(kills),
+        "made": counts.made,
+        "failed": counts.failed,
+        "seconds": seconds,
+    }
     figures |= compared
     if as_json:
         say(json.dumps(figures, indent=2))
     else:
         say("\n".join(f"{name:32}{value}" for name, value in figures.items()))
-    return bool(counts.made == rows == compared["same_ids"] and compared["largest_difference"] <= 1)
+    return bool(counts.made == sizes.rows == compared["same_ids"] and compared["largest_difference"] <= 1)
 
 
 def _noted(pids: Path, setup: Setup) -> Task:

@@ -71,9 +71,7 @@ def _connected(pool: Pool) -> Iterator[None]:
         import ray
         import ray.data
     except ImportError as error:
-        raise ValueError(
-            'This runs on Ray, which is not installed: pip install "unclip[ray]" (or "ray[data]").'
-        ) from error
+        raise ValueError('This runs on Ray, which is not installed: pip install "ray[data]>=2.48"') from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -89,7 +87,7 @@ def _connected(pool: Pool) -> Iterator[None]:
         ray.init(**settings)
     except Exception as error:  # whose kinds differ from one version of Ray to the next
         where = "on this machine" if pool.address is None else f"at '{pool.address}'"
-        raise ValueError(f"There is no Ray {where}: {_first_line(error)}") from error
+        raise ValueError(f"There is no Ray {where}: {first_line(error)}") from error
     try:
         _check_room(pool, ours=pool.address is None)
         yield
@@ -116,24 +114,27 @@ def _check_room(pool: Pool, ours: bool) -> None:
         say(f"{said}: they begin when the cluster has grown.", to_stderr=True)
 
 
-def batches(dataset: "Dataset") -> Iterator[dict[str, NDArray[Any]]]:
-    """What the workers say, as it comes.
+def batches(dataset: "Dataset", batch_format: str = "numpy") -> Iterator[Any]:
+    """What the workers say, as it comes: dictionaries of arrays, or with "pyarrow" tables.
 
     Raises:
-        OSError: Ray gave up: workers cannot be started, or die again and again.
+        OSError: Ray gave up: workers cannot be started, or die again and again, or files cannot be read.
     """
-    found = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))
+    found = iter(dataset.iter_batches(batch_size=None, batch_format=batch_format, prefetch_batches=0))
     while True:
         try:
             batch = next(found, None)
         except Exception as error:  # whose kinds differ from one version of Ray to the next
-            raise OSError(f"Ray gave up: {_first_line(error)}") from error
+            raise OSError(f"Ray gave up: {first_line(error)}") from error
         if batch is None:
             return
         yield batch
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the sentence of an error; of what a task raised its own sentence, without Ray's trace of where it ran."""
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, Exception) else error
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

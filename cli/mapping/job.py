@@ -4,7 +4,6 @@ Nothing but counts comes back to the driver, so that its memory does not grow wi
 ids, which have to be distinct.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,11 @@ from numpy.typing import NDArray
 
 from ...unclip_core.weights.choices import AUTO
 from .engine import Pool, batches, connected
+from .paths import absolute, absolute_model
 from .results import DIGEST, Folder, Output, Result
+from .rows import Row
 from .sources import digests_of, list_collection, read_table, rows_left
-from .tasks import TABLE_TASKS, TASKS, Setup, Task, make_task, run_batch, workflow_digest
+from .tasks import TABLE_TASKS, TASKS, Setup, Task, check_copies, make_task, run_batch, workflow_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,12 +85,13 @@ class Job:
         """The job with all paths absolute: workers elsewhere have another current folder."""
         setup = replace(
             self.setup,
-            task=self.setup.task if self.setup.task in TASKS else _absolute(self.setup.task),
-            model=_model(self.setup.model),
-            data=None if self.setup.data is None else _absolute(self.setup.data),
+            task=self.setup.task if self.setup.task in TASKS else absolute(self.setup.task),
+            model=absolute_model(self.setup.model),
+            data=None if self.setup.data is None else absolute(self.setup.data),
+            folder=absolute(self.setup.folder),
         )
-        output = replace(self.output, place=_absolute(self.output.place))
-        return replace(self, setup=setup, data=_absolute(self.data), output=output)
+        output = replace(self.output, place=absolute(self.output.place))
+        return replace(self, setup=setup, data=absolute(self.data), output=output)
 
     def with_digest(self) -> "Job":
         """The job with the digest of its workflow as it is now; a named task's job as it is.
@@ -122,15 +124,6 @@ class Job:
     def _dtype(self) -> str:
         """The dtype of the nets; "auto" is fp32 on a CPU, and stays "auto" on GPUs, which the driver may not have."""
         return "fp32" if self.setup.dtype == AUTO and self.setup.device == "cpu" else self.setup.dtype
-
-
-def _model(model: str | None) -> str | None:
-    """A folder's absolute path; a name, such as that of a bundled model, as it is."""
-    return os.path.abspath(model) if model is not None and os.path.isdir(model) else model
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else os.path.abspath(place)
 
 
 @dataclass(frozen=True)
@@ -170,11 +163,12 @@ def run(job: Job, on_progress: Callable[[Counts], None]) -> Counts:
     job = job.with_digest()
     folder = job.output.open()
     with _alone(job.output), connected(job.pool):
-        folder.begin(job.description)
+        folder.check(job.description)
         is_table = job.setup.task in TABLE_TASKS or job.setup.task not in TASKS
         source = partial(read_table if is_table else list_collection, job.data)
         done = folder.done()
         ids = _distinct_ids(source(), job)
+        folder.begin(job.description)  # not before: a run whose data cannot be used leaves the folder free
         gone = len(done) - int(np.isin(done, ids).sum())
         counts = Counts(total=len(ids), before=int(np.isin(ids, done).sum()), gone=gone)
         on_progress(counts)
@@ -260,10 +254,11 @@ def _distinct_ids(source: "Dataset", job: Job) -> NDArray[np.bytes_]:
     """Read the data once and return the digests of its rows' ids, sorted.
 
     Raises:
-        ValueError: there is no row, or two of them have the same id.
+        ValueError: there is no row, a file is no table, two rows have the same id, or a row's copies would be equal.
+        OSError: the files cannot be read.
     """
-    tables = source.iter_batches(batch_size=None, batch_format="pyarrow")
-    ids = np.sort(np.concatenate([np.empty(0, DIGEST), *(digests_of(table, job.count) for table in tables)]))
+    tables, check = batches(source, "pyarrow"), _check(job)
+    ids = np.sort(np.concatenate([np.empty(0, DIGEST), *(digests_of(table, job.count, check) for table in tables)]))
     if not len(ids):
         raise ValueError(f"'{job.data}' has no row in which anything stands.")
     if doubled := int((ids[1:] == ids[:-1]).sum()):
@@ -273,6 +268,16 @@ def _distinct_ids(source: "Dataset", job: Job) -> NDArray[np.bytes_]:
             "several images of each)."
         )
     return ids
+
+
+def _check(job: Job) -> Callable[[Row], None]:
+    """What raises ValueError for a row that cannot be made as often as it is asked for."""
+    if job.setup.task in TASKS:
+        return lambda row: None  # whose rows have a seed each
+    from ..headless.prompt import parse
+    from ..headless.workflow_file import read_workflow
+
+    return partial(check_copies, parse(read_workflow(Path(job.setup.task)))[0], job.count)
 
 
 def _checked(folder: Folder, held: int, counts: Counts) -> Counts:

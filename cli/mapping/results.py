@@ -96,24 +96,33 @@ class Folder:
             self._files, self._root = fs.LocalFileSystem(), os.path.abspath(output.place)
         self._files.create_dir(self._root, recursive=True)
 
-    def begin(self, description: Mapping[str, Any]) -> None:
-        """Take up a run: the same description as before, or a new folder; half-written and failed parts go.
+    def check(self, description: Mapping[str, Any]) -> None:
+        """See whether a run of this description may write here; changes nothing.
 
-        A folder that does not say one of `ADDED_KEYS` is taken up, and says it from then on.
+        It may where nothing has been made yet, and where the description is that of before. What a folder does not say
+        of `ADDED_KEYS` is not compared.
 
         Raises:
             ValueError: the folder holds another run.
         """
-        before, said = self._read(RUN_FILE), {}
-        if before is not None:
-            said = checked(dict[str, Any], parse_json(before, f"'{RUN_FILE}'"), f"'{RUN_FILE}'")
-            known = {*said, *description} - {name for name in ADDED_KEYS if name not in said}
-            if other := [name for name in known if said.get(name) != description.get(name)]:
-                raise ValueError(
-                    f"'{self._output.place}' holds another run, which differs in {', '.join(sorted(other))}. Name "
-                    "another output, or go on with that run's own options and workflow."
-                )
-        if said != description:
+        if not self._holds_parts():
+            return
+        said = self._said()
+        known = {*said, *description} - {name for name in ADDED_KEYS if name not in said}
+        if said and (other := [name for name in known if said.get(name) != description.get(name)]):
+            raise ValueError(
+                f"'{self._output.place}' holds another run, which differs in {', '.join(sorted(other))}, as "
+                f"'{RUN_FILE}' there says. Name another output, or go on with that run's own options and workflow."
+            )
+
+    def begin(self, description: Mapping[str, Any]) -> None:
+        """Take up a run, or begin one: the folder says its description, half-written and failed parts go.
+
+        Raises:
+            ValueError: as of `check`.
+        """
+        self.check(description)
+        if not self._holds_parts() or self._said() != description:
             self._write(RUN_FILE, json.dumps(description, indent=2).encode())
         for name in self._names():
             if name.startswith(FAILED) or name.endswith(UNFINISHED):
@@ -195,6 +204,19 @@ class Folder:
         found = self._files.get_file_info(fs.FileSelector(self._root, recursive=not kind))
         names = [entry.path[len(self._root) :].lstrip("/\\") for entry in found if entry.is_file]
         return iter([n for n in names if not kind or n.startswith(kind) and n.endswith(".parquet")])
+
+    def _holds_parts(self) -> bool:
+        """Whether anything was made, were it a shard alone whose table could not be written any more."""
+        from pyarrow import fs
+
+        found = self._files.get_file_info(fs.FileSelector(self._root))
+        return any(e.is_file and e.base_name.startswith(PART) and not e.base_name.endswith(UNFINISHED) for e in found)
+
+    def _said(self) -> dict[str, Any]:
+        """The description that the folder says; nothing where it says none."""
+        said = self._read(RUN_FILE)
+        where = f"'{self._path(RUN_FILE)}'"
+        return {} if said is None else checked(dict[str, Any], parse_json(said, where), where)
 
     def _read(self, name: str) -> bytes | None:
         try:

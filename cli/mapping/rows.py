@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..headless.values import whole
+
 ID = "id"
 SEED = "seed"
 SEED_BITS = 53  # what JSON numbers hold exactly
@@ -19,7 +21,7 @@ class Row:
     Attributes:
         id: names the row; its image depends on this and on `values` alone.
         seed: 0..2**53 - 1.
-        values: the table's columns, without those that are empty; of a collection, "index".
+        values: the table's columns, without those that are empty; of a collection, "index" and "name".
     """
 
     id: str
@@ -75,7 +77,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _counted(given: Any, copy: int, row_id: str) -> int:
-    try:
-        return (int(_text(given)) + copy) % 2**SEED_BITS
-    except ValueError:
-        raise ValueError(f"The seed of row '{row_id}' is {given!r}; it must be a whole number.") from None
+    number = whole(given)
+    if number is None:
+        raise ValueError(f"The seed of row '{row_id}' is {given!r}; it must be a whole number.")
+    return (number + copy) % 2**SEED_BITS

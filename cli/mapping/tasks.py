@@ -11,20 +11,26 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...unclip_core.output import legible
 from .results import Result
 from .rows import Row
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from ...unclip_core.models import UnclipModel
+    from ..headless.prompt import Node
     from ..headless.report import SavedImage
 
 PROMPT = "prompt"
-INDEX = "index"
+INDEX, NAME = "index", "name"
+"""Of an image: its number when the run began, and its name, which finds it if the collection was changed since."""
+
 SEED_INPUTS = ("seed", "noise_seed")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
@@ -36,12 +42,13 @@ class Setup:
     Attributes:
         task: a name in `TASKS`, or the path of a workflow.
         model: a model folder; None is the bundled model.
-        data: the collection of images that rows name by "index"; None where rows are prompts.
+        data: the collection of images that rows name; None where rows are prompts.
         candidates: embeddings a prompt, all of them decoded.
         device: a torch device.
         dtype: of the nets, a name in `DTYPES`; "auto" is what the device computes in by itself.
         threads: of torch; 0 leaves them.
         workflow: `workflow_digest` of what the file held when the run began; None is not compared.
+        folder: where the images that a workflow names are looked for, before the workflow's own folder.
     """
 
     task: str
@@ -52,6 +59,7 @@ class Setup:
     dtype: str = "auto"
     threads: int = 0
     workflow: str | None = None
+    folder: str = "."
 
 
 class Task(Protocol):
@@ -115,13 +123,44 @@ class TextToImage:
         ]
 
 
+class NamedImages:
+    """Images of a collection by what a run's rows say of them.
+
+    A worker lists the collection when it starts: after the run began, and after another one was killed. Images that
+    were added or taken away meanwhile have moved the numbers of the others.
+
+    Raises:
+        ValueError: there is no collection.
+    """
+
+    def __init__(self, path: str) -> None:
+        from ...unclip_core.data.opening import open_images
+
+        self._path, self._images = path, open_images(path)
+
+    def read(self, values: Mapping[str, Any]) -> Image:
+        """Read a row's image, RGB of any size.
+
+        Raises:
+            ValueError: it is damaged, or no longer there.
+        """
+        index, name = int(values[INDEX]), values[NAME]
+        if index >= len(self._images) or legible(self._images.name(index)) != name:
+            if (found := self._places.get(name)) is None:
+                raise ValueError(f"'{name}' is no longer in '{self._path}'.")
+            index = found
+        return self._images.read(index, captions=False).image
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {legible(self._images.name(index)): index for index in range(len(self._images))}
+
+
 class Embed:
     """Images of a collection to CLIP's image embeddings."""
 
     def __init__(self, setup: Setup) -> None:
-        from ...unclip_core.data.opening import open_images
-
-        self._model, self._images = _load(setup), open_images(_needed(setup))
+        self._model, self._images = _load(setup), NamedImages(_needed(setup))
 
     def __call__(self, rows: Sequence[Row]) -> list[Result]:
         """See `Task`."""
@@ -134,7 +173,7 @@ class Embed:
         from ...unclip_core.pipelines import encode_image
 
         size = self._model.clip.adapter.image_size
-        seen = [_square(self._images.read(int(row.values[INDEX]), captions=False).image, size) for row in rows]
+        seen = [_square(self._images.read(row.values), size) for row in rows]
         return encode_image(self._model.clip, torch.stack(seen)).cpu()
 
 
@@ -189,12 +228,15 @@ class Workflow:
 
     setup: Setup
     _workflow: Mapping[str, Any] = field(init=False)
+    _nodes: Mapping[str, Node] = field(init=False)
 
     def __post_init__(self) -> None:
         """Read the file."""
+        from ..headless.prompt import parse
         from ..headless.workflow_file import read_workflow
 
         self._workflow = read_workflow(Path(self.setup.task))
+        self._nodes = parse(self._workflow)[0]
         # workers start at any time: when one was killed, when the cluster has grown, and on other machines
         if self.setup.workflow not in (None, workflow_digest(self._workflow)):
             raise ValueError(
@@ -210,7 +252,7 @@ class Workflow:
         from ..headless.run import run_workflow
 
         with tempfile.TemporaryDirectory() as folder:
-            inputs = (".", Path(self.setup.task).parent)
+            inputs = (self.setup.folder, Path(self.setup.task).parent)
             values = self._seeds(row) | dict(row.values)
             report = run_workflow(self._workflow, values, folder, input_dirs=inputs, device=self.setup.device)
             if report.errors:
@@ -221,13 +263,31 @@ class Workflow:
             return result if path is None else replace(result, image=path.read_bytes(), ending=path.suffix[1:])
 
     def _seeds(self, row: Row) -> dict[str, int]:
-        nodes = self._workflow.get("prompt", self._workflow)
-        return {
-            f"{node}.{name}": row.seed
-            for node, content in nodes.items()
-            for name, value in content.get("inputs", {}).items()
-            if name in SEED_INPUTS and isinstance(value, int) and f"{node}.{name}" not in row.values
-        }
+        return dict.fromkeys(free_seeds(self._nodes, row.values), row.seed)
+
+
+def free_seeds(nodes: Mapping[str, Node], values: Mapping[str, Any]) -> list[str]:
+    """Return the seeds ("NODE.INPUT", by the node's id) of a workflow that `values` do not set, by id or by title."""
+    return [
+        f"{node.id}.{name}"
+        for node in nodes.values()
+        for name, value in node.inputs.items()
+        if name in SEED_INPUTS and isinstance(value, int)
+        if f"{node.id}.{name}" not in values and f"{node.title}.{name}" not in values
+    ]
+
+
+def check_copies(nodes: Mapping[str, Node], count: int, row: Row) -> None:
+    """See whether so many copies of a row would differ, which they do by the seeds that it does not set.
+
+    Raises:
+        ValueError: it sets them all, or there is none.
+    """
+    if count > 1 and not free_seeds(nodes, row.values):
+        raise ValueError(
+            f"--count {count} would make {count} equal results of row '{row.id}': the workflow has no seed that the "
+            "row does not set itself. Leave --count out, or leave a seed's column out or its cell empty."
+        )
 
 
 def _the_image(saved: Sequence[SavedImage]) -> Path | None:
@@ -305,7 +365,7 @@ def _needed(setup: Setup) -> str:
     return setup.data
 
 
-def _square(image: Any, size: int) -> Tensor:
+def _square(image: Image, size: int) -> Tensor:
     """The middle of an image `[size, size, 3]` in 0..1, as trainings see it."""
     from ...unclip_core.data.center_crop import center_crop
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path, PurePosixPath
 
+from ...unclip_core.parsing import decode_text, parse_json
 from .answers import SavedFile, plain
 from .rows import Row
 from .server import ComfyServer, OddAnswer
@@ -25,6 +26,9 @@ OTHERS = {
     ".glb": (0, b"glTF"), ".latent": (8, b"{"), ".safetensors": (8, b"{"),
 }  # fmt: skip
 """What else ComfyUI saves: the suffix → the bytes that such a file has at an offset."""
+
+TEXTS = (".svg", ".txt", ".json", ".csv", ".md")
+"""What else it saves, without such bytes: text in UTF-8, checked as far as its kind has an end."""
 
 FRAMES_PIXELS = 2**31
 """Pixels of all frames of one file that are decoded to check it."""
@@ -79,11 +83,31 @@ def suffix_of(path: Path, original: str) -> str:
         start = file.read(64)
     if mark and start[offset : offset + len(mark)] == mark:
         return claimed
+    no_text = _fault_of_text(path, claimed) if claimed in TEXTS else ""
+    if claimed in TEXTS and not no_text:
+        return claimed
     try:
         return _image_suffix(path)
     except Exception as error:  # a decoder may raise anything
+        if no_text:
+            raise ValueError(no_text) from error
         began = plain(start[:24].decode("ascii", errors="replace"))
         raise ValueError(f"it is no whole image (it begins with {began!r}; {plain(str(error))}).") from error
+
+
+def _fault_of_text(path: Path, suffix: str) -> str:
+    """Why a file is no whole text of its kind; "" where it is one."""
+    try:
+        text = decode_text(path.read_bytes(), "it")
+        if suffix == ".json":
+            parse_json(text, "it")
+    except ValueError as error:
+        return f"it is no whole {suffix} ({plain(str(error))})."
+    if "\0" in text:
+        return f"it is no whole {suffix} (a text holds no zero bytes)."
+    if suffix == ".svg" and not ("<svg" in text and text.rstrip().endswith(">")):
+        return "it is no whole .svg (there is no <svg> with its end)."
+    return ""
 
 
 def _image_suffix(path: Path) -> str:

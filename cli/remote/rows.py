@@ -16,7 +16,7 @@ from typing import Any
 from ...unclip_core.parsing import parse_json
 from ..headless.problems import no_such_input
 from ..headless.prompt import Node, as_api, override, parse
-from ..headless.values import InputSpec, convert, input_specs
+from ..headless.values import InputSpec, convert, input_specs, whole
 
 NAME = "name"
 """The column of a table that names a row's files, and sets no input."""
@@ -173,11 +173,14 @@ def _like(before: Any, value: Any) -> Any:
         return int(value)  # a column of whole numbers with gaps is one of floats in pandas and Parquet
     if not isinstance(value, str) or isinstance(before, str) or before is None:
         return value
-    kind = "a whole number" if _is_whole(before) else "JSON"
+    if _is_whole(before):
+        if (number := whole(value)) is None:
+            raise ValueError(f"it takes a whole number, not {_short(value)}.")
+        return number
     try:
-        return int(value) if _is_whole(before) else parse_json(value, "it")
+        return parse_json(value, "it")
     except ValueError:
-        raise ValueError(f"it takes {kind}, not {_short(value)}.") from None
+        raise ValueError(f"it takes JSON, not {_short(value)}.") from None
 
 
 def _short(text: str) -> str:

@@ -110,8 +110,8 @@ def _parquet(path: Path) -> Numbered:
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(
-            f"'{path}' is a Parquet table, which pyarrow reads, and that is not installed: pip install pyarrow "
-            '("unclip[ray]" and "unclip[train]" bring it), or write the table as CSV or JSONL.'
+            f"'{path}' is a Parquet table, which pyarrow reads, and that is not installed: pip install pyarrow, "
+            "or write the table as CSV or JSONL."
         ) from error
     try:
         with parquet.ParquetFile(path) as file:

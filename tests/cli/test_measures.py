@@ -9,7 +9,7 @@ from unclip.unclip_core.bench import inversion as bench_inversion
 from unclip.unclip_core.bench import karlo
 from unclip.unclip_core.bench import tiny as bench
 from unclip.unclip_core.bench.parity import table as parity
-from unclip.unclip_core.bench.speed import steps
+from unclip.unclip_core.bench.speed import cold, steps
 from unclip.unclip_core.bench.speed import table as speed
 from unclip.unclip_core.evaluate import describe as described
 from unclip.unclip_core.evaluate import edits, evaluation, shapes
@@ -182,3 +182,26 @@ def test_without_a_measures_name_it_is_any_model_on_any_images(calls, monkeypatc
 def test_a_strength_that_is_no_number_is_said(capsys):
     assert main(["evaluate", "--model", "m", "--data", "d", "--lora", "a.safetensors", "much"]) == 1
     assert "must be a number, not 'much'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tiny", "--repeats", "0"], "--repeats must be 1 or more and --cold 0 or more, got 0 and 3"),
+        (["tiny", "--cold", "-1"], "--repeats must be 1 or more and --cold 0 or more, got 5 and -1"),
+        (["speed", "--rounds", "0"], "--rounds, --batches and --stage-steps must be 1 or more"),
+        (["speed", "--batches", "1", "0"], "--rounds, --batches and --stage-steps must be 1 or more"),
+        (["speed", "--stage-steps", "4", "0", "2"], "--rounds, --batches and --stage-steps must be 1 or more"),
+        (["train", "--steps", "0"], "--batch, --steps and --images must be 1 or more"),
+    ],
+)
+def test_a_number_that_measures_nothing_is_refused(capsys, arguments, said):
+    assert main(["bench", *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_process_that_fails_is_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(cold, "PROGRAM", "raise SystemExit('no memory is left')")
+    monkeypatch.setattr(bench, "bench_tiny", lambda *_, **options: cold.cold_seconds(options["cold"]))
+    assert main(["bench", "tiny", "--cold", "1"]) == 1
+    assert capsys.readouterr().err == "unclip: A fresh process failed with exit code 1: no memory is left\n"

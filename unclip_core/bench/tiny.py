@@ -49,8 +49,11 @@ def bench_tiny(
         memory (None for a CPU), `device`, `threads`.
 
     Raises:
-        ValueError: this machine has no such device.
+        ValueError: this machine has no such device, or a number is out of range.
+        FailedProcess: a fresh process failed.
     """
+    if min(repeats, batch) < 1 or cold < 0:
+        raise ValueError(f"--repeats must be 1 or more and --cold 0 or more, got {repeats} and {cold}.")
     place = choose_device(device)
     loaded = load_model(f"bundled ({model})", dtype=DTYPES[dtype])
     for part in (loaded.clip, loaded.prior, loaded.decoder, loaded.upsampler):

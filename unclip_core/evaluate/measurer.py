@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..data.opening import open_images
+from ..data.samples import Collection
 from ..families.loading import load_model
 from ..lora.files import adapted_model, read_lora
 from ..models import MissingPart, UnclipModel
@@ -59,9 +60,9 @@ class Plan:
 class Measurer:
     """One process of several that share an evaluation."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Read model and data; raises as `Plan.open` does."""
-        self._plan, self._collection = plan, open_images(plan.data)
+    def __init__(self, plan: Plan, collection: Collection | None = None) -> None:
+        """Read model and data, `collection` where that is open already; raises as `Plan.open` does."""
+        self._plan, self._collection = plan, open_images(plan.data) if collection is None else collection
         self._model, self._encoder = plan.open()
 
     def measure(self, indices: Sequence[int], seeds: Sequence[int], shown: bool) -> Gathered:

@@ -274,6 +274,6 @@ def _parsed(path: Path) -> dict[str, Any]:
         return read_toml(path)
     except ModuleNotFoundError as error:
         raise ValueError(
-            "Python 3.10 reads TOML with the package 'tomli' only: pip install 'unclip[train]', or "
-            "write the configuration as .json."
+            "Python 3.10 reads TOML with the package 'tomli' only: pip install \"tomli>=2\", or write the "
+            "configuration as .json."
         ) from error

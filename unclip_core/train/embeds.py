@@ -116,9 +116,7 @@ def embed_collection(
         OSError: the disk is full; what is written so far is whole.
     """
     workers = workers or Workers()
-    clip.read_vision()  # else another image encoder beside the same text encoder would go by the same name
-    name = digest([collection.fingerprint(), weights_fingerprint(clip.model), str(SHARD), LAYOUT])
-    folder = folder / name
+    folder = folder / store_name(collection, clip)
     shards = range(-(-len(collection) // SHARD))
     missing = {number for number in shards if not shard_path(folder, number).is_file()}
     complete = (folder / INDEX).is_file() and not missing
@@ -134,6 +132,12 @@ def embed_collection(
             _write_index(folder, clip, len(shards))
         workers.wait()
     return EmbeddingStore(folder, captions)
+
+
+def store_name(collection: Collection, clip: Embedder) -> str:
+    """Return the name of the subfolder for a collection and a CLIP as they are now."""
+    clip.read_vision()  # else another image encoder beside the same text encoder would go by the same name
+    return digest([collection.fingerprint(), weights_fingerprint(clip.model), str(SHARD), LAYOUT])
 
 
 @torch.no_grad()

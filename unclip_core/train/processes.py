@@ -28,10 +28,11 @@ def make_accelerator(training: Training, cpu: bool = False) -> Any:
         from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
     except ImportError as error:
         raise ValueError(
-            "Training on own images needs the package 'accelerate': pip install 'unclip[train]'."
+            "Training on own images needs the package 'accelerate', and 'peft' for LoRAs: pip install "
+            '"accelerate>=1.0" "peft>=0.15"'
         ) from error
     if training.tensorboard and find_spec("tensorboard") is None:
-        raise ValueError("training.tensorboard needs the package 'tensorboard': pip install 'unclip[train]'.")
+        raise ValueError("training.tensorboard needs the package 'tensorboard': pip install \"tensorboard>=2.14\"")
     # Parts of a step are counted here and not by accelerate, so that a step is the same however it is parted.
     group = InitProcessGroupKwargs(timeout=PATIENCE)
     precision = training.precision

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from ..data.opening import open_images
+from ..fresh_process import ask
 from ..nets.memory_formats import PLAIN_VARIABLE
 from ..output import say
 from ..weights.devices import AUTO, choose_device, describe_device, device_peak_gib, forget_peak, synchronise
@@ -74,7 +74,7 @@ def bench_train(
 
     Raises:
         ValueError: this machine has no such device, or accelerate is not installed.
-        RuntimeError: a process failed; the message ends with what it printed.
+        FailedProcess: a process failed; the message ends with what it said.
     """
     if min(batch, steps, images) < 1:
         raise ValueError(f"--batch, --steps and --images must be 1 or more, got {batch}, {steps} and {images}.")
@@ -112,14 +112,10 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def _process(job: dict[str, Any]) -> dict[str, Any]:
-    own = {"PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_TORCH_DEVICE": job["device"]}
+    own = {"ACCELERATE_TORCH_DEVICE": job["device"]}
     if job["way"] not in ("channels_last", "tuned"):
         own[PLAIN_VARIABLE] = "1"
-    command = [sys.executable, "-m", __name__, json.dumps(job)]
-    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{job['way']} failed with exit code {done.returncode}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    found: dict[str, Any] = ask(job["way"], ["-m", __name__, json.dumps(job)], own)
     return found
 
 

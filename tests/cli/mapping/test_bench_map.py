@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("ray", reason="unclip bench map needs the extra [ray], which is not installed")
 
 from unclip.__main__ import main
+from unclip.cli.mapping import bench
 from unclip.cli.mapping.bench import Clock
 from unclip.cli.mapping.job import Counts
 
@@ -39,6 +40,17 @@ def test_a_run_whose_workers_are_killed_has_every_image_once(capsys):
     assert figures["equal_to_the_byte"] == 26 and figures["largest_difference"] == 0
 
 
-def test_too_few_rows_are_refused(capsys):
-    assert main(["bench", "map", "--rows", "20"]) == 1
+@pytest.mark.parametrize("options", [[], ["--kill-every", "20"]])
+def test_too_few_rows_are_refused(capsys, options):
+    assert main(["bench", "map", "--rows", "20", *options]) == 1
     assert "rows must be 48 or more, not 20" in capsys.readouterr().err
+    assert main(["bench", "map", "--rows", "0", *options]) == 1
+    assert "rows must be 48 or more, not 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "rows"), [(["--rows", "200"], 200), ([], 500)])
+def test_rows_of_a_run_with_kills_are_those_that_were_asked_for(monkeypatch, options, rows):
+    found = []
+    monkeypatch.setattr(bench, "bench_kills", lambda every, sizes, *_: found.append((every, sizes.rows, sizes.workers)))
+    assert main(["bench", "map", "--kill-every", "20", *options, "--workers", "8"]) == 0
+    assert found == [(20, rows, 8)]

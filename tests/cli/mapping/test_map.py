@@ -177,6 +177,30 @@ def test_rows_that_cannot_be_told_apart_are_refused(ray, tmp_path):
         run(str(table), tmp_path / "out")
 
 
+def test_cells_reach_the_output_as_the_table_says_them(ray, tmp_path):
+    names, folder = ["00001", "1e5", "12345678901234567890", "12345678901234567891", "NA"], tmp_path / "tables"
+    folder.mkdir()
+    (folder / "a.csv").write_text("id,prompt\n" + "".join(f'{name},"a cat,\n{name}"\n' for name in names))
+    (folder / "b.CSV").write_text("prompt,id,seed\n7,2024-05-01,18446744073709551615\n")
+    counts, _ = run(str(folder), tmp_path / "out", batch=2)
+    rows = {row["id"]: row for row in rows_of(tmp_path / "out")}
+    assert counts.made == 6 and rows.keys() == {*names, "2024-05-01"}
+    said = {name: json.loads(row["row"])["prompt"] for name, row in rows.items()}
+    assert said == {name: f"a cat,\n{name}" for name in names} | {"2024-05-01": "7"}
+    assert rows["2024-05-01"]["seed"] == 2**53 - 1
+
+
+@pytest.mark.parametrize(("name", "said"), [("t.jsonl", "line 2, is not valid JSON"), ("t.parquet", "t.parquet")])
+def test_a_damaged_table_is_one_sentence_and_the_folder_stays_free(ray, tmp_path, name, said, capsys):
+    (tmp_path / name).write_text('{"id": "a", "prompt": "x"}\n{"id"')
+    assert (
+        main(["map", "text-to-image", *MODEL, "--data", str(tmp_path / name), "--output", str(tmp_path / "out")]) == 1
+    )
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unclip: ")]
+    assert said in sentence and "ray::" not in sentence
+    assert not (tmp_path / "out/run.json").exists()
+
+
 def test_a_table_whose_rows_were_edited_or_removed(ray, tmp_path):
     table, out = tmp_path / "t.csv", tmp_path / "out"
     table.write_text("prompt\na cat\na dog\na cow\n")
@@ -242,4 +266,4 @@ def test_what_is_wrong_is_said(ray, tmp_path, monkeypatch, capsys, arguments, sa
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["map", "text-to-image", *MODEL, "--data", "t.csv", "--output", str(tmp_path / "o")]) == 1
-    assert 'pip install "unclip[ray]"' in capsys.readouterr().err
+    assert 'pip install "ray[data]>=2.48"' in capsys.readouterr().err

@@ -53,8 +53,20 @@ def test_the_next_run_takes_up_what_is_whole_and_tries_the_rest_again(tmp_path):
     again = Output(str(tmp_path)).open()
     again.begin({"task": "t"})
     assert again.count() == (3, 0) and not list(tmp_path.glob("*.unfinished"))
-    with pytest.raises(ValueError, match="holds another run, which differs in seed, task"):
+    with pytest.raises(ValueError, match="holds another run, which differs in seed, task, as 'run.json' there says"):
         again.begin({"task": "u", "seed": 1})
+
+
+def test_a_folder_in_which_nothing_was_made_takes_any_run(tmp_path):
+    folder = Output(str(tmp_path)).open()
+    folder.begin({"task": "t"})
+    folder.write([BAD])
+    (tmp_path / "part-abc.parquet.123.unfinished").write_bytes(b"half")
+    folder.begin({"task": "u"})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"task": "u"} and folder.count() == (0, 0)
+    (tmp_path / "part-abc.tar").write_bytes(b"a shard whose table is missing: its worker died in between")
+    with pytest.raises(ValueError, match="holds another run"):
+        folder.check({"task": "v"})
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ pytest.importorskip("pyarrow", reason="unclip map needs the extra [ray], which i
 from unclip.cli.headless import run
 from unclip.cli.headless.report import Report, SavedImage, ShownText
 from unclip.cli.mapping.job import Job
-from unclip.cli.mapping.results import Output
+from unclip.cli.mapping.results import Output, Result
 from unclip.cli.mapping.rows import Row
 from unclip.cli.mapping.tasks import Setup, make_task, run_batch, workflow_digest
 
@@ -70,6 +70,7 @@ def description(file, **setup):
 def test_an_edited_workflow_is_another_run_and_a_moved_node_is_not(file, tmp_path):
     before, folder = description(file), Output(str(tmp_path / "out")).open()
     folder.begin(before)
+    folder.write([Result("a", 1, {})])
     laid_out = {"prompt": NODES, "extra_data": {"extra_pnginfo": {"workflow": {"nodes": [{"pos": [1, 2]}]}}}}
     file.write_text(json.dumps(laid_out, indent=4))
     folder.begin(description(file))
@@ -89,6 +90,7 @@ def test_another_dtype_is_another_run():
 def test_a_folder_from_before_there_were_these_keys_is_taken_up_and_says_them_from_then_on(file, tmp_path):
     folder = Output(str(tmp_path / "out")).open()
     folder.begin({name: value for name, value in description(file).items() if name not in ("dtype", "workflow")})
+    folder.write([Result("a", 1, {})])
     folder.begin(description(file))
     with pytest.raises(ValueError, match="differs in dtype"):
         folder.begin(description(file, dtype="bf16"))

@@ -58,6 +58,9 @@ def test_cells_become_what_the_input_is():
     assert inputs(batch, 0, "2") == {"seed": 7, "steps": 3, "cfg": 2.25, "name": "8", "flag": False}
     assert inputs(batch, 0, "3")["steps"] == 9
     assert inputs(batch, 0, "1")["text"] == "a"  # an empty cell leaves it
+    gaps = Batch(workflow(), table=[{"2.seed": "7.0", "2.name": "8.0", "3.steps": "9.0"}])  # pandas writes floats then
+    assert inputs(gaps, 0, "2")["seed"] == 7 and inputs(gaps, 0, "2")["name"] == "8.0"
+    assert inputs(gaps, 0, "3")["steps"] == 9
 
 
 def test_settings_hold_for_every_row():

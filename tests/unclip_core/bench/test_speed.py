@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unclip.unclip_core import fresh_process
 from unclip.unclip_core.bench.speed import bars, parts, runs, sizes, steps, table, worker
 from unclip.unclip_core.families.karlo.random_weights import small_size, write_random_karlo
 
@@ -249,7 +250,7 @@ def test_on_a_device_a_process_draws_all_batches_behind_warm_ones(monkeypatch, t
 
     monkeypatch.undo()
     monkeypatch.delenv("UNCLIP_PLAIN", raising=False)
-    monkeypatch.setattr(runs.subprocess, "run", lambda command, env, **_: environments.append(env) or Done)
+    monkeypatch.setattr(fresh_process.subprocess, "run", lambda command, env, **_: environments.append(env) or Done)
     for program in ("ours", "plain"):
         runs._process({"program": program})
     assert [environment.get("UNCLIP_PLAIN") for environment in environments] == [None, "1"]

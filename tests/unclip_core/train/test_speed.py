@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from unclip.unclip_core import fresh_process
 from unclip.unclip_core.train import speed
 
 ASKED = {"size": "tiny", "batch": 2, "steps": 2, "images": 5, "optimizer": "adamw"}
@@ -33,7 +34,7 @@ def test_each_process_is_told_its_way_and_device(monkeypatch):
         told[json.loads(command[-1])["way"]] = env.get("UNCLIP_PLAIN"), env["ACCELERATE_TORCH_DEVICE"]
         return Done
 
-    monkeypatch.setattr(speed.subprocess, "run", run)
+    monkeypatch.setattr(fresh_process.subprocess, "run", run)
     monkeypatch.delenv("UNCLIP_PLAIN", raising=False)
     for way in speed.WAYS:
         speed._process({"way": way, "device": "cuda:1"})

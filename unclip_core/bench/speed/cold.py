@@ -1,12 +1,9 @@
 """Cold-start time by phase: from the start of a fresh process to its first image, imports and all."""
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
-from typing import Any
+
+from ...fresh_process import ask
 
 HERE = __name__
 ROOT = HERE.split(".unclip_core")[0]
@@ -34,7 +31,7 @@ def cold_seconds(repeats: int = 3, model: str = MODELS[0]) -> dict[str, float]:
     """Time fresh processes that draw one image with a bundled model and its own settings, in fp32 on the CPU.
 
     Args:
-        repeats: processes, of which the medians count.
+        repeats: processes, 1 or more, of which the medians count.
         model: one of `MODELS`.
 
     Returns:
@@ -42,8 +39,11 @@ def cold_seconds(repeats: int = 3, model: str = MODELS[0]) -> dict[str, float]:
         "pack" (imports), "load" (weights and what reads them), "draw" (prompt to image), and "all".
 
     Raises:
-        RuntimeError: a process failed; the message ends with what it printed.
+        ValueError: `repeats` is below 1.
+        FailedProcess: a process failed; the message ends with what it said.
     """
+    if repeats < 1:
+        raise ValueError(f"A cold start is measured by 1 process or more, not {repeats}.")
     runs = [_cold_run(model) for _ in range(repeats)]
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
@@ -62,13 +62,8 @@ def first_image(laps: list[float], name: str = MODELS[0]) -> None:
 
 
 def _cold_run(model: str) -> dict[str, float]:
-    environment: dict[str, Any] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     began = time.perf_counter()
-    command = [sys.executable, "-c", PROGRAM, model]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    laps = ask("A fresh process", ["-c", PROGRAM, model])
     whole = time.perf_counter() - began
-    if done.returncode:
-        raise RuntimeError(f"a fresh process failed with exit code {done.returncode}: {done.stderr[-2000:]}")
-    laps = json.loads(done.stdout.strip().splitlines()[-1])
     phases = dict(zip(PHASES, (b - a for a, b in zip(laps[:-1], laps[1:], strict=True)), strict=True))
     return {"interpreter": whole - (laps[-1] - laps[0]), **phases, "all": whole}

@@ -1,16 +1,14 @@
 """The fresh processes of `unclip bench speed`: who is asked for what, in which order, and what each told."""
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...fresh_process import ask
 from ...nets.memory_formats import PLAIN_VARIABLE
 from ...output import say
 
@@ -93,19 +91,9 @@ def _own(job: dict[str, Any], program: str) -> dict[str, Any]:
 
 
 def _process(job: dict[str, Any]) -> dict[str, Any]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    if job["program"] == PLAIN:
-        environment[PLAIN_VARIABLE] = "1"
-    done = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.worker", json.dumps(job)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{job['program']} failed with exit code {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    environment = {PLAIN_VARIABLE: "1"} if job["program"] == PLAIN else {}
+    found: dict[str, Any] = ask(job["program"], ["-m", f"{__package__}.worker", json.dumps(job)], environment)
+    return found
 
 
 def per_image(figures: dict[str, Any]) -> str:

@@ -79,10 +79,12 @@ def bench_speed(
 
     Raises:
         MissingOracle: diffusers is not installed.
-        ValueError: this machine has no such device, or the family another number of stages, or a CPU is to be offloaded
-            from.
-        RuntimeError: a process failed; the message ends with what it said.
+        ValueError: this machine has no such device, or the family another number of stages, a CPU is to be offloaded
+            from, or a number is out of range.
+        FailedProcess: a process failed; the message ends with what it said.
     """
+    if min(rounds, *batches, *(steps or [1])) < 1:
+        raise ValueError("--rounds, --batches and --stage-steps must be 1 or more.")
     place_of_nets = choose_device(device)
     if offload and place_of_nets.type == "cpu":
         raise ValueError("--offload moves models between main memory and a device: name a --device other than the CPU.")

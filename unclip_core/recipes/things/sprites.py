@@ -53,7 +53,7 @@ def render(drawing: str | bytes, pixels: int) -> Image.Image:
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise ValueError("Drawings are rendered by resvg-py: pip install 'unclip[train]'.") from error
+        raise ValueError('Drawings are rendered by resvg-py: pip install "resvg-py>=0.5"') from error
     try:
         data = svg_to_bytes(svg_string=drawing, width=pixels, height=pixels, skip_system_fonts=True)
     except Exception as error:
