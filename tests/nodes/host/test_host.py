@@ -551,20 +551,36 @@ def test_another_error_passes_at_once():
 def test_warnings_go_beside_the_result_and_into_the_log(caplog):
     with caplog.at_level(logging.WARNING, logger="unclip"):
         told = host.with_warnings((1,), ["First.", "Second."], all_well="Fine.")
-    assert told == {"ui": {"warnings": ["First.", "Second."]}, "result": (1,)}
+    assert told == {"ui": {"warnings": ["First.", "Second."], "notes": []}, "result": (1,)}
     assert caplog.messages == ["First.", "Second."]
 
 
 def test_a_clean_run_replaces_the_last_warning_on_the_node_and_says_nothing_elsewhere(caplog):
-    assert host.with_warnings((1,), [], all_well="Fine.") == {"ui": {"notes": ["Fine."]}, "result": (1,)}
+    told = host.with_warnings((1,), [], all_well="Fine.")
+    assert told == {"ui": {"warnings": [], "notes": ["Fine."]}, "result": (1,)}
     assert not caplog.messages
 
 
 def test_a_text_goes_beside_the_result_with_its_warnings(caplog):
-    assert host.with_text((1,), "Said.") == {"ui": {"text": ["Said."]}, "result": (1,)}
+    assert host.with_text((1,), "Said.") == {"ui": {"text": ["Said."], "warnings": []}, "result": (1,)}
     with caplog.at_level(logging.WARNING, logger="unclip"):
         assert host.with_text((1,), "w\nSaid.", ["w"])["ui"] == {"text": ["w\nSaid."], "warnings": ["w"]}
     assert caplog.messages == ["w"]
+
+
+def joined(runs):
+    """The `ui` of a node's runs over a list, as ComfyUI's execution.get_output_from_returns joins it."""
+    shown = [run["ui"] for run in runs]
+    return {key: [entry for each in shown for entry in each[key]] for key in shown[0]}
+
+
+@pytest.mark.parametrize("warned", [(True, False), (False, True)])
+def test_runs_over_a_list_are_joined_with_all_of_their_warnings(warned):
+    warnings = [["Mind."] if each else [] for each in warned]
+    told = joined([host.with_warnings((1,), each, all_well="Fine.") for each in warnings])
+    assert told == {"warnings": ["Mind."], "notes": ["Fine."]}
+    told = joined([host.with_text((1,), "Said.", each) for each in warnings])
+    assert told == {"text": ["Said."] * 2, "warnings": ["Mind."]}
 
 
 def test_no_text_goes_by_broadcast():
