@@ -1,6 +1,7 @@
 """Embedding Pad and Pick on the canvas, classic and Vue, with a real mouse."""
 
 import pytest
+from comfy_hands import EMPTY_SPOT
 
 pytestmark = pytest.mark.comfyui
 
@@ -145,6 +146,42 @@ def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, s
     assert canvas.complaints() == []
 
 
+OUTPUTS = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.nodeOutputs ?? {}"
+RESTORED = """([type, name, value]) => app.graph.nodes.find((node) => node.type === type).widgets.find(
+    (widget) => widget.name === name).value === value
+    && !app.extensionManager.workflow.activeWorkflow.changeTracker._restoringState"""
+
+
+def test_undo_takes_back_a_drag_of_the_pad_alone_and_redo_brings_it_back(canvas):
+    page = canvas.page
+    open_api(canvas, pad_workflow(), "pad undone")
+    page.evaluate(QUEUED)
+    page.evaluate("app.graph.nodes.find((node) => node.id == 40).title = 'changed before'")
+    page.mouse.click(*EMPTY_SPOT)  # at which the page looks for changes
+    page.wait_for_timeout(200)  # what changes within 50 ms it takes for the same change
+    pad = Pad(page)
+    pad.press(0.5, 0.5)
+    pad.move(0.7, 0.3)
+    pad.move(0.9, 0.2)
+    pad.mouse.up()
+    dragged = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
+    page.wait_for_function(f"window.queued.at(-1)?.steps === {STEPS} && window.queued.at(-1).how", timeout=LIMIT)
+    page.evaluate("window.giveBack()")
+    last = page.evaluate("window.queued.at(-1)")
+    assert last["how"] == "execution_success"
+    shown = canvas.server.history(last["id"])["outputs"]["32"]["images"]
+    assert page.evaluate(OUTPUTS)["32"]["images"] == shown  # the run was kept as one of this workflow
+    page.keyboard.press("ControlOrMeta+Z")
+    page.wait_for_function(RESTORED, arg=["UnclipEmbeddingPad", "x", 0.5])
+    values = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
+    assert (values["x"], values["y"]) == (0.5, 0.5)
+    assert page.evaluate("app.graph.nodes.find((node) => node.id == 40).title") == "changed before"
+    page.keyboard.press("ControlOrMeta+Y")
+    page.wait_for_function(RESTORED, arg=["UnclipEmbeddingPad", "x", dragged["x"]])
+    assert page.evaluate(WIDGETS, "UnclipEmbeddingPad")["y"] == dragged["y"]
+    assert canvas.complaints() == []
+
+
 def saving_pad_workflow():
     """The pad's image enlarged and saved; its embedding saved too."""
     return pad_workflow() | {
@@ -268,6 +305,11 @@ def test_clicked_candidates_are_those_that_go_on(canvas, screenshots):
     tiles.nth(0).click(modifiers=["Control"])
     tiles.nth(2).click(modifiers=["Control"])  # the last one stays
     assert page.evaluate(WIDGETS, "UnclipPick")["indices"] == "2"
+    tiles.nth(1).click()
+    page.keyboard.press("ControlOrMeta+Z")
+    page.wait_for_function(RESTORED, arg=["UnclipPick", "indices", "2"])
+    page.keyboard.press("ControlOrMeta+Y")
+    page.wait_for_function(RESTORED, arg=["UnclipPick", "indices", "1"])
     assert canvas.complaints() == []
 
 

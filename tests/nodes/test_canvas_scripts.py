@@ -27,6 +27,7 @@ globalThis.showing = (stores) => {
   const $pinia = { _s: new Map(Object.entries(stores)) }
   globalThis.document = { getElementById: () => ({ __vue_app__: { config: { globalProperties: { $pinia } } } }) }
 }
+showing({})
 """
 
 
@@ -99,8 +100,11 @@ def test_a_draft_is_three_steps_where_nothing_is_started_from_and_never_more_tha
 # ---- what follows a draft ----
 
 
-def runs_below(in_page, ends):
-    """The runs of a pad's change, of which the n-th ends so: [steps], the ends that the page hears of, the toasts."""
+def runs_below(in_page, ends, before="", told="[steps, heard, app.toasts]"):
+    """The runs of a pad's change, of which the n-th ends so: [steps], the ends that the page hears of, the toasts.
+
+    Or what else is `told`, by an expression, where a script `before` them has prepared for it.
+    """
     return in_page(f"""
         const ends = {json.dumps(ends)}
         globalThis.window = {{ LiteGraph: {{ registered_node_types: {{
@@ -127,8 +131,9 @@ def runs_below(in_page, ends):
           app.api.addEventListener(`execution_${{how}}`, ({{ detail }}) => heard.push([detail.prompt_id, how]))
         }}
         for (const extension of app.extensions) extension.setup?.()
+        {before}
         await runBelow(pad)
-        tell([steps, heard, app.toasts])
+        tell({told})
     """)
 
 
@@ -144,6 +149,48 @@ def test_after_a_draft_that_failed_all_of_it_runs_and_tells_the_error_once(in_pa
 
 def test_after_a_draft_that_was_stopped_nothing_runs(in_page):
     assert runs_below(in_page, ["interrupted"]) == [[3], [["run-0", "interrupted"]], []]
+
+
+def test_a_run_belongs_to_the_workflow_that_was_open_when_it_was_made(in_page):
+    """By the page's own record of runs, by which it keeps what they give; then another is opened."""
+    kept = runs_below(
+        in_page,
+        ["success"] * 2,
+        """
+        const here = { path: 'here' }, jobs = [], opened = { activeWorkflow: here }
+        showing({ workflow: opened, execution: { storeJob: (job) => jobs.push(job) } })
+        const made = app.graphToPrompt
+        app.graphToPrompt = async () => { opened.activeWorkflow = { path: 'elsewhere' }; return made() }
+    """,
+        "jobs.map(({ id, nodes, promptOutput, workflow }) => [id, nodes, promptOutput[2].inputs.steps, workflow.path])",
+    )
+    assert kept == [["run-0", ["1", "2", "3"], 3, "here"], ["run-1", ["1", "2", "3"], 8, "here"]]
+
+
+# ---- what undo takes back ----
+
+
+def test_undo_takes_back_a_click_in_pick_and_nothing_where_the_page_keeps_no_changes(in_page):
+    """The page captures what has changed between the two calls that it is told by."""
+    script = """
+        const heard = [], widget = { name: 'indices', value: '0' }
+        const tracker = { beforeChange: () => heard.push(widget.value), afterChange: () => heard.push(widget.value) }
+        showing(%s ? { workflow: { activeWorkflow: { changeTracker: tracker } } } : {})
+        const tag = () => ({ style: {}, children: [], replaceChildren(...given) { this.children = given }, append() {},
+          addEventListener(name, act) { this[name] = act }, setAttribute() {} })
+        document.createElement = tag
+        await load('pick')
+        const [{ nodeCreated }] = app.extensions
+        const node = { comfyClass: 'UnclipPick', widgets: [widget], size: [200, 200], addDOMWidget: () => ({}),
+          computeSize: () => [200, 200], setSize() {} }
+        nodeCreated(node)
+        node.unclipPicker.show([{ label: 'a' }, { label: 'b' }])
+        node.unclipPicker.grid.children[1].click({})
+        node.unclipPicker.grid.children[1].click({ ctrlKey: true })
+        tell([widget.value, heard])
+    """
+    assert in_page(script % "true") == ["1", ["0", "1"]]  # the second click would leave none
+    assert in_page(script % "false") == ["1", []]
 
 
 # ---- whose words a run takes away ----

@@ -2,6 +2,7 @@
 
 import { app } from '../../../scripts/app.js'
 import { extensionForOutputs } from './graph.js'
+import { beginChange } from './stores.js'
 
 const NODE = 'UnclipPick'
 const SIDE = 72 // px
@@ -92,8 +93,10 @@ class Picker {
     const next = !more ? [index] : left.length === now.length ? [...now, index] : left
     if (!next.length) return // one is always picked
     const text = next.join(',')
+    const end = beginChange()
     this.widget.value = text
     this.widget.callback?.(text)
+    end()
     this.mark()
   }
 
