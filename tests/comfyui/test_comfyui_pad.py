@@ -152,6 +152,13 @@ RESTORED = """([type, name, value]) => app.graph.nodes.find((node) => node.type 
     && !app.extensionManager.workflow.activeWorkflow.changeTracker._restoringState"""
 
 
+def shortcut(page, key):
+    """Press Ctrl and a key as slowly as a hand: the page acts on a key in the next frame, and when one is let go."""
+    page.keyboard.down("ControlOrMeta")
+    page.keyboard.press(key, delay=200)  # ms
+    page.keyboard.up("ControlOrMeta")
+
+
 def test_undo_takes_back_a_drag_of_the_pad_alone_and_redo_brings_it_back(canvas):
     page = canvas.page
     open_api(canvas, pad_workflow(), "pad undone")
@@ -171,12 +178,12 @@ def test_undo_takes_back_a_drag_of_the_pad_alone_and_redo_brings_it_back(canvas)
     assert last["how"] == "execution_success"
     shown = canvas.server.history(last["id"])["outputs"]["32"]["images"]
     assert page.evaluate(OUTPUTS)["32"]["images"] == shown  # the run was kept as one of this workflow
-    page.keyboard.press("ControlOrMeta+Z")
+    shortcut(page, "z")
     page.wait_for_function(RESTORED, arg=["UnclipEmbeddingPad", "x", 0.5])
     values = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
     assert (values["x"], values["y"]) == (0.5, 0.5)
     assert page.evaluate("app.graph.nodes.find((node) => node.id == 40).title") == "changed before"
-    page.keyboard.press("ControlOrMeta+Y")
+    shortcut(page, "y")
     page.wait_for_function(RESTORED, arg=["UnclipEmbeddingPad", "x", dragged["x"]])
     assert page.evaluate(WIDGETS, "UnclipEmbeddingPad")["y"] == dragged["y"]
     assert canvas.complaints() == []
@@ -306,9 +313,9 @@ def test_clicked_candidates_are_those_that_go_on(canvas, screenshots):
     tiles.nth(2).click(modifiers=["Control"])  # the last one stays
     assert page.evaluate(WIDGETS, "UnclipPick")["indices"] == "2"
     tiles.nth(1).click()
-    page.keyboard.press("ControlOrMeta+Z")
+    shortcut(page, "z")
     page.wait_for_function(RESTORED, arg=["UnclipPick", "indices", "2"])
-    page.keyboard.press("ControlOrMeta+Y")
+    shortcut(page, "y")
     page.wait_for_function(RESTORED, arg=["UnclipPick", "indices", "1"])
     assert canvas.complaints() == []
 

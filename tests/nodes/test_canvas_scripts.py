@@ -167,6 +167,43 @@ def test_a_run_belongs_to_the_workflow_that_was_open_when_it_was_made(in_page):
     assert kept == [["run-0", ["1", "2", "3"], 3, "here"], ["run-1", ["1", "2", "3"], 8, "here"]]
 
 
+def test_what_the_server_holds_against_a_run_is_told(in_page):
+    """The message of ComfyUI's PromptExecutionError names no node and no reason."""
+    refused = """
+        const error = Object.assign(new Error('Prompt execution failed'), { response: { node_errors: {} } })
+        error.toString = () => 'UnclipDecoderSample: value not in list'
+        app.api.queuePrompt = async () => { throw error }
+    """
+    assert runs_below(in_page, [], refused)[2] == ["UnclipDecoderSample: value not in list"]
+
+
+def test_a_dynamic_prompt_is_drawn_once_for_all_runs_of_a_hand_and_anew_by_run_or_for_another_text(in_page):
+    """ComfyUI draws whenever it makes a prompt; here the n-th draw is "n"."""
+    rolling = """
+        const text = { name: 'text', dynamicPrompts: true, value: 'a {red|blue} circle' }
+        const fixed = { name: 'text', dynamicPrompts: true, value: 'a circle' }
+        app.nodes.push({ id: 4, widgets: [text] }, { id: 5, widgets: [fixed] })
+        let draws = 0
+        const texts = [], queue = app.api.queuePrompt
+        app.graphToPrompt = async () => {
+          draws += 1
+          const encode = (drawn) => ({ class_type: 'UnclipTextEncode', inputs: { text: drawn } })
+          return { output: { ...output, 4: encode(`${draws}`), 5: encode(`${draws}`) } }
+        }
+        app.api.queuePrompt = (number, prompt) => {
+          texts.push([prompt.output[4].inputs.text, prompt.output[5].inputs.text].join(' '))
+          return queue(number, prompt)
+        }
+        await runBelow(pad)
+        await runBelow(pad)
+        text.value = 'a {green|yellow} circle'
+        await runBelow(pad)
+        app.api.dispatchEvent(new CustomEvent('promptQueued'))
+    """
+    drawn = runs_below(in_page, ["success"] * 8, rolling, "texts")
+    assert drawn == ["1 1", "1 1", "1 2", "1 2", "3 3", "3 3", "4 4", "4 4"]
+
+
 # ---- what undo takes back ----
 
 
@@ -240,3 +277,68 @@ def test_what_a_run_gives_is_told_of_the_nodes_in_its_own_workflow(in_page, work
         tell(heard)
     """
     assert in_page(script % json.dumps(of_run(workflow))) == heard
+
+
+# ---- outputs that come back ----
+
+
+def told_again(in_page, stores, changes="", free=()):
+    """The ids of the nodes that are told what the last run gave: when outputs come back, and after a reload.
+
+    Node 2 hangs on node 1, as they were queued but for what `changes` makes of the nodes `one` and `two`.
+    """
+    return in_page(f"""
+        showing({json.dumps(stores)})
+        const graph = app.rootGraph
+        graph.id = 'here'
+        const text = {{ name: 'text', value: 'a red circle', dynamicPrompts: true }}
+        const one = {{ id: '1', graph, comfyClass: 'UnclipTextEncode', widgets: [text] }}
+        const indices = {{ name: 'indices', value: '0' }}
+        const two = {{ id: '2', graph, comfyClass: 'UnclipPick', widgets: [indices] }}
+        app.nodes = [one, two]
+        const queued = {{
+          1: {{ class_type: 'UnclipTextEncode', inputs: {{ text: 'a red circle' }} }},
+          2: {{ class_type: 'UnclipPick', inputs: {{ image: ['1', 0], indices: '0' }} }}
+        }}
+        const extra = {{ extra_pnginfo: {{ workflow: {{ id: 'here' }} }} }}
+        const run = {{ prompt: [0, 'run', queued, extra], outputs: {{ 1: {{}}, 2: {{}} }} }}
+        app.api.fetchApi = async () => ({{ ok: true, json: async () => ({{ run }}) }})
+        {changes}
+        const {{ extensionForOutputs }} = await load('graph')
+        let told = []
+        const hear = ({{ id }}) => told.push(id)
+        const extension = extensionForOutputs('test', () => true, hear, {json.dumps(list(free))})
+        extension.onNodeOutputsUpdated(run.outputs)
+        const back = told
+        told = []
+        await extension.afterConfigureGraph()
+        tell([back.toSorted(), told.toSorted()])
+    """)
+
+
+RUNNING = {"nodeLocationProgressStates": {"1": {"state": "finished"}, "2": {"state": "running"}}}
+
+
+@pytest.mark.parametrize(("workflow", "told"), [(HERE, ["1"]), (ELSEWHERE, ["1", "2"])])
+def test_what_comes_back_is_not_told_of_a_node_that_runs(in_page, workflow, told):
+    """It is of a run before. A node with the id of one that runs in another workflow is told."""
+    stores = of_run(workflow)
+    assert told_again(in_page, stores | {"execution": stores["execution"] | RUNNING}) == [told, told]
+
+
+def test_after_a_reload_a_node_is_told_where_all_that_leads_to_it_stands_as_it_was_queued(in_page):
+    assert told_again(in_page, {})[1] == ["1", "2"]
+    assert told_again(in_page, {}, "text.value = 'a blue circle'")[1] == []
+    assert told_again(in_page, {}, "indices.value = '1'")[1] == ["1"]
+
+
+def test_after_a_reload_a_node_is_told_though_its_own_free_widgets_have_changed(in_page):
+    assert told_again(in_page, {}, "indices.value = '1'", free=["indices"])[1] == ["1", "2"]
+    assert told_again(in_page, {}, "text.value = 'a blue circle'", free=["text"])[1] == ["1"]  # 2 hangs on it
+
+
+@pytest.mark.parametrize("text", ["a {red|blue} circle", "a red circle // a comment", r"a \{red\} circle"])
+def test_after_a_reload_a_text_that_is_drawn_anew_stands_as_it_was_queued(in_page, text):
+    changed = f"Object.assign(text, {{ value: {json.dumps(text)} }})"
+    assert told_again(in_page, {}, changed)[1] == ["1", "2"]
+    assert told_again(in_page, {}, f"{changed}.dynamicPrompts = false")[1] == []

@@ -13,7 +13,7 @@ const MARGIN = 8
 app.registerExtension({
   ...extensionForOutputs('unCLIP.Pick', (name) => name === NODE, (node, output) => {
     if (output.candidates) node.unclipPicker?.show(output.candidates)
-  }),
+  }, ['indices']), // a click changes which are picked, not which there are
   nodeCreated(node) {
     if (node.comfyClass === NODE) node.unclipPicker = new Picker(node)
   }

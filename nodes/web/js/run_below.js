@@ -3,6 +3,7 @@
 
 import { app } from '../../../scripts/app.js'
 import { draftOf, idsBelow, isDrafted } from './draft.js'
+import { keepTexts } from './drawn_texts.js'
 import { nodesOfRun } from './graph.js'
 import { keepRun, openWorkflow } from './stores.js'
 
@@ -52,7 +53,7 @@ export async function runBelow(node) {
     while (next) await follow()
   } catch (error) {
     next = null
-    app.extensionManager.toast.add({ severity: 'error', summary: 'unCLIP', detail: String(error.message ?? error) })
+    app.extensionManager.toast.add({ severity: 'error', summary: 'unCLIP', detail: reasonOf(error) })
   } finally {
     busy = false
     forget([...passing])
@@ -68,6 +69,7 @@ async function follow() {
   lastNode = node
   const workflow = openWorkflow() // here: while a run lasts another may be opened
   const prompt = await app.graphToPrompt()
+  keepTexts(prompt.output)
   const id = idInRun(node)
   const below = id ? idsBelow(prompt.output, id) : new Set()
   const outputs = [...below].filter((key) => isOutput(prompt.output[key]))
@@ -106,6 +108,11 @@ async function run(prompt, outputs, workflow, { isDraft = false, patient = isDra
 function end(id, how) {
   ended.set(id, how)
   waiting.get(id)?.(how)
+}
+
+// What the server holds against a prompt is not in the message of ComfyUI's error, but in how it prints.
+function reasonOf(error) {
+  return error.response ? error.toString() : String(error.message ?? error)
 }
 
 // Stop the run under way, whose values are no longer the newest, unless it will soon be there.
