@@ -257,12 +257,21 @@ def test_a_whole_run_stops_once_the_hand_moves_on(canvas, pretended):
     assert sorted(page.evaluate("window.forgotten")) == [run["id"] for run in runs[:3]]
 
 
+WORKFLOWS = """(id) => {
+    const { $pinia } = document.getElementById('vue-app').__vue_app__.config.globalProperties
+    const of = $pinia._s.get('execution').queuedJobs[id]?.workflow?.path
+    return [of, app.extensionManager.workflow.activeWorkflow.path]
+}"""
+
+
 def test_a_draft_that_takes_long_makes_way_for_a_newer_one(canvas, pretended):
     page, pad = canvas.page, pretended(8000)
     pad.press(0.3, 0.3)
     page.wait_for_function("window.runs.length === 1")
     pad.move(0.4, 0.3)
     assert page.evaluate("window.runs[0].how") is None  # it may soon be there
+    of, opened = page.evaluate(WORKFLOWS, "run-0")
+    assert of == opened and of  # so that its words and images go to no other tab
     page.wait_for_timeout(3100)
     pad.move(0.5, 0.3)
     pad.mouse.up()
