@@ -22,6 +22,7 @@ GUESSED_COST = 4.0
 """How many of the prior's steps a step of the decoder is taken to last, before one was seen."""
 
 ONE_PASS = "This prior maps the text in one pass: steps, guidance and sampler have no effect."
+ONE_PASS_PREVIEW = "Nor is there a preview: a pass shows nothing on its way."
 ONE_PASS_NEGATIVE = "Nor has the negative text, which guidance alone reads."
 UNGUIDED = "Without guidance the negative text has no effect."
 STRENGTH = Number("strength", 0.01, 1.0, 0.01)
@@ -174,18 +175,18 @@ class UnclipPriorSample:
         steps = 1 if one_pass else steps_taken(prior.part, chosen.steps, embedding, strength)
         at_once = max(1, defaults.EMBEDDINGS_AT_ONCE // candidates)
         parts, images = [prior], None
-        if decoder is not None and host.wants_preview():
+        if decoder is not None and not one_pass and host.wants_preview():
             sockets.require_family(prior, "prior", decoder.family, "decoder")
-        if decoder is not None and host.wants_preview() and decoder.part.reads_beside is None:
-            budget = host.PreviewBudget(steps * -(-count // at_once))
-            parts, images = [prior, decoder], previewer(draws, decoder.part, budget)
+            if decoder.part.reads_beside is None:
+                budget = host.PreviewBudget(steps * -(-count // at_once))
+                parts, images = [prior, decoder], previewer(draws, decoder.part, budget)
         with host.loaded_together(*parts):
             embeds = host.run_in_chunks(draws.draw, count, at_once, steps, "Prior", images)
         ranking = rank(embeds, text.condition.embeds, keep)
         prompts = tuple(prompt for prompt in text.prompts for _ in range(keep))
         kept = EmbeddingValue(embeds[ranking.rows], prior.family, "prior", prompts, seed)
         scores = scores_text(ranking, text.prompts)
-        said = settings_text(chosen, one_pass, negative is not None)
+        said = settings_text(chosen, one_pass, negative is not None, decoder is not None)
         return host.with_text((kept, scores), f"{scores}\n{said}")
 
 
@@ -254,10 +255,10 @@ def steps_taken(prior: Prior, steps: int, embedding: EmbeddingValue | None, stre
     return pipelines.count_of(steps, strength, prior.diffusion.compatible)
 
 
-def settings_text(chosen: sampling.Chosen, one_pass: bool, negative: bool) -> str:
+def settings_text(chosen: sampling.Chosen, one_pass: bool, negative: bool, decoder: bool) -> str:
     """Return what the node says of its settings, and which of its inputs had no effect."""
     if one_pass:
-        return f"{ONE_PASS} {ONE_PASS_NEGATIVE}" if negative else ONE_PASS
+        return " ".join([ONE_PASS, *[ONE_PASS_NEGATIVE] * negative, *[ONE_PASS_PREVIEW] * decoder])
     unread = negative and chosen.settings["guidance_scale"] == 1
     return f"{chosen.text}\n{UNGUIDED}" if unread else chosen.text
 

@@ -8,7 +8,7 @@ What it needs of ComfyUI, and all that it needs:
 - `folder_paths`: `models_dir`, `add_model_folder_path`, `get_folder_paths`, of LoRAs `get_filename_list` and
   `get_full_path_or_raise` (`folders`), the input and output folders (`files`).
 - `comfy.model_management`: devices, dtypes, `load_models_gpu`, `minimum_inference_memory`, `is_oom`,
-  `soft_empty_cache`, the interrupt (`memory`).
+  `soft_empty_cache`, `current_loaded_models`, `free_memory`, the interrupt (`memory`).
 - `comfy.model_patcher.ModelPatcher`: optional; without it weights are moved by hand (`memory`).
 - `comfy.utils.ProgressBar`; optional: `latent_preview` for the preview setting (`progress_bar`).
 - of its `CLIP`: `cond_stage_model` with `clip_l`, `clip_h`, `clip_g`, their `set_clip_options` and `encode`; of its

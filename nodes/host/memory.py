@@ -24,7 +24,15 @@ DTYPES = {name: files.DTYPES[name] for name in ("fp16", "bf16", "fp32")}
 """What the loader offers beside "auto", in the order in which ComfyUI prefers them where the device can."""
 
 
+EVERYTHING = 1e30
+"""Bytes: more than any device has, ComfyUI's own number for unloading all that it may."""
+
+
 _DEVICE: ContextVar[str] = ContextVar("device", default=devices.AUTO)
+
+
+_IN_STAGE: ContextVar[tuple[Any, ...]] = ContextVar("in_stage", default=())
+"""ComfyUI's patchers of the parts that the stage under way computes with."""
 
 
 @contextmanager
@@ -133,6 +141,8 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
     bases = tuple(value.base or value for value in values)
     changed_bytes = sum(delta.changed_bytes(value.base.part.net, value.changes) for value in values if value.base)
     _ask_for(bases, changed_bytes + sum(_size(base) for base in bases if base.patcher is None))
+    patchers = tuple(base.patcher for base in bases if base.patcher is not None)
+    token = _IN_STAGE.set(_IN_STAGE.get() + patchers)
     try:
         for base in bases:
             # ComfyUI ignores `force_full_load` under --novram; where it has done its work this moves nothing.
@@ -145,6 +155,7 @@ def loaded_together(*values: PartValue[Any]) -> Iterator[tuple[Any, ...]]:
                     changed.enter_context(delta.filled(value.part.net, value.base.part.net, value.changes))
             yield tuple(value.part for value in values)
     finally:
+        _IN_STAGE.reset(token)
         if not _weights_stay():
             step_graphs.GRAPHS.release(*(value.part.module for value in bases))
         _put_back(bases)
@@ -227,6 +238,36 @@ def is_out_of_memory(error: Exception) -> bool:
 
         return model_management.is_oom(error)
     return devices.is_out_of_memory(error)
+
+
+def others_loaded() -> list[Any]:
+    """Return what ComfyUI has loaded, as its `LoadedModel`s, on the devices of the stage under way and not for it."""
+    return [loaded for loaded in _loaded_models() if not _is_of_stage(loaded) and loaded.device in _stage_devices()]
+
+
+def unload_others() -> None:
+    """Have ComfyUI unload `others_loaded`: it made room for a stage's weights, not for what the stage computes."""
+    from comfy import model_management
+
+    kept = [loaded for loaded in _loaded_models() if _is_of_stage(loaded)]
+    for place in _stage_devices():
+        model_management.free_memory(EVERYTHING, place, keep_loaded=kept)
+
+
+def _loaded_models() -> list[Any]:
+    if not in_comfyui():
+        return []
+    from comfy import model_management
+
+    return [loaded for loaded in model_management.current_loaded_models if loaded.model is not None]
+
+
+def _is_of_stage(loaded: Any) -> bool:
+    return any(loaded.model is patcher for patcher in _IN_STAGE.get())
+
+
+def _stage_devices() -> set[torch.device]:
+    return {patcher.load_device for patcher in _IN_STAGE.get()} or {device()}
 
 
 def free_cache() -> None:

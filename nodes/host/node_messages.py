@@ -3,6 +3,9 @@
 A node hands its words to ComfyUI beside its result, as `ui`: `text` is for everyone, `warnings` too, `notes` are for
 the canvas alone. `web/js/words.js` draws them. A node class that says something sets `HAS_INTERMEDIATE_OUTPUT`: ComfyUI
 then resends the words when it takes the node from its cache.
+
+The keys of a node's `ui` are the same in every run, with an empty list where there is nothing to say: of a node that is
+run over a list ComfyUI joins the lists key by key, by the keys of the first run.
 """
 
 import logging
@@ -18,8 +21,7 @@ def with_text(result: tuple[Any, ...], text: str, warnings: Sequence[str] = ()) 
     Args:
         warnings: sent beside the text, and logged; on the node, lines of the text that are warnings stand out.
     """
-    told = {"warnings": _logged(warnings)} if warnings else {}
-    return {"ui": {"text": [text], **told}, "result": result}
+    return {"ui": {"text": [text], "warnings": _logged(warnings)}, "result": result}
 
 
 def with_warnings(result: tuple[Any, ...], warnings: Sequence[str], all_well: str) -> dict[str, Any]:
@@ -28,8 +30,8 @@ def with_warnings(result: tuple[Any, ...], warnings: Sequence[str], all_well: st
     Args:
         all_well: shown where there are none, so that the warning of an earlier run does not stay on the node.
     """
-    told = {"warnings": _logged(warnings)} if warnings else {"notes": [all_well]}
-    return {"ui": told, "result": result}
+    told = _logged(warnings)
+    return {"ui": {"warnings": told, "notes": [] if told else [all_well]}, "result": result}
 
 
 def _logged(warnings: Sequence[str]) -> list[str]:

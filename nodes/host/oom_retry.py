@@ -1,4 +1,4 @@
-"""Run large batches in chunks, and smaller chunks where memory runs out."""
+"""Run large batches in chunks; where memory runs out without other models beside, then in smaller chunks."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .memory import free_cache, intermediate_device, is_out_of_memory
+from .memory import free_cache, intermediate_device, is_out_of_memory, others_loaded, unload_others
 from .progress_bar import Progress, ToImages, progress
 
 log = logging.getLogger("unclip")
@@ -48,6 +48,8 @@ def run_in_chunks(
 def halving(attempt: Callable[[Sequence[slice]], T], count: int, at_once: int, title: str) -> T:
     """Call `attempt(chunks)`, and again with chunks of half the size as long as memory runs out in it.
 
+    Where ComfyUI has other models on the device, it unloads them first, and the same chunks are tried once more.
+
     Args:
         attempt: works through all of `count` samples, chunk by chunk.
         count: samples in all, 1 or more.
@@ -57,13 +59,21 @@ def halving(attempt: Callable[[Sequence[slice]], T], count: int, at_once: int, t
     Returns:
         What the attempt returned that had memory enough.
     """
-    size = min(count, at_once)
+    size, alone = min(count, at_once), False
     while True:
         try:
             return attempt([slice(start, min(start + size, count)) for start in range(0, count, size)])
         except Exception as error:
-            if size == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
+                raise
+            alone = alone or not others_loaded()
+            if size == 1 and alone:
                 raise
         free_cache()  # behind the handler: until it ends the error holds what the attempt had made
-        size = math.ceil(size / 2)
-        log.warning("%s: out of memory, trying again with %d at a time.", title, size)
+        if alone:
+            size = math.ceil(size / 2)
+            log.warning("%s: out of memory, trying again with %d at a time.", title, size)
+        else:
+            unload_others()
+            alone = True  # tried once, whatever was unloaded
+            log.warning("%s: out of memory, trying again without the other models that were loaded.", title)

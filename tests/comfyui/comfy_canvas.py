@@ -68,10 +68,12 @@ COMPLAINTS = """() => [
     ...app.graph.nodes.filter((node) => !LiteGraph.registered_node_types[node.type]).map((node) => `no ${node.type}`),
     ...[...document.querySelectorAll('.p-toast-message, .p-dialog, [role=alertdialog]')].map((e) => e.innerText),
 ]"""
-NODES = """() => app.graph.nodes.map((node) => ({
-    id: String(node.id), type: node.type, box: [...node.boundingRect], size: [...node.size],
-    needs: [...node.computeSize()],
-}))"""
+# The classic canvas measures nodes as it begins to draw, and they grow within a draw: a box is that of before.
+NODES = """() => app.graph.nodes.map((node) => {
+    node.updateArea(app.canvas.ctx)
+    const [box, size, needs] = [node.boundingRect, node.size, node.computeSize()].map((each) => [...each])
+    return { id: String(node.id), type: node.type, box, size, needs }
+})"""
 VUE_NODES = """() => {
     const { scale, offset } = app.canvas.ds
     const origin = app.canvas.canvas.getBoundingClientRect()

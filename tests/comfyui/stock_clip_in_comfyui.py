@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from types import SimpleNamespace
 
 root, comfyui = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
@@ -198,6 +199,29 @@ def late_vision():
     found["again"] = counted()
 
 
+def crowded(vision):
+    """A stage that runs out of memory, once, beside a stock CLIP_VISION that ComfyUI has loaded."""
+    host = importlib.import_module("a_pack.nodes.host")
+    values = [host.manage(SimpleNamespace(family="x", module=torch.nn.Linear(8, 8))) for _ in range(2)]
+    with host.loaded_together(*values):
+        model_management.load_models_gpu([vision.patcher])
+        sizes = []
+
+        def attempt(chunks):
+            sizes.append(chunks[0].stop)
+            if len(sizes) == 1:
+                told["crowded"] = [is_loaded(each) for each in (vision, *values)]
+                raise torch.OutOfMemoryError("full")
+            return [is_loaded(each) for each in (vision, *values)]
+
+        told["alone"] = host.halving(attempt, 2, 2, "x")
+    told["tried"] = sizes
+
+
+def is_loaded(value):
+    return any(each.model is value.patcher for each in model_management.current_loaded_models)
+
+
 with torch.inference_mode():
     torch.manual_seed(0)
     sdxl = made(sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLClipModel)
@@ -210,4 +234,5 @@ with torch.inference_mode():
     toolbox(sdxl, vision, embedding, picture)
     exits(embedding)
     late_vision()
+    crowded(vision)
 print("RESULT", json.dumps(told))

@@ -7,7 +7,7 @@ import itertools
 import json
 
 import pytest
-from comfy_canvas import PREVIEWING, SPEAKING, Canvas
+from comfy_canvas import NODES, PREVIEWING, SPEAKING, Canvas
 from comfy_hands import Hands
 from comfy_server import ROOT
 
@@ -118,6 +118,16 @@ def test_both_forms_of_every_workflow_are_there():
 def test_every_node_that_says_something_of_a_run_is_measured_with_its_words():
     showing = {key for key, node in NODE_CLASS_MAPPINGS.items() if getattr(node, "HAS_INTERMEDIATE_OUTPUT", False)}
     assert showing - {"UnclipPick"} <= SPEAKING  # Pick shows candidates
+
+
+def test_boxes_are_of_the_sizes_that_nodes_have_now(canvas):
+    """A node that has grown within a draw had, until the next, the box of before: groups seemed half empty."""
+    canvas.load(ui("text_to_image"), "boxes")
+    grown = canvas.page.evaluate(
+        f"() => {{ for (const node of app.graph.nodes) node.size[1] += 99; return ({NODES})() }}"
+    )
+    title = canvas.page.evaluate("LiteGraph.NODE_TITLE_HEIGHT")
+    assert [node["box"][2:] for node in grown] == [[node["size"][0], node["size"][1] + title] for node in grown]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,7 @@
 """Embedding Pad and Pick on the canvas, classic and Vue, with a real mouse."""
 
 import pytest
+from comfy_hands import EMPTY_SPOT
 
 pytestmark = pytest.mark.comfyui
 
@@ -21,7 +22,7 @@ QUEUED = """() => {
         const [, { output }, options] = given
         const { x, y } = output['30'].inputs
         window.queued.push({ id: answer.prompt_id, at: [x, y], steps: output['31'].inputs.steps,
-                             preview: options.previewMethod, how: null })
+                             text: output['10'].inputs.text, preview: options.previewMethod, how: null })
         return answer
     }
     window.giveBack = () => {
@@ -114,8 +115,9 @@ class Pad:
 
 
 def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, screenshots):
-    page = canvas.page
-    open_api(canvas, pad_workflow(), "pad")
+    page, prompt = canvas.page, pad_workflow()
+    prompt["10"]["inputs"]["text"] = "a large {red|green|blue|yellow|orange|purple|pink|grey} circle in the center"
+    open_api(canvas, prompt, "pad")
     page.evaluate(QUEUED)
     pad = Pad(page)
     canvas.screenshot(screenshots / f"pad-{mode(canvas)}-before.png")
@@ -135,6 +137,7 @@ def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, s
     drafts = [run for run in runs[:-1] if run["steps"] == DRAFT]
     assert drafts[-1]["at"] == at and drafts[-1]["how"] == "execution_success"
     assert runs[0]["preview"] == "auto"  # the image is seen before it is done
+    assert len({run["text"] for run in runs}) == 1 and "{" not in runs[0]["text"]  # not drawn anew with each move
     assert len(runs) < 16  # not one for each move: the next when the last is done
     last = canvas.server.history(runs[-1]["id"])
     assert "32" in last["outputs"] and "41" not in last["outputs"]
@@ -142,6 +145,49 @@ def test_dragging_the_pad_moves_its_numbers_and_draws_what_hangs_on_it(canvas, s
     assert not set(canvas.server.get("/history")) & {run["id"] for run in drafts}  # what was made stays, and no drafts
     widgets = [w for w in page.evaluate("app.graph.serialize().nodes") if w["type"] == "UnclipEmbeddingPad"]
     assert list(widgets[0]["widgets_values"]) == at
+    assert canvas.complaints() == []
+
+
+OUTPUTS = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.nodeOutputs ?? {}"
+RESTORED = """([type, name, value]) => app.graph.nodes.find((node) => node.type === type).widgets.find(
+    (widget) => widget.name === name).value === value
+    && !app.extensionManager.workflow.activeWorkflow.changeTracker._restoringState"""
+
+
+def shortcut(page, key):
+    """Press Ctrl and a key as slowly as a hand: the page acts on a key in the next frame, and when one is let go."""
+    page.keyboard.down("ControlOrMeta")
+    page.keyboard.press(key, delay=200)  # ms
+    page.keyboard.up("ControlOrMeta")
+
+
+def test_undo_takes_back_a_drag_of_the_pad_alone_and_redo_brings_it_back(canvas):
+    page = canvas.page
+    open_api(canvas, pad_workflow(), "pad undone")
+    page.evaluate(QUEUED)
+    page.evaluate("app.graph.nodes.find((node) => node.id == 40).title = 'changed before'")
+    page.mouse.click(*EMPTY_SPOT)  # at which the page looks for changes
+    page.wait_for_timeout(200)  # what changes within 50 ms it takes for the same change
+    pad = Pad(page)
+    pad.press(0.5, 0.5)
+    pad.move(0.7, 0.3)
+    pad.move(0.9, 0.2)
+    pad.mouse.up()
+    dragged = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
+    page.wait_for_function(f"window.queued.at(-1)?.steps === {STEPS} && window.queued.at(-1).how", timeout=LIMIT)
+    page.evaluate("window.giveBack()")
+    last = page.evaluate("window.queued.at(-1)")
+    assert last["how"] == "execution_success"
+    shown = canvas.server.history(last["id"])["outputs"]["32"]["images"]
+    assert page.evaluate(OUTPUTS)["32"]["images"] == shown  # the run was kept as one of this workflow
+    shortcut(page, "z")
+    page.wait_for_function(RESTORED, arg=["UnclipEmbeddingPad", "x", 0.5])
+    values = page.evaluate(WIDGETS, "UnclipEmbeddingPad")
+    assert (values["x"], values["y"]) == (0.5, 0.5)
+    assert page.evaluate("app.graph.nodes.find((node) => node.id == 40).title") == "changed before"
+    shortcut(page, "y")
+    page.wait_for_function(RESTORED, arg=["UnclipEmbeddingPad", "x", dragged["x"]])
+    assert page.evaluate(WIDGETS, "UnclipEmbeddingPad")["y"] == dragged["y"]
     assert canvas.complaints() == []
 
 
@@ -211,12 +257,21 @@ def test_a_whole_run_stops_once_the_hand_moves_on(canvas, pretended):
     assert sorted(page.evaluate("window.forgotten")) == [run["id"] for run in runs[:3]]
 
 
+WORKFLOWS = """(id) => {
+    const { $pinia } = document.getElementById('vue-app').__vue_app__.config.globalProperties
+    const of = $pinia._s.get('execution').queuedJobs[id]?.workflow?.path
+    return [of, app.extensionManager.workflow.activeWorkflow.path]
+}"""
+
+
 def test_a_draft_that_takes_long_makes_way_for_a_newer_one(canvas, pretended):
     page, pad = canvas.page, pretended(8000)
     pad.press(0.3, 0.3)
     page.wait_for_function("window.runs.length === 1")
     pad.move(0.4, 0.3)
     assert page.evaluate("window.runs[0].how") is None  # it may soon be there
+    of, opened = page.evaluate(WORKFLOWS, "run-0")
+    assert of == opened and of  # so that its words and images go to no other tab
     page.wait_for_timeout(3100)
     pad.move(0.5, 0.3)
     pad.mouse.up()
@@ -249,6 +304,7 @@ def test_clicked_candidates_are_those_that_go_on(canvas, screenshots):
         "32": {"class_type": "PreviewImage", "inputs": {"images": ["31", 0]}},
     }
     open_api(canvas, prompt, "pick")
+    page.evaluate("app.rootGraph.id = crypto.randomUUID()")  # one of the API format has none until it is loaded anew
     ending, details = canvas.run()
     assert ending == "execution_success", details
     tiles = page.locator(".unclip-pick button")
@@ -268,6 +324,16 @@ def test_clicked_candidates_are_those_that_go_on(canvas, screenshots):
     tiles.nth(0).click(modifiers=["Control"])
     tiles.nth(2).click(modifiers=["Control"])  # the last one stays
     assert page.evaluate(WIDGETS, "UnclipPick")["indices"] == "2"
+    tiles.nth(1).click()
+    shortcut(page, "z")
+    page.wait_for_function(RESTORED, arg=["UnclipPick", "indices", "2"])
+    shortcut(page, "y")
+    page.wait_for_function(RESTORED, arg=["UnclipPick", "indices", "1"])
+    page.wait_for_timeout(1500)  # the page keeps its workflow a moment after a change
+    page.reload()
+    canvas.wait_until_ready()
+    tiles.nth(3).wait_for()  # the same candidates, though another was picked when they were queued
+    assert picked(tiles) == [1]
     assert canvas.complaints() == []
 
 

@@ -276,8 +276,25 @@ def test_unknown_words_are_named_and_the_image_comes_all_the_same(server):
     assert "'zebra'" in "".join(server.history(again.prompt_id)["outputs"][node_id]["warnings"])
 
     well = server.run(with_inputs(prompt, "UnclipTextEncode", text=PROMPT))
-    assert well.outputs[node_id] == {"notes": ["The model reads the whole prompt."]}  # in the warning's place
+    assert well.outputs[node_id]["notes"] == ["The model reads the whole prompt."]  # in the warning's place
+    assert well.outputs[node_id]["warnings"] == []
     assert not (run.texts or again.texts or well.texts)  # none by broadcast
+
+
+@pytest.mark.parametrize("texts", [("a red circle", "a red zebra"), ("a blue zebra", "a blue circle")])
+def test_a_list_of_prompts_is_run_one_by_one_and_what_is_said_of_each_is_kept(server, texts):
+    prompt = quick()
+    (node_id,) = ids(prompt, "UnclipTextEncode")
+    for i, text in enumerate(texts):
+        prompt[f"{50 + i}"] = {"class_type": "PrimitiveString", "inputs": {"value": text}}
+    entries = {f"inputs.input{i}": [f"{50 + i}", 0] for i in range(len(texts))}
+    prompt["60"] = {"class_type": "CreateList", "inputs": entries}
+    prompt[node_id]["inputs"]["text"] = ["60", 0]
+    run = server.run(prompt)
+    assert run.ending == "execution_success", run.details
+    (warning,) = run.outputs[node_id]["warnings"]
+    assert "'zebra'" in warning and len(run.outputs[node_id]["notes"]) == 1
+    assert len(server.images(run.prompt_id)) == len(texts)
 
 
 @pytest.mark.parametrize("stage", ["UnclipPriorSample", "UnclipDecoderSample", "UnclipUpscale"])

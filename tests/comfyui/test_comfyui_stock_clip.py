@@ -81,3 +81,8 @@ def test_comfyui_counts_an_image_encoder_that_is_read_late(told):
     assert late["text_alone"] == [late["text_bytes"]] * 2
     assert late["with_vision"] == [late["text_bytes"] + late["vision_bytes"]] * 2
     assert late["vision_bytes"] > 0 and late["again"] == late["with_vision"]
+
+
+def test_comfyui_unloads_what_a_stage_that_runs_out_of_memory_does_not_need(told):
+    assert told["crowded"] == [True] * 3 and told["alone"] == [False, True, True]
+    assert told["tried"] == [2, 2]

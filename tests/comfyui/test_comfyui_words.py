@@ -42,6 +42,26 @@ LATE = """async () => {
     app.canvas.draw(true, true) // begins to load it
     node.onExecuted({ text: ['8 steps'] })
 }"""
+# What an undo, or another tab and back, does while the node runs anew
+BROUGHT_BACK = """async () => {
+    const id = String(app.graph.nodes.find((node) => node.type === 'UnclipDecoderSample').id)
+    const paper = new OffscreenCanvas(512, 512)
+    paper.getContext('2d').fillRect(0, 0, 512, 512)
+    const blob = await paper.convertToBlob({ type: 'image/jpeg' })
+    const names = { nodeId: id, displayNodeId: id, node_id: id, display_node_id: id, jobId: 'anew', prompt_id: 'anew' }
+    app.api.dispatchCustomEvent('execution_start', { prompt_id: 'anew', timestamp: 0 })
+    const state = { ...names, state: 'running', value: 1, max: 8 }
+    app.api.dispatchCustomEvent('progress_state', { prompt_id: 'anew', nodes: { [id]: state } })
+    app.api.dispatchCustomEvent('executing', id)
+    const { nodeOutputs } = app
+    app.nodeOutputs = { ...nodeOutputs, [id]: { text: ['words of the run before'] } }
+    app.api.dispatchCustomEvent('b_preview_with_metadata', { blob, ...names })
+    window.giveBack = () => {
+        app.nodeOutputs = nodeOutputs
+        app.api.dispatchCustomEvent('execution_interrupted', { prompt_id: 'anew', timestamp: 0 })
+        app.api.dispatchCustomEvent('executing', null)
+    }
+}"""
 PREVIEWS = """() => {
     app.canvas.draw(true, true)
     const node = app.graph.nodes.find((node) => node.type === 'UnclipDecoderSample')
@@ -122,6 +142,14 @@ def test_a_preview_that_is_loaded_late_does_not_come_back_behind_the_words(canva
     assert canvas.page.evaluate(PREVIEWS) == [0, 0]
     canvas.show_previews()  # the next run's is shown
     assert sum(canvas.page.evaluate(PREVIEWS)) == 1
+
+
+def test_what_comes_back_of_a_run_before_leaves_a_node_that_runs_its_preview(canvas):
+    canvas.load(workflow("a red circle"), "brought back")
+    canvas.page.evaluate(BROUGHT_BACK)
+    canvas.page.wait_for_function(f"({PREVIEWS})().some(Boolean)", polling=100)
+    assert not canvas.page.evaluate(WORDS, "UnclipDecoderSample")
+    canvas.page.evaluate("window.giveBack()")
 
 
 @pytest.mark.parametrize("changed", [{"id": "11111111-2222-4333-8444-555555555555"}, {}], ids=["id", "prompt"])

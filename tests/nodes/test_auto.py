@@ -130,9 +130,21 @@ def test_a_prior_of_one_pass_says_that_it_needs_no_steps(tmp_path, monkeypatch):
             bars.append((self.done, self.total))
 
     monkeypatch.setattr(oom_retry, "progress", Counted)
-    _, said = run("UnclipPriorSample", prior, text, steps=7)
+    (drawn, _), said = run("UnclipPriorSample", prior, text, steps=7)
     assert said.endswith("\nThis prior maps the text in one pass: steps, guidance and sampler have no effect.")
     assert bars == [(1, 1)]
+
+    class Unread:
+        family = prior.family
+
+        @property
+        def part(self):
+            pytest.fail("A decoder was read for a preview that there is none of.")
+
+    monkeypatch.setattr(host, "wants_preview", lambda: True)
+    (again, _), said = run("UnclipPriorSample", prior, text, steps=7, decoder=Unread())
+    assert said.endswith("sampler have no effect. Nor is there a preview: a pass shows nothing on its way.")
+    assert torch.equal(again.embeds, drawn.embeds)
 
 
 def test_karlo_says_its_own(karlo_models, monkeypatch):

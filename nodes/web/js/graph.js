@@ -1,7 +1,7 @@
 // Finding nodes on the canvas: by what the server calls them in a run, and by what the canvas keeps their outputs under.
 
 import { app } from '../../../scripts/app.js'
-import { runsElsewhere } from './stores.js'
+import { runsElsewhere, store } from './stores.js'
 
 export const rootGraph = () => app.rootGraph ?? app.graph
 
@@ -38,7 +38,9 @@ export function* nodesOfRun(graph = rootGraph(), prefix = '') {
 }
 
 // Call `tell(node, output)` with what a run gave for nodes of which `wanted(name)` holds, now and when outputs come back.
-export function extensionForOutputs(name, wanted, tell) {
+// After a reload those count whose node stands as it was queued, but for its own widgets of the names `free`.
+export function extensionForOutputs(name, wanted, tell, free = []) {
+  const tellAgain = (node, output) => { if (!isRunning(node)) tell(node, output) }
   return {
     name,
     beforeRegisterNodeDef(nodeType, nodeData) {
@@ -52,19 +54,24 @@ export function extensionForOutputs(name, wanted, tell) {
     onNodeOutputsUpdated(outputs) {
       for (const [locator, output] of Object.entries(outputs)) {
         const node = nodeOfOutputs(locator)
-        if (node && wanted(node.comfyClass) && output) tell(node, output)
+        if (node && wanted(node.comfyClass) && output) tellAgain(node, output)
       }
     },
     async afterConfigureGraph() {
-      for (const [node, output] of await outputsOfHistory(wanted)) tell(node, output)
+      for (const [node, output] of await outputsOfHistory(wanted, free)) tellAgain(node, output)
     }
   }
+}
+
+// What comes back for a node that runs at this moment is of a run before, and would end its live preview.
+function isRunning(node) {
+  return !runsElsewhere() && store('execution')?.nodeLocationProgressStates?.[locatorOf(node)]?.state === 'running'
 }
 
 const RUNS_ASKED = 16
 
 // What the last runs of this very workflow gave for its nodes: a page that is loaded anew knows nothing of them.
-async function outputsOfHistory(wanted) {
+async function outputsOfHistory(wanted, free) {
   const graph = rootGraph()
   const nodes = new Map(nodesOfRun(graph))
   const waiting = new Set([...nodes.keys()].filter((id) => wanted(nodes.get(id).comfyClass)))
@@ -73,7 +80,7 @@ async function outputsOfHistory(wanted) {
   for (const { prompt, outputs } of await lastRuns()) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== graph.id) continue
     for (const id of waiting) {
-      if (!outputs[id] || !isAsQueued(id, prompt[2], nodes)) continue
+      if (!outputs[id] || !isAsQueued(id, prompt[2], nodes, free)) continue
       found.push([nodes.get(id), outputs[id]])
       waiting.delete(id)
     }
@@ -91,14 +98,19 @@ function lastRuns() {
   return asked
 }
 
-// Whether a node and all that leads to it stand as they were queued; seeds may have been drawn anew since.
-function isAsQueued(id, queued, nodes) {
+// Whether a widget's text holds what ComfyUI draws, or takes out, anew for every prompt that it makes.
+export const isDrawn = ({ dynamicPrompts, value }) => Boolean(dynamicPrompts) && /[{}\\]|\/[/*]/.test(value)
+
+// Whether a node, but for its widgets of the names `free`, and all that leads to it stand as they were queued; seeds and
+// texts may have been drawn anew since.
+function isAsQueued(id, queued, nodes, free = []) {
   const { class_type: type, inputs } = queued[id] ?? {}
   const node = nodes.get(id)
   if (!type || type !== node?.comfyClass) return false
-  const widgets = new Map((node.widgets ?? []).map(({ name, value }) => [name, value]))
+  const fixed = (node.widgets ?? []).filter((widget) => !isDrawn(widget) && !['seed', ...free].includes(widget.name))
+  const values = new Map(fixed.map(({ name, value }) => [name, value]))
   return Object.entries(inputs).every(([name, was]) => {
     if (Array.isArray(was)) return isAsQueued(String(was[0]), queued, nodes)
-    return name === 'seed' || !widgets.has(name) || widgets.get(name) === was
+    return !values.has(name) || values.get(name) === was
   })
 }

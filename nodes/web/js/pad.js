@@ -2,6 +2,7 @@
 
 import { app } from '../../../scripts/app.js'
 import { runBelow } from './run_below.js'
+import { beginChange } from './stores.js'
 
 const NODE = 'UnclipEmbeddingPad'
 const SIDE = 220 // px
@@ -55,6 +56,7 @@ class Pad {
       event.preventDefault()
       event.stopPropagation()
       this.board.setPointerCapture(event.pointerId)
+      atRelease(event.pointerId, beginChange())
       this.move(event)
     })
     this.board.addEventListener('pointermove', (event) => {
@@ -149,6 +151,16 @@ function knob(x, y) {
     transform: 'translate(-50%, -50%)', border: '2px solid #fff', borderRadius: '50%', boxSizing: 'border-box',
     background: '#000a', boxShadow: '0 0 3px #000', pointerEvents: 'none'
   })
+}
+
+// Call `then` when the pointer is no longer captured; where the board has gone meanwhile, only the document hears of it.
+function atRelease(pointer, then) {
+  const listen = ({ pointerId }) => {
+    if (pointerId !== pointer) return
+    document.removeEventListener('lostpointercapture', listen, true)
+    then()
+  }
+  document.addEventListener('lostpointercapture', listen, true)
 }
 
 function element(tag, style) {

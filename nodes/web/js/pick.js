@@ -2,6 +2,7 @@
 
 import { app } from '../../../scripts/app.js'
 import { extensionForOutputs } from './graph.js'
+import { beginChange } from './stores.js'
 
 const NODE = 'UnclipPick'
 const SIDE = 72 // px
@@ -12,7 +13,7 @@ const MARGIN = 8
 app.registerExtension({
   ...extensionForOutputs('unCLIP.Pick', (name) => name === NODE, (node, output) => {
     if (output.candidates) node.unclipPicker?.show(output.candidates)
-  }),
+  }, ['indices']), // a click changes which are picked, not which there are
   nodeCreated(node) {
     if (node.comfyClass === NODE) node.unclipPicker = new Picker(node)
   }
@@ -92,8 +93,10 @@ class Picker {
     const next = !more ? [index] : left.length === now.length ? [...now, index] : left
     if (!next.length) return // one is always picked
     const text = next.join(',')
+    const end = beginChange()
     this.widget.value = text
     this.widget.callback?.(text)
+    end()
     this.mark()
   }
 

@@ -3,7 +3,9 @@
 
 import { app } from '../../../scripts/app.js'
 import { draftOf, idsBelow, isDrafted } from './draft.js'
+import { keepTexts } from './drawn_texts.js'
 import { nodesOfRun } from './graph.js'
+import { keepRun, openWorkflow } from './stores.js'
 
 const DONE = 'execution_success'
 const FAILED = 'execution_error'
@@ -51,7 +53,7 @@ export async function runBelow(node) {
     while (next) await follow()
   } catch (error) {
     next = null
-    app.extensionManager.toast.add({ severity: 'error', summary: 'unCLIP', detail: String(error.message ?? error) })
+    app.extensionManager.toast.add({ severity: 'error', summary: 'unCLIP', detail: reasonOf(error) })
   } finally {
     busy = false
     forget([...passing])
@@ -65,7 +67,9 @@ async function follow() {
   next = null
   if (node !== lastNode) quick = false
   lastNode = node
+  const workflow = openWorkflow() // here: while a run lasts another may be opened
   const prompt = await app.graphToPrompt()
+  keepTexts(prompt.output)
   const id = idInRun(node)
   const below = id ? idsBelow(prompt.output, id) : new Set()
   const outputs = [...below].filter((key) => isOutput(prompt.output[key]))
@@ -74,22 +78,23 @@ async function follow() {
   const drafted = draft ? outputs.filter((key) => isDrafted(prompt.output[key])) : []
   const began = performance.now()
   const how = drafted.length
-    ? await run({ ...prompt, output: draft }, drafted, { isDraft: true }).catch(() => FAILED) // refused: as if it failed
-    : await run(prompt, outputs, { patient: true })
+    ? await run({ ...prompt, output: draft }, drafted, workflow, { isDraft: true }).catch(() => FAILED) // refused: as if it failed
+    : await run(prompt, outputs, workflow, { patient: true })
   quick = how === DONE && performance.now() - began < QUICK
   if (!drafted.length || ![DONE, FAILED].includes(how)) return
   if (!next) await new Promise((rested) => setTimeout(rested, REST))
-  if (!next) await run(prompt, outputs, {})
+  if (!next) await run(prompt, outputs, workflow)
 }
 
 // Queue a run and wait for its end: how it came to it. A draft, or what is `patient`, is not stopped at once.
 // The canvas' own queueing is not used: it draws new seeds, and the images would not follow the mouse alone.
-async function run(prompt, outputs, { isDraft = false, patient = isDraft }) {
+async function run(prompt, outputs, workflow, { isDraft = false, patient = isDraft } = {}) {
   const { prompt_id: id } = await app.api.queuePrompt(0, prompt, {
     partialExecutionTargets: outputs,
     previewMethod: quick ? 'none' : app.extensionManager.setting.get('Comfy.Execution.PreviewMethod') // as Run asks
   })
   if (!id) return FAILED
+  keepRun(id, prompt.output, workflow)
   if (isDraft) [passing, drafts].forEach((ids) => ids.add(id))
   current = { id, patient, began: performance.now(), stopped: false }
   if (next) stopIfStale() // changed while it was queued
@@ -103,6 +108,11 @@ async function run(prompt, outputs, { isDraft = false, patient = isDraft }) {
 function end(id, how) {
   ended.set(id, how)
   waiting.get(id)?.(how)
+}
+
+// What the server holds against a prompt is not in the message of ComfyUI's error, but in how it prints.
+function reasonOf(error) {
+  return error.response ? error.toString() : String(error.message ?? error)
 }
 
 // Stop the run under way, whose values are no longer the newest, unless it will soon be there.

@@ -9,6 +9,22 @@ export function store(name) {
 export function runsElsewhere() {
   const { activeJobId, queuedJobs } = store('execution') ?? {}
   const ran = queuedJobs?.[activeJobId]?.workflow?.path
-  const shown = store('workflow')?.activeWorkflow?.path
+  const shown = openWorkflow()?.path
   return Boolean(ran && shown && ran !== shown)
+}
+
+export const openWorkflow = () => store('workflow')?.activeWorkflow ?? null
+
+// Tell the page of which workflow a run is that was queued behind its back: what it gives is kept with that one, and
+// comes back there after another was open, or after an undo.
+export function keepRun(id, output, workflow) {
+  store('execution')?.storeJob?.({ id, nodes: Object.keys(output), promptOutput: output, workflow })
+}
+
+// Begin what undo takes back as one change; returns what to call at its end. The page itself looks for changes at
+// mouseup, which a pad under the hand does not let through, and which comes before a click.
+export function beginChange() {
+  const tracker = openWorkflow()?.changeTracker
+  tracker?.beforeChange()
+  return () => tracker?.afterChange()
 }

@@ -46,7 +46,7 @@ def comfyui(monkeypatch, tmp_path):
     """A stand-in for ComfyUI that records what it is told."""
     seen = SimpleNamespace(
         bars=[], loads=[], interrupt=False, folders={}, args=SimpleNamespace(preview_method="auto"),
-        novram=False, asked=[],
+        novram=False, asked=[], freed=[],
     )  # fmt: skip
 
     class ProgressBar:
@@ -82,6 +82,11 @@ def comfyui(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, name, made)
         return made
 
+    def free(device, kept):
+        loaded = management.current_loaded_models
+        seen.freed += [each for each in loaded if each.device == device and each not in kept]
+        loaded[:] = [each for each in loaded if each not in seen.freed]
+
     cpu = torch.device("cpu")
     management = module(
         "comfy.model_management",
@@ -95,6 +100,8 @@ def comfyui(monkeypatch, tmp_path):
         throw_exception_if_processing_interrupted=throw,
         is_oom=lambda error: isinstance(error, OutOfMemory),
         soft_empty_cache=lambda: None,
+        current_loaded_models=[],
+        free_memory=lambda size, device, keep_loaded: free(device, keep_loaded),
     )
     patcher = module("comfy.model_patcher", ModelPatcher=Patcher)
     utils = module("comfy.utils", ProgressBar=ProgressBar)
@@ -556,6 +563,61 @@ def test_out_of_memory_for_a_single_sample_is_an_error():
         host.run_in_chunks(never, 4, 4, 1, "x")
 
 
+@pytest.fixture
+def crowded(comfyui):
+    """A stage's part beside a model on its device, and one elsewhere: (the part's value, ComfyUI's two others)."""
+    value = host.manage(a_part())
+    places = {"stage": torch.device("cpu"), "beside": torch.device("cpu"), "elsewhere": torch.device("meta")}
+    loaded = {name: SimpleNamespace(model=object(), device=place) for name, place in places.items()}
+    loaded["stage"].model = value.patcher
+    sys.modules["comfy.model_management"].current_loaded_models += loaded.values()
+    return value, loaded["beside"], loaded["elsewhere"]
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(4, [4, 4]), (2, [4, 4, 2, 2])])
+def test_out_of_memory_beside_other_models_unloads_them_and_then_halves(crowded, comfyui, room, sizes):
+    value, beside, _ = crowded
+    tried = []
+    run = doubled(torch.arange(4.0), tried)
+
+    def beside_little(rows, on_step):
+        result = run(rows, on_step)
+        if len(result) > room or beside not in comfyui.freed:
+            raise OutOfMemory("full")
+        return result
+
+    with host.loaded(value):
+        assert torch.equal(host.run_in_chunks(beside_little, 4, 4, 1, "x"), torch.arange(4.0) * 2)
+    assert tried == sizes and comfyui.freed == [beside]
+
+
+def test_out_of_memory_for_a_single_sample_is_an_error_only_without_other_models(crowded, comfyui):
+    value, beside, elsewhere = crowded
+    tried = []
+
+    def never(rows, on_step):
+        tried.append(rows)
+        raise OutOfMemory("full")
+
+    with host.loaded(value), pytest.raises(OutOfMemory):
+        host.run_in_chunks(never, 1, 1, 1, "x")
+    assert len(tried) == 2 and comfyui.freed == [beside]
+    assert elsewhere in sys.modules["comfy.model_management"].current_loaded_models
+
+
+def test_models_that_comfyui_does_not_unload_do_not_make_it_try_for_ever(crowded, comfyui, monkeypatch):
+    monkeypatch.setattr(sys.modules["comfy.model_management"], "free_memory", lambda *_, **__: [])
+    tried = []
+
+    def never(rows, on_step):
+        tried.append(rows.stop - rows.start)
+        raise OutOfMemory("full")
+
+    with host.loaded(crowded[0]), pytest.raises(OutOfMemory):
+        host.run_in_chunks(never, 2, 2, 1, "x")
+    assert tried == [2, 2, 1]
+
+
 def test_another_error_passes_at_once():
     calls = []
 
@@ -574,20 +636,36 @@ def test_another_error_passes_at_once():
 def test_warnings_go_beside_the_result_and_into_the_log(caplog):
     with caplog.at_level(logging.WARNING, logger="unclip"):
         told = host.with_warnings((1,), ["First.", "Second."], all_well="Fine.")
-    assert told == {"ui": {"warnings": ["First.", "Second."]}, "result": (1,)}
+    assert told == {"ui": {"warnings": ["First.", "Second."], "notes": []}, "result": (1,)}
     assert caplog.messages == ["First.", "Second."]
 
 
 def test_a_clean_run_replaces_the_last_warning_on_the_node_and_says_nothing_elsewhere(caplog):
-    assert host.with_warnings((1,), [], all_well="Fine.") == {"ui": {"notes": ["Fine."]}, "result": (1,)}
+    told = host.with_warnings((1,), [], all_well="Fine.")
+    assert told == {"ui": {"warnings": [], "notes": ["Fine."]}, "result": (1,)}
     assert not caplog.messages
 
 
 def test_a_text_goes_beside_the_result_with_its_warnings(caplog):
-    assert host.with_text((1,), "Said.") == {"ui": {"text": ["Said."]}, "result": (1,)}
+    assert host.with_text((1,), "Said.") == {"ui": {"text": ["Said."], "warnings": []}, "result": (1,)}
     with caplog.at_level(logging.WARNING, logger="unclip"):
         assert host.with_text((1,), "w\nSaid.", ["w"])["ui"] == {"text": ["w\nSaid."], "warnings": ["w"]}
     assert caplog.messages == ["w"]
+
+
+def joined(runs):
+    """The `ui` of a node's runs over a list, as ComfyUI's execution.get_output_from_returns joins it."""
+    shown = [run["ui"] for run in runs]
+    return {key: [entry for each in shown for entry in each[key]] for key in shown[0]}
+
+
+@pytest.mark.parametrize("warned", [(True, False), (False, True)])
+def test_runs_over_a_list_are_joined_with_all_of_their_warnings(warned):
+    warnings = [["Mind."] if each else [] for each in warned]
+    told = joined([host.with_warnings((1,), each, all_well="Fine.") for each in warnings])
+    assert told == {"warnings": ["Mind."], "notes": ["Fine."]}
+    told = joined([host.with_text((1,), "Said.", each) for each in warnings])
+    assert told == {"text": ["Said."] * 2, "warnings": ["Mind."]}
 
 
 def test_no_text_goes_by_broadcast():
