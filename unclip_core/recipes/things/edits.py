@@ -12,7 +12,7 @@ from ...pipelines import embed_text, encode_text, sample_prior
 from .captions import with_articles, words
 from .dataset import World
 from .judge import Judge, Verdict
-from .measures import BATCH, drawn, embeds_of, single
+from .measures import BATCH, drawn_large, embeds_of, single
 from .pictures import Picture, picture_random
 from .vocabulary import GROUNDS, SHAPE_COLORS, concepts
 
@@ -56,11 +56,18 @@ def by_prior(model: UnclipModel, embeds: Tensor, part: Sequence[Edit], seeds: Se
 
 
 def edits(
-    model: UnclipModel, world: World, judge: Judge, count: int, seed: int, turn: Turn = by_text_diff
+    model: UnclipModel,
+    world: World,
+    judge: Judge,
+    count: int,
+    seed: int,
+    turn: Turn = by_text_diff,
+    told: bool = False,
 ) -> dict[str, float]:
     """Edits of true pictures by `turn`: what was asked turned, the thing stayed (top-5), both; and both by kind.
 
-    Of an expression the thing that stays is a face: the new one is what is asked for.
+    Of an expression the thing that stays is a face: the new one is what is asked for. Where the decoder is `told`, it
+    reads the new text beside the embedding.
     """
     asked = [edit_of(world, number, seed) for number in range(count)]
     turned, stayed = [], []
@@ -68,7 +75,8 @@ def edits(
         part = asked[at : at + BATCH]
         before = embeds_of(model, world, [edit.before for edit in part])
         embeds = turn(model, before, part, sample_seeds(seed + at, len(part)))
-        for image, edit in zip(drawn(model, embeds, seed, at), part, strict=True):
+        text = encode_text(model.clip, [edit.texts[1] for edit in part]) if told else None
+        for image, edit in zip(drawn_large(model, embeds, seed, at, text), part, strict=True):
             one, other = judged(judge, image, edit)
             turned.append(one)
             stayed.append(other)

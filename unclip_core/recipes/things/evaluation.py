@@ -38,6 +38,7 @@ STAGES: dict[str, Callable[[UnclipModel, World, Judge, int, int], dict[str, floa
     "describe": lambda model, world, judge, n, seed: described(model, world, n, seed),
     "halfway": halfway,
     "edits": edits,
+    "edits_told": lambda model, world, judge, n, seed: edits(model, world, judge, n, seed, told=True),
     "edits_by_prior": lambda model, world, judge, n, seed: edits(model, world, judge, n, seed, by_prior),
     "upsampler": lambda model, world, judge, n, seed: upsampling(model, world, n, seed),
     "memory": lambda model, world, judge, n, seed: memory(model, world, n, seed),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...clip.adapter import TextCondition
 from ...diffusion.noise import sample_seeds
 from ...embedding.arithmetic import slerp
 from ...embedding.describe import Describer
@@ -80,7 +81,7 @@ def halfway(model: UnclipModel, world: World, judge: Judge, count: int, seed: in
     for at in range(0, count, BATCH):
         part = pairs[at : at + BATCH]
         first, second = (embeds_of(model, world, [pair[side] for pair in part]) for side in (0, 1))
-        for image, pair in zip(drawn(model, slerp(first, second, 0.5), seed, at), part, strict=True):
+        for image, pair in zip(drawn_large(model, slerp(first, second, 0.5), seed, at), part, strict=True):
             named = [p.things[0].concept in judge.one(image, most=10).things for p in pair]
             both, one = both + all(named), one + any(named)
     return {"both": both / count, "one": one / count, "n": count}
@@ -118,7 +119,14 @@ def embeds_of(model: UnclipModel, world: World, pictures: Sequence[Picture]) -> 
 
 
 def drawn(model: UnclipModel, embeds: Tensor, seed: int, at: int) -> Tensor:
-    """Drawn of embeddings alone, `[B, 3, H, W]`."""
+    """Drawn by the decoder of embeddings alone, `[B, 3, H, W]`."""
     seeds = sample_seeds(seed + at, len(embeds))
     images = sample_decoder(model.decoder, embeds, seeds=seeds, **arguments(model.decoder.settings))
     return images.permute(0, 3, 1, 2)
+
+
+def drawn_large(model: UnclipModel, embeds: Tensor, seed: int, at: int, text: TextCondition | None = None) -> Tensor:
+    """Drawn by decoder and upsampler of embeddings, and of a text each beside them, `[B, 3, H, W]`."""
+    seeds = sample_seeds(seed + at, len(embeds))
+    small = sample_decoder(model.decoder, embeds, text=text, seeds=seeds, **arguments(model.decoder.settings))
+    return upscale(model.upsampler, small, seeds=seeds).permute(0, 3, 1, 2)

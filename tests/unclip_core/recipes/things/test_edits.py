@@ -12,7 +12,7 @@ from unclip.unclip_core.pipelines import encode_text, sample_prior
 from unclip.unclip_core.recipes.things import edits, measures, originality
 from unclip.unclip_core.recipes.things.edits import KINDS, edit_of, is_face, judged
 from unclip.unclip_core.recipes.things.judge import Verdict
-from unclip.unclip_core.recipes.things.measures import pictures_as_tensor
+from unclip.unclip_core.recipes.things.measures import pictures_as_tensor, psnr
 from unclip.unclip_core.recipes.things.vocabulary import COLORS, concepts
 
 
@@ -69,9 +69,33 @@ def test_shares_are_given_for_all_and_for_each_kind(world, monkeypatch):
     sides = iter((torch.eye(8, 8), torch.eye(8, 8).roll(1, dims=1)))
     monkeypatch.setattr(edits, "embed_text", lambda clip, said: next(sides))
     monkeypatch.setattr(edits, "embeds_of", lambda model, world, part: torch.ones(len(part), 8))
-    monkeypatch.setattr(edits, "drawn", lambda model, embeds, seed, at: torch.zeros(len(embeds), 3, 8, 8))
+    monkeypatch.setattr(edits, "drawn_large", lambda model, embeds, seed, at, text: torch.zeros(len(embeds), 3, 8, 8))
     found = edits.edits(SimpleNamespace(clip=None), world, BLIND, 8, 0)
     assert found == {"turned": 0, "stayed": 0, "all": 0} | dict.fromkeys(KINDS, 0) | {"n": 8}
+
+
+def test_the_decoder_is_told_the_new_text_where_it_is_to_be(world, monkeypatch):
+    model, told, asked = load_model(), [], [edit_of(world, number, 0).texts[1] for number in range(4)]
+
+    def drawing(model, embeds, seed, at, text):
+        told.append(text)
+        return torch.zeros(len(embeds), 3, 8, 8)
+
+    monkeypatch.setattr(edits, "drawn_large", drawing)
+    edits.edits(model, world, BLIND, 4, 0)
+    edits.edits(model, world, BLIND, 4, 0, told=True)
+    assert told[0] is None
+    torch.testing.assert_close(told[1].embeds, encode_text(model.clip, asked).embeds)
+
+
+def test_what_is_judged_has_gone_through_the_upsampler():
+    model = load_model()
+    embeds = torch.nn.functional.normalize(torch.randn(1, 256, generator=torch.Generator().manual_seed(0)), dim=1)
+    large, text = measures.drawn_large(model, embeds, 3, 0), encode_text(model.clip, ["a cat"])
+    assert large.shape == (1, 3, 256, 256)
+    small = measures.drawn(model, embeds, 3, 0)
+    assert psnr(torch.nn.functional.avg_pool2d(large, 4), small) > 28
+    assert psnr(measures.drawn_large(model, embeds, 3, 0, text), large) < 25  # another image
 
 
 def test_by_the_prior_equal_texts_turn_nothing_and_others_by_what_it_draws_of_them(world):
