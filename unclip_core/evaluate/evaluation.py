@@ -76,13 +76,13 @@ def evaluate_model(
     """
     if count < 1:
         raise ValueError(f"The number of images must be 1 or more, not {count}.")
-    collection = open_images(data)
-    check_neighbours(min(count, len(collection)), neighbours)
     how = how or Draw()
     kept = tuple((str(path), strength) for path, strength in loras)
     weights = None if clip_weights is None else str(clip_weights)
     plan = Plan(str(model), str(data), how, kept, clip, weights, device)
     loaded, encoder = plan.open()
+    collection = open_images(data)
+    check_neighbours(min(count, len(collection)), neighbours)  # before anything is drawn
     bad: dict[str, str] = {}
     if spread is None:
         pairs = draw_pairs(loaded, collection, count, how, bad)
