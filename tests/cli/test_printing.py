@@ -124,3 +124,19 @@ def test_a_process_whose_reader_has_gone_ends_well(tmp_path):
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr and b"\\u03b8" in done.stderr
     assert (tmp_path / "out" / "a_00001_.png").is_file()
+
+
+def test_too_little_memory_is_a_sentence_and_other_failures_are_not(capsys):
+    import torch
+
+    from unclip.cli.exits import run_and_report
+
+    def raising(error):
+        raise error
+
+    assert run_and_report(lambda: raising(torch.OutOfMemoryError("CUDA out of memory.\nmore"))) == 1
+    assert capsys.readouterr().err == (
+        "unclip: the device has too little memory (CUDA out of memory.): compute less at once.\n"
+    )
+    with pytest.raises(RuntimeError, match="another"):
+        run_and_report(lambda: raising(RuntimeError("another")))

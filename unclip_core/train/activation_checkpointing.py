@@ -18,20 +18,19 @@ def enable_activation_checkpointing(net: nn.Module) -> int:
     """Recompute the activations of a net's blocks in the backward pass; returns the number of blocks.
 
     Weights and their names stay as they are. open_clip's nets have a switch of their own.
+
+    Raises:
+        ValueError: the net has none of these blocks.
     """
     if hasattr(net, "set_grad_checkpointing"):
         net.set_grad_checkpointing(True)
         return 1
     blocks = [module for module in net.modules() if isinstance(module, CHECKPOINTED)]
+    if not blocks:
+        raise ValueError("training.checkpointing: this net has no blocks that could be computed again; leave it out.")
     for block in blocks:
         block.forward = _Checkpointed(block.forward)  # type: ignore[method-assign]  # what it is for
     return len(blocks)
-
-
-def require_checkpointing(net: nn.Module) -> None:
-    """As `enable_activation_checkpointing`; raises ValueError for a net that has none of these blocks."""
-    if not enable_activation_checkpointing(net):
-        raise ValueError("training.checkpointing: this net has no blocks that could be computed again; leave it out.")
 
 
 class _Checkpointed:

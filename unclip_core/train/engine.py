@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..output import say
-from .activation_checkpointing import require_checkpointing
+from .activation_checkpointing import enable_activation_checkpointing
 from .batch_sources import BatchSource, Part
 from .budget import Budget
 from .config import Training
@@ -75,7 +75,7 @@ class Engine:
         self.main = processes.is_main_process
         self._source = source
         if training.checkpointing:
-            require_checkpointing(objective.net)
+            enable_activation_checkpointing(objective.net)
         self.objective = objective.to(processes.device)
         self._parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         self.optimizer = MuonAdamW(

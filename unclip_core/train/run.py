@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ class Run:
                 "some of both."
             )
         check_share(training.batch, training.accumulation, self.accelerator.num_processes)
-        self._objective()
+        _ = self.objective
 
     def train(self) -> tuple[bool, dict[str, str]]:
         """Whether all steps are done, and the samples that were left out with the reasons."""
@@ -199,7 +199,7 @@ class Run:
         sample = self._sheets(every, held) if training.sample_every > 0 and main else None
         before = self._weights() if self.config.keep_base and main else {}
         source = self._source(every, samples)
-        objective = self._objective()
+        objective = self.objective
         measure = None if held is None else partial(self._measure, objective, every, held)
         hooks = Hooks(partial(self._write, before), sample, measure)
         engine = Engine(objective, source, training, self.files, self.accelerator, hooks)
@@ -233,7 +233,9 @@ class Run:
         """The stage's own settings."""
         return self.config.loss
 
-    def _objective(self) -> nn.Module:
+    @cached_property
+    def objective(self) -> nn.Module:
+        """What is minimised. Raises ValueError where the loss does not go with the net."""
         kind, target = objective_class(self.stage), self.target
         if self.stage == "clip":
             return kind(target.clip)

@@ -14,6 +14,7 @@ from unclip.unclip_core.data.center_crop import center_crop
 from unclip.unclip_core.diffusion.denoiser import ModelDenoiser
 from unclip.unclip_core.diffusion.forward import add_noise
 from unclip.unclip_core.diffusion.spec import DiffusionSpec
+from unclip.unclip_core.families.loading import load_model
 from unclip.unclip_core.nets.decoder import DecoderNet, DecoderParams
 from unclip.unclip_core.nets.unet import UNet
 from unclip.unclip_core.nets.unet_params import UNetParams
@@ -268,6 +269,31 @@ def test_recomputed_activations_give_the_same_gradients(attention):
         F.mse_loss(net(x, torch.tensor([3, 700])), torch.zeros_like(x)).backward()
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_a_bundled_clip_is_checkpointed_too_and_a_net_without_blocks_refused():
+    adapters = [load_model("bundled (shapes)").clip.adapter for _ in range(2)]
+    clips = [adapter.model.requires_grad_(True) for adapter in adapters]
+    assert enable_activation_checkpointing(clips[1]) > 3
+    size = adapters[0].image_size
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for clip in clips:
+        clip.encode_image(images).square().sum().backward()
+    for (name, one), other in zip(clips[0].visual.named_parameters(), clips[1].visual.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+    with pytest.raises(ValueError, match="no blocks that could be computed again"):
+        enable_activation_checkpointing(torch.nn.Linear(2, 2))
+
+
+def test_the_configurations_of_things_go_on_from_things():
+    from unclip.unclip_core.families.loading import BUNDLED
+    from unclip.unclip_core.recipes import things
+
+    configs = sorted((Path(things.__file__).parent / "configs").glob("*.toml"))
+    assert len(configs) > 5
+    for path in configs:
+        config = read_config(path, path.stem.split("_")[0])
+        assert config.base not in BUNDLED or BUNDLED[config.base].name == "things", path.name
 
 
 def test_presets_make_nets():

@@ -133,9 +133,10 @@ def make_data(
         (output / name).mkdir(exist_ok=True)
         shards = [(output / name / f"{first // SHARD:04}.tar", first) for first in range(0, count, SHARD)]
         wanted = {path: range(first, min(count, first + SHARD)) for path, first in shards}
+        there = {path: _pictures_in(path) for path in sorted((output / name).glob("*.tar"))}
         if count:
-            _check_no_more(output / name, wanted)
-        missing = {path: part for path, part in wanted.items() if _pictures_in(path) < len(part)}
+            _check_no_more(there, wanted)
+        missing = {path: part for path, part in wanted.items() if there.get(path, 0) < len(part)}
         numbers = [number for each in missing.values() for number in each]
         samples = _drawn(_Drawn(world, pixels, seed, shares, said), numbers, workers, name)
         for path, part in missing.items():
@@ -178,18 +179,17 @@ def _drawn(pictures: Any, numbers: Sequence[int], workers: int, name: str) -> It
 
 
 def _pictures_in(path: Path) -> int:
-    """How many pictures a shard holds; 0 where there is none."""
-    return sum(name.endswith(".png") for name, _, _ in listed_tar(path).members) if path.is_file() else 0
+    """How many pictures a shard holds."""
+    return sum(name.endswith(".png") for name, _, _ in listed_tar(path).members)
 
 
-def _check_no_more(folder: Path, wanted: dict[Path, range]) -> None:
-    """Raise ValueError where there are pictures beyond those that are asked for."""
-    there = {path: _pictures_in(path) for path in sorted(folder.glob("*.tar"))}
+def _check_no_more(there: dict[Path, int], wanted: dict[Path, range]) -> None:
+    """Raise ValueError where a folder's shards hold pictures beyond those that are asked for."""
     if any(count > len(wanted.get(path, ())) for path, count in there.items()):
         asked = sum(len(part) for part in wanted.values())
+        folder, held = next(iter(there)).parent, sum(there.values())
         raise ValueError(
-            f"'{folder}' holds {sum(there.values()):,} pictures, and {asked:,} are asked for: ask for as many, or name "
-            "another folder."
+            f"'{folder}' holds {held:,} pictures, and {asked:,} are asked for: ask for as many, or name another folder."
         )
 
 

@@ -118,15 +118,14 @@ def embeds_of(model: UnclipModel, world: World, pictures: Sequence[Picture]) -> 
     return encode_image(model.clip, pictures_as_tensor(world, pictures, SMALL))
 
 
-def drawn(model: UnclipModel, embeds: Tensor, seed: int, at: int) -> Tensor:
-    """Drawn by the decoder of embeddings alone, `[B, 3, H, W]`."""
+def drawn(model: UnclipModel, embeds: Tensor, seed: int, at: int, text: TextCondition | None = None) -> Tensor:
+    """Drawn by the decoder of embeddings, and of a text each beside them, `[B, 3, H, W]`."""
     seeds = sample_seeds(seed + at, len(embeds))
-    images = sample_decoder(model.decoder, embeds, seeds=seeds, **arguments(model.decoder.settings))
+    images = sample_decoder(model.decoder, embeds, text=text, seeds=seeds, **arguments(model.decoder.settings))
     return images.permute(0, 3, 1, 2)
 
 
 def drawn_large(model: UnclipModel, embeds: Tensor, seed: int, at: int, text: TextCondition | None = None) -> Tensor:
-    """Drawn by decoder and upsampler of embeddings, and of a text each beside them, `[B, 3, H, W]`."""
-    seeds = sample_seeds(seed + at, len(embeds))
-    small = sample_decoder(model.decoder, embeds, text=text, seeds=seeds, **arguments(model.decoder.settings))
-    return upscale(model.upsampler, small, seeds=seeds).permute(0, 3, 1, 2)
+    """As `drawn`, and then by the upsampler."""
+    small = drawn(model, embeds, seed, at, text).permute(0, 2, 3, 1)
+    return upscale(model.upsampler, small, seeds=sample_seeds(seed + at, len(embeds))).permute(0, 3, 1, 2)
